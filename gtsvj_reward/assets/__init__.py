@@ -1,0 +1,41 @@
+"""Models that come with the package: names to folders, checked by hash.
+
+Each folder holds a model card (`README.md`) that says how it was made and what it can do.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+MANIFEST = "sha256.json"
+"""In each asset's folder: file name -> SHA-256 of its content."""
+
+ASSETS: dict[str, str] = {
+    "gtsvj-demo-codec": "demo_codec",
+}
+"""Bundled name -> folder inside this package."""
+
+
+def asset_path(name: str) -> Path:
+    """The folder of a bundled model, after its files were compared with their hashes.
+
+    Args:
+        name: a key of `ASSETS`.
+
+    Raises:
+        KeyError: for an unknown name, listing the known ones.
+        ValueError: if a file is missing or was changed.
+    """
+    if name not in ASSETS:
+        raise KeyError(f"no bundled model {name!r}; there are: {', '.join(ASSETS)}")
+    folder = ROOT / ASSETS[name]
+    for file, expected in json.loads((folder / MANIFEST).read_text()).items():
+        path = folder / file
+        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+        if found != expected:
+            raise ValueError(
+                f"bundled model {name!r}: {path} is damaged (SHA-256 {expected[:12]}… expected, "
+                f"{found[:12]} found): install the package again"
+            )
+    return folder

@@ -1,0 +1,9 @@
+"""Video diffusion transformers, read as feature extractors."""
+
+from gtsvj_reward.backbones.base import Backbone as Backbone, TextCondition as TextCondition
+from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone as CogVideoXBackbone
+from gtsvj_reward.backbones.load import (
+    BACKBONES as BACKBONES,
+    backbone_for as backbone_for,
+    load_transformer as load_transformer,
+)

@@ -1,0 +1,131 @@
+"""The contract of a backbone, and the table of those that come with the package."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from gtsvj_reward.latents.fingerprint import weights_fingerprint
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """What a text encoder produced for a batch of prompts."""
+
+    embeds: Float[Tensor, "batch words text_dim"]
+    """Token embeddings."""
+    mask: Bool[Tensor, "batch words"] | None = None
+    """True where a token is valid; None where the family attends to all of them."""
+    pooled: Float[Tensor, "batch pooled_dim"] | None = None
+    """Pooled projection, for families that take one."""
+
+    def rows(self, index: Tensor) -> "TextCondition":
+        """The condition of some samples of the batch, by integer index."""
+        return TextCondition(
+            self.embeds[index],
+            None if self.mask is None else self.mask[index],
+            None if self.pooled is None else self.pooled[index],
+        )
+
+
+class Backbone(nn.Module, ABC):
+    """The first `depth` blocks of a video diffusion transformer.
+
+    Subclass it and pass the object wherever a transformer is accepted to use a model of your own.
+    Its parameters keep the names that they have in the diffusers model.
+
+    Attributes:
+        family: class name of the diffusers transformer, stored in checkpoints.
+        depth: number of blocks held and run.
+        dim: width of a token.
+        latent_channels: channels that the patch embedding takes.
+        patch_size: spatial patch edge, in latent pixels.
+        patch_size_t: latent frames in one step, 1 where the model does not patch time.
+        gradient_checkpointing: recompute blocks in the backward pass instead of storing them.
+    """
+
+    family: str
+    depth: int
+    dim: int
+    latent_channels: int
+    patch_size: int
+    patch_size_t: int = 1
+    gradient_checkpointing: bool = False
+
+    @abstractmethod
+    def forward(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        *,
+        timestep: float,
+        text: TextCondition | None = None,
+    ) -> Float[Tensor, "batch step tokens dim"]:
+        """Hidden states of the video stream that leave block `depth - 1`.
+
+        Args:
+            latents: scaled latents; converted to the dtype of the weights.
+            timestep: noise level in the family's own convention, 0 for clean latents.
+            text: prompt embeddings; None is the null condition (embeddings of zeros).
+
+        Returns:
+            Tokens grouped by step: `step` is `steps(time)`, `tokens` the patches of one step.
+        """
+
+    @abstractmethod
+    def lora_targets(self, block: int) -> list[str]:
+        """Full module names of the q, k, v and out projections of one block."""
+
+    def steps(self, latent_frames: int) -> int:
+        """Steps that a clip of `latent_frames` latent frames has: ceil(T / patch_size_t)."""
+        return -(-latent_frames // self.patch_size_t)
+
+    def check_geometry(self, latents: Tensor) -> None:
+        """Refuse latents that the patch embedding cannot cut into patches.
+
+        Raises:
+            ValueError: naming the shape, what was expected and the cure.
+        """
+        if latents.ndim != 5 or latents.shape[2] != self.latent_channels:
+            raise ValueError(
+                f"{self.family} takes latents (batch, time, {self.latent_channels}, height, "
+                f"width), got {tuple(latents.shape)}"
+            )
+        height, width = latents.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"latent height and width must be multiples of the patch size {self.patch_size}, "
+                f"got {height}x{width}: crop the video before encoding it"
+            )
+
+    def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Frozen weights in use with their diffusers names, whatever adapter is attached."""
+        for name, parameter in self.named_parameters():
+            if ".lora_" not in name:
+                yield name.replace(".base_layer.", "."), parameter
+
+    def fingerprint(self) -> str:
+        """SHA-256 that tells this base model, at this depth, from any other."""
+        return weights_fingerprint(self.base_tensors())
+
+    def run_block(self, block: nn.Module, *inputs: Tensor | tuple[Tensor, Tensor] | None) -> Any:
+        """Call a block, checkpointed when that is on and gradients are recorded."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+
+def check_depth(depth: int | None, available: int) -> int:
+    """The number of blocks to use: all of them for None.
+
+    Raises:
+        ValueError: if `depth` is not in 1..available.
+    """
+    if depth is None:
+        return available
+    if not 1 <= depth <= available:
+        raise ValueError(f"`depth` must be in 1..{available} (the model's blocks), got {depth}")
+    return depth

@@ -1,0 +1,132 @@
+"""From a transformer, or the folder of one, to a backbone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from accelerate import init_empty_weights
+from huggingface_hub import snapshot_download
+from torch import Tensor, nn
+
+from gtsvj_reward.backbones.base import Backbone, check_depth
+from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
+from gtsvj_reward.latents.files import read_safetensors
+
+BACKBONES: dict[str, type[CogVideoXBackbone]] = {
+    "CogVideoXTransformer3DModel": CogVideoXBackbone,
+}
+"""diffusers class name (`_class_name` in `config.json`) -> the backbone that wraps it."""
+
+
+def backbone_for(transformer: nn.Module, depth: int | None = None) -> Backbone:
+    """Wrap a diffusers transformer, or check a `Backbone` of your own and hand it back.
+
+    Args:
+        transformer: a diffusers video transformer whose class is in `BACKBONES`, or a `Backbone`.
+            A transformer is left as it is; its weights are shared, not copied.
+        depth: blocks to keep; None keeps all.
+
+    Raises:
+        ValueError: if the class is not in the table, or a `Backbone` has another depth.
+    """
+    if isinstance(transformer, Backbone):
+        if depth is not None and depth != transformer.depth:
+            raise ValueError(
+                f"the backbone holds {transformer.depth} blocks, the judge wants {depth}: "
+                f"build it with depth={depth}"
+            )
+        return transformer
+    return known_family(type(transformer).__name__)(transformer, depth)
+
+
+def known_family(name: str) -> type[CogVideoXBackbone]:
+    """The backbone class for a diffusers class name.
+
+    Raises:
+        ValueError: if the name is not in `BACKBONES`.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"no backbone for {name!r}; known: {', '.join(BACKBONES)}. "
+            "Subclass `gtsvj_reward.backbones.Backbone` and pass the object instead"
+        )
+    return BACKBONES[name]
+
+
+def load_transformer(
+    source: str | Path, *, depth: int | None = None, revision: str | None = None
+) -> Any:
+    """Load the first blocks of a diffusers transformer; the other blocks never enter memory.
+
+    Args:
+        source: folder of a transformer or of a pipeline with a `transformer` folder inside, or a
+            hub id of either.
+        depth: blocks to load; None loads all.
+        revision: branch, tag or commit, for a hub id.
+
+    Returns:
+        The diffusers model in evaluation mode, in the dtype of its files, without gradients.
+
+    Raises:
+        FileNotFoundError: if a folder holds no transformer.
+        ValueError: for a family without a backbone, a depth out of range, or weights that are
+            missing, of another shape, or not safetensors.
+    """
+    folder = transformer_folder(source, revision)
+    config = json.loads((folder / "config.json").read_text())
+    family = known_family(config.get("_class_name", "unnamed class"))
+    depth = check_depth(depth, config["num_layers"])
+    with init_empty_weights(include_buffers=False):
+        model = getattr(diffusers, family.family).from_config({**config, "num_layers": depth})
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(read_tensors(folder, expected), assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def transformer_folder(source: str | Path, revision: str | None) -> Path:
+    """The local folder with the transformer's `config.json`, downloaded if `source` is a hub id.
+
+    Raises:
+        FileNotFoundError: naming the places that were looked at.
+    """
+    local = Path(source)
+    if not local.is_dir():
+        if local.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") != 1:
+            raise FileNotFoundError(
+                f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
+            )
+        patterns = ["transformer/*.json", "transformer/*.safetensors", "*.json", "*.safetensors"]
+        local = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+    for folder in (local / "transformer", local):
+        if (folder / "config.json").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no `config.json` in {local} or {local / 'transformer'}: "
+        "give the folder of a diffusers transformer or pipeline"
+    )
+
+
+def read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The expected tensors from all safetensors files of a folder, and no others.
+
+    Raises:
+        ValueError: if a file cannot be read, or a tensor is missing or has another shape.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"no *.safetensors in {folder}: convert the weights, pickles are not read")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found, _ = read_safetensors(file, names=expected)
+        tensors.update(found)
+    missing = sorted(expected.keys() - tensors.keys())
+    if missing:
+        raise ValueError(f"{folder} lacks {len(missing)} tensors, the first is {missing[0]!r}")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(
+                f"{folder}: {name!r} has shape {tuple(tensors[name].shape)}, "
+                f"its config.json means {shape}"
+            )
+    return tensors

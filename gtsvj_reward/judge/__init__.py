@@ -1,0 +1,15 @@
+"""A backbone, an adapter and a head: what scores a clip."""
+
+from gtsvj_reward.judge.checkpoint import (
+    CheckpointError as CheckpointError,
+    load_judge as load_judge,
+    read_config as read_config,
+    save_judge as save_judge,
+)
+from gtsvj_reward.judge.config import (
+    Aspect as Aspect,
+    Geometry as Geometry,
+    JudgeConfig as JudgeConfig,
+)
+from gtsvj_reward.judge.heads import EnergyHead as EnergyHead
+from gtsvj_reward.judge.model import VideoJudge as VideoJudge

@@ -1,0 +1,83 @@
+"""The model card that is written into every checkpoint."""
+
+from gtsvj_reward.judge.config import JudgeConfig
+
+PROMPT_RULE = {
+    "zeros": "It sees no prompt, so it cannot tell whether a video shows what was asked for.",
+    "stored": "It always sees the same stored text and ignores the prompt, so it cannot tell "
+    "whether a video shows what was asked for.",
+    "prompt": "It takes the prompt's embeddings with every call.",
+}
+
+
+def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
+    """What a judge is, as rows of a table."""
+    scale = "not set; call it with normalize=False"
+    if config.reward_mean is not None and config.reward_std is not None:
+        scale = (
+            f"(raw - {config.reward_mean:.6g}) / {config.reward_std:.6g}, "
+            f"measured on {config.reward_data}"
+        )
+    geometry = "not recorded"
+    if config.geometry is not None:
+        ranges = config.geometry
+        geometry = (
+            f"{ranges.latent_frames[0]}-{ranges.latent_frames[1]} latent frames of "
+            f"{ranges.height[0]}-{ranges.height[1]} x {ranges.width[0]}-{ranges.width[1]}, "
+            f"{ranges.fps[0]:g}-{ranges.fps[1]:g} fps"
+        )
+    lora = "none"
+    if config.lora_rank:
+        lora = f"rank {config.lora_rank}, alpha {config.lora_alpha:g}, {config.lora_placement}"
+    return [
+        ("stage", config.stage),
+        ("base model", f"{config.base_model} ({config.family}, first {config.depth} blocks)"),
+        ("base fingerprint", str(config.base_fingerprint)),
+        ("latent space", config.latent_space.title()),
+        ("LoRA", lora),
+        ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
+        ("trained on clips of", geometry),
+        ("normalised score", scale),
+    ]
+
+
+def model_card(config: JudgeConfig) -> str:
+    """Markdown with the YAML header that model hubs read."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in config_rows(config))
+    training = "\n".join(f"| {name} | {value} |" for name, value in config.training.items())
+    return f"""---
+library_name: gtsvj-reward
+tags:
+- video
+- reward-model
+- energy-based-model
+base_model: {config.base_model}
+---
+# GT-SVJ video judge, stage {config.stage}
+
+Scores the latents of a video, without decoding them. Higher is better.
+
+| | |
+|---|---|
+{rows}
+
+```python
+from gtsvj_reward import GTSVJReward
+
+reward = GTSVJReward.from_pretrained("PATH_OR_ID_OF_THIS_CHECKPOINT")
+scores = reward(latents, space=space, fps=fps)  # latents (batch, time, channels, height, width)
+```
+
+## Limits
+
+- {PROMPT_RULE[config.text_input]}
+- Its attention sees the whole clip: energies per step localise a fault, they are not causal.
+- It was trained on clean latents: scores of noisy latents mean nothing.
+- Clips outside the ranges above are refused unless you ask for them.
+
+## Training
+
+| | |
+|---|---|
+{training or "| recorded | nothing |"}
+"""

@@ -1,0 +1,177 @@
+"""A judge on disk: `config.json`, a PEFT adapter, `head.safetensors` and a model card."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gtsvj_reward.backbones import backbone_for, load_transformer
+from gtsvj_reward.backbones.lora import (
+    ADAPTER_CONFIG_FILE,
+    check_same_tensors,
+    load_adapter,
+    save_adapter,
+)
+from gtsvj_reward.judge.card import model_card
+from gtsvj_reward.judge.config import JudgeConfig
+from gtsvj_reward.judge.model import VideoJudge
+from gtsvj_reward.latents.files import read_safetensors, write_safetensors, write_text
+
+CONFIG_FILE = "config.json"
+HEAD_FILE = "head.safetensors"
+CARD_FILE = "README.md"
+STORED_TEXT = "stored_text"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded as it is; the message says why and what to do."""
+
+
+def head_state(judge: VideoJudge) -> dict[str, Tensor]:
+    """The tensors of `head.safetensors`."""
+    state = {f"head.{name}": tensor for name, tensor in judge.head.state_dict().items()}
+    if judge.stored_text is not None:
+        state[STORED_TEXT] = judge.stored_text
+    return state
+
+
+def save_judge(judge: VideoJudge, path: str | Path) -> None:
+    """Write a checkpoint folder; `config.json` last, so that an interrupted save does not load.
+
+    Raises:
+        CheckpointError: if the adapter was merged.
+    """
+    if judge.merged:
+        raise CheckpointError("a merged judge has no adapter left to save: save it before merging")
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    write_safetensors(folder / HEAD_FILE, head_state(judge), {"format": "pt"})
+    if judge.config.lora_rank:
+        save_adapter(judge.backbone, folder, judge.config.base_model)
+    write_text(folder / CARD_FILE, model_card(judge.config))
+    write_text(folder / CONFIG_FILE, judge.config.to_json())
+
+
+def read_config(path: str | Path) -> JudgeConfig:
+    """Read a checkpoint's `config.json`.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+        CheckpointError: if it is not that of a judge.
+    """
+    file = Path(path) / CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"no judge in {path}: {file} does not exist")
+    try:
+        return JudgeConfig.from_json(file.read_text())
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
+
+
+def load_judge(
+    path: str | Path,
+    *,
+    base_model: str | Path | None = None,
+    backbone: nn.Module | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VideoJudge:
+    """Load a checkpoint folder, strictly.
+
+    Args:
+        path: the folder.
+        base_model: folder or hub id of the transformer, in place of the one the checkpoint names
+            (a moved folder, a mirror); the fingerprint is checked all the same.
+        backbone: a transformer in memory, or a `Backbone`, instead of loading one.
+        device: where the judge goes.
+        dtype: dtype of the backbone, that of its files by default; adapter and head stay float32.
+
+    Raises:
+        FileNotFoundError: if the checkpoint, one of its files or the base model is not there.
+        CheckpointError: if a file is damaged or does not fit, or the base is another model.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    adapter_rank(folder, config)
+    if backbone is None:
+        source = base_model or base_beside(folder, config)
+        backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
+    wrapped = backbone_for(backbone, config.depth)
+    if wrapped.family != config.family:
+        raise CheckpointError(f"{folder} wants a {config.family}, got a {wrapped.family}")
+    if wrapped.fingerprint() != config.base_fingerprint:
+        raise CheckpointError(
+            f"{folder} was trained on other base weights than those given: fingerprint "
+            f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
+            f"It names {config.base_model!r}; pass that model with `base_model=`"
+        )
+    if dtype is not None:
+        wrapped.to(dtype)
+    stored_text = read_head(folder).get(STORED_TEXT)
+    judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
+    load_trained_weights(judge, folder)
+    # The fingerprint of the files, not that of weights cast to `dtype`.
+    judge.config = replace(judge.config, base_fingerprint=config.base_fingerprint)
+    return judge.requires_grad_(False).to(device)
+
+
+def load_trained_weights(judge: VideoJudge, folder: Path) -> None:
+    """Fill head and adapter of a judge from a checkpoint of the same build, strictly.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        CheckpointError: if a file is damaged or does not fit.
+    """
+    head = read_head(folder)
+    try:
+        check_same_tensors(head_state(judge), head, folder / HEAD_FILE)
+        judge.head.load_state_dict(
+            {name.removeprefix("head."): head[name] for name in head if name != STORED_TEXT}
+        )
+        if judge.config.lora_rank:
+            load_adapter(judge.backbone, folder)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def read_head(folder: Path) -> dict[str, Tensor]:
+    """The tensors of `head.safetensors`.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        CheckpointError: if it is not a whole safetensors file.
+    """
+    try:
+        return read_safetensors(folder / HEAD_FILE)[0]
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def adapter_rank(folder: Path, config: JudgeConfig) -> None:
+    """Check that the adapter's own config agrees with the judge's.
+
+    Raises:
+        FileNotFoundError: if `adapter_config.json` is missing.
+        CheckpointError: if rank or scale differ.
+    """
+    if not config.lora_rank:
+        return
+    file = folder / ADAPTER_CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    adapter = json.loads(file.read_text())
+    got = adapter.get("r"), adapter.get("lora_alpha")
+    if got != (config.lora_rank, config.lora_alpha):
+        raise CheckpointError(
+            f"{file} has rank and alpha {got}, {CONFIG_FILE} has "
+            f"{(config.lora_rank, config.lora_alpha)}: the two files are of different checkpoints"
+        )
+
+
+def base_beside(folder: Path, config: JudgeConfig) -> str | Path:
+    """Where to load the base from: a path relative to the checkpoint counts as well."""
+    beside = folder / config.base_model
+    return beside if not Path(config.base_model).is_dir() and beside.is_dir() else config.base_model

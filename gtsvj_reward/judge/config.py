@@ -1,0 +1,155 @@
+"""What a judge is: `config.json` of a checkpoint."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.latents.space import LatentSpace
+
+FORMAT_VERSION = 1
+
+Stage = Literal["discriminator", "aspects", "preference"]
+TextInput = Literal["zeros", "stored", "prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aspect:
+    """One quality that people rated."""
+
+    name: str
+    """For example `"movement smoothness"`."""
+    low: float
+    """Lowest value of its scale."""
+    high: float
+    """Highest value of its scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Range of clips that a judge was trained on; each pair is (lowest, highest), both included."""
+
+    latent_frames: tuple[int, int]
+    """Length in latent frames, truncated clips included."""
+    height: tuple[int, int]
+    """Height in latent pixels."""
+    width: tuple[int, int]
+    """Width in latent pixels."""
+    fps: tuple[float, float]
+    """Frames per second of the video before encoding."""
+
+    def complaint(self, shape: tuple[int, int, int], fps: float | None) -> str | None:
+        """What of a clip is outside the range, or None.
+
+        Args:
+            shape: latent frames, height and width of the clip.
+            fps: its frame rate; None is not checked.
+        """
+        measured = {
+            "latent frames": (shape[0], self.latent_frames),
+            "latent height": (shape[1], self.height),
+            "latent width": (shape[2], self.width),
+            "fps": (fps, self.fps),
+        }
+        outside = [
+            f"{name} {value:g} outside {low:g}..{high:g}"
+            for name, (value, (low, high)) in measured.items()
+            if value is not None and not low - 1e-6 <= value <= high + 1e-6
+        ]
+        return ", ".join(outside) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig:
+    """What a judge is; stored beside its weights as `config.json`.
+
+    The first three fields have no default. `family`, `depth` and `base_fingerprint` are filled in
+    from the transformer when a judge is built.
+    """
+
+    base_model: str
+    """Hub id or folder of the diffusers transformer or pipeline, e.g. `"zai-org/CogVideoX-2b"`."""
+    latent_space: LatentSpace
+    """Which VAE the latents belong to, and how they are scaled."""
+    stage: Stage = "discriminator"
+    """How far it was trained: energies, aspect scores, or one preference score."""
+    base_revision: str | None = None
+    """Commit, tag or branch of a hub id."""
+    base_fingerprint: str | None = None
+    """SHA-256 over names, shapes and slices of the base weights in use."""
+    family: str | None = None
+    """Class name of the transformer."""
+    depth: int | None = None
+    """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
+    lora_rank: int = 8
+    """r (paper section 5.1); 0 trains the head alone."""
+    lora_alpha: float = 8.0
+    """The adapter is scaled by alpha / r (paper section 5.1)."""
+    lora_placement: Placement = "last"
+    """Third of the blocks in use that carries LoRA (paper section 4.1)."""
+    head_width: int = 256
+    """Hidden units of the head's MLP. The paper says "lightweight" and no more."""
+    timestep: float = 0.0
+    """Noise level the transformer is told; the latents are clean. The paper is silent."""
+    text_input: TextInput = "zeros"
+    """`zeros`: embeddings of zeros, the prompt is ignored; `stored`: one embedding kept in the
+    checkpoint (of the empty prompt, say), the prompt is ignored; `prompt`: every call must pass
+    `text`. The paper uses no prompt."""
+    aspects: tuple[Aspect, ...] = ()
+    """Rated qualities, in the order of the head's outputs; empty for a discriminator."""
+    geometry: Geometry | None = None
+    """What clips it was trained on; None before training."""
+    reward_mean: float | None = None
+    """Mean of the raw score over `reward_data`."""
+    reward_std: float | None = None
+    """Standard deviation of the raw score over `reward_data`."""
+    reward_data: str | None = None
+    """The data that mean and std come from."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained, for people: data, steps, losses, sampling probabilities. JSON values."""
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 0:
+            raise ValueError(f"`lora_rank` must be >= 0, got {self.lora_rank}")
+        if (self.reward_mean is None) != (self.reward_std is None):
+            raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
+        if self.reward_std is not None and not self.reward_std > 0:
+            raise ValueError(f"`reward_std` must be positive, got {self.reward_std}")
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        values["latent_space"] = self.latent_space.to_dict()
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "JudgeConfig":
+        """Read the text of `config.json`, strictly.
+
+        Raises:
+            ValueError: if it is not JSON, of another format version, or has fields that are
+                unknown or missing.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error}") from error
+        version = values.pop("format_version", None) if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "
+                "is it the config.json of a judge, and is the package recent enough?"
+            )
+        known = {item.name for item in fields(cls)}
+        if known != values.keys():
+            raise ValueError(
+                f"unknown fields {sorted(values.keys() - known)}, "
+                f"missing fields {sorted(known - values.keys())}"
+            )
+        values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
+        values["aspects"] = tuple(Aspect(**aspect) for aspect in values["aspects"])
+        if values["geometry"] is not None:
+            ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
+            values["geometry"] = Geometry(**ranges)
+        return cls(**values)

@@ -1,0 +1,213 @@
+"""Running a diffusers `AutoencoderKLCogVideoX` in tiles, and reading its identity."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isclose
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.latents.checks import LatentSpaceError
+from gtsvj_reward.latents.fingerprint import weights_fingerprint
+
+DEFAULT_TILE = (240, 360)
+"""Height and width of a tile in pixels; what diffusers uses for the published CogVideoX VAE."""
+
+_OVERLAP = (1 / 6, 1 / 5)
+_PUBLISHED = {
+    "block_out_channels": (128, 256, 256, 512),
+    "layers_per_block": 3,
+    "latent_channels": 16,
+    "temporal_compression_ratio": 4,
+}
+_PUBLISHED_SCALING = {"cogvideox-2b": 1.15258426, "cogvideox-5b": 0.7}
+
+
+class VAEGeometry(NamedTuple):
+    """What a CogVideoX VAE does to a clip: latent channels, compression and scaling factor."""
+
+    channels: int
+    spatial_compression: int
+    temporal_compression: int
+    scaling_factor: float
+
+
+def vae_geometry(vae: Any) -> VAEGeometry:
+    """Geometry of a CogVideoX VAE, from its config.
+
+    Raises:
+        LatentSpaceError: for a VAE of another class, or one with a shift, which CogVideoX
+            pipelines would ignore.
+    """
+    from diffusers import AutoencoderKLCogVideoX
+
+    if not isinstance(vae, AutoencoderKLCogVideoX):
+        raise LatentSpaceError(
+            f"expected an `AutoencoderKLCogVideoX`, got `{type(vae).__name__}`: VAEs of other "
+            "families are not supported yet, and a channel count does not tell them apart"
+        )
+    config = vae.config
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        if config[key] is not None:
+            raise LatentSpaceError(
+                f"this VAE's config has `{key}`={config[key]!r}, which CogVideoX pipelines ignore: "
+                "set it to null, or build the `LatentSpace` by hand"
+            )
+    return VAEGeometry(
+        channels=config["latent_channels"],
+        spatial_compression=2 ** (len(config["block_out_channels"]) - 1),
+        temporal_compression=int(config["temporal_compression_ratio"]),
+        scaling_factor=float(config["scaling_factor"]),
+    )
+
+
+def check_vae(vae: Any, expected: VAEGeometry) -> None:
+    """Refuse a VAE of another geometry or scaling factor; weights are not compared.
+
+    Raises:
+        LatentSpaceError: naming both.
+    """
+    given = vae_geometry(vae)
+    if given != expected:
+        raise LatentSpaceError(
+            f"expected a VAE with {expected}, got one with {given}: load the VAE of this space"
+        )
+
+
+def vae_name(vae: Any) -> str:
+    """Name of a CogVideoX VAE: a published one by its config, any other by its weights.
+
+    Raises:
+        ValueError: if the weights are needed and are on the meta device.
+    """
+    config = vae.config
+    published = all(
+        (tuple(config[key]) if isinstance(value, tuple) else config[key]) == value
+        for key, value in _PUBLISHED.items()
+    )
+    for name, scaling_factor in _PUBLISHED_SCALING.items():
+        if published and isclose(config["scaling_factor"], scaling_factor, rel_tol=1e-6):
+            return name
+    return f"cogvideox-vae-{weights_fingerprint(vae.named_parameters())[:12]}"
+
+
+@contextmanager
+def _low_memory(vae: Any, tile: tuple[int, int] | None) -> Iterator[None]:
+    """Run the VAE one clip at a time and in tiles, then put its settings back."""
+    before = {
+        name: vae.__dict__[name]
+        for name in (
+            "use_slicing",
+            "use_tiling",
+            "tile_sample_min_height",
+            "tile_sample_min_width",
+            "tile_latent_min_height",
+            "tile_latent_min_width",
+            "tile_overlap_factor_height",
+            "tile_overlap_factor_width",
+        )
+    }
+    try:
+        vae.use_slicing = True
+        vae.use_tiling = False
+        if tile is not None:
+            vae.enable_tiling(*tile, *_OVERLAP)
+        yield
+    finally:
+        vae.__dict__.update(before)
+
+
+def check_encodable(
+    spatial_compression: int, tile: tuple[int, int] | None, height: int, width: int
+) -> None:
+    """Refuse frame sizes of broken latents, and tiles that would not overlap by whole latents.
+
+    Raises:
+        ValueError: with the sizes that work.
+    """
+    if height < 1 or width < 1 or height % spatial_compression or width % spatial_compression:
+        raise ValueError(
+            f"expected height and width in multiples of {spatial_compression}, "
+            f"got {height}x{width}: crop or resize the frames"
+        )
+    steps = (6 * spatial_compression, 5 * spatial_compression)
+    if tile is not None and (min(tile) < 1 or tile[0] % steps[0] or tile[1] % steps[1]):
+        raise ValueError(
+            f"expected a tile (height, width) in multiples of {steps} pixels, so that tiles "
+            f"overlap by whole latents, got {tile}; the default is {DEFAULT_TILE}, None never tiles"
+        )
+
+
+def _check_frames(frames: Tensor, temporal_compression: int) -> None:
+    """Refuse clips that the VAE would encode to something else than asked."""
+    if (frames.shape[1] - 1) % temporal_compression:
+        raise ValueError(
+            f"expected {temporal_compression}f + 1 frames (1, 5, 9, ... 49), got "
+            f"{frames.shape[1]}: cut the clip to such a length"
+        )
+    low, high = (bound.item() for bound in torch.aminmax(frames.detach()))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(
+            f"expected frames in [0, 1], got {low:.4g} to {high:.4g}: divide uint8 frames by 255; "
+            "frames in [-1, 1] need `(frames + 1) / 2`"
+        )
+
+
+def encode_frames(
+    frames: Float[Tensor, "batch time 3 height width"],
+    vae: Any,
+    generator: torch.Generator | None,
+    tile: tuple[int, int] | None,
+) -> Float[Tensor, "batch steps channels rows columns"]:
+    """Unscaled latents of clips, float32: the posterior's mode, or a sample given a generator.
+
+    Args:
+        frames: in [0, 1].
+        vae: an `AutoencoderKLCogVideoX`; runs in its own dtype, 8 frames at a time.
+        generator: draws from the posterior; None takes its mode.
+        tile: height and width of a tile in pixels; frames larger than it are encoded in
+            overlapping tiles. None encodes whole frames.
+
+    Raises:
+        ValueError: for frames outside [0, 1], or of a length or size that the VAE cannot hold.
+    """
+    geometry = vae_geometry(vae)
+    check_encodable(geometry.spatial_compression, tile, frames.shape[3], frames.shape[4])
+    _check_frames(frames, geometry.temporal_compression)
+    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
+    with _low_memory(vae, tile):
+        posterior = vae.encode(pixels).latent_dist
+    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+    return latents.transpose(1, 2).float()
+
+
+def decode_latents(
+    latents: Float[Tensor, "batch steps channels rows columns"],
+    vae: Any,
+    tile: tuple[int, int] | None,
+) -> Float[Tensor, "batch time 3 height width"]:
+    """Frames of unscaled latents, float32 in [0, 1]: `steps` latents give 4(steps - 1) + 1 frames.
+
+    The VAE reads latents in pairs after a first group of three, and an even number of latents
+    makes it decode the first one to four frames instead of one. For even lengths the last
+    latent is therefore repeated and the four frames of the repeat are dropped. All frames
+    before the last group are exactly what any longer odd clip with the same beginning gives;
+    those of the last group (the VAE normalises over a group) differ slightly.
+
+    Args:
+        latents: unscaled latents.
+        vae: an `AutoencoderKLCogVideoX`; runs in its own dtype.
+        tile: height and width of a tile in pixels, as in encoding.
+    """
+    geometry = vae_geometry(vae)
+    side = geometry.spatial_compression
+    check_encodable(side, tile, latents.shape[3] * side, latents.shape[4] * side)
+    steps = latents.shape[1]
+    if steps % 2 == 0:
+        latents = torch.cat([latents, latents[:, -1:]], dim=1)
+    with _low_memory(vae, tile):
+        pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
+    frames = pixels[:, :, : geometry.temporal_compression * (steps - 1) + 1].transpose(1, 2)
+    return (frames.float() / 2 + 0.5).clamp(0, 1)

@@ -1,0 +1,225 @@
+"""Folders of videos to folders of latent files, resumable and in shards."""
+
+import json
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE, check_encodable
+from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.store import (
+    SUFFIX,
+    ClipInfo,
+    LatentClip,
+    LatentFileError,
+    clip_info,
+    save_clip,
+)
+from gtsvj_reward.latents.video import SPACE_RULE, TIME_RULE, read_video
+
+
+class EncodeMismatchError(ValueError):
+    """A latent file in the output folder that was made from something else or in another way."""
+
+
+@dataclass
+class EncodeReport:
+    """What became of the clips of one process."""
+
+    encoded: list[Path] = field(default_factory=list)
+    """Sources that were encoded now."""
+    already_done: list[Path] = field(default_factory=list)
+    """Sources whose latent file was there, with the same settings and the same content."""
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    """Sources that cannot be read, with the reason; they have no latent file."""
+
+
+def encode_folder(
+    videos: str | Path,
+    out: str | Path,
+    *,
+    vae: Any,
+    space: LatentSpace,
+    fps: float,
+    height: int,
+    width: int,
+    num_frames: int | None = None,
+    start: float = 0.0,
+    frames_fps: float | None = None,
+    tile: tuple[int, int] | None = DEFAULT_TILE,
+    overwrite: bool = False,
+    process_index: int = 0,
+    num_processes: int = 1,
+    progress: bool = True,
+) -> EncodeReport:
+    """Encode every video below a folder to a latent file at the same relative path.
+
+    `a/x.mp4` becomes `a/x.mp4.safetensors`. Files appear whole or not at all, so a run that was
+    killed is resumed by calling this again. Videos that cannot be read are collected, written to
+    `unreadable.json` (`unreadable-<process_index>.json` with several processes), and the rest
+    goes on. Running out of memory, a full disk or non-finite latents stop the run.
+
+    Args:
+        videos: folder with video files and folders of frames; see `list_videos`.
+        out: folder for the latent files; made if need be.
+        vae: the VAE of `space`, on the device to use.
+        space: latent space, stored in each file.
+        fps: frames per second, as in `read_video`, like the next five.
+        height: in pixels, a multiple of 8.
+        width: in pixels, a multiple of 8.
+        num_frames: 4f + 1; None takes the longest clip of each video.
+        start: seconds to skip.
+        frames_fps: frames per second of folders of frames.
+        tile: as in `LatentSpace.encode`.
+        overwrite: replace files made with other settings or from other content, instead of
+            refusing; finished files that match are kept all the same.
+        process_index: this process takes clips `process_index::num_processes`.
+        num_processes: processes that share the work.
+        progress: show a progress bar, on process 0.
+
+    Raises:
+        EncodeMismatchError: for a latent file with other settings, before anything is encoded, or
+            from a source that has changed since.
+        ValueError: for an empty folder, or a size that the VAE cannot encode.
+    """
+    videos, out = Path(videos), Path(out)
+    if not 0 <= process_index < num_processes:
+        raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
+    check_encodable(space.spatial_compression, tile, height, width)
+    if num_frames is not None:
+        space.latent_frames(num_frames)
+    job = _Job(
+        vae=vae,
+        space=space,
+        reading={
+            "fps": float(fps),
+            "height": height,
+            "width": width,
+            "num_frames": num_frames,
+            "start": float(start),
+        },
+        frames_fps=frames_fps,
+        tile=tile,
+        overwrite=overwrite,
+    )
+    sources = list_videos(videos)[process_index::num_processes]
+    targets = [out / f"{path.relative_to(videos).as_posix()}{SUFFIX}" for path in sources]
+    for source, target in zip(sources, targets, strict=True):
+        job.check_settings(source, target)
+    report = EncodeReport()
+    bar = tqdm(sources, "encode", disable=not (progress and process_index == 0))
+    for source, target in zip(bar, targets, strict=True):
+        job.run(source, target, source.relative_to(videos).as_posix(), report)
+    name = "unreadable.json" if num_processes == 1 else f"unreadable-{process_index}.json"
+    _write_unreadable(out / name, videos, report.unreadable)
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """How each clip of a run is made, and how a finished one is told."""
+
+    vae: Any
+    space: LatentSpace
+    reading: dict[str, Any]
+    frames_fps: float | None
+    tile: tuple[int, int] | None
+    overwrite: bool
+
+    def run(self, source: Path, target: Path, name: str, report: EncodeReport) -> None:
+        """Encode one clip, unless it is done or cannot be read, and report it."""
+        digest = source_sha256(source)
+        if target.exists() and self._is_done(source, target, digest):
+            report.already_done.append(source)
+            return
+        for part in target.parent.glob(f".{escape(target.name)}.*.part"):
+            part.unlink()  # of a run that was killed while writing
+        frames_fps = self.frames_fps if source.is_dir() else None
+        try:
+            clip = read_video(source, frames_fps=frames_fps, **self.reading)
+        except UnreadableVideoError as error:
+            report.unreadable.append((source, error.reason))
+            return
+        with torch.no_grad():
+            latents = self.space.encode(clip.batch(), self.vae, tile=self.tile)[0].cpu()
+        save_clip(
+            target,
+            LatentClip(
+                latents=latents,
+                space=self.space,
+                fps=clip.fps,
+                num_frames=len(clip.frames),
+                source=name,
+                source_sha256=digest,
+                settings=self.settings(source),
+            ),
+        )
+        report.encoded.append(source)
+
+    def settings(self, source: Path) -> dict[str, Any]:
+        """What the latents of a source depend on, besides the source and the VAE."""
+        return {
+            **self.reading,
+            "frames_fps": self.frames_fps if source.is_dir() else None,
+            "tile": None if self.tile is None else list(self.tile),
+            "vae_dtype": str(self.vae.dtype).removeprefix("torch."),
+            "time_rule": TIME_RULE,
+            "space_rule": SPACE_RULE,
+        }
+
+    def check_settings(self, source: Path, target: Path) -> None:
+        """Refuse a folder of frames without a rate, and a finished file made in another way."""
+        if source.is_dir() and self.frames_fps is None:
+            raise ValueError(
+                f"{source} is a folder of frames: say how fast they run, `frames_fps=`"
+            )
+        if target.exists() and not self.overwrite:
+            differences = self._differences(source, clip_info(target))
+            if differences:
+                raise _mismatch(target, differences)
+
+    def _is_done(self, source: Path, target: Path, digest: str) -> bool:
+        try:
+            info = clip_info(target)
+        except LatentFileError:
+            return False
+        differences = self._differences(source, info)
+        if info.source_sha256 != digest:
+            differences.append("the content of the source has changed since")
+        if differences and not self.overwrite:
+            raise _mismatch(target, differences)
+        return not differences
+
+    def _differences(self, source: Path, info: ClipInfo) -> list[str]:
+        now = {**self.settings(source), "space": self.space}
+        then = {**info.settings, "space": info.space}
+        return [
+            f"{key} was {then.get(key)}, is now {now.get(key)}"
+            for key in sorted(now.keys() | then.keys())
+            if now.get(key) != then.get(key)
+        ]
+
+
+def _mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
+    return EncodeMismatchError(
+        f"{target} was made otherwise: {'; '.join(differences)}. Choose another output folder, or "
+        "replace such files with `overwrite=True`"
+    )
+
+
+def _write_unreadable(path: Path, videos: Path, unreadable: list[tuple[Path, str]]) -> None:
+    """Leave the list beside the latents, or remove that of an earlier run."""
+    if not unreadable:
+        path.unlink(missing_ok=True)
+        return
+    rows = [
+        {"path": source.relative_to(videos).as_posix(), "reason": reason}
+        for source, reason in unreadable
+    ]
+    write_text(path, json.dumps(rows, indent=2) + "\n")

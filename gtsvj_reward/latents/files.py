@@ -1,0 +1,78 @@
+"""Files on disk: replaced in one step when written, refused by name when they are not sound."""
+
+import os
+from collections.abc import Container
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
+"""First bytes of what `torch.save` and `pickle` write."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or all of the new, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text in one step; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and string metadata in one step; see `write_bytes`."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata=metadata))
+
+
+def read_safetensors(
+    path: Path, names: Container[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a file, and its metadata.
+
+    Args:
+        path: the file.
+        names: read only tensors whose names are in it; None reads all.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole safetensors file; a pickle is named as one.
+    """
+    check_safetensors_start(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            wanted = [name for name in list(opened.keys()) if names is None or name in names]
+            return {name: opened.get_tensor(name) for name in wanted}, opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): it was cut short or damaged, "
+            "copy or write it again"
+        ) from error
+
+
+def check_safetensors_start(path: Path) -> None:
+    """Refuse a missing file and one that starts like a pickle.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it looks like the output of `torch.save` or `pickle`.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    with path.open("rb") as opened:
+        start = opened.read(9)
+    # A safetensors file has the length of its header, which may look like anything, then "{".
+    if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
+        raise ValueError(
+            f"{path} looks like a pickle (torch.save), which can run code when it is read: "
+            "convert it to safetensors where you trust it"
+        )

@@ -1,0 +1,226 @@
+"""Latent clips on disk: one safetensors file each, with what is needed to trust it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, overload
+
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gtsvj_reward.latents.files import write_safetensors
+from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+
+FORMAT_VERSION = 1
+SUFFIX = ".safetensors"
+_KEY = "gtsvj_latents"
+_RECORD = {"version", "space", "fps", "num_frames", "source", "source_sha256", "settings"}
+
+
+class LatentFileError(ValueError):
+    """A file that is not a sound latent clip; the message says how and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo:
+    """What a latent file says about its clip, without the values."""
+
+    path: Path
+    """The file."""
+    shape: tuple[int, int, int, int]
+    """Latent time, channels, height and width."""
+    space: LatentSpace
+    """What the latents belong to."""
+    fps: float
+    """Frames per second of the video."""
+    num_frames: int
+    """Frames of the video; 4f + 1 for CogVideoX."""
+    source: str | None
+    """Where the clip comes from, relative to the folder that was encoded; None: generated."""
+    source_sha256: str | None
+    """SHA-256 of the source; None: unknown."""
+    settings: dict[str, Any]
+    """How it was encoded; whatever JSON holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentClip:
+    """Scaled, unpadded latents of one clip and where they come from."""
+
+    latents: Float[Tensor, "time channels height width"]
+    """As the generator works on them; finite."""
+    space: LatentSpace
+    """What the latents belong to."""
+    fps: float
+    """Frames per second of the video."""
+    num_frames: int
+    """Frames of the video; 4f + 1 for CogVideoX."""
+    source: str | None = None
+    """Where the clip comes from; None: generated."""
+    source_sha256: str | None = None
+    """SHA-256 of the source; None: unknown."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How it was made; whatever JSON holds."""
+
+
+def save_clip(path: str | Path, clip: LatentClip) -> None:
+    """Write a clip in one step: after a crash there is the whole file, or what was there before.
+
+    Raises:
+        LatentSpaceError: if the latents do not fit their space or `num_frames`, or are not finite.
+    """
+    _check_clip(clip)
+    record = {
+        "version": FORMAT_VERSION,
+        "space": clip.space.to_dict(),
+        "fps": clip.fps,
+        "num_frames": clip.num_frames,
+        "source": clip.source,
+        "source_sha256": clip.source_sha256,
+        "settings": clip.settings,
+    }
+    write_safetensors(Path(path), {"latents": clip.latents}, {_KEY: json.dumps(record)})
+
+
+def load_clip(path: str | Path) -> LatentClip:
+    """Read a clip, strictly.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        LatentFileError: if it is no latent clip, damaged, or of another version.
+    """
+    path = Path(path)
+    with _opened(path) as opened:
+        info = _info(path, opened)
+        latents = opened.get_tensor("latents")
+    values = {k: v for k, v in vars(info).items() if k not in ("path", "shape")}
+    clip = LatentClip(latents=latents, **values)
+    try:
+        _check_clip(clip)
+    except LatentSpaceError as error:
+        raise LatentFileError(f"{path}: {error}") from error
+    return clip
+
+
+def clip_info(path: str | Path) -> ClipInfo:
+    """What a latent file holds, from its header alone.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        LatentFileError: if it is no latent clip, cut short, or of another version.
+    """
+    path = Path(path)
+    with _opened(path) as opened:
+        return _info(path, opened)
+
+
+class LatentFolder(Sequence[LatentClip]):
+    """All latent clips below a folder, sorted by path, read when indexed; all of one space.
+
+    Raises:
+        ValueError: if there are none.
+        LatentFileError: if a header is not sound, or two clips are of different spaces.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        files = sorted(self.path.rglob(f"*{SUFFIX}"), key=lambda f: f.relative_to(self.path).parts)
+        if not files:
+            raise ValueError(
+                f"no latent files ({SUFFIX}) below {self.path}: make some with `gtsvj encode`"
+            )
+        self.infos = [clip_info(file) for file in files]
+        self.space = self.infos[0].space
+        for info in self.infos[1:]:
+            if not info.space.same_latents(self.space):
+                raise LatentFileError(
+                    f"{self.path} mixes latent spaces: {files[0]} is of {self.space.title()}, "
+                    f"{info.path} of {info.space.title()}; keep one folder per space"
+                )
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    @overload
+    def __getitem__(self, index: int) -> LatentClip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LatentClip]: ...
+    def __getitem__(self, index: int | slice) -> LatentClip | list[LatentClip]:
+        if isinstance(index, slice):
+            return [load_clip(info.path) for info in self.infos[index]]
+        return load_clip(self.infos[index].path)
+
+
+def _check_clip(clip: LatentClip) -> None:
+    clip.space.check(clip.latents[None], check_statistics=False)
+    steps = clip.space.latent_frames(clip.num_frames)
+    if clip.latents.shape[0] != steps:
+        raise LatentSpaceError(
+            f"{clip.num_frames} frames are {steps} latent frames in `{clip.space.id}`, got "
+            f"{clip.latents.shape[0]}: remove padding with `LatentSpace.unpad`"
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it is said in words."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no latent file {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    # The first 8 bytes of safetensors are a length, so any of them may look like a pickle's.
+    if start[8:] != b"{" and (start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"):
+        raise LatentFileError(
+            f"{path} is a pickle (torch.save), which can run code when it is read: only "
+            "safetensors are read; convert it where you trust it"
+        )
+    try:
+        with safe_open(path, framework="pt") as opened:
+            yield opened
+    except SafetensorError as error:
+        raise LatentFileError(
+            f"{path} is not a whole safetensors file ({error}): it is of another kind or cut "
+            "short; copy or encode it again"
+        ) from error
+
+
+def _info(path: Path, opened: Any) -> ClipInfo:
+    metadata = opened.metadata() or {}
+    if _KEY not in metadata:
+        raise LatentFileError(
+            f"{path} has no `{_KEY}` metadata, so nobody knows what its tensors are: write latent "
+            "files with `save_clip` or `gtsvj encode`"
+        )
+    record = json.loads(metadata[_KEY])
+    if record.get("version") != FORMAT_VERSION or not record.keys() >= _RECORD:
+        raise LatentFileError(
+            f"{path} is a latent file of version {record.get('version')} with {sorted(record)}, "
+            f"expected version {FORMAT_VERSION} with {sorted(_RECORD)}: install the gtsvj_reward "
+            "that wrote it, or encode again"
+        )
+    if list(opened.keys()) != ["latents"]:
+        raise LatentFileError(f"{path} must hold one tensor `latents`, it has {opened.keys()}")
+    values = opened.get_slice("latents")
+    shape = tuple(values.get_shape())
+    try:
+        space = LatentSpace.from_dict(record["space"])
+    except ValueError as error:
+        raise LatentFileError(f"{path}: {error}") from error
+    if len(shape) != 4 or shape[1] != space.channels:
+        raise LatentFileError(
+            f"{path} must hold latents (time, {space.channels}, height, width) of `{space.id}`, "
+            f"got shape {shape}"
+        )
+    return ClipInfo(
+        path=path,
+        shape=(shape[0], shape[1], shape[2], shape[3]),
+        space=space,
+        fps=record["fps"],
+        num_frames=record["num_frames"],
+        source=record["source"],
+        source_sha256=record["source_sha256"],
+        settings=record["settings"],
+    )

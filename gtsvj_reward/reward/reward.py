@@ -1,0 +1,350 @@
+"""The callable that trainers use."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gtsvj_reward.assets import ASSETS, asset_path
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward.output import GeometryError, NonFiniteError, RewardOutput
+
+Clips = Float[Tensor, "batch time channel height width"] | Sequence[Tensor]
+
+
+class GTSVJReward:
+    """Scores latents of videos; higher is better, differentiable with respect to the latents.
+
+    A plain callable, not an `nn.Module`. The judge inside is frozen, so gradients flow to the
+    latents and nowhere else, and only if the caller records them.
+
+    Args:
+        judge: scored with as it is, moved nowhere; its parameters stop requiring gradients.
+        batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
+        allow_untrained_geometry: score clips outside the trained range, and say so in
+            `RewardOutput.untrained_geometry`, instead of raising `GeometryError`.
+        check_statistics: refuse latents whose spread says that they are not scaled.
+        offload_to: device to run on; the judge waits on the CPU between calls. No gradients then.
+    """
+
+    def __init__(
+        self,
+        judge: VideoJudge,
+        *,
+        batch_size: int = 8,
+        allow_untrained_geometry: bool = False,
+        check_statistics: bool = True,
+        offload_to: str | torch.device | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+        self.judge = judge.requires_grad_(False).eval()
+        self.batch_size = batch_size
+        self.allow_untrained_geometry = allow_untrained_geometry
+        self.check_statistics = check_statistics
+        self.offload_to = None if offload_to is None else torch.device(offload_to)
+        self.__name__ = f"gtsvj_{judge.config.stage}"
+        if self.offload_to is not None:
+            judge.to("cpu")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        base_model: str | Path | None = None,
+        backbone: nn.Module | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        batch_size: int = 8,
+        allow_untrained_geometry: bool = False,
+        check_statistics: bool = True,
+        offload_to: str | torch.device | None = None,
+    ) -> "GTSVJReward":
+        """Load a judge.
+
+        Args:
+            name: a checkpoint folder, a bundled name, or a hub id (owner/name).
+            base_model: folder or hub id of the base transformer, in place of the checkpoint's own
+                `base_model`; its weights must be the same.
+            backbone: a transformer or `Backbone` in memory instead.
+            device: where the judge goes.
+            dtype: dtype of the base weights, that of their files by default. Adapter, head and
+                scores are float32 always.
+            revision: branch, tag or commit of a hub id.
+            batch_size: see the class.
+            allow_untrained_geometry: see the class.
+            check_statistics: see the class.
+            offload_to: see the class.
+
+        Raises:
+            FileNotFoundError: if the checkpoint or its base model is not there.
+            CheckpointError: if anything in it is damaged or does not fit.
+        """
+        judge = load_judge(
+            resolve_checkpoint(str(name), revision),
+            base_model=base_model,
+            backbone=backbone,
+            device=device,
+            dtype=dtype,
+        )
+        return cls(
+            judge,
+            batch_size=batch_size,
+            allow_untrained_geometry=allow_untrained_geometry,
+            check_statistics=check_statistics,
+            offload_to=offload_to,
+        )
+
+    @property
+    def config(self) -> JudgeConfig:
+        """What the judge is."""
+        return self.judge.config
+
+    @property
+    def space(self) -> LatentSpace:
+        """The latent space that the judge scores."""
+        return self.judge.config.latent_space
+
+    @property
+    def device(self) -> torch.device:
+        """Where scores are computed."""
+        return self.offload_to or next(self.judge.parameters()).device
+
+    def __call__(
+        self,
+        latents: Clips,
+        *,
+        space: LatentSpace | None = None,
+        fps: float | None = None,
+        num_frames: int | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> Float[Tensor, " clip"]:
+        """Scores of clips, one each, float32; see `details` for the arguments."""
+        return self.details(
+            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
+        ).rewards
+
+    def details(
+        self,
+        latents: Clips,
+        *,
+        space: LatentSpace | None = None,
+        fps: float | None = None,
+        num_frames: int | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> RewardOutput:
+        """Scores with their trajectories.
+
+        Args:
+            latents: scaled latents (batch, time, channel, height, width), or a sequence of clips
+                (time, channel, height, width) of any sizes. Moved to the judge's device.
+            space: which latent space they are of; refused if it is not the judge's. None: the
+                caller vouches for it.
+            fps: frames per second of the video, checked against the trained range if given.
+            num_frames: frames that the generator was asked for; needed to drop the padding that
+                CogVideoX 1.5 leaves in front.
+            text: prompt embeddings, for a judge that was trained with them.
+            normalize: subtract the checkpoint's mean and divide by its standard deviation.
+
+        Raises:
+            LatentSpaceError: foreign space, wrong layout or channels, unscaled or non-finite input;
+                the message has the clip's index.
+            GeometryError: a clip outside the trained range.
+            NonFiniteError: a score that is NaN or infinite; the message has the clip's index.
+            ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
+        """
+        mean, std = self.statistics() if normalize else (0.0, 1.0)
+        clips = self.prepare(latents, space, num_frames)
+        if text is not None and len(text.embeds) != len(clips):
+            raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
+        notes = tuple(self.complaint(index, clip, fps) for index, clip in enumerate(clips))
+        energies = self.energies(clips, text)
+        trajectory = [-energy for energy in energies]
+        raw = torch.stack([steps.mean() for steps in trajectory])
+        bad = (~raw.isfinite()).nonzero().flatten().tolist()
+        if bad:
+            raise NonFiniteError(
+                f"the score of clip {bad[0]} is {raw[bad[0]].item()} ({len(bad)} of {len(clips)} "
+                "clips): its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 "
+                "or float32"
+            )
+        return RewardOutput(
+            rewards=(raw - mean) / std, raw=raw, trajectory=trajectory, untrained_geometry=notes
+        )
+
+    def score_frames(
+        self,
+        frames: Float[Tensor, "batch time 3 height width"],
+        *,
+        vae: nn.Module,
+        fps: float | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> Float[Tensor, " clip"]:
+        """Scores of decoded videos: encodes them with the judge's VAE first.
+
+        Args:
+            frames: colour values in [0, 1], 4f + 1 frames.
+            vae: the VAE of the judge's latent space; another one is refused.
+            fps: as for `details`.
+            text: as for `details`.
+            normalize: as for `details`.
+        """
+        space = LatentSpace.from_vae(vae, patch_size_t=self.space.patch_size_t)
+        latents = space.encode(frames, vae)
+        return self(latents, space=space, fps=fps, text=text, normalize=normalize)
+
+    def statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation that scores are normalised by.
+
+        Raises:
+            ValueError: if the checkpoint has none.
+        """
+        mean, std = self.config.reward_mean, self.config.reward_std
+        if mean is None or std is None:
+            raise ValueError(
+                "this judge has no `reward_mean` and `reward_std` to normalise by: "
+                "pass normalize=False, or train it with a trainer, which measures them"
+            )
+        return mean, std
+
+    def prepare(
+        self, latents: Clips, space: LatentSpace | None, num_frames: int | None
+    ) -> list[Tensor]:
+        """Checked, unpadded clips (time, channel, height, width) on the judge's device."""
+        batches = [latents] if isinstance(latents, Tensor) else [clip[None] for clip in latents]
+        if not batches or not len(batches[0]):
+            raise ValueError("no clips to score: the batch is empty")
+        clips: list[Tensor] = []
+        for index, batch in enumerate(batches):
+            try:
+                self.space.check(batch, space, check_statistics=self.check_statistics)
+            except ValueError as error:
+                if isinstance(latents, Tensor):
+                    raise
+                raise type(error)(f"clip {index} of the list: {error}") from error
+            if num_frames is not None:
+                batch = self.space.unpad(batch, num_frames)
+            clips.extend(batch.to(self.device))
+        return clips
+
+    def complaint(self, index: int, clip: Tensor, fps: float | None) -> str | None:
+        """What of a clip's geometry was not trained on; raises unless that is allowed."""
+        trained = self.config.geometry
+        if trained is None:
+            return None
+        time, _, height, width = clip.shape
+        complaint = trained.complaint((time, height, width), fps)
+        if complaint and not self.allow_untrained_geometry:
+            raise GeometryError(
+                f"clip {index}: {complaint} (the trained range). Crop, resample or re-encode it, "
+                "or score it all the same with allow_untrained_geometry=True"
+            )
+        return complaint
+
+    def energies(self, clips: list[Tensor], text: TextCondition | None) -> list[Tensor]:
+        """Float32 energies per step of each clip; clips of one shape share forward passes."""
+        buckets: dict[torch.Size, list[int]] = {}
+        for index, clip in enumerate(clips):
+            buckets.setdefault(clip.shape, []).append(index)
+        energies: list[Tensor | None] = [None] * len(clips)
+        with self.on_device(any(clip.requires_grad for clip in clips)):
+            for indices in buckets.values():
+                for start in range(0, len(indices), self.batch_size):
+                    chosen = indices[start : start + self.batch_size]
+                    batch = torch.stack([clips[index] for index in chosen])
+                    rows = None if text is None else text.rows(torch.tensor(chosen))
+                    for index, energy in zip(chosen, self.judge(batch, rows), strict=True):
+                        energies[index] = energy.float()
+        return [energy for energy in energies if energy is not None]
+
+    @contextmanager
+    def on_device(self, needs_grad: bool) -> Iterator[None]:
+        """Bring an offloaded judge to its device for the duration of a call."""
+        if self.offload_to is None:
+            yield
+            return
+        if needs_grad and torch.is_grad_enabled():
+            raise ValueError(
+                "an offloaded judge cannot be differentiated through: its weights leave the device "
+                "before the backward pass. Use offload_to=None, or torch.no_grad()"
+            )
+        self.judge.to(self.offload_to)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.judge.to("cpu")
+
+    def to(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "GTSVJReward":
+        """Move the judge, and cast its base weights; adapter and head stay float32."""
+        if device is not None:
+            self.judge.to(device)
+        if dtype is not None:
+            for _, tensor in self.judge.backbone.base_tensors():
+                tensor.data = tensor.data.to(dtype)
+        return self
+
+    def merge(self) -> "GTSVJReward":
+        """Fold the adapter into the base weights: faster, equal to rounding, no longer savable."""
+        self.judge.merge()
+        return self
+
+    def with_statistics(self, scores: Float[Tensor, " clip"], data: str) -> "GTSVJReward":
+        """Set mean and standard deviation from raw scores of a named calibration set.
+
+        Args:
+            scores: at least two raw scores that differ.
+            data: what they were measured on; kept in the checkpoint and its card.
+        """
+        mean, std = scores.double().mean().item(), scores.double().std().item()
+        self.judge.config = replace(
+            self.judge.config, reward_mean=mean, reward_std=std, reward_data=data
+        )
+        return self
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the judge's checkpoint folder; the base weights are not part of it."""
+        save_judge(self.judge, path)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the checkpoint to a model hub; returns the URL of the commit."""
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder)
+        return str(commit.commit_url)
+
+
+def resolve_checkpoint(name: str, revision: str | None) -> Path:
+    """A checkpoint's local folder, from a folder, a bundled name or a hub id.
+
+    Raises:
+        FileNotFoundError: if it is none of these.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if name in ASSETS:
+        return asset_path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"no judge {name!r}: not a folder here, not a bundled name "
+            f"({', '.join(ASSETS)}), not a hub id (owner/name)"
+        )
+    patterns = ["*.json", "*.safetensors", "README.md"]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))

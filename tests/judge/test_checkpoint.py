@@ -1,0 +1,221 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gtsvj_reward.judge import (
+    Aspect,
+    CheckpointError,
+    Geometry,
+    JudgeConfig,
+    load_judge,
+    read_config,
+    save_judge,
+)
+from tests.conftest import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+
+
+@pytest.fixture
+def base(tmp_path):
+    """The folder of the base transformer."""
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def saved(tmp_path, base):
+    """A checkpoint of a trained judge."""
+    save_judge(tiny_judge(base_model=str(base)), tmp_path / "judge")
+    return tmp_path / "judge"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("changes", [{}, {"depth": 3}, {"lora_rank": 0}, {"lora_placement": "all"}])
+def test_saved_judges_load_bitwise(tmp_path, kind, changes):
+    judge = tiny_judge(kind, **changes)
+    save_judge(judge, tmp_path)
+    loaded = load_judge(tmp_path, backbone=tiny_transformer(kind))
+    assert torch.equal(loaded(clips()), judge(clips()))
+    assert loaded.config == judge.config
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_stored_text_is_part_of_the_checkpoint(tmp_path):
+    from gtsvj_reward.judge import VideoJudge
+
+    config = JudgeConfig(base_model="tiny", latent_space=tiny_space(), text_input="stored")
+    text = torch.randn(6, 8)
+    judge = VideoJudge.from_transformer(tiny_transformer(), config, stored_text=text)
+    save_judge(judge, tmp_path)
+    loaded = load_judge(tmp_path, backbone=tiny_transformer())
+    assert torch.equal(loaded.stored_text, text)
+    assert torch.equal(loaded(clips()), judge(clips()))
+
+
+@pytest.mark.slow
+def test_a_new_process_scores_exactly_the_same(saved):
+    from gtsvj_reward import GTSVJReward
+
+    script = (
+        "import sys, torch; from gtsvj_reward import GTSVJReward;"
+        "from safetensors.torch import load_file, save_file;"
+        "scores = GTSVJReward.from_pretrained(sys.argv[1])(load_file(sys.argv[2])['x']);"
+        "save_file({'scores': scores}, sys.argv[3])"
+    )
+    source, result = saved / "latents.safetensors", saved / "scores.safetensors"
+    save_file({"x": clips(4)}, source)
+    command = [sys.executable, "-c", script, str(saved), str(source), str(result)]
+    subprocess.run(command, check=True)
+    assert torch.equal(load_file(result)["scores"], GTSVJReward.from_pretrained(saved)(clips(4)))
+
+
+def test_the_base_is_found_by_path_beside_the_checkpoint_or_by_argument(saved, base, tmp_path):
+    expected = load_judge(saved)(clips())
+    base.rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match="neither a folder here nor a hub id"):
+        load_judge(saved)
+    assert torch.equal(load_judge(saved, base_model=tmp_path / "moved")(clips()), expected)
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "base_model": "../moved"}))
+    assert torch.equal(load_judge(saved)(clips()), expected)
+
+
+def test_half_precision_bases_are_the_same_base(saved):
+    exact, half = load_judge(saved), load_judge(saved, dtype=torch.bfloat16)
+    assert {t.dtype for _, t in half.backbone.base_tensors()} == {torch.bfloat16}
+    assert {p.dtype for n, p in half.named_parameters() if "lora" in n or "head" in n} == {
+        torch.float32
+    }
+    energies = half(clips())
+    assert energies.dtype == torch.float32
+    assert 0 < (energies - exact(clips())).abs().max() < 0.1
+    save_judge(half, saved)
+    assert read_config(saved) == exact.config
+
+
+def test_another_base_is_refused(saved):
+    with pytest.raises(CheckpointError, match=r"other base weights.*`base_model=`"):
+        load_judge(saved, backbone=tiny_transformer(seed=1))
+    with pytest.raises(CheckpointError, match="other base weights"):
+        load_judge(saved, backbone=tiny_transformer("5b"))
+
+
+def test_another_depth_is_refused(saved, base):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "depth": 3}))
+    with pytest.raises(CheckpointError, match="other base weights"):
+        load_judge(saved)
+
+
+def test_an_adapter_of_another_depth_is_refused(saved, tmp_path):
+    save_judge(tiny_judge(depth=2), tmp_path / "shallow")
+    name = "adapter_model.safetensors"
+    (saved / name).write_bytes((tmp_path / "shallow" / name).read_bytes())
+    with pytest.raises(CheckpointError, match="another depth or LoRA placement"):
+        load_judge(saved)
+
+
+def test_an_adapter_of_another_rank_is_refused(saved):
+    file = saved / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "r": 4}))
+    with pytest.raises(CheckpointError, match=r"rank and alpha \(4, 8.0\).*\(8, 8.0\)"):
+        load_judge(saved)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "adapter_model.safetensors"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "pickle", "extra", "lacking"])
+def test_unsound_files_are_refused(saved, name, fault):
+    file = saved / name
+    content = file.read_bytes()
+    tensors = {key: value.clone() for key, value in load_file(file).items()}  # not mapped
+    first = sorted(tensors)[0]
+    if fault == "missing":
+        file.unlink()
+    elif fault == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif fault == "pickle":
+        torch.save(tensors, file)
+    elif fault == "extra":
+        save_file({**tensors, "head.more": torch.zeros(1)}, file)
+    else:
+        save_file({key: value for key, value in tensors.items() if key != first}, file)
+    messages = {
+        "missing": "no file",
+        "cut": "cut short or damaged",
+        "pickle": "looks like a pickle",
+        "extra": "1 unexpected .*head.more",
+        "lacking": f"1 tensors missing .*{first}",
+    }
+    expected = FileNotFoundError if fault == "missing" else CheckpointError
+    with pytest.raises(expected, match=messages[fault]):
+        load_judge(saved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("{}", "format_version is None"),
+        ('{"format_version": 1, "bogus": 2}', r"unknown fields \['bogus'\], missing fields"),
+        ("[]", "format_version is None"),
+    ],
+)
+def test_configs_that_are_none_are_refused(saved, text, message):
+    (saved / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load_judge(saved)
+
+
+def test_an_interrupted_save_does_not_load(saved, monkeypatch):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gtsvj_reward.judge.checkpoint.model_card", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_judge(tiny_judge(), saved)
+    with pytest.raises(FileNotFoundError, match="no judge in"):
+        load_judge(saved)
+
+
+def test_merged_judges_are_not_saved(tmp_path):
+    judge = tiny_judge()
+    judge.merge()
+    with pytest.raises(CheckpointError, match="save it before merging"):
+        save_judge(judge, tmp_path)
+
+
+def test_configs_survive_json():
+    config = JudgeConfig(
+        base_model="owner/model",
+        latent_space=tiny_space(patch_size_t=2),
+        aspects=(Aspect(name="clear", low=1, high=5),),
+        geometry=Geometry(latent_frames=(3, 13), height=(8, 60), width=(8, 90), fps=(8.0, 16.0)),
+        reward_mean=0.5,
+        reward_std=2.0,
+        reward_data="some clips",
+        training={"steps": 3, "kinds": {"frame_drop": 0.18}},
+    )
+    assert JudgeConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lora_rank": -1}, "`lora_rank` must be >= 0"),
+        ({"reward_mean": 1.0}, "given together"),
+        ({"reward_mean": 1.0, "reward_std": 0.0}, "`reward_std` must be positive"),
+    ],
+)
+def test_bad_configs_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        JudgeConfig(base_model="tiny", latent_space=tiny_space(), **fields)
+
+
+def test_the_card_states_what_matters(saved):
+    card = (saved / "README.md").read_text()
+    for part in ("Higher is better", "sees no prompt", "mean", "tiny", "3-7 latent frames"):
+        assert part in card
+    assert "(raw - 0.25) / 0.5, measured on two clips" in card
