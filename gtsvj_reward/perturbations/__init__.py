@@ -1,0 +1,33 @@
+"""Latent perturbations that make negatives, how they are sampled, and truncation (Section 4.1)."""
+
+from gtsvj_reward.perturbations.index_maps import (
+    MINIMUM_STEPS as MINIMUM_STEPS,
+    Region as Region,
+    SlicePair as SlicePair,
+    frame_drop_index as frame_drop_index,
+    frame_shuffle_index as frame_shuffle_index,
+    noisy_segment_slice as noisy_segment_slice,
+    patch_swap_region as patch_swap_region,
+    slice_pair as slice_pair,
+    temporal_slice_swap_index as temporal_slice_swap_index,
+)
+from gtsvj_reward.perturbations.operations import (
+    PERTURBATIONS as PERTURBATIONS,
+    Perturbation as Perturbation,
+    frame_drop as frame_drop,
+    frame_shuffle as frame_shuffle,
+    noisy_segment as noisy_segment,
+    patch_swap as patch_swap,
+    temporal_slice_swap as temporal_slice_swap,
+)
+from gtsvj_reward.perturbations.sampler import (
+    GENERATED as GENERATED,
+    NegativeDraw as NegativeDraw,
+    PerturbationSampler as PerturbationSampler,
+    keyed_generator as keyed_generator,
+)
+from gtsvj_reward.perturbations.truncation import (
+    latent_steps as latent_steps,
+    truncate as truncate,
+    truncated_length as truncated_length,
+)

@@ -1,0 +1,230 @@
+"""Which negative a training pair gets: Table A.1 as a sampler, and its keyed random draws."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.perturbations.operations import (
+    PERTURBATIONS,
+    Perturbation,
+    noisy_segment,
+    patch_swap,
+)
+
+GENERATED = "generated"
+"""The kind of negative that is a generated clip rather than a perturbed one."""
+
+
+@dataclass(frozen=True)
+class NegativeDraw:
+    """What one training pair is made of.
+
+    A real anchor is the positive; its negative is a generated clip or, for any other kind, the
+    anchor perturbed. A generated anchor is the positive, its perturbation the negative.
+    """
+
+    anchor: Literal["real", "generated"]
+    """Where the positive comes from."""
+    kind: str
+    """A name in `PERTURBATIONS`, or `"generated"`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbationSampler:
+    """Draws the kind of each negative with the probabilities of Table A.1, and makes it.
+
+    The defaults are both columns of the table. A kind that a column leaves out is never drawn.
+
+    Raises:
+        ValueError: unknown kinds, or probabilities that are negative or do not sum to 1 (to 1e-6).
+    """
+
+    real: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "temporal_slice_swap": 0.04,
+            "noisy_segment": 0.10,
+            "frame_shuffle": 0.18,
+            "frame_drop": 0.18,
+            "patch_swap": 0.20,
+            GENERATED: 0.30,
+        }
+    )
+    """Probability of each kind of negative for a real anchor."""
+    generated: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "temporal_slice_swap": 0.05,
+            "noisy_segment": 0.15,
+            "frame_shuffle": 0.25,
+            "frame_drop": 0.25,
+            "patch_swap": 0.30,
+        }
+    )
+    """Probability of each perturbation of a generated anchor."""
+    real_anchor_probability: float = 1.0
+    """How often the anchor is a real clip, 0..1."""
+    noise_range: tuple[float, float] = (0.1, 0.5)
+    """Least and greatest strength of `noisy_segment`, in standard deviations of a channel."""
+    region_fraction: tuple[float, float] = (0.25, 0.5)
+    """Least and greatest side of the region of `patch_swap`, as fractions of the frame's."""
+    one_way: bool = False
+    """Whether `patch_swap` follows the printed formula and changes one slice only."""
+
+    def __post_init__(self) -> None:
+        # Own, plain copies: a caller's dict cannot change a frozen sampler, and it pickles.
+        object.__setattr__(self, "real", dict(self.real))
+        object.__setattr__(self, "generated", dict(self.generated))
+        _check_column("real", self.real, {*PERTURBATIONS, GENERATED})
+        _check_column("generated", self.generated, set(PERTURBATIONS))
+        if not 0 <= self.real_anchor_probability <= 1:
+            raise ValueError(
+                f"`real_anchor_probability` must lie in 0..1, got {self.real_anchor_probability}"
+            )
+
+    def probabilities(
+        self, generated_available: bool, anchor: Literal["real", "generated"] = "real"
+    ) -> dict[str, float]:
+        """Probability of each kind of negative in use, summing to 1.
+
+        Args:
+            generated_available: whether there are generated clips. Without them the real column is
+                divided by its share of perturbations.
+            anchor: whose column.
+
+        Raises:
+            ValueError: a column that needs generated clips where there are none.
+        """
+        if anchor == "generated":
+            if not generated_available:
+                raise ValueError("a generated anchor needs generated clips: give some")
+            return dict(self.generated)
+        if generated_available:
+            return dict(self.real)
+        perturbed = {kind: share for kind, share in self.real.items() if kind != GENERATED}
+        total = sum(perturbed.values())
+        if not total > 0:
+            raise ValueError(
+                'the real column holds "generated" alone, and there are no generated clips: '
+                "give generated clips, or give perturbations a probability"
+            )
+        return {kind: share / total for kind, share in perturbed.items()}
+
+    def draw(self, generator: torch.Generator, *, generated_available: bool) -> NegativeDraw:
+        """Draw the anchor and the kind of negative of one training pair.
+
+        Args:
+            generator: CPU generator; advances by two numbers whatever comes out.
+            generated_available: whether there are generated clips. Without them every anchor is
+                real and the real column is renormalised, as `probabilities` tells.
+
+        Raises:
+            ValueError: only generated negatives are configured, and there are no generated clips.
+        """
+        which, where = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        anchor: Literal["real", "generated"] = "real"
+        if generated_available and which >= self.real_anchor_probability:
+            anchor = "generated"
+        column = self.probabilities(generated_available, anchor)
+        return NegativeDraw(anchor=anchor, kind=_pick(column, where))
+
+    def apply(
+        self,
+        kind: str,
+        latents: Float[Tensor, "batch time channels height width"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch time channels height width"]:
+        """Perturb latents by the operation of that name, with this sampler's settings.
+
+        Args:
+            kind: a name in `PERTURBATIONS`.
+            latents: clean latents, at least 3 steps.
+            generator: CPU generator.
+
+        Raises:
+            ValueError: no such perturbation (`"generated"` is none), or a clip that is too short.
+        """
+        operations: dict[str, Perturbation] = {
+            **PERTURBATIONS,
+            "noisy_segment": partial(noisy_segment, noise_range=self.noise_range),
+            "patch_swap": partial(
+                patch_swap, one_way=self.one_way, region_fraction=self.region_fraction
+            ),
+        }
+        if kind not in operations:
+            hint = "; its negative is a generated clip, taken as it is" if kind == GENERATED else ""
+            raise ValueError(f"{kind!r} is not a perturbation{hint}: use one of {[*PERTURBATIONS]}")
+        return operations[kind](latents, generator=generator)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; `from_dict` reads it back."""
+        values = asdict(self)
+        return {name: [*v] if isinstance(v, tuple) else v for name, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PerturbationSampler":
+        """Sampler from what `to_dict` wrote; names left out keep their defaults.
+
+        Raises:
+            ValueError: an unknown name, or values that the sampler refuses.
+        """
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"unknown sampler settings {unknown}: expected some of {sorted(known)}"
+            )
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**settings)
+
+
+def keyed_generator(*key: int) -> torch.Generator:
+    """CPU generator whose stream is a function of the key alone.
+
+    Training draws everything about a sample from `keyed_generator(seed, epoch, index)`, so that
+    what a sample gets depends neither on workers and prefetching nor on where a run was resumed.
+    The seed is the first 63 bits of SHA-256 over the numbers in decimal, joined by commas: (1, 23)
+    and (12, 3) differ, and so do (1,) and (1, 0). PyTorch's CPU generator reads the low 32 bits of
+    a seed: among a million keys about a hundred pairs share their stream, which training can bear
+    and anything that needs unique streams cannot.
+
+    Args:
+        *key: whole numbers of any size or sign, at least one.
+
+    Raises:
+        ValueError: no key.
+    """
+    if not key:
+        raise ValueError("`keyed_generator` needs at least one number, e.g. (seed, epoch, index)")
+    digest = hashlib.sha256(",".join(f"{number:d}" for number in key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _pick(column: Mapping[str, float], position: float) -> str:
+    """Kind at `position` in 0..1 of the column's cumulative sum."""
+    possible = [(kind, share) for kind, share in column.items() if share > 0]
+    reached = 0.0
+    for kind, share in possible:
+        reached += share
+        if position < reached:
+            return kind
+    return possible[-1][0]  # the shares sum to 1 only up to rounding
+
+
+def _check_column(name: str, column: Mapping[str, float], known: set[str]) -> None:
+    unknown = sorted(set(column) - known)
+    if unknown:
+        raise ValueError(f"`{name}` has unknown kinds {unknown}: expected some of {sorted(known)}")
+    negative = {kind: share for kind, share in column.items() if not share >= 0}
+    if negative:
+        raise ValueError(f"`{name}` has probabilities that are not >= 0: {negative}")
+    total = sum(column.values())
+    if not abs(total - 1) <= 1e-6:
+        raise ValueError(f"`{name}` must sum to 1, got {total} from {dict(column)}")

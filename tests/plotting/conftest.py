@@ -1,0 +1,41 @@
+"""What the tests of plots share."""
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from gtsvj_reward.plotting import calibration, film, training, trajectory
+
+
+@pytest.fixture
+def unchecked():
+    """Without the shape checks of the test run, as a user runs the package."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved in the test, in order."""
+    seen = []
+    for module in (calibration, film, training, trajectory):
+
+        def save_and_keep(figure, path, save=module.save):
+            seen.append(figure)
+            return save(figure, path)
+
+        monkeypatch.setattr(module, "save", save_and_keep)
+    return seen
+
+
+def clip(frames, height=12, width=18):
+    """Frame f is a flat grey of value f."""
+    values = np.arange(frames, dtype=np.uint8)[:, None, None, None]
+    return np.broadcast_to(values, (frames, height, width, 3)).copy()
+
+
+@pytest.fixture
+def make_clip():
+    """The function `clip`."""
+    return clip
