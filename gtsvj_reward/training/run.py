@@ -1,0 +1,112 @@
+"""From folders and arguments to a trained judge on disk."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from gtsvj_reward.backbones import load_transformer
+from gtsvj_reward.judge import JudgeConfig, VideoJudge
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.training.arguments import DiscriminatorConfig, JudgeArguments
+from gtsvj_reward.training.data import split
+from gtsvj_reward.training.discriminator import DiscriminatorTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> VideoJudge:
+    """A fresh judge on a base model from disk or a hub.
+
+    Args:
+        arguments: what to build.
+        space: the latent space of the clips it will see.
+        seed: seeds head and adapter.
+    """
+    transformer = load_transformer(
+        arguments.base_model, depth=arguments.depth, revision=arguments.base_revision
+    )
+    if arguments.base_dtype != "auto":
+        transformer = transformer.to(getattr(torch, arguments.base_dtype))
+    config = JudgeConfig(
+        base_model=arguments.base_model,
+        base_revision=arguments.base_revision,
+        latent_space=space,
+        depth=arguments.depth,
+        lora_rank=arguments.lora_rank,
+        lora_alpha=arguments.lora_alpha,
+        lora_placement=arguments.lora_placement,
+        head_width=arguments.head_width,
+        timestep=arguments.timestep,
+    )
+    return VideoJudge.from_transformer(transformer, config, seed=seed)
+
+
+def train_discriminator(
+    judge_arguments: JudgeArguments, args: DiscriminatorConfig
+) -> DiscriminatorTrainer:
+    """Train stage 1 and write the judge to `output_dir`; the work of `gtsvj train-discriminator`.
+
+    An output folder that holds checkpoints of an interrupted run is resumed.
+
+    Returns:
+        The trainer, with its log and the trained judge.
+    """
+    set_seed(args.seed)
+    real, held_out_real, space = folders(
+        args.real, args.held_out_real, args.held_out_fraction, args.seed
+    )
+    generated: list[ClipInfo] = []
+    held_out_generated: list[ClipInfo] = []
+    if args.generated is not None:
+        generated, held_out_generated, _ = folders(
+            args.generated, args.held_out_generated, args.held_out_fraction, args.seed
+        )
+    trainer = DiscriminatorTrainer(
+        build_judge(judge_arguments, space, seed=args.seed),
+        args,
+        real=real,
+        generated=generated,
+        held_out_real=held_out_real,
+        held_out_generated=held_out_generated,
+    )
+    resume = args.resume_from_checkpoint
+    if resume is None and Path(args.output_dir).is_dir():
+        resume = get_last_checkpoint(args.output_dir)
+        if resume is not None:
+            logger.warning("resuming from %s; choose another output_dir to start anew", resume)
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.finish()
+    trainer.save_state()
+    return trainer
+
+
+def folders(
+    train: str, held_out: str | None, fraction: float, seed: int
+) -> tuple[list[ClipInfo], list[ClipInfo], LatentSpace]:
+    """Clips to train on, clips held out, and their latent space."""
+    folder = LatentFolder(train)
+    if held_out is None:
+        return *split(folder.infos, fraction, seed), folder.space
+    apart = LatentFolder(held_out).infos
+    check_apart(folder.infos, apart)
+    return folder.infos, apart, folder.space
+
+
+def check_apart(train: Sequence[ClipInfo], held_out: Sequence[ClipInfo]) -> None:
+    """Refuse clips that are both trained on and held out, by the hash of their source.
+
+    Raises:
+        ValueError: with their number and the first pair.
+    """
+    seen = {info.source_sha256: info for info in train if info.source_sha256}
+    both = [(info, seen[info.source_sha256]) for info in held_out if info.source_sha256 in seen]
+    if both:
+        raise ValueError(
+            f"{len(both)} held-out clips are trained on as well; the first is {both[0][0].path}, "
+            f"the same video as {both[0][1].path}. Held-out figures would mean nothing"
+        )
