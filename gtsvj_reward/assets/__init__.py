@@ -12,9 +12,15 @@ MANIFEST = "sha256.json"
 """In each asset's folder: file name -> SHA-256 of its content."""
 
 ASSETS: dict[str, str] = {
+    "gtsvj-demo-base": "demo_base",
     "gtsvj-demo-codec": "demo_codec",
 }
 """Bundled name -> folder inside this package."""
+
+
+def folder_of(name: str | Path) -> str | Path:
+    """The folder of a bundled model, or the name as it is if it is none."""
+    return asset_path(str(name)) if str(name) in ASSETS else name
 
 
 def asset_path(name: str) -> Path:

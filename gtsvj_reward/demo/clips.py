@@ -14,7 +14,7 @@ from gtsvj_reward.perturbations import keyed_generator
 
 FPS = 25.0
 FRAMES = 25
-SIZE = 96
+SIZE = 80
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def cut_training_clips(videos: Path, shots: list[Shot], out: Path, seed: int) ->
     jobs = [(shot, start) for shot in shots for start in windows(shot, 4)]
     for number, (shot, start) in enumerate(tqdm(jobs, "cut training clips")):
         generator = keyed_generator(seed, number)
-        for version, height in enumerate((SIZE, 120, 144)):
+        for version, height in enumerate((SIZE, 100, 120)):
             place = torch.rand((), generator=generator).item()
             frames = crop(videos / shot.file, start, height, place)
             frames = frames.flip(2) if version == 1 else frames

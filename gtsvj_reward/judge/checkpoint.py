@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.backbones.lora import (
     ADAPTER_CONFIG_FILE,
@@ -97,7 +98,7 @@ def load_judge(
     config = read_config(folder)
     adapter_rank(folder, config)
     if backbone is None:
-        source = base_model or base_beside(folder, config)
+        source = folder_of(base_model or base_beside(folder, config))
         backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
     wrapped = backbone_for(backbone, config.depth)
     if wrapped.family != config.family:

@@ -127,9 +127,12 @@ def say_empty(axes: Any, text: str) -> None:
 def save(figure: Any, path: str | Path) -> Path:
     """Write the figure in the format that the path's suffix names, e.g. `.png`, `.svg`, `.pdf`.
 
+    Folders that are missing are made.
+
     Returns:
         The path.
     """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return Path(path)
 

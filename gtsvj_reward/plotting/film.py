@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gtsvj_reward.plotting.canvas import FAINT, INK, add_axes, new_figure, save
 
-Frames = UInt8[Tensor, "frame height width 3"] | UInt8[np.ndarray, "frame height width 3"]
-"""A clip in pixels, 0..255, RGB."""
+# Unnamed axes, since clips of one call may differ in size: named ones would have to agree.
+Frames = UInt8[Tensor, "_ _ _ 3"] | UInt8[np.ndarray, "_ _ _ 3"]
+"""A clip in pixels (frame, height, width, 3), 0..255, RGB."""
 
 
 def plot_film_strips(

@@ -22,11 +22,11 @@ class RewardOutput:
     """Scores, normalised by the checkpoint's mean and standard deviation if asked for; float32."""
     raw: Float[Tensor, " clip"]
     """Scores on the judge's own scale: minus the mean energy for a discriminator; float32."""
-    trajectory: list[Float[Tensor, " step"]]
+    trajectory: list[Float[Tensor, " _"]]
     """Per clip, the raw score of each step; its mean is `raw`. Clips may differ in length."""
     aspects: dict[str, Float[Tensor, " clip"]] = field(default_factory=dict)
     """Aspect name -> scores on the aspect's own scale; empty for a discriminator."""
-    aspect_trajectory: list[dict[str, Float[Tensor, " step"]]] = field(default_factory=list)
+    aspect_trajectory: list[dict[str, Float[Tensor, " _"]]] = field(default_factory=list)
     """Per clip, aspect name -> score of each step; empty for a discriminator."""
     untrained_geometry: tuple[str | None, ...] = ()
     """Per clip, what of its geometry lies outside the trained range, or None."""

@@ -14,7 +14,9 @@ from gtsvj_reward.perturbations import PerturbationSampler
 class JudgeArguments:
     """Which judge to build; see `JudgeConfig` for the meaning of each."""
 
-    base_model: str = field(metadata={"help": "Folder or hub id of the base transformer."})
+    base_model: str = field(
+        metadata={"help": "Bundled name, folder or hub id of the base transformer."}
+    )
     base_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a hub id."}
     )

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from gtsvj_reward.training.data import EpochKeys
 
@@ -24,9 +24,9 @@ class SaturationWatch(TrainerCallback):
 
     def on_log(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
-        control: TrainerControl,
+        control: Any,
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -56,9 +56,9 @@ class EpochOfSampler(TrainerCallback):
 
     def on_epoch_begin(
         self,
-        args: TrainingArguments,
+        args: Any,
         state: TrainerState,
-        control: TrainerControl,
+        control: Any,
         **kwargs: Any,
     ) -> None:
         """Set it before the first batch is drawn."""

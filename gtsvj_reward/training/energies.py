@@ -35,16 +35,22 @@ class PairEnergies(nn.Module):
             energies.update(zip(indices, self.judge(batch), strict=True))
         return [energies[index] for index in range(len(clips))]
 
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: dict[str, object] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """Recompute transformer blocks in the backward pass; called by the trainer."""
+        if activation_checkpointing_kwargs or every_n_layers != 1 or offload:
+            raise ValueError("blocks are checkpointed one by one, without further settings")
+        self.judge.backbone.gradient_checkpointing = True
+
     def gradient_checkpointing_enable(
         self, gradient_checkpointing_kwargs: dict[str, object] | None = None
     ) -> None:
-        """Recompute transformer blocks in the backward pass; called by the trainer."""
-        del gradient_checkpointing_kwargs
-        self.judge.backbone.gradient_checkpointing = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Store activations again."""
-        self.judge.backbone.gradient_checkpointing = False
+        """The same under its name in transformers 4."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
 def held_out_energies(

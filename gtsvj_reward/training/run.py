@@ -8,6 +8,7 @@ import torch
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import load_transformer
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from gtsvj_reward.latents.space import LatentSpace
@@ -28,7 +29,7 @@ def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> 
         seed: seeds head and adapter.
     """
     transformer = load_transformer(
-        arguments.base_model, depth=arguments.depth, revision=arguments.base_revision
+        folder_of(arguments.base_model), depth=arguments.depth, revision=arguments.base_revision
     )
     if arguments.base_dtype != "auto":
         transformer = transformer.to(getattr(torch, arguments.base_dtype))
