@@ -19,6 +19,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from gtsvj_reward.losses import contrastive_loss
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 
@@ -26,7 +27,8 @@ SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 def judge_of(transformer: Any, **changes: Any) -> VideoJudge:
     """A judge with the paper's settings, frozen as a reward has it."""
     config = JudgeConfig(base_model="random", latent_space=SPACE, **changes)
-    return VideoJudge.from_transformer(transformer, config).requires_grad_(False)
+    judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
+    return judge.to(next(transformer.parameters()).device)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -77,6 +79,17 @@ def tera(run: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e12
 
 
+def pair_operations(transformer: Any) -> float:
+    """Forward and backward of one training pair, LoRA on the last third, in units of 10^12."""
+    judge = judge_of(transformer)
+    judge.unfreeze()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.device("meta"):
+        first, second = (judge(torch.zeros(1, 13, 16, 60, 90)).mean() for _ in range(2))
+        contrastive_loss(first[None], second[None])[0].backward()
+    return counter.get_total_flops() / 1e12
+
+
 def operations() -> None:
     """Judge and VAE decode at 13 x 60 x 90 latents, on the meta device."""
     with torch.device("meta"):
@@ -89,6 +102,7 @@ def operations() -> None:
         "judge, 10 blocks": tera(lambda: judge_of(full, depth=10)(latents)),
         "VAE decode": tera(lambda: vae.decode(latents.transpose(1, 2)).sample),
     }
+    rows["training pair"] = pair_operations(full)
     rows["decode, then judge"] = rows["VAE decode"] + rows["judge, 30 blocks"]
     print("forward, 49 frames of 480x720 (13x60x90 latents, 17,550 tokens), counted:")
     for name, value in rows.items():

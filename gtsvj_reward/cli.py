@@ -290,3 +290,7 @@ def demo(argv: list[str]) -> int:
     page = run_demo(args.out, run_command=main, **settings)
     print(f"page: {page}")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

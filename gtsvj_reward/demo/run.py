@@ -4,9 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 import yaml
-from diffusers import CogVideoXTransformer3DModel
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.demo.clips import (
@@ -25,6 +23,7 @@ from gtsvj_reward.demo.report import write_report
 from gtsvj_reward.latents.files import write_text
 
 CODEC = "gtsvj-demo-codec"
+BASE = "gtsvj-demo-base"
 Command = Callable[[Sequence[str]], int]
 
 
@@ -58,7 +57,6 @@ def run_demo(
         encode_flags += f" --width {SIZE} --num-frames {FRAMES}"
         source, target = str(out / "clips" / part), str(out / "latents" / part)
         command(run_command, ["encode", source, target, *encode_flags.split()])
-    make_base(out / "base", seed)
     write_text(out / "train.yaml", yaml.safe_dump(training_config(out, steps, seed)))
     command(run_command, ["train-discriminator", "--config", str(out / "train.yaml")])
     command(run_command, ["inspect", str(out / "judge")])
@@ -87,34 +85,15 @@ def command(run_command: Command, words: list[str]) -> None:
         raise RuntimeError(f"`gtsvj {words[0]}` ended with status {status}; see above")
 
 
-def make_base(folder: Path, seed: int) -> None:
-    """A small transformer with random weights: there is no trained generator yet."""
-    torch.manual_seed(seed)
-    model = CogVideoXTransformer3DModel(
-        num_attention_heads=4,
-        attention_head_dim=32,
-        in_channels=16,
-        out_channels=16,
-        time_embed_dim=64,
-        text_embed_dim=16,
-        num_layers=4,
-        sample_width=SIZE // 8,
-        sample_height=SIZE // 8,
-        sample_frames=FRAMES,
-        max_text_seq_length=4,
-        spatial_interpolation_scale=1.0,
-    )
-    model.save_pretrained(folder)
-
-
 def training_config(out: Path, steps: int, seed: int) -> dict[str, object]:
     """What `train-discriminator` reads; objective, sampling and truncation are the paper's.
 
-    LoRA has a higher rank and sits on all blocks, since the base knows nothing that should be kept,
-    and clips of one second can only be cut to something shorter than the paper's two.
+    LoRA has a higher rank and sits on all blocks, since the base is small, and clips of one second
+    can only be cut to something shorter than the paper's two.
     """
     return {
-        "base_model": str(out / "base"),
+        "base_model": BASE,
+        "base_dtype": "float32",
         "real": str(out / "latents" / "train"),
         "output_dir": str(out / "judge"),
         "lora_rank": 32,

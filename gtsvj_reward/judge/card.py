@@ -31,7 +31,10 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         lora = f"rank {config.lora_rank}, alpha {config.lora_alpha:g}, {config.lora_placement}"
     return [
         ("stage", config.stage),
-        ("base model", f"{config.base_model} ({config.family}, first {config.depth} blocks)"),
+        (
+            "base model",
+            f"{config.base_model} ({config.family}, first {config.depth} blocks)",
+        ),
         ("base fingerprint", str(config.base_fingerprint)),
         ("latent space", config.latent_space.title()),
         ("LoRA", lora),

@@ -42,8 +42,10 @@ def save_judge(judge: VideoJudge, path: str | Path) -> None:
     """Write a checkpoint folder; `config.json` last, so that an interrupted save does not load.
 
     Raises:
-        CheckpointError: if the adapter was merged.
+        CheckpointError: if the adapter was merged, or the judge has no weights (meta device).
     """
+    if judge.config.base_fingerprint is None:
+        raise CheckpointError("a judge on the meta device has no weights to save")
     if judge.merged:
         raise CheckpointError("a merged judge has no adapter left to save: save it before merging")
     folder = Path(path)
@@ -88,7 +90,7 @@ def load_judge(
             (a moved folder, a mirror); the fingerprint is checked all the same.
         backbone: a transformer in memory, or a `Backbone`, instead of loading one.
         device: where the judge goes.
-        dtype: dtype of the backbone, that of its files by default; adapter and head stay float32.
+        dtype: dtype of the backbone, that of training by default; adapter and head stay float32.
 
     Raises:
         FileNotFoundError: if the checkpoint, one of its files or the base model is not there.
@@ -109,13 +111,14 @@ def load_judge(
             f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
             f"It names {config.base_model!r}; pass that model with `base_model=`"
         )
-    if dtype is not None:
-        wrapped.to(dtype)
+    wrapped.to(dtype or getattr(torch, str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
     load_trained_weights(judge, folder)
-    # The fingerprint of the files, not that of weights cast to `dtype`.
-    judge.config = replace(judge.config, base_fingerprint=config.base_fingerprint)
+    # What training used, not what casting to `dtype` made of it.
+    judge.config = replace(
+        judge.config, base_fingerprint=config.base_fingerprint, base_dtype=config.base_dtype
+    )
     return judge.requires_grad_(False).to(device)
 
 

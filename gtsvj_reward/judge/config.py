@@ -64,8 +64,8 @@ class Geometry:
 class JudgeConfig:
     """What a judge is; stored beside its weights as `config.json`.
 
-    The first three fields have no default. `family`, `depth` and `base_fingerprint` are filled in
-    from the transformer when a judge is built.
+    The first two fields have no default. `family`, `depth`, `base_dtype` and `base_fingerprint`
+    are filled in from the transformer when a judge is built.
     """
 
     base_model: str
@@ -78,6 +78,8 @@ class JudgeConfig:
     """Commit, tag or branch of a hub id."""
     base_fingerprint: str | None = None
     """SHA-256 over names, shapes and slices of the base weights in use."""
+    base_dtype: str | None = None
+    """dtype of the base weights in training; checkpoints are loaded in it unless told otherwise."""
     family: str | None = None
     """Class name of the transformer."""
     depth: int | None = None

@@ -41,11 +41,14 @@ class VideoJudge(nn.Module):
                 f"space {config.latent_space.id!r} has {config.latent_space.channels}"
             )
         self.backbone = backbone
+        weight = next(backbone.base_tensors())[1]
         self.config = replace(
             config,
             family=backbone.family,
             depth=backbone.depth,
-            base_fingerprint=backbone.fingerprint(),
+            base_dtype=str(weight.dtype).removeprefix("torch."),
+            # On the meta device, where costs are counted, there is nothing to fingerprint.
+            base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -78,7 +78,7 @@ class GTSVJReward:
                 `base_model`; its weights must be the same.
             backbone: a transformer or `Backbone` in memory instead.
             device: where the judge goes.
-            dtype: dtype of the base weights, that of their files by default. Adapter, head and
+            dtype: dtype of the base weights, that of training by default. Adapter, head and
                 scores are float32 always.
             revision: branch, tag or commit of a hub id.
             batch_size: see the class.

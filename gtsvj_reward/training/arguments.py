@@ -104,6 +104,7 @@ class DiscriminatorConfig(TrainingArguments):
         default=False, metadata={"help": "Must stay off: the batches are not a model's arguments."}
     )
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, ... or none."})
+    debug: str = field(default="", metadata={"help": "As in transformers."})
 
     def __post_init__(self) -> None:
         super().__post_init__()

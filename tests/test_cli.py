@@ -1,0 +1,196 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gtsvj_reward.cli import COMMANDS, main, with_config
+from gtsvj_reward.judge import save_judge
+from gtsvj_reward.latents import LatentFolder, write_video
+from gtsvj_reward.latents.space import LatentSpace
+from tests.conftest import tiny_judge, tiny_transformer
+from tests.training.conftest import write_clips
+
+
+def moving_square(folder, count=3, frames=17):
+    """Small clips of a square that moves, as GIFs would not keep: folders of pictures."""
+    for index in range(count):
+        clip = torch.full((frames, 32, 48, 3), 40, dtype=torch.uint8)
+        for time_step in range(frames):
+            left = (2 * time_step + 5 * index) % 40
+            clip[time_step, 10:18, left : left + 8] = 220
+        write_video(folder / f"clip{index}", clip, 8.0)
+
+
+@pytest.fixture
+def vae_folder(tmp_path, tiny_vae):
+    tiny_vae.save_pretrained(tmp_path / "pipe" / "vae")
+    return tmp_path / "pipe"
+
+
+def encode_flags(vae_folder):
+    return f"--vae {vae_folder} --fps 8 --frames-fps 8 --height 32 --width 48 --device cpu".split()
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed and text in printed for name, text in COMMANDS.items())
+    assert main([]) == 2
+
+
+def test_unknown_commands_are_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["tarin"])
+    assert stopped.value.code == 2
+    assert "tarin" in capsys.readouterr().err
+
+
+def test_errors_are_one_line_and_exit_with_1(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path / "nothing")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gtsvj inspect: no judge in")
+    assert error.count("\n") == 1
+
+
+def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
+    moving_square(tmp_path / "videos")
+    assert main(["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
+                 *encode_flags(vae_folder)]) == 0  # fmt: skip
+    assert "encoded 3, already done 0, unreadable 0" in capsys.readouterr().out
+    folder = LatentFolder(tmp_path / "latents")
+    assert len(folder) == 3
+    assert folder.infos[0].shape == (5, 4, 4, 6)
+
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    space = LatentSpace.from_vae(tiny_vae)
+    judge = tiny_judge(base_model=str(tmp_path / "base"), latent_space=space)
+    judge.config.latent_space.to_dict()
+    save_judge(judge, tmp_path / "judge")
+    words = ["score", str(tmp_path / "judge"), str(tmp_path / "latents"), "--out",
+             str(tmp_path / "scores.csv"), "--plot", str(tmp_path / "plots"), "--videos",
+             str(tmp_path / "videos")]  # fmt: skip
+    status = main(words)
+    errors = capsys.readouterr().err
+    if status:  # a tiny untrained VAE may give latents that fail the statistics check
+        assert "standard deviation" in errors
+        pytest.fail(f"the fixture's latents are out of range: {errors}")
+    with (tmp_path / "scores.csv").open() as opened:
+        rows = list(csv.DictReader(opened))
+    assert [row["source"] for row in rows] == ["clip0", "clip1", "clip2"]
+    for row in rows:
+        steps = json.loads(row["trajectory"])
+        assert sum(steps) / len(steps) == pytest.approx(float(row["raw"]), abs=1e-5)
+        assert float(row["reward"]) == pytest.approx((float(row["raw"]) - 0.25) / 0.5, abs=1e-5)
+    pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert pictures == [f"clip{index}.safetensors.png" for index in range(3)]
+
+
+def test_unreadable_videos_set_the_exit_status(tmp_path, vae_folder, capsys):
+    moving_square(tmp_path / "videos", count=1)
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video at all")
+    words = ["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
+             *encode_flags(vae_folder)]  # fmt: skip
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "unreadable 1" in printed.out
+    assert "broken.mp4" in printed.err
+    assert main([*words, "--skip-unreadable"]) == 0
+    assert "already done 1, unreadable 1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_encode_is_resumed_after_kill_and_sharded(tmp_path, vae_folder):
+    """SIGKILL in the middle; two processes then finish, and all files equal a single run's."""
+    moving_square(tmp_path / "videos", count=8)
+    words = [str(tmp_path / "videos"), str(tmp_path / "latents"), *encode_flags(vae_folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "gtsvj_reward.cli", "encode", *words]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("latents/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("latents/*.safetensors")}
+    assert done
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes",
+              "2", "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "-m", "gtsvj_reward.cli", "encode", *words]  # fmt: skip
+    subprocess.run(launch, check=True, env=environment, timeout=300)
+    assert len(list(tmp_path.glob("latents/*.safetensors"))) == 8
+    for name, changed in done.items():
+        assert (tmp_path / "latents" / name).stat().st_mtime_ns == changed, "encoded twice"
+    words[1] = str(tmp_path / "single")
+    assert main(["encode", *words]) == 0
+    for path in (tmp_path / "single").glob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "latents" / path.name).read_bytes()
+
+
+def test_score_needs_videos_to_plot(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "judge", "latents", "--out", "x.csv", "--plot", str(tmp_path)])
+    assert "--plot needs --videos" in capsys.readouterr().err
+
+
+def test_inspect_says_what_it_is_and_what_fits(tmp_path, vae_folder, tiny_vae, capsys):
+    transformer = tiny_transformer()
+    transformer.save_pretrained(vae_folder / "transformer")
+    space = LatentSpace.from_vae(tiny_vae)
+    judge = tiny_judge(base_model=str(vae_folder), latent_space=space, depth=3)
+    save_judge(judge, tmp_path / "judge")
+    words = ["inspect", str(tmp_path / "judge"), "--pipeline", str(vae_folder)]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for part in ("discriminator", "first 3 blocks", space.id, "3-7 latent frames"):
+        assert part in printed
+    assert "its transformer holds the judge's base weights" in printed
+    tiny_transformer(seed=1).save_pretrained(vae_folder / "transformer")
+    assert main(words) == 0
+    assert "has other weights than the judge's" in capsys.readouterr().out
+    other = tiny_vae.__class__.from_config({**tiny_vae.config, "scaling_factor": 0.7})
+    other.save_pretrained(vae_folder / "vae")
+    assert main(words) == 1
+    assert "the judge scores" in capsys.readouterr().out
+
+
+def test_yaml_holds_defaults_and_flags_win(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("real: some folder\nmax_steps: 5\nheld_out_real: null\nuse_cpu: true\n")
+    words = with_config(["--config", str(file), "--max_steps", "7"])
+    assert words == ["--real", "some folder", "--max_steps", "5", "--use_cpu", "True",
+                     "--max_steps", "7"]  # fmt: skip
+    file.write_text("- a list\n")
+    with pytest.raises(ValueError, match="must hold `name: value` lines"):
+        with_config(["--config", str(file)])
+
+
+def test_train_and_calibrate_from_yaml(tmp_path, capsys):
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    write_clips(tmp_path / "real", 10)
+    base = f"base_model: {tmp_path / 'base'}\nhead_width: 16\nreal: {tmp_path / 'real'}\n"
+    (tmp_path / "c.yaml").write_text(base + "steps: 3\nbatch_size: 4\nwindow: 1\n")
+    assert main(["calibrate-perturbations", "--config", str(tmp_path / "c.yaml"), "--out",
+                 str(tmp_path / "cal")]) == 0  # fmt: skip
+    assert (tmp_path / "cal" / "calibration.png").is_file()
+    assert "frame_drop" in capsys.readouterr().out
+    (tmp_path / "t.yaml").write_text(
+        base + f"output_dir: {tmp_path / 'judge'}\nmax_steps: 2\nlogging_steps: 1\n"
+        f"per_device_train_batch_size: 4\nuse_cpu: true\nsave_strategy: 'no'\n"
+        f"perturbations: {tmp_path / 'cal' / 'perturbations.json'}\n"
+    )
+    assert main(["train-discriminator", "--config", str(tmp_path / "t.yaml"), "--beta", "0.3"]) == 0
+    assert (tmp_path / "judge" / "training.png").is_file()
+    card = (tmp_path / "judge" / "README.md").read_text()
+    assert "beta 0.3" in card
+
+
+def test_misspelt_settings_are_refused(tmp_path, capsys):
+    (tmp_path / "t.yaml").write_text("base_model: x\nreal: y\noutput_dir: z\nbetta: 0.3\n")
+    assert main(["train-discriminator", "--config", str(tmp_path / "t.yaml")]) == 1
+    assert "betta" in capsys.readouterr().err
