@@ -45,6 +45,8 @@ class Backbone(nn.Module, ABC):
         latent_channels: channels that the patch embedding takes.
         patch_size: spatial patch edge, in latent pixels.
         patch_size_t: latent frames in one step, 1 where the model does not patch time.
+        settings: what of the model's config decides its output besides the weights (positions,
+            heads, ...), as text; part of the fingerprint.
         gradient_checkpointing: recompute blocks in the backward pass instead of storing them.
     """
 
@@ -54,6 +56,7 @@ class Backbone(nn.Module, ABC):
     latent_channels: int
     patch_size: int
     patch_size_t: int = 1
+    settings: str = ""
     gradient_checkpointing: bool = False
 
     @abstractmethod
@@ -109,7 +112,12 @@ class Backbone(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """SHA-256 that tells this base model, at this depth, from any other."""
-        return weights_fingerprint(self.base_tensors())
+        return weights_fingerprint(self.base_tensors(), self.settings)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Change the dtype of the base weights alone; an adapter keeps its own."""
+        for _, tensor in self.base_tensors():
+            tensor.data = tensor.data.to(dtype)
 
     def run_block(self, block: nn.Module, *inputs: Tensor | tuple[Tensor, Tensor] | None) -> Any:
         """Call a block, checkpointed when that is on and gradients are recorded."""

@@ -1,6 +1,7 @@
 """CogVideoX: 2B (sine-cosine positions), 5B (rotary) and 1.5 (rotary, patches in time)."""
 
 import copy
+import json
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,6 +13,26 @@ from torch import Tensor, nn
 from gtsvj_reward.backbones.base import Backbone, TextCondition, check_depth
 
 Module = TypeVar("Module", bound=nn.Module)
+
+SETTINGS = (
+    "activation_fn",
+    "attention_head_dim",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "max_text_seq_length",
+    "norm_eps",
+    "num_attention_heads",
+    "patch_size",
+    "patch_size_t",
+    "sample_height",
+    "sample_width",
+    "spatial_interpolation_scale",
+    "temporal_interpolation_scale",
+    "timestep_activation_fn",
+    "use_learned_positional_embeddings",
+    "use_rotary_positional_embeddings",
+)
+"""Fields of the model's config that change hidden states without changing any weight."""
 
 
 def share(module: Module) -> Module:
@@ -111,6 +132,7 @@ class CogVideoXBackbone(Backbone):
         self.patch_size = config.patch_size
         self.patch_size_t = config.patch_size_t or 1
         self.patches_time = config.patch_size_t is not None
+        self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
         self.rotary = config.use_rotary_positional_embeddings
         self.head_dim = config.attention_head_dim
         self.base_grid = (

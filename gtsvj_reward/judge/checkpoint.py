@@ -111,7 +111,7 @@ def load_judge(
             f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
             f"It names {config.base_model!r}; pass that model with `base_model=`"
         )
-    wrapped.to(dtype or getattr(torch, str(config.base_dtype)))
+    wrapped.cast(dtype or getattr(torch, str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
     load_trained_weights(judge, folder)

@@ -77,7 +77,7 @@ class JudgeConfig:
     base_revision: str | None = None
     """Commit, tag or branch of a hub id."""
     base_fingerprint: str | None = None
-    """SHA-256 over names, shapes and slices of the base weights in use."""
+    """SHA-256 over settings, names, shapes and slices of the base weights in use."""
     base_dtype: str | None = None
     """dtype of the base weights in training; checkpoints are loaded in it unless told otherwise."""
     family: str | None = None

@@ -10,8 +10,8 @@ SLICE_ELEMENTS = 1024
 """Elements of each tensor that are hashed: the first half and the last half of this number."""
 
 
-def weights_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, shapes and fixed slices of tensors, as 64 hexadecimal digits.
+def weights_fingerprint(named_tensors: Iterable[tuple[str, Tensor]], settings: str = "") -> str:
+    """SHA-256 over settings, names, shapes and fixed slices of tensors, 64 hexadecimal digits.
 
     The slices are the first and last 512 elements in row-major order, rounded to bfloat16, so that
     float32 weights and the same weights cast to bfloat16 have one fingerprint. Weights that went
@@ -19,11 +19,12 @@ def weights_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
 
     Args:
         named_tensors: names and tensors in any order; the order does not matter.
+        settings: what else decides the outcome, as text.
 
     Raises:
         ValueError: if a tensor is on the meta device, where it has no values.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(settings.encode())
     for name, tensor in sorted(named_tensors, key=lambda item: item[0]):
         if tensor.is_meta:
             raise ValueError(

@@ -17,7 +17,7 @@ from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.output import GeometryError, NonFiniteError, RewardOutput
 
-Clips = Float[Tensor, "batch time channel height width"] | Sequence[Tensor]
+Clips = Float[Tensor, "..."] | Sequence[Tensor]
 
 
 class GTSVJReward:
@@ -295,8 +295,7 @@ class GTSVJReward:
         if device is not None:
             self.judge.to(device)
         if dtype is not None:
-            for _, tensor in self.judge.backbone.base_tensors():
-                tensor.data = tensor.data.to(dtype)
+            self.judge.backbone.cast(dtype)
         return self
 
     def merge(self) -> "GTSVJReward":

@@ -97,6 +97,7 @@ class DiscriminatorConfig(TrainingArguments):
         default="constant_with_warmup", metadata={"help": "As in transformers."}
     )
     logging_steps: float = field(default=10, metadata={"help": "As in transformers."})
+    logging_first_step: bool = field(default=True, metadata={"help": "As in transformers."})
     dataloader_drop_last: bool = field(
         default=True, metadata={"help": "Drop the last, incomplete batch of an epoch."}
     )

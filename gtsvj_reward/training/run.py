@@ -9,7 +9,7 @@ from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.backbones import load_transformer
+from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
@@ -31,8 +31,9 @@ def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> 
     transformer = load_transformer(
         folder_of(arguments.base_model), depth=arguments.depth, revision=arguments.base_revision
     )
+    backbone = backbone_for(transformer)
     if arguments.base_dtype != "auto":
-        transformer = transformer.to(getattr(torch, arguments.base_dtype))
+        backbone.cast(getattr(torch, arguments.base_dtype))
     config = JudgeConfig(
         base_model=arguments.base_model,
         base_revision=arguments.base_revision,
@@ -44,7 +45,7 @@ def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> 
         head_width=arguments.head_width,
         timestep=arguments.timestep,
     )
-    return VideoJudge.from_transformer(transformer, config, seed=seed)
+    return VideoJudge.from_transformer(backbone, config, seed=seed)
 
 
 def train_discriminator(

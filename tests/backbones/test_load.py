@@ -48,6 +48,16 @@ def test_fingerprints_tell_models_apart_but_not_their_precision():
     assert base.fingerprint() != backbone_for(changed).fingerprint()
 
 
+def test_fingerprints_tell_apart_the_same_weights_under_other_settings():
+    """Rotary and sine-cosine models have the same tensors; their hidden states differ."""
+    kinds = [backbone_for(tiny_transformer(kind)) for kind in ("2b", "5b")]
+    tensors = [dict(backbone.base_tensors()) for backbone in kinds]
+    assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+    assert kinds[0].fingerprint() != kinds[1].fingerprint()
+    scaled = backbone_for(tiny_transformer(spatial_interpolation_scale=1.0))
+    assert scaled.fingerprint() != kinds[0].fingerprint()
+
+
 def test_missing_tensors_are_named(saved):
     file = saved / "transformer" / WEIGHTS
     tensors = load_file(file)
