@@ -1,8 +1,10 @@
 """Files on disk: replaced in one step when written, refused by name when they are not sound."""
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -34,29 +36,41 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     write_bytes(path, save(plain, metadata=metadata))
 
 
-def read_safetensors(
-    path: Path, names: Container[str] | None = None
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a file, and its metadata.
+class UnsoundFileError(ValueError):
+    """A file that is not a whole safetensors file."""
 
-    Args:
-        path: the file.
-        names: read only tensors whose names are in it; None reads all.
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """A safetensors file, open for reading tensors and metadata.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a whole safetensors file; a pickle is named as one.
+        UnsoundFileError: if it is not a whole safetensors file; a pickle is named as one.
     """
     check_safetensors_start(path)
     try:
         with safe_open(path, framework="pt") as opened:
-            wanted = [name for name in list(opened.keys()) if names is None or name in names]
-            return {name: opened.get_tensor(name) for name in wanted}, opened.metadata() or {}
+            yield opened
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): it was cut short or damaged, "
-            "copy or write it again"
+        raise UnsoundFileError(
+            f"{path} is not a whole safetensors file ({error}): it is of another kind, cut short "
+            "or damaged; copy or write it again"
         ) from error
+
+
+def read_safetensors(
+    path: Path, names: Container[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of a file, and its metadata; see `open_safetensors` for what is refused.
+
+    Args:
+        path: the file.
+        names: read only tensors whose names are in it; None reads all.
+    """
+    with open_safetensors(path) as opened:
+        wanted = [name for name in list(opened.keys()) if names is None or name in names]
+        return {name: opened.get_tensor(name) for name in wanted}, opened.metadata() or {}
 
 
 def check_safetensors_start(path: Path) -> None:
@@ -64,7 +78,7 @@ def check_safetensors_start(path: Path) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it looks like the output of `torch.save` or `pickle`.
+        UnsoundFileError: if it looks like the output of `torch.save` or `pickle`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -72,7 +86,7 @@ def check_safetensors_start(path: Path) -> None:
         start = opened.read(9)
     # A safetensors file has the length of its header, which may look like anything, then "{".
     if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
-        raise ValueError(
+        raise UnsoundFileError(
             f"{path} looks like a pickle (torch.save), which can run code when it is read: "
             "convert it to safetensors where you trust it"
         )

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, overload
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gtsvj_reward.latents.files import write_safetensors
+from gtsvj_reward.latents.files import UnsoundFileError, open_safetensors, write_safetensors
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 
 FORMAT_VERSION = 1
@@ -166,25 +165,12 @@ def _check_clip(clip: LatentClip) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; what is wrong with it is said in words."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no latent file {path}")
-    with path.open("rb") as file:
-        start = file.read(9)
-    # The first 8 bytes of safetensors are a length, so any of them may look like a pickle's.
-    if start[8:] != b"{" and (start.startswith(b"PK\x03\x04") or start[:1] == b"\x80"):
-        raise LatentFileError(
-            f"{path} is a pickle (torch.save), which can run code when it is read: only "
-            "safetensors are read; convert it where you trust it"
-        )
+    """A latent file, open for reading."""
     try:
-        with safe_open(path, framework="pt") as opened:
+        with open_safetensors(path) as opened:
             yield opened
-    except SafetensorError as error:
-        raise LatentFileError(
-            f"{path} is not a whole safetensors file ({error}): it is of another kind or cut "
-            "short; copy or encode it again"
-        ) from error
+    except UnsoundFileError as error:
+        raise LatentFileError(f"no latent clip: {error}") from error
 
 
 def _info(path: Path, opened: Any) -> ClipInfo:

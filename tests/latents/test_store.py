@@ -93,10 +93,10 @@ def test_files_of_another_kind_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x\.safetensors"):
         load_clip(path)
     torch.save({"latents": GOOD}, path)
-    with pytest.raises(LatentFileError, match="is a pickle"):
+    with pytest.raises(LatentFileError, match="looks like a pickle"):
         load_clip(path)
     path.write_bytes(pickle.dumps([1, 2, 3]))
-    with pytest.raises(LatentFileError, match="is a pickle"):
+    with pytest.raises(LatentFileError, match="looks like a pickle"):
         clip_info(path)
     path.write_bytes(b"hello")
     with pytest.raises(LatentFileError, match="not a whole safetensors file"):
