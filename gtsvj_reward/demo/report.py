@@ -19,12 +19,12 @@ CAN = (
     "neither it nor the codec had seen."
 )
 CANNOT = (
-    "It says nothing about the quality of a judge on CogVideoX: the base transformer has random "
-    "weights, the clips show a handful of scenes, and no generator took part, so the 0.30 of "
-    "generated negatives in Table A.1 was shared out among the perturbations. The pairs below come "
-    "from very few scenes and share clips: the counts are no statistics, and one compressed video "
-    "proves nothing about others. Faults marked 'never trained on' were in no training negative; "
-    "where the judge fails on them, it fails."
+    "It says nothing about the quality of a judge on CogVideoX: the base transformer is tiny and "
+    "was trained on the same few scenes, and no generator took part, so the 0.30 of generated "
+    "negatives in Table A.1 was shared out among the perturbations. The pairs below come from very "
+    "few scenes and share clips: the counts are no statistics, and one compressed video proves "
+    "nothing about others. Faults marked 'never trained on' were in no training negative; where "
+    "the judge fails on them, it fails."
 )
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>GT-SVJ demo</title><style>
@@ -35,7 +35,8 @@ tr:nth-child(even) {{ background: #f3f3f3 }} img {{ max-width: 100%; margin: 1re
 </style></head><body><h1>A small video judge, trained on this machine</h1>
 <p>{can}</p><p><strong>What it cannot show.</strong> {cannot}</p><p>{facts}</p>{table}
 <h2>Unseen clips</h2><img src="unseen.png" alt="film strips with scores">
-<h2>Energy against time</h2>{pictures}
+<h2>Energy against time</h2><img src="perturbed.png" alt="energy of a clip and of perturbed
+versions of it against time">{pictures}
 <h2>Training</h2><img src="judge/training.png" alt="training curves"></body></html>
 """
 

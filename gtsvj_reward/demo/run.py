@@ -18,7 +18,7 @@ from gtsvj_reward.demo.clips import (
     default_videos,
     own_shots,
 )
-from gtsvj_reward.demo.compare import compare
+from gtsvj_reward.demo.compare import compare, draw_perturbed
 from gtsvj_reward.demo.report import write_report
 from gtsvj_reward.latents.files import write_text
 
@@ -66,7 +66,9 @@ def run_demo(
          str(out / "scores.csv"), "--videos", str(out / "clips" / "unseen"), "--plot",
          str(out / "trajectories")],
     )  # fmt: skip
-    comparisons = compare(GTSVJReward.from_pretrained(out / "judge"), out / "latents" / "unseen")
+    reward = GTSVJReward.from_pretrained(out / "judge")
+    comparisons = compare(reward, out / "latents" / "unseen")
+    draw_perturbed(reward, out)
     facts = {"training clips": clips, "unseen clean clips": clean, "training steps": steps}
     record = {"facts": facts, "comparisons": [vars(item) for item in comparisons]}
     write_text(out / "results.json", json.dumps(record, indent=2) + "\n")
@@ -95,6 +97,7 @@ def training_config(out: Path, steps: int, seed: int) -> dict[str, object]:
         "base_model": BASE,
         "base_dtype": "float32",
         "real": str(out / "latents" / "train"),
+        "held_out_real": str(out / "latents" / "unseen" / "clean"),
         "output_dir": str(out / "judge"),
         "lora_rank": 32,
         "lora_alpha": 32,

@@ -5,8 +5,6 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
-from gtsvj_reward.training.data import EpochKeys
-
 logger = logging.getLogger(__name__)
 
 
@@ -46,20 +44,3 @@ class SaturationWatch(TrainerCallback):
                 norm,
                 self.peak,
             )
-
-
-class EpochOfSampler(TrainerCallback):
-    """Tells the sampler the epoch, however the data loader was wrapped."""
-
-    def __init__(self, sampler: EpochKeys) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        **kwargs: Any,
-    ) -> None:
-        """Set it before the first batch is drawn."""
-        self.sampler.set_epoch(int(state.epoch or 0))

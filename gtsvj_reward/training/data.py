@@ -1,6 +1,6 @@
 """Pairs of a positive and a negative clip, each drawn from (seed, epoch, index) alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,21 +106,25 @@ class ContrastivePairs(Dataset[Pair]):
 
 
 class EpochKeys(Sampler[int]):
-    """Keys of `ContrastivePairs` in an order that depends on (seed, epoch) alone."""
+    """Keys of `ContrastivePairs` in an order that depends on (seed, epoch) alone.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    Args:
+        length: pairs of one epoch.
+        seed: of the order.
+        epoch: tells the epoch when an iteration begins. It is asked, not told: data loaders that
+            skip batches when a run is resumed lose what a sampler was told.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
-        self.epoch = epoch
+    def __init__(self, length: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(self.length, generator=keyed_generator(self.seed, self.epoch))
-        start = self.epoch * self.length
+        epoch = self.epoch()
+        order = torch.randperm(self.length, generator=keyed_generator(self.seed, epoch))
+        start = epoch * self.length
         return iter([start + index for index in order.tolist()])
 
 

@@ -20,7 +20,7 @@ from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.perturbations import GENERATED
 from gtsvj_reward.training.arguments import DiscriminatorConfig
-from gtsvj_reward.training.callbacks import EpochOfSampler, SaturationWatch
+from gtsvj_reward.training.callbacks import SaturationWatch
 from gtsvj_reward.training.data import (
     ContrastivePairs,
     EpochKeys,
@@ -79,7 +79,7 @@ class DiscriminatorTrainer(Trainer):
         self.pairs = ContrastivePairs(
             real, generated, sampler=args.sampler(), truncation=truncation, seed=args.seed
         )
-        self.keys = EpochKeys(len(self.pairs), args.seed)
+        self.keys = EpochKeys(len(self.pairs), args.seed, lambda: int(self.state.epoch or 0))
         self.held_out = (list(held_out_real), list(held_out_generated))
         self.saturation = SaturationWatch(args.saturation_share)
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
@@ -96,7 +96,7 @@ class DiscriminatorTrainer(Trainer):
             data_collator=collate,
             train_dataset=self.pairs,
             eval_dataset=self.held_out[0],
-            callbacks=[EpochOfSampler(self.keys), self.saturation, *(callbacks or [])],
+            callbacks=[self.saturation, *(callbacks or [])],
         )
         batch = args.train_batch_size * args.world_size
         if len(self.pairs) < batch and args.dataloader_drop_last:

@@ -108,7 +108,7 @@ def test_the_demo_runs_on_own_videos(tmp_path, capsys):
         assert len(item["clean"]) == len(item["faulty"]) == clean * (5 if item["trained"] else 1)
     page = (out / "index.html").read_text()
     assert "What it cannot show" in page
-    for picture in ("unseen.png", "judge/training.png"):
+    for picture in ("unseen.png", "perturbed.png", "judge/training.png"):
         assert picture in page
         assert (out / picture).stat().st_size > 10_000
     assert "clean clip scored higher" in capsys.readouterr().out
