@@ -82,6 +82,7 @@ $(VENV)/demo.stamp: $(VENV)/created.stamp $(PINS)
 
 $(VENV)/codec.stamp: $(VENV)/demo.stamp
 	$(VENV)/bin/python $(PIP) -c constraints.txt --no-deps scikit-image
+	$(VENV)/bin/python $(PIP) -c constraints.txt imageio
 	touch $@
 
 # The oldest torch wheels for Linux carry CUDA: this environment takes about 6 GB.

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers import CogVideoXDDIMScheduler
 
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
@@ -121,6 +122,22 @@ def test_merging_changes_scores_by_rounding_and_leaves_the_transformer_alone():
     assert difference < 1e-5 * expected.std()
     after = transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_clean_latents_are_announced_with_timestep_zero():
+    """CogVideoX shifts its schedule: timestep 100 is already noisy, so a small one is not clean.
+
+    Cumulative alpha a becomes a / (s + (1 - s) a) with snr_shift_scale s = 3: of the 0.894 that
+    the schedule of Stable Diffusion has at t = 100, 0.738 is left.
+    """
+    alphas = CogVideoXDDIMScheduler().alphas_cumprod
+    plain = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(
+        0
+    )
+    torch.testing.assert_close(alphas.double(), plain / (3 - 2 * plain), rtol=1e-4, atol=1e-6)
+    assert plain[100].item() == pytest.approx(0.894, abs=0.001)
+    assert alphas[100].item() == pytest.approx(0.738, abs=0.001)
+    assert tiny_judge().config.timestep == 0.0
 
 
 def test_timestep_reaches_the_transformer():
