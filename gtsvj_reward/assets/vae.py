@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from gtsvj_reward.assets import ASSETS, asset_path
+from gtsvj_reward.assets import ASSETS, folder_of
+from gtsvj_reward.latents.files import is_hub_id
 
 
 def load_vae(
@@ -24,14 +25,14 @@ def load_vae(
     """
     from diffusers import AutoencoderKLCogVideoX
 
-    folder = asset_path(name) if name in ASSETS else Path(name)
+    folder = Path(folder_of(name))
     options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True}
     if folder.is_dir():
         inside = folder / "vae"
         vae = AutoencoderKLCogVideoX.from_pretrained(
             inside if (inside / "config.json").is_file() else folder, **options
         )
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif is_hub_id(name):
         vae = AutoencoderKLCogVideoX.from_pretrained(name, subfolder="vae", **options)
     else:
         raise FileNotFoundError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
-from gtsvj_reward.latents.files import read_safetensors
+from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[CogVideoXBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
@@ -92,7 +92,7 @@ def transformer_folder(source: str | Path, revision: str | None) -> Path:
     """
     local = Path(source)
     if not local.is_dir():
-        if local.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") != 1:
+        if not is_hub_id(str(source)):
             raise FileNotFoundError(
                 f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
             )

@@ -1,5 +1,6 @@
 """What turns hidden tokens into numbers."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,7 +27,9 @@ class EnergyHead(nn.Module):
         self, tokens: Float[Tensor, "batch step tokens dim"]
     ) -> Float[Tensor, "batch step"]:
         """Energies, without bound; low is good."""
-        tokens = tokens.to(self.norm.weight.dtype)
-        hidden = self.activation(self.hidden(self.norm(tokens)))
-        energy: Tensor = self.energy(hidden.mean(dim=2))
+        device = "cpu" if tokens.is_meta else tokens.device.type
+        with torch.autocast(device, enabled=False):  # mixed precision is for the backbone
+            tokens = tokens.to(self.norm.weight.dtype)
+            hidden = self.activation(self.hidden(self.norm(tokens)))
+            energy: Tensor = self.energy(hidden.mean(dim=2))
         return energy.squeeze(2)

@@ -14,6 +14,11 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 """First bytes of what `torch.save` and `pickle` write."""
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form owner/name of a model hub, and is not plainly a path."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or all of the new, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)

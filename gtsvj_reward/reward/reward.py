@@ -11,9 +11,10 @@ from huggingface_hub import HfApi, snapshot_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.assets import ASSETS, asset_path
+from gtsvj_reward.assets import ASSETS, folder_of
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
+from gtsvj_reward.latents.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.output import GeometryError, NonFiniteError, RewardOutput
 
@@ -336,11 +337,10 @@ def resolve_checkpoint(name: str, revision: str | None) -> Path:
     Raises:
         FileNotFoundError: if it is none of these.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    if name in ASSETS:
-        return asset_path(name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    folder = Path(folder_of(name))
+    if folder.is_dir():
+        return folder
+    if not is_hub_id(name):
         raise FileNotFoundError(
             f"no judge {name!r}: not a folder here, not a bundled name "
             f"({', '.join(ASSETS)}), not a hub id (owner/name)"

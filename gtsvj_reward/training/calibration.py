@@ -20,8 +20,7 @@ from gtsvj_reward.perturbations import (
     keyed_generator,
 )
 from gtsvj_reward.training.data import check_lengths
-from gtsvj_reward.training.discriminator import means
-from gtsvj_reward.training.energies import PairEnergies
+from gtsvj_reward.training.energies import PairEnergies, means
 
 Method = Literal["decay_time", "inverse_gradient"]
 

@@ -17,7 +17,6 @@ from gtsvj_reward.judge import VideoJudge, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
-from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.perturbations import GENERATED
 from gtsvj_reward.training.arguments import DiscriminatorConfig
 from gtsvj_reward.training.callbacks import SaturationWatch
@@ -29,7 +28,8 @@ from gtsvj_reward.training.data import (
     collate,
     trained_geometry,
 )
-from gtsvj_reward.training.energies import REAL, PairEnergies, held_out_energies
+from gtsvj_reward.training.energies import PairEnergies, means
+from gtsvj_reward.training.held_out import REAL, held_out_energies, metrics_by_kind
 
 logger = logging.getLogger(__name__)
 
@@ -215,22 +215,7 @@ class DiscriminatorTrainer(Trainer):
 
     def held_out_metrics(self) -> dict[str, float]:
         """Metrics of `evaluate`, without prefix."""
-        by_kind = self.held_out_by_kind()
-        real = by_kind[REAL]
-        metrics: dict[str, float] = {}
-        losses, pairs, ties = [], 0, 0
-        for kind, energies in by_kind.items():
-            metrics[f"energy/{kind}"] = sum(energies.values()) / len(energies)
-            if kind == REAL:
-                continue
-            matches = pair_up(real, energies, same_clip=kind != GENERATED)
-            first, second = (torch.tensor(side) for side in zip(*matches, strict=True))
-            result = pairwise_accuracy(-first, -second)
-            metrics[f"accuracy/{kind}"] = result.accuracy
-            losses.append(contrastive_loss(first, second, self.args.beta).mean().item())
-            pairs, ties = pairs + result.pairs, ties + result.ties
-        metrics["loss"] = sum(losses) / len(losses)
-        return {**metrics, "pairs": pairs, "ties": ties}
+        return metrics_by_kind(self.held_out_by_kind(), self.args.beta)
 
     def finish(self) -> dict[str, float]:
         """Measure the scale of scores on the held-out clips, record the run, save the judge.
@@ -287,17 +272,3 @@ class DiscriminatorTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         load_trained_weights(self.judge, Path(self.state.best_model_checkpoint))
-
-
-def means(energies: list[Tensor]) -> Tensor:
-    """Mean energy over time of clips that may differ in length."""
-    return torch.stack([energy.mean() for energy in energies])
-
-
-def pair_up(
-    real: dict[int, float], others: dict[int, float], *, same_clip: bool
-) -> list[tuple[float, float]]:
-    """Energies to compare: each clip with its own perturbation, or all with all."""
-    if same_clip:
-        return [(real[index], energy) for index, energy in others.items()]
-    return [(clean, energy) for clean in real.values() for energy in others.values()]

@@ -1,16 +1,9 @@
-"""Energies of clips of any sizes, for training and held-out evaluation."""
-
-from collections.abc import Iterator, Sequence
+"""Energies of clips of any sizes in one forward pass."""
 
 import torch
 from torch import Tensor, nn
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.perturbations import GENERATED, PerturbationSampler, keyed_generator
-
-REAL = "real"
-"""The kind of an unperturbed real clip."""
 
 
 class PairEnergies(nn.Module):
@@ -53,41 +46,6 @@ class PairEnergies(nn.Module):
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
-def held_out_energies(
-    judge: VideoJudge,
-    real: Sequence[ClipInfo],
-    generated: Sequence[ClipInfo],
-    sampler: PerturbationSampler,
-    *,
-    device: torch.device,
-    shard: tuple[int, int] = (0, 1),
-) -> Iterator[tuple[str, int, float]]:
-    """Mean energy over time of held-out clips: each real one, every perturbation of it, generated.
-
-    A perturbation of a clip is the same whenever it is evaluated.
-
-    Args:
-        judge: evaluated without gradients.
-        real: clean clips.
-        generated: generated clips.
-        sampler: settings of the perturbations; those it never draws are evaluated too.
-        device: where the judge is.
-        shard: (process, processes): clips process::processes are evaluated.
-
-    Yields:
-        (kind, index of the clip, energy); kind is `real`, `generated` or a perturbation.
-    """
-    kinds = sorted({*sampler.real, *sampler.generated} - {GENERATED})
-    with torch.no_grad():
-        for index in range(shard[0], len(real), shard[1]):
-            clean = load_clip(real[index].path).latents[None]
-            variants = {REAL: clean}
-            for number, kind in enumerate(kinds):
-                generator = keyed_generator(-2, index, number)
-                variants[kind] = sampler.apply(kind, clean, generator)
-            energies = judge(torch.cat([*variants.values()]).to(device)).mean(1).tolist()
-            for kind, energy in zip(variants, energies, strict=True):
-                yield kind, index, energy
-        for index in range(shard[0], len(generated), shard[1]):
-            clip = load_clip(generated[index].path).latents[None].to(device)
-            yield GENERATED, index, judge(clip).mean().item()
+def means(energies: list[Tensor]) -> Tensor:
+    """Mean energy over time of clips that may differ in length."""
+    return torch.stack([energy.mean() for energy in energies])

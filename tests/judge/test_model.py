@@ -35,6 +35,16 @@ def test_the_head_is_a_mean_over_tokens_of_an_mlp():
     torch.testing.assert_close(head(tokens), expected)
 
 
+def test_the_head_stays_in_float32_under_mixed_precision():
+    judge, latents = tiny_judge(), clips()
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = judge.backbone(latents, timestep=0.0)
+        energies = judge(latents)
+    assert energies.dtype == torch.float32
+    assert torch.equal(energies, judge.head(tokens))
+    assert (energies - judge(latents)).abs().max() > 0, "autocast did nothing"
+
+
 def test_only_adapter_and_head_are_trainable_and_only_after_unfreeze():
     judge = tiny_judge()
     judge.requires_grad_(False)

@@ -16,8 +16,8 @@ from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS
 from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer, JudgeArguments, run
 from gtsvj_reward.training.callbacks import SaturationWatch
-from gtsvj_reward.training.discriminator import means, pair_up
-from gtsvj_reward.training.energies import REAL, PairEnergies
+from gtsvj_reward.training.energies import PairEnergies, means
+from gtsvj_reward.training.held_out import REAL, pair_up
 from tests.conftest import clips, tiny_judge, tiny_space
 from tests.training.conftest import write_clips
 

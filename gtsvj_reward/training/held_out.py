@@ -1,0 +1,87 @@
+"""What a judge says of clips that it was not trained on, per kind of negative."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.losses import contrastive_loss
+from gtsvj_reward.metrics import pairwise_accuracy
+from gtsvj_reward.perturbations import GENERATED, PerturbationSampler, keyed_generator
+
+REAL = "real"
+"""The kind of an unperturbed real clip."""
+
+
+def held_out_energies(
+    judge: VideoJudge,
+    real: Sequence[ClipInfo],
+    generated: Sequence[ClipInfo],
+    sampler: PerturbationSampler,
+    *,
+    device: torch.device,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[str, int, float]]:
+    """Mean energy over time of held-out clips: each real one, every perturbation of it, generated.
+
+    A perturbation of a clip is the same whenever it is evaluated.
+
+    Args:
+        judge: evaluated without gradients.
+        real: clean clips.
+        generated: generated clips.
+        sampler: settings of the perturbations; those it never draws are evaluated too.
+        device: where the judge is.
+        shard: (process, processes): clips process::processes are evaluated.
+
+    Yields:
+        (kind, index of the clip, energy); kind is `real`, `generated` or a perturbation.
+    """
+    kinds = sorted({*sampler.real, *sampler.generated} - {GENERATED})
+    with torch.no_grad():
+        for index in range(shard[0], len(real), shard[1]):
+            clean = load_clip(real[index].path).latents[None]
+            variants = {REAL: clean}
+            for number, kind in enumerate(kinds):
+                generator = keyed_generator(-2, index, number)
+                variants[kind] = sampler.apply(kind, clean, generator)
+            energies = judge(torch.cat([*variants.values()]).to(device)).mean(1).tolist()
+            for kind, energy in zip(variants, energies, strict=True):
+                yield kind, index, energy
+        for index in range(shard[0], len(generated), shard[1]):
+            clip = load_clip(generated[index].path).latents[None].to(device)
+            yield GENERATED, index, judge(clip).mean().item()
+
+
+def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]], beta: float) -> dict[str, float]:
+    """Mean energy per kind, accuracy of real clips against each, mean loss, pairs and ties.
+
+    Args:
+        by_kind: kind -> clip -> energy, `real` among the kinds.
+        beta: of the contrastive loss.
+    """
+    real = by_kind[REAL]
+    metrics: dict[str, float] = {}
+    losses, pairs, ties = [], 0, 0
+    for kind, energies in by_kind.items():
+        metrics[f"energy/{kind}"] = sum(energies.values()) / len(energies)
+        if kind == REAL:
+            continue
+        matches = pair_up(real, energies, same_clip=kind != GENERATED)
+        first, second = (torch.tensor(side) for side in zip(*matches, strict=True))
+        result = pairwise_accuracy(-first, -second)
+        metrics[f"accuracy/{kind}"] = result.accuracy
+        losses.append(contrastive_loss(first, second, beta).mean().item())
+        pairs, ties = pairs + result.pairs, ties + result.ties
+    metrics["loss"] = sum(losses) / len(losses)
+    return {**metrics, "pairs": pairs, "ties": ties}
+
+
+def pair_up(
+    real: Mapping[int, float], others: Mapping[int, float], *, same_clip: bool
+) -> list[tuple[float, float]]:
+    """Energies to compare: each clip with its own perturbation, or all with all."""
+    if same_clip:
+        return [(real[index], energy) for index, energy in others.items()]
+    return [(clean, energy) for clean in real.values() for energy in others.values()]
