@@ -95,5 +95,5 @@ $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versi
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train]' \
-	  pytest hypothesis beartype scipy
+	  pytest hypothesis beartype scipy imageio
 	touch $@
