@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--decode", action="store_true", help="decode as well")
     args = parser.parse_args()
 
-    vae = AutoencoderKLCogVideoX().eval().requires_grad_(False).to(getattr(torch, args.dtype))
+    torch.set_default_dtype(getattr(torch, args.dtype))
+    vae = AutoencoderKLCogVideoX().eval().requires_grad_(False)
+    torch.set_default_dtype(torch.float32)
     space = LatentSpace.from_vae(vae)
     frames = torch.rand(1, args.frames, 3, args.height, args.width)
     before, began = peak(), time.perf_counter()
