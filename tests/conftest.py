@@ -82,6 +82,12 @@ def clips(batch=2, time=5, height=8, width=12, *, seed=0, dtype=torch.float32):
     return torch.randn(batch, time, 4, height, width, generator=generator).to(dtype)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Draws without a generator are the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def tiny_vae():
     """A CogVideoX VAE with 8 channels everywhere, 4 in the latents."""

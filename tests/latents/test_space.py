@@ -247,7 +247,7 @@ def test_check_passes_good_latents_of_any_float_type():
     a_space().check(good.to("meta"))
 
 
-BAD = torch.randn(3, 3, 4, 5, 6)
+BAD = torch.randn(3, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ BAD = torch.randn(3, 3, 4, 5, 6)
         (BAD[:0], "at least one"),
         (BAD.int(), "floating point latents, got torch.int32"),
         (BAD * torch.tensor([1.0, 20.0, 1.0]).view(3, 1, 1, 1, 1), r"latents\[1\].*scaled latents"),
-        (torch.rand_like(BAD) * 255, r"latents\[0\] has standard deviation 7"),
+        ((50 * BAD + 128).clamp(0, 255), r"latents\[0\] has standard deviation [45]\d"),
         (torch.zeros_like(BAD), r"latents\[0\] has standard deviation 0"),
     ],
 )
