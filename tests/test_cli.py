@@ -70,16 +70,11 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
     tiny_transformer().save_pretrained(tmp_path / "base")
     space = LatentSpace.from_vae(tiny_vae)
     judge = tiny_judge(base_model=str(tmp_path / "base"), latent_space=space)
-    judge.config.latent_space.to_dict()
     save_judge(judge, tmp_path / "judge")
     words = ["score", str(tmp_path / "judge"), str(tmp_path / "latents"), "--out",
              str(tmp_path / "scores.csv"), "--plot", str(tmp_path / "plots"), "--videos",
              str(tmp_path / "videos")]  # fmt: skip
-    status = main(words)
-    errors = capsys.readouterr().err
-    if status:  # a tiny untrained VAE may give latents that fail the statistics check
-        assert "standard deviation" in errors
-        pytest.fail(f"the fixture's latents are out of range: {errors}")
+    assert main(words) == 0, capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     assert [row["source"] for row in rows] == ["clip0", "clip1", "clip2"]

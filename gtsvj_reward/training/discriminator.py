@@ -188,8 +188,15 @@ class DiscriminatorTrainer(Trainer):
     ) -> dict[str, float]:
         """Held-out energies per kind and pairwise accuracy of real clips against each kind."""
         del eval_dataset, ignore_keys
+        return self.report(self.held_out_by_kind(), metric_key_prefix)
+
+    def report(
+        self, by_kind: dict[str, dict[int, float]], prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Log the metrics of held-out energies and tell the callbacks."""
         metrics = {
-            f"{metric_key_prefix}_{name}": value for name, value in self.held_out_metrics().items()
+            f"{prefix}_{name}": value
+            for name, value in metrics_by_kind(by_kind, self.args.beta).items()
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -213,18 +220,14 @@ class DiscriminatorTrainer(Trainer):
             by_kind[kind][index] = energy
         return by_kind
 
-    def held_out_metrics(self) -> dict[str, float]:
-        """Metrics of `evaluate`, without prefix."""
-        return metrics_by_kind(self.held_out_by_kind(), self.args.beta)
-
     def finish(self) -> dict[str, float]:
         """Measure the scale of scores on the held-out clips, record the run, save the judge.
 
         Returns:
             The metrics of a last evaluation.
         """
-        metrics = self.evaluate()
         by_kind = self.held_out_by_kind()
+        metrics = self.report(by_kind)
         scores = torch.tensor([-e for energies in by_kind.values() for e in energies.values()])
         counts = ", ".join(f"{len(energies)} {kind}" for kind, energies in sorted(by_kind.items()))
         self.judge.config = replace(
