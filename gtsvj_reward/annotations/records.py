@@ -1,0 +1,69 @@
+"""What people said about videos: ratings of one, comparisons of two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating:
+    """One video and its scores per aspect."""
+
+    row: str
+    """Which row of the file it is, for messages: a number, or the data set's own id."""
+    video: str
+    """The video as the data set names it: a path or a URL."""
+    scores: Mapping[str, float]
+    """Aspect -> label on the aspect's own scale; an aspect without a label is left out."""
+    prompt: str | None = None
+    """What the video was to show."""
+    model: str | None = None
+    """What generated it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two videos and which of them people preferred."""
+
+    row: str
+    """Which row of the file it is, for messages: a number, or the data set's own id."""
+    video_a: str
+    """The first video as the data set names it: a path or a URL."""
+    video_b: str
+    """The second video."""
+    labels: Mapping[str, int]
+    """Dimension (`overall`, `VQ`, ...) -> +1 if A is better, -1 if B is, 0 for the same; a
+    dimension without a label is left out."""
+    prompt: str | None = None
+    """What the videos were to show."""
+    model_a: str | None = None
+    """What generated the first."""
+    model_b: str | None = None
+    """What generated the second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratings:
+    """A file of ratings."""
+
+    name: str
+    """What results call it, e.g. `VisionRewardDB-Video train`."""
+    rows: tuple[Rating, ...]
+    """In the order of the file."""
+    aspects: tuple[str, ...]
+    """All aspects that the file can label, in the data set's order."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> number of labels that the format says to leave out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """A file of comparisons."""
+
+    name: str
+    """What results call it, e.g. `VideoGen-RewardBench`."""
+    rows: tuple[Comparison, ...]
+    """In the order of the file."""
+    dimensions: tuple[str, ...]
+    """All dimensions that the file can label, `overall` last where there is one."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Reason -> number of labels that the format says to leave out."""

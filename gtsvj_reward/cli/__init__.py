@@ -1,0 +1,47 @@
+"""`gtsvj`: reads the command line and calls the package; no logic of its own."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS, with_config as with_config
+
+MODULES = {
+    "demo": "demo",
+    "encode": "encode",
+    "train-discriminator": "train",
+    "calibrate-perturbations": "train",
+    "score": "score",
+    "inspect": "inspect",
+}
+"""Command -> the module here with a function of its name; imported when the command runs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="gtsvj",
+        description="Video rewards read straight from diffusion latents.",
+        epilog="\n".join(f"  {name:<24} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    if not argv or argv[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if argv else 2
+    command = parser.parse_args(argv[:1]).command
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
+    run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
+    try:
+        return run(argv[1:])
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        if os.environ.get("GTSVJ_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"gtsvj {command}: {message}", file=sys.stderr)
+        return 1
