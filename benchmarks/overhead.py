@@ -85,7 +85,7 @@ def pair_operations(transformer: Any) -> float:
     judge.unfreeze()
     counter = FlopCounterMode(display=False)
     with counter, torch.device("meta"):
-        first, second = (judge(torch.zeros(1, 13, 16, 60, 90)).mean() for _ in range(2))
+        first, second = (judge(torch.zeros(1, 13, 16, 60, 90)).scores.mean() for _ in range(2))
         contrastive_loss(first[None], second[None])[0].backward()
     return counter.get_total_flops() / 1e12
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 
-from gtsvj_reward.judge import Geometry, JudgeConfig, VideoJudge
+from gtsvj_reward.judge import Aspect, Geometry, JudgeConfig, VideoJudge
 from gtsvj_reward.latents.space import LatentSpace
 
 KINDS = {
@@ -73,6 +73,34 @@ def tiny_judge(kind="2b", *, trained=True, transformer=None, **changes):
         for name, parameter in judge.named_parameters():
             if ".lora_B." in name:
                 parameter.data.normal_(0, 0.3, generator=generator)
+    return judge
+
+
+ASPECTS = (
+    Aspect(name="clear", low=1, high=5),
+    Aspect(name="focus", low=0, high=3),
+    Aspect(name="movement smoothness", low=0, high=4),
+)
+
+
+def tiny_aspect_judge(*, stage="aspects", spread=2.0, aspects=ASPECTS, **changes):
+    """A judge of a later stage whose aspects differ between clips, with statistics."""
+    count = len(aspects)
+    fields = {
+        "stage": stage,
+        "aspects": aspects,
+        "aspect_mean": tuple(0.4 + 0.1 * index for index in range(count)),
+        "aspect_covariance": tuple(
+            tuple(0.04 if row == column else 0.01 for column in range(count))
+            for row in range(count)
+        ),
+    }
+    judge = tiny_judge(**{**fields, **changes})
+    generator = torch.Generator().manual_seed(2)
+    judge.head.aspects.weight.data.normal_(0, spread, generator=generator)
+    if judge.preference is not None:
+        judge.preference.weight.data.normal_(0, 1, generator=generator)
+        judge.preference.bias.data.fill_(0.3)
     return judge
 
 

@@ -13,8 +13,12 @@ MODULES = {
     "demo": "demo",
     "encode": "encode",
     "train-discriminator": "train",
+    "train-aspects": "train",
+    "train-preference": "train",
     "calibrate-perturbations": "train",
     "score": "score",
+    "rank": "score",
+    "evaluate": "evaluate",
     "inspect": "inspect",
 }
 """Command -> the module here with a function of its name; imported when the command runs."""

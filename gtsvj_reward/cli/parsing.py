@@ -8,8 +8,12 @@ COMMANDS = {
     "demo": "train a small judge on real clips on this machine and report on unseen footage",
     "encode": "turn a folder of videos into latent files",
     "train-discriminator": "stage 1: train the energy judge",
+    "train-aspects": "stage 2: predict aspect scores from ratings",
+    "train-preference": "stage 3: one score from comparisons",
     "calibrate-perturbations": "measure how hard each perturbation is, and how often to sample it",
-    "score": "score a folder of latent files",
+    "score": "score a folder of videos or latent files",
+    "rank": "order the clips of each prompt, and write pairs for DPO",
+    "evaluate": "accuracy of any reward model's scores on a preference benchmark",
     "inspect": "say what a checkpoint is and which pipelines it fits",
 }
 

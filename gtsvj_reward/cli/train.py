@@ -1,25 +1,20 @@
 """`gtsvj train-...` and `gtsvj calibrate-perturbations`."""
 
 from pathlib import Path
+from typing import Any
 
 from gtsvj_reward.cli.parsing import with_config
 
 
 def train_discriminator(argv: list[str]) -> int:
     """`gtsvj train-discriminator`."""
-    from transformers import HfArgumentParser
-
     from gtsvj_reward.losses import contrastive_bound
     from gtsvj_reward.plotting import plot_training
-    from gtsvj_reward.training import DiscriminatorConfig, JudgeArguments, run
+    from gtsvj_reward.training import DiscriminatorConfig, run
 
-    parser = HfArgumentParser(
-        (JudgeArguments, DiscriminatorConfig),
-        prog="gtsvj train-discriminator",
-        description="Stage 1: train the energy judge. --config FILE.yaml holds defaults.",
-        allow_abbrev=False,
+    judge, config = judge_and_config(
+        "train-discriminator", "Stage 1: train the energy judge.", DiscriminatorConfig, argv
     )
-    judge, config = parser.parse_args_into_dataclasses(with_config(argv))
     trainer = run.train_discriminator(judge, config)
     if trainer.is_world_process_zero():
         plot_training(
@@ -29,6 +24,58 @@ def train_discriminator(argv: list[str]) -> int:
         )
         print(f"judge written to {config.output_dir}")
     return 0
+
+
+def train_aspects(argv: list[str]) -> int:
+    """`gtsvj train-aspects`."""
+    from gtsvj_reward.training import AspectConfig, run_reward
+
+    judge, config = judge_and_config(
+        "train-aspects", "Stage 2: predict what people said of each aspect.", AspectConfig, argv
+    )
+    trainer = run_reward.train_aspects(judge, config)
+    report(trainer)
+    return 0
+
+
+def train_preference(argv: list[str]) -> int:
+    """`gtsvj train-preference`."""
+    from gtsvj_reward.training import PreferenceConfig, run_reward
+
+    judge, config = judge_and_config(
+        "train-preference",
+        "Stage 3: one score from the aspects, by paired comparisons.",
+        PreferenceConfig,
+        argv,
+    )
+    trainer = run_reward.train_preference(judge, config)
+    report(trainer)
+    return 0
+
+
+def judge_and_config(command: str, description: str, config: type, argv: list[str]) -> Any:
+    """The judge to build and the settings of a training command."""
+    from transformers import HfArgumentParser
+
+    from gtsvj_reward.training import JudgeArguments
+
+    parser = HfArgumentParser(
+        (JudgeArguments, config),
+        prog=f"gtsvj {command}",
+        description=f"{description} --config FILE.yaml holds defaults.",
+        allow_abbrev=False,
+    )
+    return parser.parse_args_into_dataclasses(with_config(argv))
+
+
+def report(trainer: Any) -> None:
+    """Draw the curves of a finished stage and say where the judge is."""
+    from gtsvj_reward.plotting import plot_stage
+
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        plot_stage(trainer.state.log_history, path=folder / "training.png")
+        print(f"judge written to {folder}")
 
 
 def calibrate_perturbations(argv: list[str]) -> int:

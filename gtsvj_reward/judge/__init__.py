@@ -1,5 +1,6 @@
 """A backbone, an adapter and a head: what scores a clip."""
 
+from gtsvj_reward.judge.batching import judge_clips as judge_clips
 from gtsvj_reward.judge.checkpoint import (
     CheckpointError as CheckpointError,
     load_judge as load_judge,
@@ -11,5 +12,11 @@ from gtsvj_reward.judge.config import (
     Geometry as Geometry,
     JudgeConfig as JudgeConfig,
 )
-from gtsvj_reward.judge.heads import EnergyHead as EnergyHead
-from gtsvj_reward.judge.model import VideoJudge as VideoJudge
+from gtsvj_reward.judge.heads import (
+    AspectHead as AspectHead,
+    EnergyHead as EnergyHead,
+)
+from gtsvj_reward.judge.model import (
+    JudgeOutput as JudgeOutput,
+    VideoJudge as VideoJudge,
+)

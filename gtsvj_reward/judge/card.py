@@ -41,7 +41,22 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         ("trained on clips of", geometry),
         ("normalised score", scale),
+        *aspect_rows(config),
     ]
+
+
+def aspect_rows(config: JudgeConfig) -> list[tuple[str, str]]:
+    """What the score is made of, for a judge that has aspects."""
+    if not config.aspects:
+        return []
+    aspects = config.aspects
+    scales = ", ".join(f"{item.name} {item.low:g}-{item.high:g}" for item in aspects)
+    weights = "the plain mean of the aspects, each scaled to 0..1"
+    if config.aspect_weights is not None:
+        terms = zip(config.aspect_weights, aspects, strict=True)
+        weights = " ".join(f"{weight:+.4g} {item.name}" for weight, item in terms)
+        weights = f"{config.score_bias:.4g} {weights}, each aspect scaled to 0..1"
+    return [("aspects and their scales", scales), ("score", weights)]
 
 
 def model_card(config: JudgeConfig) -> str:

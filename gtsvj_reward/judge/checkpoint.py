@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ class CheckpointError(ValueError):
 def head_state(judge: VideoJudge) -> dict[str, Tensor]:
     """The tensors of `head.safetensors`."""
     state = {f"head.{name}": tensor for name, tensor in judge.head.state_dict().items()}
+    if judge.preference is not None:
+        for name, tensor in judge.preference.state_dict().items():
+            state[f"preference.{name}"] = tensor
     if judge.stored_text is not None:
         state[STORED_TEXT] = judge.stored_text
     return state
@@ -54,8 +58,19 @@ def save_judge(judge: VideoJudge, path: str | Path) -> None:
     write_safetensors(folder / HEAD_FILE, head_state(judge), {"format": "pt"})
     if judge.config.lora_rank:
         save_adapter(judge.backbone, folder, judge.config.base_model)
-    write_text(folder / CARD_FILE, model_card(judge.config))
-    write_text(folder / CONFIG_FILE, judge.config.to_json())
+    config = replace(judge.config, **weights_record(judge))
+    write_text(folder / CARD_FILE, model_card(config))
+    write_text(folder / CONFIG_FILE, config.to_json())
+
+
+def weights_record(judge: VideoJudge) -> dict[str, Any]:
+    """The trained weights of the aspects in the score, as `config.json` shows them."""
+    if judge.preference is None:
+        return {"aspect_weights": None, "score_bias": None}
+    return {
+        "aspect_weights": tuple(judge.preference.weight.detach()[0].tolist()),
+        "score_bias": judge.preference.bias.item(),
+    }
 
 
 def read_config(path: str | Path) -> JudgeConfig:
@@ -115,6 +130,13 @@ def load_judge(
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
     load_trained_weights(judge, folder)
+    shown = {"aspect_weights": config.aspect_weights, "score_bias": config.score_bias}
+    if shown != weights_record(judge):
+        raise CheckpointError(
+            f"the aspect weights in {folder / CONFIG_FILE} are not those of {HEAD_FILE}: one of "
+            "them was edited or is of another checkpoint. To weight aspects otherwise, leave the "
+            "files as they are and pass `weights=` to GTSVJReward"
+        )
     # What training used, not what casting to `dtype` made of it.
     judge.config = replace(
         judge.config, base_fingerprint=config.base_fingerprint, base_dtype=config.base_dtype
@@ -132,13 +154,19 @@ def load_trained_weights(judge: VideoJudge, folder: Path) -> None:
     head = read_head(folder)
     try:
         check_same_tensors(head_state(judge), head, folder / HEAD_FILE)
-        judge.head.load_state_dict(
-            {name.removeprefix("head."): head[name] for name in head if name != STORED_TEXT}
-        )
+        judge.head.load_state_dict(below("head", head))
+        if judge.preference is not None:
+            judge.preference.load_state_dict(below("preference", head))
         if judge.config.lora_rank:
             load_adapter(judge.backbone, folder)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one module, under their names inside it."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
 def read_head(folder: Path) -> dict[str, Tensor]:

@@ -6,9 +6,22 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.space import LatentSpace
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+ADDED_IN_VERSION_2 = {
+    "token_pooling": "mean",
+    "time_pooling": "mean",
+    "energy_width": None,
+    "energy_pooling": "mean",
+    "aspect_weights": None,
+    "score_bias": None,
+    "aspect_mean": None,
+    "aspect_covariance": None,
+}
+"""Field -> its value in checkpoints of version 1."""
 
 Stage = Literal["discriminator", "aspects", "preference"]
 TextInput = Literal["zeros", "stored", "prompt"]
@@ -24,6 +37,10 @@ class Aspect:
     """Lowest value of its scale."""
     high: float
     """Highest value of its scale."""
+
+    def __post_init__(self) -> None:
+        if not -float("inf") < self.low < self.high < float("inf"):
+            raise ValueError(f"aspect {self.name!r} needs low < high, got {self.low}..{self.high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +109,16 @@ class JudgeConfig:
     """Third of the blocks in use that carries LoRA (paper section 4.1)."""
     head_width: int = 256
     """Hidden units of the head's MLP. The paper says "lightweight" and no more."""
+    token_pooling: TokenPooling = "mean"
+    """How the head pools the tokens of a step: their mean, or learned attention. The paper says
+    "aggregate" and no more."""
+    time_pooling: TimePooling = "mean"
+    """How the aspect head pools over time: the mean, or the mean and the standard deviation."""
+    energy_width: int | None = None
+    """Hidden units of the discriminator's head, where that is kept and its energy is an input to
+    the aspect head; None: it is not."""
+    energy_pooling: TokenPooling = "mean"
+    """How the kept head pools the tokens of a step."""
     timestep: float = 0.0
     """Noise level the transformer is told; the latents are clean. The paper is silent."""
     text_input: TextInput = "zeros"
@@ -100,6 +127,16 @@ class JudgeConfig:
     `text`. The paper uses no prompt."""
     aspects: tuple[Aspect, ...] = ()
     """Rated qualities, in the order of the head's outputs; empty for a discriminator."""
+    aspect_weights: tuple[float, ...] | None = None
+    """Weights of the range-normalised aspects in the score of a preference judge, for reading: a
+    copy of what is in `head.safetensors`, refused at load if it differs."""
+    score_bias: float | None = None
+    """Constant term of that score; likewise."""
+    aspect_mean: tuple[float, ...] | None = None
+    """Mean of each range-normalised aspect over `reward_data`."""
+    aspect_covariance: tuple[tuple[float, ...], ...] | None = None
+    """Covariance of the range-normalised aspects over `reward_data`: with the means it gives mean
+    and standard deviation of any weighting of aspects."""
     geometry: Geometry | None = None
     """What clips it was trained on; None before training."""
     reward_mean: float | None = None
@@ -118,6 +155,27 @@ class JudgeConfig:
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
         if self.reward_std is not None and not self.reward_std > 0:
             raise ValueError(f"`reward_std` must be positive, got {self.reward_std}")
+        self.check_aspects()
+
+    def check_aspects(self) -> None:
+        """Refuse aspects that do not go with the stage, and lists of other lengths."""
+        names = [aspect.name for aspect in self.aspects]
+        if (self.stage == "discriminator") == bool(names):
+            raise ValueError(
+                "a discriminator has no `aspects`, later stages have at least one; "
+                f"got stage {self.stage!r} with {len(names)}"
+            )
+        if len(set(names)) != len(names):
+            raise ValueError(f"`aspects` have a name twice: {sorted(names)}")
+        if self.energy_width is not None and self.stage == "discriminator":
+            raise ValueError("`energy_width` is for the stages after the discriminator")
+        if (self.aspect_mean is None) != (self.aspect_covariance is None):
+            raise ValueError("`aspect_mean` and `aspect_covariance` come together or not at all")
+        rows = [self.aspect_weights, self.aspect_mean, self.aspect_covariance]
+        rows += list(self.aspect_covariance or ())
+        for row in rows:
+            if row is not None and len(row) != len(names):
+                raise ValueError(f"{len(row)} numbers for {len(names)} aspects in `config.json`")
 
     def to_json(self) -> str:
         """The text of `config.json`."""
@@ -138,7 +196,9 @@ class JudgeConfig:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
+        if version == 1:  # of discriminators only
+            values = {**ADDED_IN_VERSION_2, **values}
+        elif version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "
                 "is it the config.json of a judge, and is the package recent enough?"
@@ -151,6 +211,10 @@ class JudgeConfig:
             )
         values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
         values["aspects"] = tuple(Aspect(**aspect) for aspect in values["aspects"])
+        for name in ("aspect_weights", "aspect_mean"):
+            values[name] = None if values[name] is None else tuple(values[name])
+        if values["aspect_covariance"] is not None:
+            values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])
         if values["geometry"] is not None:
             ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
             values["geometry"] = Geometry(**ranges)

@@ -1,6 +1,8 @@
 """The judge: a backbone with an adapter, and a head."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -8,20 +10,51 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones import Backbone, TextCondition, backbone_for
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers
-from gtsvj_reward.judge.config import JudgeConfig
-from gtsvj_reward.judge.heads import EnergyHead
+from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
+from gtsvj_reward.judge.heads import (
+    AspectHead,
+    EnergyHead,
+    TimePooling,
+    TokenPooling,
+    float32_region,
+)
+
+Part = Literal["adapter", "head", "preference"]
+
+NOT_MEASURED: dict[str, Any] = {
+    "reward_mean": None,
+    "reward_std": None,
+    "reward_data": None,
+    "aspect_mean": None,
+    "aspect_covariance": None,
+}
+"""What a checkpoint measured, and the next stage has yet to."""
+
+
+class JudgeOutput(NamedTuple):
+    """What a judge says of a batch of clips, or, without the first axis, of one."""
+
+    scores: Float[Tensor, "..."]
+    """Score of each step (batch, step), float32; high is good. Minus the energy for a
+    discriminator, a weighted sum of the aspects for later stages."""
+    aspects: Float[Tensor, "..."] | None
+    """Range-normalised aspects (batch, step, aspect): 0 and 1 are the ends of each scale. None for
+    a discriminator."""
 
 
 class VideoJudge(nn.Module):
-    """Energy of a clip per step (paper section 4.1).
+    """Scores of a clip per step: energies (section 4.1), aspects or preferences (section 4.2).
 
-    Build one with `from_transformer`, or load one with `load_judge`. Only the adapter and the head
-    are trainable; evaluation mode is the default.
+    Build one with `from_transformer`, or load one with `load_judge`; `start_aspects` and
+    `start_preference` lead from one stage to the next. Only adapter, head and preference layer are
+    trainable; evaluation mode is the default.
 
     Attributes:
         config: what it is, complete with family, depth and base fingerprint.
         backbone: the transformer's first blocks, with LoRA.
         head: the network that reads them.
+        preference: the linear layer from aspects to the score; None before stage 3, when the score
+            is the plain mean of the aspects.
         stored_text: prompt embedding (word, text_dim) of a judge whose `text_input` is `stored`.
     """
 
@@ -31,8 +64,6 @@ class VideoJudge(nn.Module):
         self, backbone: Backbone, config: JudgeConfig, *, stored_text: Tensor | None, seed: int
     ) -> None:
         super().__init__()
-        if config.stage != "discriminator":
-            raise ValueError(f"no head for stage {config.stage!r} in this release")
         if (stored_text is not None) != (config.text_input == "stored"):
             raise ValueError("`stored_text` goes with `text_input='stored'`, and only with it")
         if backbone.latent_channels != config.latent_space.channels:
@@ -50,9 +81,8 @@ class VideoJudge(nn.Module):
             # On the meta device, where costs are counted, there is nothing to fingerprint.
             base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = EnergyHead(backbone.dim, config.head_width)
+        self.head = make_head(backbone.dim, config, seed)
+        self.preference = preference_layer(config) if config.stage == "preference" else None
         backbone.requires_grad_(False)
         if config.lora_rank:
             attach_lora(
@@ -90,11 +120,11 @@ class VideoJudge(nn.Module):
         self,
         latents: Float[Tensor, "batch time channel height width"],
         text: TextCondition | None = None,
-    ) -> Float[Tensor, "batch step"]:
-        """Energy of each step, in float32; low is good.
+    ) -> JudgeOutput:
+        """Scores and aspects of each step, in float32; high is good.
 
         Steps are latent frames, or groups of `patch_size_t` of them. The attention is
-        bidirectional: a step's energy depends on the whole clip.
+        bidirectional: what is said of a step depends on the whole clip.
 
         Raises:
             ValueError: if `text` is given to a judge that ignores prompts, or missing from one
@@ -103,8 +133,36 @@ class VideoJudge(nn.Module):
         tokens = self.backbone(
             latents, timestep=self.config.timestep, text=self.condition(text, len(latents))
         )
-        energy: Tensor = self.head(tokens)
-        return energy
+        if isinstance(self.head, EnergyHead):
+            return JudgeOutput(-self.head(tokens), None)
+        aspects: Tensor = self.head(tokens)
+        if self.preference is None:
+            return JudgeOutput(aspects.mean(dim=2), aspects)
+        with float32_region(aspects):
+            scores: Tensor = self.preference(aspects)
+        return JudgeOutput(scores.squeeze(2), aspects)
+
+    def energies(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        text: TextCondition | None = None,
+    ) -> Float[Tensor, "batch step"]:
+        """Minus the score of each step; for a discriminator, its energy. Low is good."""
+        scores: Tensor = self(latents, text).scores
+        return -scores
+
+    def score_weights(self) -> tuple[Float[Tensor, " aspect"], Float[Tensor, ""]] | None:
+        """Weights of the range-normalised aspects in the score, and the constant term.
+
+        None for a discriminator, whose score is not made of aspects.
+        """
+        count = len(self.config.aspects)
+        if not count:
+            return None
+        if self.preference is None:
+            weight = self.head.norm.weight
+            return weight.new_full((count,), 1 / count), weight.new_zeros(())
+        return self.preference.weight.detach()[0], self.preference.bias.detach()[0]
 
     def condition(self, text: TextCondition | None, batch: int) -> TextCondition | None:
         """The text input for a batch, by the rule of `config.text_input`."""
@@ -122,11 +180,64 @@ class VideoJudge(nn.Module):
             return None
         return TextCondition(self.stored_text.expand(batch, -1, -1))
 
-    def unfreeze(self) -> None:
-        """Make adapter and head trainable, and nothing else."""
+    def unfreeze(self, parts: Collection[Part] = ("adapter", "head", "preference")) -> None:
+        """Make the named parts trainable, and nothing else; a kept energy head never is."""
         base = {id(tensor) for _, tensor in self.backbone.base_tensors()}
-        for parameter in self.parameters():
-            parameter.requires_grad_(id(parameter) not in base)
+        for name, parameter in self.named_parameters():
+            part = "adapter" if name.startswith("backbone.") else name.split(".")[0]
+            frozen = id(parameter) in base or name.startswith("head.energy_head.")
+            parameter.requires_grad_(part in parts and not frozen)
+
+    def start_aspects(
+        self,
+        aspects: Sequence[Aspect],
+        *,
+        head_width: int | None = None,
+        token_pooling: TokenPooling = "mean",
+        time_pooling: TimePooling = "mean",
+        keep_energy: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Turn a discriminator into stage 2, in place: the adapter is kept, the head replaced.
+
+        Args:
+            aspects: what the new head predicts.
+            head_width: its hidden units; as many as now by default.
+            token_pooling: over the tokens of a step.
+            time_pooling: over time.
+            keep_energy: keep the energy head, frozen, as an input to the new one.
+            seed: seeds the new head.
+
+        Raises:
+            ValueError: if it is not a discriminator, or there are no aspects.
+        """
+        before = self.config
+        require_stage(before, "discriminator", "aspects")
+        config = replace(
+            before,
+            stage="aspects",
+            aspects=tuple(aspects),
+            head_width=head_width or before.head_width,
+            token_pooling=token_pooling,
+            time_pooling=time_pooling,
+            energy_width=before.head_width if keep_energy else None,
+            energy_pooling=before.token_pooling if keep_energy else "mean",
+            **NOT_MEASURED,
+        )
+        head = make_head(self.backbone.dim, config, seed).to(self.head.norm.weight)
+        if isinstance(head, AspectHead) and head.energy_head is not None:
+            head.energy_head.load_state_dict(self.head.state_dict())
+        self.head, self.config = head, config
+
+    def start_preference(self) -> None:
+        """Turn an aspect judge into stage 3, in place: a linear layer that starts as the mean.
+
+        Raises:
+            ValueError: if it is not of stage `aspects`.
+        """
+        require_stage(self.config, "aspects", "preference")
+        self.config = replace(self.config, stage="preference", **NOT_MEASURED)
+        self.preference = preference_layer(self.config).to(self.head.norm.weight)
 
     def merge(self) -> None:
         """Fold the adapter into copies of the base weights: faster, no longer savable.
@@ -143,3 +254,39 @@ class VideoJudge(nn.Module):
     def merged(self) -> bool:
         """True after `merge`."""
         return any(layer.merged for layer in lora_layers(self.backbone))
+
+
+def make_head(dim: int, config: JudgeConfig, seed: int) -> EnergyHead | AspectHead:
+    """The head of a stage, drawn from the seed without touching the global generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.stage == "discriminator":
+            return EnergyHead(dim, config.head_width, config.token_pooling)
+        energy = None
+        if config.energy_width is not None:
+            energy = EnergyHead(dim, config.energy_width, config.energy_pooling)
+        return AspectHead(
+            dim,
+            config.head_width,
+            len(config.aspects),
+            pooling=config.token_pooling,
+            time_pooling=config.time_pooling,
+            energy=energy,
+        )
+
+
+def preference_layer(config: JudgeConfig) -> nn.Linear:
+    """The linear layer from aspects to the score; it starts as their mean."""
+    layer = nn.Linear(len(config.aspects), 1)
+    nn.init.constant_(layer.weight, 1 / len(config.aspects))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def require_stage(config: JudgeConfig, stage: Stage, following: Stage) -> None:
+    """Refuse a judge of another stage than the one that the following stage starts from."""
+    if config.stage != stage:
+        raise ValueError(
+            f"stage {following!r} starts from a judge of stage {stage!r}, "
+            f"this one is of stage {config.stage!r}"
+        )

@@ -44,7 +44,7 @@ def plot_training(
         ValueError: no entry with a step and a loss.
         ImportError: matplotlib is not installed.
     """
-    loss = _series(log_history, "loss")
+    loss = series(log_history, "loss")
     if not loss[0]:
         raise ValueError(
             f"none of {len(log_history)} log entries has both `step` and `loss`: "
@@ -52,7 +52,7 @@ def plot_training(
         )
     energies = _by_kind(log_history, energy_prefix)
     accuracies = _by_kind(log_history, accuracy_prefix)
-    norms = _series(log_history, "grad_norm")
+    norms = series(log_history, "grad_norm")
     return save(_training_figure(loss, norms, energies, accuracies, bound), path)
 
 
@@ -60,14 +60,15 @@ Series = tuple[list[float], list[float]]
 """Steps, and the value at each."""
 
 
-def _series(log_history: Sequence[Mapping[str, float]], key: str) -> Series:
+def series(log_history: Sequence[Mapping[str, float]], key: str) -> Series:
+    """Steps at which a value was logged, and the values."""
     entries = [entry for entry in log_history if key in entry and "step" in entry]
     return [entry["step"] for entry in entries], [entry[key] for entry in entries]
 
 
 def _by_kind(log_history: Sequence[Mapping[str, float]], prefix: str) -> dict[str, Series]:
     keys = dict.fromkeys(key for entry in log_history for key in entry if key.startswith(prefix))
-    return {key.removeprefix(prefix): _series(log_history, key) for key in keys}
+    return {key.removeprefix(prefix): series(log_history, key) for key in keys}
 
 
 def _training_figure(

@@ -1,6 +1,6 @@
 """The callable that trainers use."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,18 @@ from torch import Tensor, nn
 
 from gtsvj_reward.assets import ASSETS, folder_of
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
+from gtsvj_reward.judge import (
+    JudgeConfig,
+    JudgeOutput,
+    VideoJudge,
+    judge_clips,
+    load_judge,
+    save_judge,
+)
 from gtsvj_reward.latents.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.output import GeometryError, NonFiniteError, RewardOutput
+from gtsvj_reward.reward.selection import select_aspects
 
 Clips = Float[Tensor, "..."] | Sequence[Tensor]
 
@@ -29,6 +37,9 @@ class GTSVJReward:
 
     Args:
         judge: scored with as it is, moved nowhere; its parameters stop requiring gradients.
+        aspects: score with the mean of these range-normalised aspects, in place of the judge's own
+            score; all aspects are reported all the same.
+        weights: likewise with a weighted sum, name -> weight.
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
         allow_untrained_geometry: score clips outside the trained range, and say so in
             `RewardOutput.untrained_geometry`, instead of raising `GeometryError`.
@@ -40,6 +51,8 @@ class GTSVJReward:
         self,
         judge: VideoJudge,
         *,
+        aspects: Sequence[str] | None = None,
+        weights: Mapping[str, float] | None = None,
         batch_size: int = 8,
         allow_untrained_geometry: bool = False,
         check_statistics: bool = True,
@@ -48,6 +61,7 @@ class GTSVJReward:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         self.judge = judge.requires_grad_(False).eval()
+        self.selection = select_aspects(judge.config, aspects, weights)
         self.batch_size = batch_size
         self.allow_untrained_geometry = allow_untrained_geometry
         self.check_statistics = check_statistics
@@ -66,6 +80,8 @@ class GTSVJReward:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         revision: str | None = None,
+        aspects: Sequence[str] | None = None,
+        weights: Mapping[str, float] | None = None,
         batch_size: int = 8,
         allow_untrained_geometry: bool = False,
         check_statistics: bool = True,
@@ -82,6 +98,8 @@ class GTSVJReward:
             dtype: dtype of the base weights, that of training by default. Adapter, head and
                 scores are float32 always.
             revision: branch, tag or commit of a hub id.
+            aspects: see the class.
+            weights: see the class.
             batch_size: see the class.
             allow_untrained_geometry: see the class.
             check_statistics: see the class.
@@ -100,6 +118,8 @@ class GTSVJReward:
         )
         return cls(
             judge,
+            aspects=aspects,
+            weights=weights,
             batch_size=batch_size,
             allow_untrained_geometry=allow_untrained_geometry,
             check_statistics=check_statistics,
@@ -171,8 +191,8 @@ class GTSVJReward:
         if text is not None and len(text.embeds) != len(clips):
             raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
         notes = tuple(self.complaint(index, clip, fps) for index, clip in enumerate(clips))
-        energies = self.energies(clips, text)
-        trajectory = [-energy for energy in energies]
+        outputs = self.outputs(clips, text)
+        trajectory = [self.trajectory(output) for output in outputs]
         raw = torch.stack([steps.mean() for steps in trajectory])
         bad = (~raw.isfinite()).nonzero().flatten().tolist()
         if bad:
@@ -181,8 +201,17 @@ class GTSVJReward:
                 "clips): its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 "
                 "or float32"
             )
+        steps = [self.aspect_steps(output) for output in outputs]
         return RewardOutput(
-            rewards=(raw - mean) / std, raw=raw, trajectory=trajectory, untrained_geometry=notes
+            rewards=(raw - mean) / std,
+            raw=raw,
+            trajectory=trajectory,
+            aspects={
+                aspect.name: torch.stack([clip[aspect.name].mean() for clip in steps])
+                for aspect in self.config.aspects
+            },
+            aspect_trajectory=steps,
+            untrained_geometry=notes,
         )
 
     def score_frames(
@@ -213,6 +242,8 @@ class GTSVJReward:
         Raises:
             ValueError: if the checkpoint has none.
         """
+        if self.selection is not None:
+            return self.selection.statistics(self.config)
         mean, std = self.config.reward_mean, self.config.reward_std
         if mean is None or std is None:
             raise ValueError(
@@ -255,21 +286,26 @@ class GTSVJReward:
             )
         return complaint
 
-    def energies(self, clips: list[Tensor], text: TextCondition | None) -> list[Tensor]:
-        """Float32 energies per step of each clip; clips of one shape share forward passes."""
-        buckets: dict[torch.Size, list[int]] = {}
-        for index, clip in enumerate(clips):
-            buckets.setdefault(clip.shape, []).append(index)
-        energies: list[Tensor | None] = [None] * len(clips)
+    def outputs(self, clips: list[Tensor], text: TextCondition | None) -> list[JudgeOutput]:
+        """What the judge says of each clip; clips of one shape share forward passes."""
         with self.on_device(any(clip.requires_grad for clip in clips)):
-            for indices in buckets.values():
-                for start in range(0, len(indices), self.batch_size):
-                    chosen = indices[start : start + self.batch_size]
-                    batch = torch.stack([clips[index] for index in chosen])
-                    rows = None if text is None else text.rows(torch.tensor(chosen))
-                    for index, energy in zip(chosen, self.judge(batch, rows), strict=True):
-                        energies[index] = energy.float()
-        return [energy for energy in energies if energy is not None]
+            return judge_clips(self.judge, clips, text=text, batch_size=self.batch_size)
+
+    def trajectory(self, output: JudgeOutput) -> Float[Tensor, " step"]:
+        """Raw score of each step of a clip, in float32."""
+        if self.selection is None or output.aspects is None:
+            return output.scores.float()
+        return self.selection.score(output.aspects).float()
+
+    def aspect_steps(self, output: JudgeOutput) -> dict[str, Float[Tensor, " _"]]:
+        """Aspects of each step of a clip, on their own scales, in float32."""
+        if output.aspects is None:
+            return {}
+        columns = output.aspects.float().unbind(dim=1)
+        return {
+            aspect.name: aspect.low + (aspect.high - aspect.low) * column
+            for aspect, column in zip(self.config.aspects, columns, strict=True)
+        }
 
     @contextmanager
     def on_device(self, needs_grad: bool) -> Iterator[None]:
@@ -310,7 +346,13 @@ class GTSVJReward:
         Args:
             scores: at least two raw scores that differ.
             data: what they were measured on; kept in the checkpoint and its card.
+
+        Raises:
+            ValueError: for a reward with `aspects` or `weights`, whose statistics follow from those
+                of the aspects.
         """
+        if self.selection is not None:
+            raise ValueError("a selection of aspects is normalised by the statistics of aspects")
         mean, std = scores.double().mean().item(), scores.double().std().item()
         self.judge.config = replace(
             self.judge.config, reward_mean=mean, reward_std=std, reward_data=data

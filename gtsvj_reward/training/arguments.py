@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.judge.heads import TokenPooling
 from gtsvj_reward.perturbations import PerturbationSampler
 
 
@@ -15,7 +16,7 @@ class JudgeArguments:
     """Which judge to build; see `JudgeConfig` for the meaning of each."""
 
     base_model: str = field(
-        metadata={"help": "Bundled name, folder or hub id of the base transformer."}
+        default="", metadata={"help": "Bundled name, folder or hub id of the base transformer."}
     )
     base_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a hub id."}
@@ -36,45 +37,23 @@ class JudgeArguments:
         default="last", metadata={"help": "Third of the blocks that carries LoRA, or all."}
     )
     head_width: int = field(default=256, metadata={"help": "Hidden units of the head."})
+    token_pooling: TokenPooling = field(
+        default="mean", metadata={"help": "How the head pools the tokens of a step."}
+    )
     timestep: float = field(default=0.0, metadata={"help": "Noise level the transformer is told."})
 
 
 @dataclass(kw_only=True)
-class DiscriminatorConfig(TrainingArguments):
-    """Stage 1: data, objective and optimisation of the energy judge (paper sections 4.1, 5.1).
+class JudgeTrainingConfig(TrainingArguments):
+    """What all stages share: optimisation, truncation, what is held out.
 
-    Everything that `transformers.TrainingArguments` has can be set as well. The paper states rank,
-    alpha, beta, the truncation and Table A.1; learning rates, batch size and steps are ours.
+    Everything that `transformers.TrainingArguments` has can be set as well. The paper states no
+    learning rate, batch size or number of steps: these are ours.
     """
 
-    real: str = field(default="", metadata={"help": "Folder of real latent clips (positives)."})
-    generated: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of generated latent clips; without it Table A.1 is renormalised."
-        },
-    )
-    held_out_real: str | None = field(
-        default=None, metadata={"help": "Folder of real clips for evaluation, not trained on."}
-    )
-    held_out_generated: str | None = field(
-        default=None, metadata={"help": "Folder of generated clips for evaluation."}
-    )
     held_out_fraction: float = field(
         default=0.1,
         metadata={"help": "Share of clips kept for evaluation where no held-out folder is given."},
-    )
-    perturbations: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; "
-            "Table A.1 by default."
-        },
-    )
-    beta: float = field(default=0.2, metadata={"help": "Weight of the squared energies, Eq. 4."})
-    loss_per_step: bool = field(
-        default=False,
-        metadata={"help": "Take the loss of each step's energy, not of their mean over time."},
     )
     truncation_probability: float = field(
         default=0.25, metadata={"help": "How often a pair is cut to a shorter prefix."}
@@ -83,10 +62,6 @@ class DiscriminatorConfig(TrainingArguments):
     truncation_max_seconds: float = field(default=6.0, metadata={"help": "Longest prefix."})
     head_learning_rate: float = field(
         default=1e-3, metadata={"help": "Learning rate of the head; the adapter has its own."}
-    )
-    saturation_share: float = field(
-        default=0.9,
-        metadata={"help": "Share of the loss's bound at which training counts as saturated."},
     )
 
     output_dir: str = field(default="", metadata={"help": "Folder for checkpoints and the judge."})
@@ -109,15 +84,55 @@ class DiscriminatorConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("real", "output_dir"):
-            if not getattr(self, name):
-                raise ValueError(f"`{name}` must be set: give a folder")
+        require_set(self, "output_dir")
         if not 0 < self.held_out_fraction < 1:
             raise ValueError(
                 f"`held_out_fraction` must lie in (0, 1), got {self.held_out_fraction}"
             )
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: it would drop the latents")
+
+
+@dataclass(kw_only=True)
+class DiscriminatorConfig(JudgeTrainingConfig):
+    """Stage 1: data, objective and optimisation of the energy judge (paper sections 4.1, 5.1).
+
+    The paper states beta, the truncation and Table A.1.
+    """
+
+    real: str = field(default="", metadata={"help": "Folder of real latent clips (positives)."})
+    generated: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of generated latent clips; without it Table A.1 is renormalised."
+        },
+    )
+    held_out_real: str | None = field(
+        default=None, metadata={"help": "Folder of real clips for evaluation, not trained on."}
+    )
+    held_out_generated: str | None = field(
+        default=None, metadata={"help": "Folder of generated clips for evaluation."}
+    )
+    perturbations: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; "
+            "Table A.1 by default."
+        },
+    )
+    beta: float = field(default=0.2, metadata={"help": "Weight of the squared energies, Eq. 4."})
+    loss_per_step: bool = field(
+        default=False,
+        metadata={"help": "Take the loss of each step's energy, not of their mean over time."},
+    )
+    saturation_share: float = field(
+        default=0.9,
+        metadata={"help": "Share of the loss's bound at which training counts as saturated."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_set(self, "real")
 
     def sampler(self) -> PerturbationSampler:
         """The sampler of `perturbations`, or Table A.1.
@@ -140,3 +155,14 @@ class DiscriminatorConfig(TrainingArguments):
             raise ValueError(
                 f"{path} is not the JSON of a perturbation sampler: {error}"
             ) from error
+
+
+def require_set(args: JudgeTrainingConfig, *names: str) -> None:
+    """Refuse settings that were left empty.
+
+    Raises:
+        ValueError: with the first of them.
+    """
+    for name in names:
+        if not getattr(args, name):
+            raise ValueError(f"`{name}` must be set: give its path")

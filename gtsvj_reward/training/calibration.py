@@ -20,7 +20,7 @@ from gtsvj_reward.perturbations import (
     keyed_generator,
 )
 from gtsvj_reward.training.data import check_lengths
-from gtsvj_reward.training.energies import PairEnergies, means
+from gtsvj_reward.training.outputs import ClipScores, mean_scores
 
 Method = Literal["decay_time", "inverse_gradient"]
 
@@ -174,7 +174,7 @@ def single_run(
 ) -> dict[str, list[float]]:
     """Gradient norms and losses of a training run whose negatives are all of one kind."""
     judge.unfreeze()
-    model, sampler = PairEnergies(judge).train(), PerturbationSampler()
+    model, sampler = ClipScores(judge).train(), PerturbationSampler()
     adapter = [p for n, p in judge.named_parameters() if p.requires_grad and "head." not in n]
     head = list(judge.head.parameters())
     optimizer = torch.optim.AdamW(
@@ -191,8 +191,8 @@ def single_run(
         chosen = torch.randperm(len(clips), generator=generator)[: settings.batch_size].tolist()
         positive = [load_clip(clips[index].path).latents for index in chosen]
         negative = [sampler.apply(kind, clip[None], generator)[0] for clip in positive]
-        energies = model([clip.to(device) for clip in positive + negative])
-        first, second = means(energies[: len(chosen)]), means(energies[len(chosen) :])
+        energies = -mean_scores(model([clip.to(device) for clip in positive + negative]))
+        first, second = energies[: len(chosen)], energies[len(chosen) :]
         loss = contrastive_loss(first, second, settings.beta).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -46,12 +46,12 @@ def held_out_energies(
             for number, kind in enumerate(kinds):
                 generator = keyed_generator(-2, index, number)
                 variants[kind] = sampler.apply(kind, clean, generator)
-            energies = judge(torch.cat([*variants.values()]).to(device)).mean(1).tolist()
+            energies = judge.energies(torch.cat([*variants.values()]).to(device)).mean(1).tolist()
             for kind, energy in zip(variants, energies, strict=True):
                 yield kind, index, energy
         for index in range(shard[0], len(generated), shard[1]):
             clip = load_clip(generated[index].path).latents[None].to(device)
-            yield GENERATED, index, judge(clip).mean().item()
+            yield GENERATED, index, judge.energies(clip).mean().item()
 
 
 def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]], beta: float) -> dict[str, float]:

@@ -10,24 +10,43 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import backbone_for, load_transformer
-from gtsvj_reward.judge import JudgeConfig, VideoJudge
+from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
+from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
-from gtsvj_reward.training.arguments import DiscriminatorConfig, JudgeArguments
+from gtsvj_reward.training.arguments import (
+    DiscriminatorConfig,
+    JudgeArguments,
+    JudgeTrainingConfig,
+)
 from gtsvj_reward.training.data import split
 from gtsvj_reward.training.discriminator import DiscriminatorTrainer
 
 logger = logging.getLogger(__name__)
 
 
-def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> VideoJudge:
-    """A fresh judge on a base model from disk or a hub.
+def build_judge(
+    arguments: JudgeArguments,
+    space: LatentSpace,
+    *,
+    seed: int,
+    aspects: Sequence[Aspect] = (),
+    time_pooling: TimePooling = "mean",
+) -> VideoJudge:
+    """A fresh judge on a base model from disk or a hub: a discriminator, or one of aspects.
 
     Args:
         arguments: what to build.
         space: the latent space of the clips it will see.
         seed: seeds head and adapter.
+        aspects: for a judge of stage `aspects` that was no discriminator before.
+        time_pooling: of such a judge.
+
+    Raises:
+        ValueError: without a base model.
     """
+    if not arguments.base_model:
+        raise ValueError("`base_model` must be set: a bundled name, a folder or a hub id")
     transformer = load_transformer(
         folder_of(arguments.base_model), depth=arguments.depth, revision=arguments.base_revision
     )
@@ -38,11 +57,15 @@ def build_judge(arguments: JudgeArguments, space: LatentSpace, *, seed: int) -> 
         base_model=arguments.base_model,
         base_revision=arguments.base_revision,
         latent_space=space,
+        stage="aspects" if aspects else "discriminator",
+        aspects=tuple(aspects),
+        time_pooling=time_pooling,
         depth=arguments.depth,
         lora_rank=arguments.lora_rank,
         lora_alpha=arguments.lora_alpha,
         lora_placement=arguments.lora_placement,
         head_width=arguments.head_width,
+        token_pooling=arguments.token_pooling,
         timestep=arguments.timestep,
     )
     return VideoJudge.from_transformer(backbone, config, seed=seed)
@@ -76,15 +99,20 @@ def train_discriminator(
         held_out_real=held_out_real,
         held_out_generated=held_out_generated,
     )
-    resume = args.resume_from_checkpoint
-    if resume is None and Path(args.output_dir).is_dir():
-        resume = get_last_checkpoint(args.output_dir)
-        if resume is not None:
-            logger.warning("resuming from %s; choose another output_dir to start anew", resume)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=resume_point(args))
     trainer.finish()
     trainer.save_state()
     return trainer
+
+
+def resume_point(args: JudgeTrainingConfig) -> str | bool | None:
+    """The checkpoint to go on from: the one that was asked for, or the last in `output_dir`."""
+    resume: str | bool | None = args.resume_from_checkpoint
+    if resume is None and Path(str(args.output_dir)).is_dir():
+        resume = get_last_checkpoint(args.output_dir)
+        if resume is not None:
+            logger.warning("resuming from %s; choose another output_dir to start anew", resume)
+    return resume
 
 
 def folders(

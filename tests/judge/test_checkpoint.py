@@ -38,7 +38,7 @@ def test_saved_judges_load_bitwise(tmp_path, kind, changes):
     judge = tiny_judge(kind, **changes)
     save_judge(judge, tmp_path)
     loaded = load_judge(tmp_path, backbone=tiny_transformer(kind))
-    assert torch.equal(loaded(clips()), judge(clips()))
+    assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
     assert loaded.config == judge.config
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
@@ -52,7 +52,7 @@ def test_stored_text_is_part_of_the_checkpoint(tmp_path):
     save_judge(judge, tmp_path)
     loaded = load_judge(tmp_path, backbone=tiny_transformer())
     assert torch.equal(loaded.stored_text, text)
-    assert torch.equal(loaded(clips()), judge(clips()))
+    assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
 
 
 @pytest.mark.slow
@@ -73,14 +73,14 @@ def test_a_new_process_scores_exactly_the_same(saved):
 
 
 def test_the_base_is_found_by_path_beside_the_checkpoint_or_by_argument(saved, base, tmp_path):
-    expected = load_judge(saved)(clips())
+    expected = load_judge(saved).energies(clips())
     base.rename(tmp_path / "moved")
     with pytest.raises(FileNotFoundError, match="neither a folder here nor a hub id"):
         load_judge(saved)
-    assert torch.equal(load_judge(saved, base_model=tmp_path / "moved")(clips()), expected)
+    assert torch.equal(load_judge(saved, base_model=tmp_path / "moved").energies(clips()), expected)
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "base_model": "../moved"}))
-    assert torch.equal(load_judge(saved)(clips()), expected)
+    assert torch.equal(load_judge(saved).energies(clips()), expected)
 
 
 def test_half_precision_bases_are_the_same_base(saved):
@@ -89,9 +89,9 @@ def test_half_precision_bases_are_the_same_base(saved):
     assert {p.dtype for n, p in half.named_parameters() if "lora" in n or "head" in n} == {
         torch.float32
     }
-    energies = half(clips())
+    energies = half.energies(clips())
     assert energies.dtype == torch.float32
-    assert 0 < (energies - exact(clips())).abs().max() < 0.1
+    assert 0 < (energies - exact.energies(clips())).abs().max() < 0.1
     save_judge(half, saved)
     assert read_config(saved) == exact.config
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_is_loaded_in_the_dtype_it_was_trained_in(tmp_path, base):
     loaded = load_judge(tmp_path / "judge")  # the base lies on disk in float32
     assert loaded.config.base_dtype == "bfloat16"
     assert {t.dtype for _, t in loaded.backbone.base_tensors()} == {torch.bfloat16}
-    assert torch.equal(loaded(clips()), judge(clips()))
+    assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
 
 
 def test_another_base_is_refused(saved):
@@ -205,7 +205,13 @@ def test_configs_survive_json():
     config = JudgeConfig(
         base_model="owner/model",
         latent_space=tiny_space(patch_size_t=2),
-        aspects=(Aspect(name="clear", low=1, high=5),),
+        stage="preference",
+        aspects=(Aspect(name="clear", low=1, high=5), Aspect(name="focus", low=1, high=3)),
+        aspect_weights=(0.25, -1.5),
+        score_bias=0.125,
+        aspect_mean=(0.5, 0.75),
+        aspect_covariance=((1.0, 0.5), (0.5, 2.0)),
+        energy_width=16,
         geometry=Geometry(latent_frames=(3, 13), height=(8, 60), width=(8, 90), fps=(8.0, 16.0)),
         reward_mean=0.5,
         reward_std=2.0,

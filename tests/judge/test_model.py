@@ -15,7 +15,7 @@ def test_energies_are_the_head_on_the_unmodified_models_tokens(kind):
     judge = tiny_judge(kind, transformer=transformer, trained=False, depth=3)
     hidden = diffusers_hidden(transformer, latents, 3, timestep=0, embeds=torch.zeros(3, 6, 8))
     expected = judge.head(hidden.unflatten(1, (2 if kind == "1.5" else 4, -1)))
-    energies = judge(latents)
+    energies = judge.energies(latents)
     assert torch.equal(energies, expected)
     assert energies.dtype == torch.float32
     assert energies.std() > 1e-3, "energies are all alike: the test proves nothing"
@@ -39,10 +39,10 @@ def test_the_head_stays_in_float32_under_mixed_precision():
     judge, latents = tiny_judge(), clips()
     with torch.autocast("cpu", torch.bfloat16):
         tokens = judge.backbone(latents, timestep=0.0)
-        energies = judge(latents)
+        energies = judge.energies(latents)
     assert energies.dtype == torch.float32
     assert torch.equal(energies, judge.head(tokens))
-    assert (energies - judge(latents)).abs().max() > 0, "autocast did nothing"
+    assert (energies - judge.energies(latents)).abs().max() > 0, "autocast did nothing"
 
 
 def test_only_adapter_and_head_are_trainable_and_only_after_unfreeze():
@@ -58,7 +58,7 @@ def test_only_adapter_and_head_are_trainable_and_only_after_unfreeze():
 def test_every_trainable_parameter_gets_a_gradient_and_no_frozen_one():
     judge = tiny_judge()
     judge.unfreeze()
-    judge(clips()).square().sum().backward()
+    judge.energies(clips()).square().sum().backward()
     for name, parameter in judge.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert parameter.grad is None or parameter.grad.abs().max() > 0, name
@@ -71,7 +71,7 @@ def test_frozen_blocks_below_the_adapter_store_nothing_for_the_backward_pass():
     recorded = []
     for block in judge.backbone.transformer_blocks:
         block.register_forward_hook(lambda m, i, output: recorded.append(output[0].requires_grad))
-    judge(clips())
+    judge.energies(clips())
     assert recorded == [False, False, True]
 
 
@@ -91,8 +91,8 @@ def test_judges_are_made_from_their_seed_alone():
     torch.manual_seed(2)
     again = VideoJudge.from_transformer(transformer, config, seed=3)
     other = VideoJudge.from_transformer(transformer, config, seed=4)
-    assert torch.equal(first(clips()), again(clips()))
-    assert not torch.equal(first(clips()), other(clips()))
+    assert torch.equal(first.energies(clips()), again.energies(clips()))
+    assert not torch.equal(first.energies(clips()), other.energies(clips()))
 
 
 def test_text_rules():
@@ -103,7 +103,7 @@ def test_text_rules():
     with pytest.raises(ValueError, match="trained with prompts: pass `text`"):
         prompted(clips())
     other = TextCondition(text.embeds.flip(0))
-    assert (prompted(clips(), text) - prompted(clips(), other)).abs().max() > 1e-3
+    assert (prompted.energies(clips(), text) - prompted.energies(clips(), other)).abs().max() > 1e-3
     config = JudgeConfig(base_model="tiny", latent_space=tiny_space(), text_input="stored")
     with pytest.raises(ValueError, match="`stored_text` goes with"):
         VideoJudge.from_transformer(tiny_transformer(), config)
@@ -111,8 +111,8 @@ def test_text_rules():
     expected = VideoJudge.from_transformer(
         tiny_transformer(), JudgeConfig(base_model="tiny", latent_space=tiny_space(),
                                         text_input="prompt")
-    )(clips(), TextCondition(text.embeds[:1].expand(2, -1, -1)))  # fmt: skip
-    assert torch.equal(stored(clips()), expected)
+    ).energies(clips(), TextCondition(text.embeds[:1].expand(2, -1, -1)))  # fmt: skip
+    assert torch.equal(stored.energies(clips()), expected)
 
 
 def test_channels_of_space_and_transformer_must_agree():
@@ -125,10 +125,10 @@ def test_merging_changes_scores_by_rounding_and_leaves_the_transformer_alone():
     transformer = tiny_transformer()
     before = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     judge, latents = tiny_judge(transformer=transformer), clips(6)
-    expected = judge(latents)
+    expected = judge.energies(latents)
     judge.merge()
     assert judge.merged
-    difference = (judge(latents) - expected).abs().max()
+    difference = (judge.energies(latents) - expected).abs().max()
     assert difference < 1e-5 * expected.std()
     after = transformer.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -151,4 +151,6 @@ def test_clean_latents_are_announced_with_timestep_zero():
 
 
 def test_timestep_reaches_the_transformer():
-    assert (tiny_judge(timestep=500.0)(clips()) - tiny_judge()(clips())).abs().max() > 1e-3
+    assert (
+        tiny_judge(timestep=500.0).energies(clips()) - tiny_judge().energies(clips())
+    ).abs().max() > 1e-3

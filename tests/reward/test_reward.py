@@ -38,7 +38,7 @@ def test_a_clips_score_does_not_depend_on_its_company(kind, batch_size):
 def test_scores_are_minus_the_mean_energy_normalised():
     judge, latents = tiny_judge(), clips(3)
     out = GTSVJReward(judge).details(latents)
-    energies = judge(latents)
+    energies = judge.energies(latents)
     torch.testing.assert_close(out.raw, -energies.mean(1))
     torch.testing.assert_close(out.rewards, (out.raw - 0.25) / 0.5)
     torch.testing.assert_close(torch.stack(out.trajectory), -energies)
@@ -66,12 +66,14 @@ def test_gradients_against_central_differences(kind, tolerance, depth, checkpoin
     judge = double_judge(kind, depth=depth)
     judge.backbone.gradient_checkpointing = checkpointing
     latents = clips(2, 4, dtype=torch.float64).requires_grad_()
-    judge(latents).mean(1).sum().backward()
+    judge.energies(latents).mean(1).sum().backward()
     step = 1e-5 if kind == "2b" else 3e-3
     for seed in range(3):
         direction = clips(2, 4, seed=10 + seed, dtype=torch.float64)
         with torch.no_grad():
-            up, down = (judge(latents + s * step * direction).mean(1).sum() for s in (1, -1))
+            up, down = (
+                judge.energies(latents + s * step * direction).mean(1).sum() for s in (1, -1)
+            )
         expected = (latents.grad * direction).sum()
         torch.testing.assert_close((up - down) / (2 * step), expected, rtol=tolerance, atol=0)
 

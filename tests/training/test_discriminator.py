@@ -16,8 +16,9 @@ from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS
 from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer, JudgeArguments, run
 from gtsvj_reward.training.callbacks import SaturationWatch
-from gtsvj_reward.training.energies import PairEnergies, means
+from gtsvj_reward.training.discriminator import means
 from gtsvj_reward.training.held_out import REAL, metrics_by_kind, pair_up
+from gtsvj_reward.training.outputs import ClipScores
 from tests.conftest import clips, tiny_judge, tiny_space
 from tests.training.conftest import write_clips
 
@@ -63,7 +64,7 @@ def test_the_written_judge_is_the_trained_one_and_says_how_it_was_made(tmp_path,
     write_clips(tmp_path / "fake", 5, seed=50)
     trainer = train(tmp_path, base, generated=str(tmp_path / "fake"))
     loaded = load_judge(tmp_path / "out")
-    assert torch.equal(loaded(clips()), trainer.judge(clips()))
+    assert torch.equal(loaded.energies(clips()), trainer.judge.energies(clips()))
     recorded = read_config(tmp_path / "out")
     assert recorded.geometry.latent_frames == (3, 7)
     assert recorded.training["steps"] == 6
@@ -117,8 +118,8 @@ def test_the_loss_is_that_of_time_means_or_of_steps(tmp_path):
         judge, config(tmp_path), real=real, held_out_real=real[:1], callbacks=[]
     )
     batch = trainer.data_collator([trainer.pairs[key] for key in range(4)])
-    first = [judge(clip[None])[0] for clip in batch["positive"]]
-    second = [judge(clip[None])[0] for clip in batch["negative"]]
+    first = [judge.energies(clip[None])[0] for clip in batch["positive"]]
+    second = [judge.energies(clip[None])[0] for clip in batch["negative"]]
     expected = contrastive_loss(means(first), means(second), 0.2).mean()
     torch.testing.assert_close(trainer.compute_loss(trainer.model, batch), expected)
     trainer.args.loss_per_step = True
@@ -132,8 +133,8 @@ def test_the_loss_is_that_of_time_means_or_of_steps(tmp_path):
 def test_energies_of_mixed_clips_keep_their_order():
     judge = tiny_judge()
     batch = [clips(1, time, seed=time + n)[0] for n, time in enumerate((5, 3, 5, 4, 3))]
-    for clip, energy in zip(batch, PairEnergies(judge)(batch), strict=True):
-        torch.testing.assert_close(energy, judge(clip[None])[0], rtol=0, atol=1e-5)
+    for clip, output in zip(batch, ClipScores(judge)(batch), strict=True):
+        torch.testing.assert_close(-output.scores, judge.energies(clip[None])[0], rtol=0, atol=1e-5)
 
 
 def test_training_learns_an_easy_difference(tmp_path, base):
@@ -246,7 +247,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, base):
         for key in first:
             if key.startswith(("energy/", "eval_", "bound_share")):
                 assert second[key] == pytest.approx(first[key], abs=1e-4), key
-    assert read_config(tmp_path / "2").training["pairs per step"] == 4
+    assert read_config(tmp_path / "2").training["examples per step"] == 4
 
 
 def test_checkpointing_trains_the_same(tmp_path, base):
@@ -256,7 +257,9 @@ def test_checkpointing_trains_the_same(tmp_path, base):
     setting = {"activation_checkpointing" if new_name else "gradient_checkpointing": True}
     recomputed = train(tmp_path, base, output_dir=str(tmp_path / "recomputed"), **setting)
     assert recomputed.judge.backbone.gradient_checkpointing
-    torch.testing.assert_close(recomputed.judge(clips()), plain.judge(clips()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        recomputed.judge.energies(clips()), plain.judge.energies(clips()), rtol=0, atol=1e-5
+    )
 
 
 def test_saturation_is_reported_once(caplog):
@@ -303,7 +306,7 @@ def test_bad_settings_are_refused(tmp_path, changes, message):
 
 def test_batches_that_cannot_be_filled_are_refused(tmp_path, base):
     write_clips(tmp_path / "real", 4)
-    with pytest.raises(ValueError, match="3 real clips do not fill one batch of 4"):
+    with pytest.raises(ValueError, match="3 examples do not fill one batch of 4"):
         train(tmp_path, base)
 
 
@@ -350,4 +353,6 @@ def test_evaluation_does_not_depend_on_when_it_runs(tmp_path):
     assert trainer.held_out_by_kind() == first
     for index, info in enumerate(folder.infos):
         clip = folder[index].latents[None]
-        assert first[REAL][index] == pytest.approx(judge(clip).mean().item(), abs=1e-6), info.path
+        assert first[REAL][index] == pytest.approx(judge.energies(clip).mean().item(), abs=1e-6), (
+            info.path
+        )

@@ -1,13 +1,13 @@
-"""Energies of clips of any sizes in one forward pass."""
+"""The judge inside a trainer."""
 
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
 
 
-class PairEnergies(nn.Module):
-    """The judge as a trainer wants it: one forward pass for a whole batch of pairs.
+class ClipScores(nn.Module):
+    """The judge as a trainer wants it: one forward pass for a whole batch of clips.
 
     Clips of one shape share a pass through the transformer. A distributed wrapper sees a single
     call, so that gradients are averaged once.
@@ -17,16 +17,9 @@ class PairEnergies(nn.Module):
         super().__init__()
         self.judge = judge
 
-    def forward(self, clips: list[Tensor]) -> list[Tensor]:
-        """Energies per step of each clip (time, channel, height, width), in the given order."""
-        buckets: dict[torch.Size, list[int]] = {}
-        for index, clip in enumerate(clips):
-            buckets.setdefault(clip.shape, []).append(index)
-        energies: dict[int, Tensor] = {}
-        for indices in buckets.values():
-            batch = torch.stack([clips[index] for index in indices])
-            energies.update(zip(indices, self.judge(batch), strict=True))
-        return [energies[index] for index in range(len(clips))]
+    def forward(self, clips: list[Tensor]) -> list[JudgeOutput]:
+        """Scores (step,) and aspects (step, aspect) of each clip, in the given order."""
+        return judge_clips(self.judge, clips)
 
     def activation_checkpointing_enable(
         self,
@@ -46,6 +39,18 @@ class PairEnergies(nn.Module):
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
-def means(energies: list[Tensor]) -> Tensor:
-    """Mean energy over time of clips that may differ in length."""
-    return torch.stack([energy.mean() for energy in energies])
+def mean_scores(outputs: list[JudgeOutput]) -> Tensor:
+    """Mean score over time (clip,) of clips that may differ in length."""
+    return torch.stack([output.scores.mean() for output in outputs])
+
+
+def mean_aspects(outputs: list[JudgeOutput]) -> Tensor:
+    """Mean range-normalised aspects over time (clip, aspect).
+
+    Raises:
+        ValueError: for a judge without aspects.
+    """
+    aspects = [output.aspects for output in outputs]
+    if any(item is None for item in aspects):
+        raise ValueError("a discriminator has no aspects")
+    return torch.stack([item.mean(dim=0) for item in aspects if item is not None])

@@ -1,0 +1,176 @@
+"""Stage 3: one score from the aspects by paired comparisons (paper section 4.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerCallback
+
+from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.judge.model import Part
+from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.losses import (
+    bradley_terry_loss,
+    bradley_terry_with_ties_loss,
+    rao_kupper_loss,
+)
+from gtsvj_reward.metrics import accuracy_with_ties, accuracy_without_ties
+from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.labelled import ClipPair, ClipPairs, collate_pairs
+from gtsvj_reward.training.outputs import mean_scores
+from gtsvj_reward.training.reward_arguments import PreferenceConfig
+from gtsvj_reward.training.reward_stage import RewardStageTrainer, unique_clips
+from gtsvj_reward.training.trainer import check_space
+
+
+class PreferenceTrainer(RewardStageTrainer):
+    """Trains a judge of stage `preference`: the linear layer and the adapter, or the layer alone.
+
+    Logged: `loss`, `grad_norm`, `accuracy` (share of untied training pairs scored in the right
+    order), and per evaluation `eval_loss`, `eval_accuracy_without_ties`, `eval_accuracy_with_ties`
+    with its fitted threshold, `eval_pairs` and `eval_human_ties`.
+
+    Args:
+        judge: of stage `preference`, fresh from `VideoJudge.start_preference`.
+        args: settings.
+        pairs: pairs to train on.
+        held_out: pairs to evaluate on.
+        calibration: clips over which the scale of the score is measured, and their name; the
+            held-out clips by default.
+        before: how earlier stages were trained, for the record.
+        callbacks: further callbacks.
+
+    Raises:
+        ValueError: for a judge of another stage, ties with a loss that cannot use them, foreign
+            latents.
+    """
+
+    def __init__(
+        self,
+        judge: VideoJudge,
+        args: PreferenceConfig,
+        *,
+        pairs: Sequence[ClipPair],
+        held_out: Sequence[ClipPair],
+        calibration: tuple[Sequence[ClipInfo], str] | None = None,
+        before: Mapping[str, Any] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if judge.config.stage != "preference":
+            raise ValueError(
+                f"expected a judge of stage 'preference', got {judge.config.stage!r}: "
+                "start it with `judge.start_preference()`"
+            )
+        self.ties_dropped = sum(pair.label == 0 for pair in pairs) if args.drop_ties else 0
+        if args.drop_ties:
+            pairs = [pair for pair in pairs if pair.label != 0]
+        ties = sum(pair.label == 0 for pair in pairs)
+        if ties and args.preference_loss == "bradley_terry":
+            raise ValueError(
+                f"{ties} pairs are ties, which the Bradley-Terry loss cannot use: choose "
+                "`preference_loss` rao_kupper or bradley_terry_with_ties, or set `drop_ties`"
+            )
+        if not any(pair.label for pair in held_out):
+            raise ValueError(f"all {len(held_out)} held-out pairs are ties: hold out more pairs")
+        infos = clips_of(pairs)
+        check_space(judge, [*infos, *clips_of(held_out)])
+        truncation = Truncation(
+            args.truncation_probability, args.truncation_min_seconds, args.truncation_max_seconds
+        )
+        self.pairs = ClipPairs(pairs, truncation=truncation, seed=args.seed)
+        self.held_out = list(held_out)
+        self.labelled = [*infos, *clips_of(held_out)]
+        self.calibration = calibration or (clips_of(held_out), "held-out clips of stage 3")
+        self.before = dict(before or {})
+        parts: list[Part] = ["preference"]
+        if not args.head_only:
+            parts.append("adapter")
+        if args.train_aspect_head:
+            parts.append("head")
+        super().__init__(
+            judge,
+            args,
+            parts=parts,
+            dataset=self.pairs,
+            length=len(self.pairs),
+            collate=collate_pairs,
+            geometry=trained_geometry(infos, truncation),
+            held_out=self.held_out,
+            callbacks=callbacks or [],
+        )
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Mean negative log-likelihood of a batch of comparisons."""
+        outputs = model(inputs["first"] + inputs["second"])
+        scores, labels = mean_scores(outputs), inputs["label"]
+        first, second = scores[: len(labels)], scores[len(labels) :]
+        loss = preference_loss(first, second, labels, self.args).mean()
+        for difference, label in zip((first - second).tolist(), labels.tolist(), strict=True):
+            if label:
+                self.remember("accuracy", float(difference * label > 0))
+        return (loss, {"outputs": outputs}) if return_outputs else loss
+
+    def held_out_metrics(self) -> dict[str, float]:
+        """Loss and accuracies over the held-out pairs."""
+        infos = clips_of(self.held_out)
+        scores, _ = self.predict_clips(infos)
+        by_path = {str(infos[index].path): score for index, score in scores.items()}
+        first = torch.tensor([by_path[str(pair.first.path)] for pair in self.held_out])
+        second = torch.tensor([by_path[str(pair.second.path)] for pair in self.held_out])
+        labels = torch.tensor([pair.label for pair in self.held_out])
+        with_ties = accuracy_with_ties(first - second, labels)
+        counted = labels != 0 if self.args.preference_loss == "bradley_terry" else labels == labels
+        loss = preference_loss(first[counted], second[counted], labels[counted], self.args)
+        return {
+            "loss": loss.mean().item(),
+            "accuracy_without_ties": accuracy_without_ties(first - second, labels).accuracy,
+            "accuracy_with_ties": with_ties.accuracy,
+            "tie_threshold": with_ties.threshold or 0.0,
+            "pairs": with_ties.pairs,
+            "human_ties": with_ties.human_ties,
+        }
+
+    def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """What `config.json` and the model card say about the run."""
+        args: PreferenceConfig = self.args
+        settings = {
+            "bradley_terry": "",
+            "bradley_terry_with_ties": f", gamma {args.gamma:g}",
+            "rao_kupper": f", threshold {args.tie_threshold:g}",
+        }
+        return {
+            "objective": args.preference_loss + settings[args.preference_loss],
+            "pairs": len(self.pairs),
+            "tied pairs left out": self.ties_dropped,
+            "held-out pairs": len(self.held_out),
+            "trained": "linear layer"
+            + ("" if args.head_only else ", adapter")
+            + (", aspect head" if args.train_aspect_head else ""),
+            **self.run_record(),
+            "held-out": {
+                name.removeprefix("eval_"): round(value, 4) for name, value in metrics.items()
+            },
+        }
+
+
+def preference_loss(
+    first: Tensor, second: Tensor, labels: Tensor, args: PreferenceConfig
+) -> Tensor:
+    """Loss of each pair (pair,) by the setting `preference_loss`."""
+    if args.preference_loss == "bradley_terry":
+        return bradley_terry_loss(first, second, labels)
+    if args.preference_loss == "rao_kupper":
+        return rao_kupper_loss(first, second, labels, args.tie_threshold)
+    return bradley_terry_with_ties_loss(first, second, labels, args.gamma)
+
+
+def clips_of(pairs: Sequence[ClipPair]) -> list[ClipInfo]:
+    """All clips of some pairs, each once."""
+    return unique_clips([info for pair in pairs for info in (pair.first, pair.second)])

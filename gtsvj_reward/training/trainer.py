@@ -1,0 +1,203 @@
+"""What the trainers of all three stages share."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl
+
+from gtsvj_reward.judge import Geometry, VideoJudge, save_judge
+from gtsvj_reward.judge.checkpoint import load_trained_weights
+from gtsvj_reward.judge.model import Part
+from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.training.arguments import JudgeTrainingConfig
+from gtsvj_reward.training.data import EpochKeys
+from gtsvj_reward.training.outputs import ClipScores
+
+
+class JudgeTrainer(Trainer):
+    """A `transformers.Trainer` of a judge: adapter and head, never the base weights.
+
+    Checkpoints hold config, adapter and head beside Trainer's own resume files. A resumed run
+    repeats the uninterrupted one, since every draw is keyed by (seed, epoch, index).
+
+    Args:
+        judge: what is trained.
+        args: settings.
+        parts: which parts of the judge are trained.
+        dataset: examples; `dataset[epoch * len(dataset) + index]` is always the same one.
+        collate: makes a batch of examples.
+        geometry: what clips the judge sees.
+        held_out: clips to evaluate on.
+        callbacks: further callbacks.
+    """
+
+    def __init__(
+        self,
+        judge: VideoJudge,
+        args: JudgeTrainingConfig,
+        *,
+        parts: Collection[Part],
+        dataset: Dataset[Any],
+        length: int,
+        collate: Any,
+        geometry: Geometry,
+        held_out: Sequence[Any],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        batch = args.train_batch_size * args.world_size
+        if length < batch and args.dataloader_drop_last:
+            raise ValueError(
+                f"{length} examples do not fill one batch of {batch}: lower "
+                "`per_device_train_batch_size`"
+            )
+        self.keys = EpochKeys(length, args.seed, lambda: int(self.state.epoch or 0))
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+        judge.unfreeze(parts)
+        judge.config = replace(judge.config, geometry=geometry)
+        self.optimizer: torch.optim.Optimizer | None
+        self.control: TrainerControl
+        super().__init__(
+            model=ClipScores(judge),
+            args=args,
+            data_collator=collate,
+            train_dataset=dataset,
+            eval_dataset=held_out,
+            callbacks=callbacks,
+        )
+
+    @property
+    def judge(self) -> VideoJudge:
+        """The judge in training, out of any wrapper."""
+        judge: VideoJudge = self.accelerator.unwrap_model(self.model).judge
+        return judge
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.keys
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with one learning rate for the adapter and one for head and preference layer."""
+        if self.optimizer is None:
+            named = [(n, p) for n, p in self.judge.named_parameters() if p.requires_grad]
+            adapter = [parameter for name, parameter in named if name.startswith("backbone.")]
+            head = [parameter for name, parameter in named if not name.startswith("backbone.")]
+            groups = [
+                {"params": head, "lr": self.args.head_learning_rate},
+                {"params": adapter, "lr": self.args.learning_rate},
+            ]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]],
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+                weight_decay=self.args.weight_decay,
+            )
+        return self.optimizer
+
+    def remember(self, name: str, value: float) -> None:
+        """Add a value to a running mean of the next log entry."""
+        self.sums[name][0] += value
+        self.sums[name][1] += 1
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the running means since the last entry, over all processes."""
+        if "loss" in logs:
+            rows = gather_object([(name, *pair) for name, pair in self.sums.items()])
+            self.sums.clear()
+            totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for name, total, count in rows:
+                totals[name][0] += total
+                totals[name][1] += count
+            for name, (total, count) in sorted(totals.items()):
+                logs[name] = total / count
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Metrics of the held-out clips."""
+        del eval_dataset, ignore_keys
+        return self.report(self.held_out_metrics(), metric_key_prefix)
+
+    def held_out_metrics(self) -> dict[str, float]:
+        """Metrics of the held-out clips, by name."""
+        raise NotImplementedError
+
+    def report(self, metrics: Mapping[str, float], prefix: str = "eval") -> dict[str, float]:
+        """Log metrics and tell the callbacks."""
+        named = {f"{prefix}_{name}": value for name, value in metrics.items()}
+        self.log(named)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
+        return named
+
+    def predict_clips(
+        self, infos: Sequence[ClipInfo]
+    ) -> tuple[dict[int, float], dict[int, list[float]]]:
+        """Mean score and mean range-normalised aspects of whole clips, by index.
+
+        Each process scores its share; all get all.
+        """
+        judge, state = self.judge, self.model.training
+        self.model.eval()
+        rows = list(self._share_of_predictions(judge, infos))
+        self.model.train(state)
+        gathered = sorted(gather_object(rows))
+        scores = {index: score for index, score, _ in gathered}
+        return scores, {index: aspects for index, _, aspects in gathered}
+
+    def _share_of_predictions(
+        self, judge: VideoJudge, infos: Sequence[ClipInfo]
+    ) -> Iterator[tuple[int, float, list[float]]]:
+        for index in range(self.args.process_index, len(infos), self.args.world_size):
+            latents = load_clip(infos[index].path).latents[None].to(self.args.device)
+            with torch.no_grad():
+                scores, aspects = judge(latents)
+            means = [] if aspects is None else aspects[0].mean(dim=0).tolist()
+            yield index, scores.mean().item(), means
+
+    def run_record(self) -> dict[str, Any]:
+        """What every stage records of its run for `config.json` and the model card."""
+        args = self.args
+        return {
+            "steps": self.state.global_step,
+            "examples per step": args.train_batch_size
+            * args.gradient_accumulation_steps
+            * args.world_size,
+            "learning rates (adapter, head)": [args.learning_rate, args.head_learning_rate],
+            "truncation probability": args.truncation_probability,
+            "seed": args.seed,
+        }
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the judge's own checkpoint format instead of a state dict of everything."""
+        del state_dict
+        save_judge(self.judge, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Fill adapter and head from a checkpoint of this trainer."""
+        del model
+        load_trained_weights(self.judge, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_trained_weights(self.judge, Path(self.state.best_model_checkpoint))
+
+
+def check_space(judge: VideoJudge, infos: Sequence[ClipInfo]) -> None:
+    """Refuse clips of another latent space than the judge's.
+
+    Raises:
+        ValueError: with the first such clip.
+    """
+    for info in infos:
+        if not info.space.same_latents(judge.config.latent_space):
+            raise ValueError(
+                f"{info.path} is of latent space {info.space.id!r}, the judge of "
+                f"{judge.config.latent_space.id!r}: encode the clips with the judge's VAE"
+            )
