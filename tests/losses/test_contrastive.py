@@ -1,6 +1,5 @@
 """The contrastive loss against values worked out by hand, and its bound."""
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -9,14 +8,6 @@ from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 
 ENERGIES = st.floats(-20, 20)
 BETAS = st.floats(0.01, 5)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the shape checks of the test run, as a user runs the package."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def doubles(*values):

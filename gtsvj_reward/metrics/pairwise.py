@@ -1,4 +1,4 @@
-"""How well scores order pairs of clips, always with the number of pairs and of ties."""
+"""How often scores order pairs of clips as they should, ties counted half."""
 
 import math
 from dataclasses import dataclass

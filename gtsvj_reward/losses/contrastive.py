@@ -1,10 +1,11 @@
-"""Training objectives as plain functions of numbers."""
+"""The discriminator's objective: real clips against perturbed and generated ones."""
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from gtsvj_reward.losses.reduction import Reduction, at_least_float32, check_reduction
 
 Loss = TypeVar("Loss", float, Tensor)
 
@@ -13,7 +14,7 @@ def contrastive_loss(
     positive_energy: Float[Tensor, "batch ..."],
     negative_energy: Float[Tensor, "batch ..."],
     beta: float = 0.2,
-    reduction: Literal["none", "mean"] = "none",
+    reduction: Reduction = "none",
 ) -> Float[Tensor, "..."]:
     r"""Regularised contrastive loss of an energy-based model (Eqs. 2-4).
 
@@ -44,15 +45,14 @@ def contrastive_loss(
         ValueError: beta not positive, an unknown reduction, or shapes that do not pair up.
     """
     _require_beta(beta)
-    if reduction not in ("none", "mean"):
-        raise ValueError(f'`reduction` must be "none" or "mean", got {reduction!r}')
+    check_reduction(reduction)
     first, second = tuple(positive_energy.shape), tuple(negative_energy.shape)
     if len(first) != len(second) or len(first) not in (1, 2) or first[0] != second[0]:
         raise ValueError(
             "expected two energies (batch,), or two (batch, steps), with the same batch; "
             f"got shapes {first} and {second}"
         )
-    positive, negative = _at_least_float32(positive_energy), _at_least_float32(negative_energy)
+    positive, negative = at_least_float32(positive_energy), at_least_float32(negative_energy)
     loss = _time_mean(positive + beta * positive**2) + _time_mean(beta * negative**2 - negative)
     return loss.mean() if reduction == "mean" else loss
 
@@ -92,7 +92,3 @@ def _require_beta(beta: float) -> None:
 
 def _time_mean(values: Tensor) -> Tensor:
     return values.mean(dim=1) if values.ndim == 2 else values
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

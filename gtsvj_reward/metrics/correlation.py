@@ -1,0 +1,73 @@
+"""Correlation of two lists of scores."""
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+
+def pearson(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> float:
+    """Linear correlation, -1..1, computed in float64.
+
+    Args:
+        first: scores of at least two clips.
+        second: other scores of the same clips, for example people's.
+
+    Raises:
+        ValueError: unequal lengths, fewer than two, a score that is not finite, or scores that are
+            all the same, with which no correlation is defined.
+    """
+    _check(first, second)
+    product = _direction(first.double()) @ _direction(second.double())
+    return min(1.0, max(-1.0, product.item()))  # rounding must not push it beyond
+
+
+def spearman(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> float:
+    """Correlation of the ranks, -1..1; equal scores share the mean of their ranks.
+
+    Args:
+        first: as for `pearson`.
+        second: as for `pearson`.
+
+    Raises:
+        ValueError: as for `pearson`.
+    """
+    _check(first, second)
+    return pearson(average_ranks(first), average_ranks(second))
+
+
+def average_ranks(values: Float[Tensor, " clip"]) -> Float64[Tensor, " clip"]:
+    """Ranks from 1, ascending; equal values share the mean of the ranks they take up."""
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(0).double() - (counts.double() - 1) / 2
+    shared: Tensor = ranks[inverse]
+    return shared
+
+
+def _direction(values: Tensor) -> Tensor:
+    """The values without their mean, as a vector of length 1."""
+    # Scaled before each square, so that very large and very small scores survive it.
+    scaled = values / values.abs().max()
+    centred = scaled - scaled.mean()
+    centred = centred / centred.abs().max()
+    unit: Tensor = centred / torch.linalg.vector_norm(centred)
+    return unit
+
+
+def _check(first: Tensor, second: Tensor) -> None:
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
+        raise ValueError(
+            "expected two equally long lists of scores, at least two each; "
+            f"got shapes {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    for name, values in {"first": first, "second": second}.items():
+        undefined = (~values.isfinite()).nonzero().flatten().tolist()
+        if undefined:
+            raise ValueError(
+                f"`{name}` has {values[undefined[0]].item()} at index {undefined[0]} "
+                f"({len(undefined)} of {len(values)} are not finite)"
+            )
+        if (values == values[0]).all():
+            raise ValueError(
+                f"`{name}` is {values[0].item():g} for all {len(values)} clips: correlation with a "
+                "constant is undefined"
+            )

@@ -1,0 +1,12 @@
+"""What the tests of metrics share."""
+
+import jaxtyping
+import pytest
+
+
+@pytest.fixture
+def unchecked():
+    """Without the shape checks of the test run, as a user runs the package; also much faster."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
