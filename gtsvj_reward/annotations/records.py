@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gtsvj_reward.annotations.aspects import AspectScale
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rating:
@@ -53,6 +55,12 @@ class Ratings:
     """All aspects that the file can label, in the data set's order."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of labels that the format says to leave out."""
+    scales: tuple[AspectScale, ...] = ()
+    """Range of each aspect, in the order of `aspects`; empty where the format fixes none."""
+
+    def videos(self) -> tuple[str, ...]:
+        """Each video once, in the order of its first row."""
+        return tuple(dict.fromkeys(row.video for row in self.rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +75,9 @@ class Comparisons:
     """All dimensions that the file can label, `overall` last where there is one."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Reason -> number of labels that the format says to leave out."""
+
+    def videos(self) -> tuple[str, ...]:
+        """Each video once, in the order of its first row."""
+        return tuple(
+            dict.fromkeys(video for row in self.rows for video in (row.video_a, row.video_b))
+        )

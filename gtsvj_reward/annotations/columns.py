@@ -1,0 +1,140 @@
+"""Columns of a table as checked values: text, scores, labels."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gtsvj_reward.annotations.aspects import AspectScale
+from gtsvj_reward.annotations.tables import Column
+
+_SHOWN = 5
+"""How many values and rows a message names."""
+
+
+def texts(column: Column) -> list[str]:
+    """Cells that must be text, kept as they are.
+
+    Raises:
+        ValueError: for empty cells and cells that are no text, with their rows.
+    """
+    check(
+        column,
+        [not isinstance(cell, str) or not cell.strip() for cell in column.cells],
+        "are empty or no text",
+    )
+    return list(column.cells)
+
+
+def optional_texts(column: Column) -> list[str | None]:
+    """Cells that are text, kept as they are, or empty (None).
+
+    Raises:
+        ValueError: for cells that are neither, with their rows.
+    """
+    check(
+        column,
+        [cell is not None and not isinstance(cell, str) for cell in column.cells],
+        "are no text",
+    )
+    return [cell or None for cell in column.cells]
+
+
+def scores(column: Column, scale: AspectScale | None = None) -> list[float | None]:
+    """Cells that are finite numbers, or text of them, or empty (None).
+
+    Args:
+        column: what to read.
+        scale: range that they must be in; None: any.
+
+    Raises:
+        ValueError: for cells that are none of that, NaN among them, or out of range, with their
+            rows.
+    """
+    numbers = [_number(cell) for cell in column.cells]
+    check(
+        column,
+        [number is not None and not math.isfinite(number) for number in numbers],
+        "are no finite numbers; leave a cell empty where there is no score",
+    )
+    if scale is not None:
+        check(
+            column,
+            [number is not None and not scale.low <= number <= scale.high for number in numbers],
+            f"are outside the scale {scale.low:g} to {scale.high:g}",
+        )
+    return numbers
+
+
+def labels(
+    column: Column, known: Mapping[str, int | None]
+) -> tuple[list[int | None], Counter[str]]:
+    """Cells that are one of a few words, whatever their case and the spaces around them.
+
+    Args:
+        column: what to read.
+        known: word in lower case -> its label; None: the format says to leave it out. `""` stands
+            for an empty cell.
+
+    Returns:
+        A label for each row, None where it is left out, and how many were left out by reason.
+
+    Raises:
+        ValueError: for other cells, with their rows.
+    """
+    words = [_word(cell) for cell in column.cells]
+    expected = ", ".join(word or "an empty cell" for word in known)
+    check(column, [word not in known for word in words], f"are no known label, expected {expected}")
+    left_out = [word or "empty" for word in words if known[word] is None]
+    return [known[word] for word in words], Counter(f"`{column.name}` is {w}" for w in left_out)
+
+
+def check(column: Column, wrong: Sequence[bool], complaint: str) -> None:
+    """Refuse a column in which any cell is wrong.
+
+    Args:
+        column: what was read.
+        wrong: for each cell, whether it is.
+        complaint: what is wrong with those, and what was expected.
+
+    Raises:
+        ValueError: with the number of such cells, their values, and the first rows.
+    """
+    found = [index for index, is_wrong in enumerate(wrong) if is_wrong]
+    if not found:
+        return
+    values = Counter(_shortened(column.cells[index]) for index in found)
+    shown = ", ".join(f"{value} ({count} times)" for value, count in values.most_common(_SHOWN))
+    rows = ", ".join(column.rows[index] for index in found[:_SHOWN])
+    raise ValueError(
+        f"{column.table}: {len(found)} of {len(wrong)} cells of `{column.name}` {complaint}. "
+        f"Found {shown}{', ...' if len(values) > _SHOWN else ''}; "
+        f"in rows {rows}{', ...' if len(found) > _SHOWN else ''}"
+    )
+
+
+def _number(cell: Any) -> float | None:
+    """A number; NaN for what is none."""
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):
+        return math.nan
+    try:
+        # Python reads 1_0 as 10, other programs do not.
+        return math.nan if "_" in str(cell) else float(cell)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _word(cell: Any) -> str:
+    """What a label says; a whole number as its digits, since other programs write 1 as 1.0."""
+    if cell is None:
+        return ""
+    if isinstance(cell, (int, float)) and not isinstance(cell, bool) and cell in (-1, 0, 1):
+        return str(int(cell))
+    return str(cell).strip().lower()
+
+
+def _shortened(cell: Any) -> str:
+    text = repr(cell)
+    return text if len(text) <= 60 else f"{text[:57]}..."

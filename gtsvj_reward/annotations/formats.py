@@ -1,0 +1,35 @@
+"""Formats of annotations by the names that commands use."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gtsvj_reward.annotations.genai_bench import read_genai_bench
+from gtsvj_reward.annotations.plain import read_comparisons, read_ratings
+from gtsvj_reward.annotations.records import Comparisons, Ratings
+from gtsvj_reward.annotations.videogen_rewardbench import (
+    read_videogen_rewardbench,
+    read_videoreward_comparisons,
+    read_videoreward_ratings,
+)
+from gtsvj_reward.annotations.visionreward import (
+    read_monetbench,
+    read_visionreward_comparisons,
+    read_visionreward_ratings,
+)
+
+RATING_FORMATS: dict[str, Callable[[str | Path], Ratings]] = {
+    "visionreward": read_visionreward_ratings,
+    "videoreward-train": read_videoreward_ratings,
+    "plain": read_ratings,
+}
+"""Name -> what reads a file of ratings."""
+
+COMPARISON_FORMATS: dict[str, Callable[[str | Path], Comparisons]] = {
+    "visionreward": read_visionreward_comparisons,
+    "monetbench": read_monetbench,
+    "videogen-rewardbench": read_videogen_rewardbench,
+    "videoreward-train": read_videoreward_comparisons,
+    "genai-bench": read_genai_bench,
+    "plain": read_comparisons,
+}
+"""Name -> what reads a file of comparisons."""

@@ -1,0 +1,207 @@
+"""The plain formats: comparisons and ratings of your own, as CSV, JSONL, JSON or parquet."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gtsvj_reward.annotations.aspects import AspectScale
+from gtsvj_reward.annotations.cells import first_few, quoted
+from gtsvj_reward.annotations.columns import optional_texts, scores, texts
+from gtsvj_reward.annotations.layout import ComparisonLayout
+from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
+from gtsvj_reward.annotations.tables import Table, read_table, write_table
+
+_OVERALL = "overall"
+_RATING_COLUMNS = ("row", "video", "prompt", "model")
+_WORDS: dict[str, int | None] = {
+    **dict.fromkeys(("1", "+1", "1.0", "a"), 1),
+    **dict.fromkeys(("-1", "-1.0", "b"), -1),
+    **dict.fromkeys(("0", "0.0", "same", "tie"), 0),
+    "": None,
+}
+
+
+def read_comparisons(path: str | Path) -> Comparisons:
+    """Read comparisons in the plain format.
+
+    Columns: `video_a`, `video_b`, and `label` (the dimension `overall`) or `label_<dimension>`;
+    where there are any, `prompt`, `model_a`, `model_b`, and `row`, which identifies a row. Others
+    are not read. A label is 1 or A (A is better), -1 or B, 0, same or tie; an empty cell is no
+    label, which is counted.
+
+    Raises:
+        ValueError: for a missing column, another label, a row id that comes twice, or a video
+            compared with itself; with rows and counts.
+    """
+    table = _table(path)
+    columns = {
+        name.removeprefix("label_"): name for name in table.cells if name.startswith("label_")
+    }
+    if "label" in table.cells and _OVERALL in columns:
+        raise ValueError(f"{table.path} has `label` and `label_overall`, which say the same")
+    if _OVERALL in columns:
+        columns[_OVERALL] = columns.pop(_OVERALL)
+    if "label" in table.cells or not columns:
+        columns[_OVERALL] = "label"
+    layout = ComparisonLayout(
+        video_a="video_a",
+        video_b="video_b",
+        labels=columns,
+        words=_WORDS,
+        prompt="prompt" if "prompt" in table.cells else None,
+        model_a="model_a" if "model_a" in table.cells else None,
+        model_b="model_b" if "model_b" in table.cells else None,
+    )
+    return layout.read(table, table.path.name)
+
+
+def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = None) -> Ratings:
+    """Read ratings in the plain format.
+
+    Columns: `video`, and one for each aspect, with numbers; where there are any, `prompt`, `model`
+    and `row`, which identifies a row. An empty cell is no label, which is counted.
+
+    Args:
+        path: what to read.
+        scales: the aspects to read and their ranges; None: every other column is an aspect, on
+            any scale.
+
+    Raises:
+        ValueError: for a missing column, a cell that is no finite number or out of range, or a row
+            id that comes twice; with rows and counts.
+    """
+    table = _table(path)
+    others = tuple(name for name in table.cells if name not in _RATING_COLUMNS)
+    if scales is None and "" in others:
+        raise ValueError(
+            f"{table.path} has a column without a name, so that nobody knows whether it is an "
+            "aspect: name it, or write the file without (pandas: `index=False`)"
+        )
+    ranges = dict.fromkeys(others) if scales is None else {s.name: s for s in scales}
+    if not ranges:
+        raise ValueError(
+            f"{table.path} has no aspects: expected a column for each besides "
+            f"{quoted(_RATING_COLUMNS)}"
+        )
+    table.require(["video", *ranges])
+    videos = texts(table.column("video"))
+    prompts, models = _optional(table, "prompt"), _optional(table, "model")
+    labels = {name: scores(table.column(name), scale) for name, scale in ranges.items()}
+    skipped = Counter({f"`{name}` is empty": cells.count(None) for name, cells in labels.items()})
+    rows = tuple(
+        Rating(
+            row=row,
+            video=videos[index],
+            scores={
+                name: score for name, cells in labels.items() if (score := cells[index]) is not None
+            },
+            prompt=prompts[index],
+            model=models[index],
+        )
+        for index, row in enumerate(table.rows)
+    )
+    return Ratings(
+        name=table.path.name,
+        rows=rows,
+        aspects=tuple(labels),
+        skipped=dict(+skipped),
+        scales=() if scales is None else tuple(scales),
+    )
+
+
+def write_comparisons(path: str | Path, comparisons: Comparisons) -> None:
+    """Write comparisons in the plain format; `read_comparisons` gives the same rows back.
+
+    The name, and how many labels were left out and why, are not written.
+
+    Args:
+        path: a file ending in `.csv` or `.jsonl`.
+        comparisons: what to write.
+
+    Raises:
+        ValueError: for another suffix, or rows that would not read back as they are: an empty
+            text, an id that comes twice, a label that is not +1, -1 or 0, or one of a dimension
+            that is not in `dimensions`.
+    """
+    _check_rows(comparisons.rows, [row.labels for row in comparisons.rows], comparisons.dimensions)
+    wrong = [row.row for row in comparisons.rows if not set(row.labels.values()) <= {-1, 0, 1}]
+    if wrong:
+        raise ValueError(f"{len(wrong)} rows have labels other than +1, -1, 0: {first_few(wrong)}")
+    columns = [f"label_{dimension}" for dimension in comparisons.dimensions]
+    write_table(
+        path,
+        ["row", "video_a", "video_b", *columns, "prompt", "model_a", "model_b"],
+        (
+            [
+                *(row.row, row.video_a, row.video_b),
+                *(row.labels.get(dimension) for dimension in comparisons.dimensions),
+                *(row.prompt, row.model_a, row.model_b),
+            ]
+            for row in comparisons.rows
+        ),
+    )
+
+
+def write_ratings(path: str | Path, ratings: Ratings) -> None:
+    """Write ratings in the plain format; `read_ratings` gives the same rows back.
+
+    The name, the ranges, and how many labels were left out and why, are not written.
+
+    Args:
+        path: a file ending in `.csv` or `.jsonl`.
+        ratings: what to write.
+
+    Raises:
+        ValueError: for another suffix, or rows that would not read back as they are: an empty
+            text, an id that comes twice, a score that is not finite, or one of an aspect that is
+            not in `aspects`; or an aspect called like another column.
+    """
+    if set(ratings.aspects) & set(_RATING_COLUMNS):
+        raise ValueError(
+            f"aspects cannot be called {quoted(_RATING_COLUMNS)}, got {quoted(ratings.aspects)}"
+        )
+    _check_rows(ratings.rows, [row.scores for row in ratings.rows], ratings.aspects)
+    write_table(
+        path,
+        ["row", "video", *ratings.aspects, "prompt", "model"],
+        (
+            [
+                *(row.row, row.video),
+                *(row.scores.get(aspect) for aspect in ratings.aspects),
+                *(row.prompt, row.model),
+            ]
+            for row in ratings.rows
+        ),
+    )
+
+
+def _table(path: str | Path) -> Table:
+    table = read_table(path)
+    return table.identified_by("row") if "row" in table.cells else table
+
+
+def _optional(table: Table, name: str) -> list[str | None]:
+    if name not in table.cells:
+        return [None] * len(table.rows)
+    return optional_texts(table.column(name))
+
+
+def _check_rows(
+    rows: Sequence[Comparison | Rating],
+    values: Sequence[Mapping[str, float]],
+    known: tuple[str, ...],
+) -> None:
+    """Refuse rows that would not read back as they are."""
+    unsound = []
+    ids = set()
+    for row, labels in zip(rows, values, strict=True):
+        if "" in vars(row).values():
+            unsound.append(f"{row.row!r} has an empty text, and None stands for no text")
+        if row.row in ids:
+            unsound.append(f"{row.row!r} comes twice")
+        if not labels.keys() <= set(known) or not all(map(math.isfinite, labels.values())):
+            unsound.append(f"{row.row!r} has {dict(labels)}, expected finite values of {known}")
+        ids.add(row.row)
+    if unsound:
+        raise ValueError(f"{len(unsound)} of {len(rows)} rows: {first_few(unsound)}")

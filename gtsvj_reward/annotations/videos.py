@@ -1,0 +1,151 @@
+"""From the names that annotations use to the latent files of those videos."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from gtsvj_reward.annotations.cells import first_few
+from gtsvj_reward.annotations.records import Comparisons, Ratings
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundClips:
+    """Which latent file holds which video."""
+
+    clips: dict[str, ClipInfo]
+    """Name as the annotations have it -> its latent file."""
+    missing: tuple[str, ...]
+    """Names without a latent file, in the order in which they were asked for."""
+
+
+def find_clips(
+    names: Iterable[str], folder: LatentFolder, *, allow_missing: bool = False
+) -> FoundClips:
+    """Find the latent files of videos by the source that each file records.
+
+    A name is a path or a URL, of which the decoded path counts, without the query. It matches a
+    source if they are equal, or else if the last components of one are the whole other: both
+    `videos/kling1.5/x.mp4` and `x.mp4` match the source `kling1.5/x.mp4`. Nothing is guessed
+    where that is ambiguous. Latent files without a source match nothing.
+
+    Args:
+        names: videos as annotations name them, in any order, repeated or not.
+        folder: the latent files.
+        allow_missing: return names that match nothing, instead of refusing them.
+
+    Raises:
+        ValueError: if a name matches several files, two names of different videos match one file,
+            two files have one source, or, unless allowed, names match nothing.
+    """
+    sources = _Sources(folder)
+    clips: dict[str, ClipInfo] = {}
+    missing = []
+    taken: dict[str | None, str] = {}
+    for name in dict.fromkeys(names):
+        info = sources.match(name)
+        if info is None:
+            missing.append(name)
+            continue
+        other = taken.setdefault(info.source, name)
+        if _identity(other) != _identity(name):
+            raise ValueError(
+                f"{name} and {other} both match {info.path} (source {info.source}), which can hold "
+                "only one of them: encode the folder above, so that sources tell them apart"
+            )
+        clips[name] = info
+    if missing and not allow_missing:
+        unnamed = sum(info.source is None for info in folder.infos)
+        raise ValueError(
+            f"{len(missing)} of {len(missing) + len(clips)} videos have no latent file below "
+            f"{folder.path} ({len(folder)} files, {unnamed} of them without a source): "
+            f"{first_few(missing)}. Encode them with `gtsvj encode`, or go on with the others "
+            "(`allow_missing=True`)"
+        )
+    return FoundClips(clips=clips, missing=tuple(missing))
+
+
+def keep_found_comparisons(comparisons: Comparisons, found: FoundClips) -> tuple[Comparisons, int]:
+    """The comparisons both of whose videos were found, and the number of the others.
+
+    Raises:
+        ValueError: for a video that `find_clips` was not asked for.
+    """
+    _check_asked(comparisons.videos(), found)
+    kept = tuple(
+        row for row in comparisons.rows if row.video_a in found.clips and row.video_b in found.clips
+    )
+    return replace(comparisons, rows=kept), len(comparisons.rows) - len(kept)
+
+
+def keep_found_ratings(ratings: Ratings, found: FoundClips) -> tuple[Ratings, int]:
+    """The ratings whose video was found, and the number of the others.
+
+    Raises:
+        ValueError: for a video that `find_clips` was not asked for.
+    """
+    _check_asked(ratings.videos(), found)
+    kept = tuple(row for row in ratings.rows if row.video in found.clips)
+    return replace(ratings, rows=kept), len(ratings.rows) - len(kept)
+
+
+def _check_asked(names: tuple[str, ...], found: FoundClips) -> None:
+    asked = found.clips.keys() | set(found.missing)
+    unknown = [name for name in names if name not in asked]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(names)} videos are neither among the found clips nor among "
+            f"the missing ones: {first_few(unknown)}; pass all names to `find_clips`"
+        )
+
+
+class _Sources:
+    """Latent files by source, and by each way to end a source: no search for each name."""
+
+    def __init__(self, folder: LatentFolder) -> None:
+        self.whole: dict[tuple[str, ...], ClipInfo] = {}
+        self.ends: dict[tuple[str, ...], list[ClipInfo]] = defaultdict(list)
+        for info in folder.infos:
+            if info.source is None:
+                continue
+            parts = _parts(info.source)
+            other = self.whole.setdefault(parts, info)
+            if other is not info:
+                raise ValueError(
+                    f"{other.path} and {info.path} are both of the source {info.source}: keep one "
+                    "folder for each set of videos and each way of encoding, and pass one of them"
+                )
+            for start in range(1, len(parts)):
+                self.ends[parts[start:]].append(info)
+
+    def match(self, name: str) -> ClipInfo | None:
+        """The latent file of a video, if there is one; see `find_clips`."""
+        _, parts = _identity(name)
+        if not parts:
+            raise ValueError(f"expected the name of a video, got {name!r}")
+        if parts in self.whole:
+            return self.whole[parts]
+        ends = [parts[start:] for start in range(1, len(parts))]
+        matches = [self.whole[end] for end in ends if end in self.whole]
+        matches += self.ends.get(parts, [])
+        if len(matches) > 1:
+            found = first_few([f"{info.path} (source {info.source})" for info in matches])
+            raise ValueError(
+                f"{name} matches {len(matches)} latent files: {found}. Name videos by longer "
+                "paths, or pass the folder of one data set"
+            )
+        return matches[0] if matches else None
+
+
+def _identity(name: str) -> tuple[str, tuple[str, ...]]:
+    """Host of a URL ("" for a path), and the components of the path."""
+    if "://" not in name:
+        return "", _parts(name)
+    url = urlsplit(name)
+    return url.netloc, _parts(unquote(url.path))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path.lstrip("/")).parts
