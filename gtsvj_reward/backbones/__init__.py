@@ -6,4 +6,6 @@ from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,
     backbone_for as backbone_for,
     load_transformer as load_transformer,
+    shared_backbone as shared_backbone,
 )
+from gtsvj_reward.backbones.sharing import SharingError as SharingError

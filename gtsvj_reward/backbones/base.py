@@ -1,7 +1,7 @@
 """The contract of a backbone, and the table of those that come with the package."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
+
+Share = Callable[[Any], Any]
+"""Module -> a module of the same kind over its weights; see `backbones/sharing.py`."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Backbone(nn.Module, ABC):
         settings: what of the model's config decides its output besides the weights (positions,
             heads, ...), as text; part of the fingerprint.
         gradient_checkpointing: recompute blocks in the backward pass instead of storing them.
+        live: what ties the weights to a transformer in use; None for weights of its own.
     """
 
     family: str
@@ -58,6 +63,7 @@ class Backbone(nn.Module, ABC):
     patch_size_t: int = 1
     settings: str = ""
     gradient_checkpointing: bool = False
+    live: LiveWeights | None = None
 
     @abstractmethod
     def forward(
@@ -115,7 +121,18 @@ class Backbone(nn.Module, ABC):
         return weights_fingerprint(self.base_tensors(), self.settings)
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Change the dtype of the base weights alone; an adapter keeps its own."""
+        """Change the dtype of the base weights alone; an adapter keeps its own.
+
+        Raises:
+            SharingError: if the weights are somebody else's.
+        """
+        if self.live is not None:
+            if all(tensor.dtype == dtype for _, tensor in self.base_tensors()):
+                return
+            raise SharingError(
+                f"shared weights cannot be cast to {dtype}: they are the transformer's own, in "
+                f"{next(self.base_tensors())[1].dtype}"
+            )
         for _, tensor in self.base_tensors():
             tensor.data = tensor.data.to(dtype)
 

@@ -1,18 +1,16 @@
 """CogVideoX: 2B (sine-cosine positions), 5B (rotary) and 1.5 (rotary, patches in time)."""
 
-import copy
 import json
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import Backbone, TextCondition, check_depth
-
-Module = TypeVar("Module", bound=nn.Module)
+from gtsvj_reward.backbones.base import Backbone, Share, TextCondition, check_depth
+from gtsvj_reward.backbones.sharing import frozen_view
 
 SETTINGS = (
     "activation_fn",
@@ -33,19 +31,6 @@ SETTINGS = (
     "use_rotary_positional_embeddings",
 )
 """Fields of the model's config that change hidden states without changing any weight."""
-
-
-def share(module: Module) -> Module:
-    """A second module tree over the same storage, so that ours can be changed without the other.
-
-    Parameters become frozen parameters of their own that point at the same memory.
-    """
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
-        for parameter in module.parameters()
-    }
-    memo.update({id(buffer): buffer for buffer in module.buffers()})
-    return copy.deepcopy(module, memo)
 
 
 def centred_crop(
@@ -111,6 +96,7 @@ class CogVideoXBackbone(Backbone):
     Args:
         transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
         depth: blocks to keep, all of them by default.
+        share: makes a module over the weights of a part of the transformer.
 
     Raises:
         ValueError: for an image-to-video model, which wants an image that a judge does not have.
@@ -118,7 +104,9 @@ class CogVideoXBackbone(Backbone):
 
     family = "CogVideoXTransformer3DModel"
 
-    def __init__(self, transformer: Any, depth: int | None = None) -> None:
+    def __init__(
+        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
+    ) -> None:
         super().__init__()
         config = transformer.config
         if config.in_channels != config.out_channels or config.ofs_embed_dim is not None:
@@ -142,7 +130,7 @@ class CogVideoXBackbone(Backbone):
         self.text_length: int = config.max_text_seq_length
         self.text_dim: int = config.text_embed_dim
         self.patch_embed = share(transformer.patch_embed)
-        self.time_proj = transformer.time_proj
+        self.time_proj = share(transformer.time_proj)
         self.time_embedding = share(transformer.time_embedding)
         self.transformer_blocks = nn.ModuleList(
             share(block) for block in transformer.transformer_blocks[: self.depth]

@@ -7,10 +7,12 @@ from typing import Any
 import diffusers
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
+from peft import PeftModel
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
+from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[CogVideoXBackbone]] = {
@@ -38,6 +40,38 @@ def backbone_for(transformer: nn.Module, depth: int | None = None) -> Backbone:
             )
         return transformer
     return known_family(type(transformer).__name__)(transformer, depth)
+
+
+def shared_backbone(transformer: nn.Module, depth: int | None = None) -> Backbone:
+    """A backbone whose weights are, and stay, those of a transformer in use.
+
+    Args:
+        transformer: a diffusers transformer as a pipeline or trainer holds it, possibly with PEFT
+            adapters of its own, which are no part of what is shared.
+        depth: blocks to use; None uses all.
+
+    Raises:
+        SharingError: for weights that are trained, merged, fused, quantised, sharded or offloaded,
+            and for wrappers around the transformer.
+        ValueError: if its class is not in `BACKBONES`.
+    """
+    model = transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
+    name = type(model).__name__
+    if name in WRAPPERS:
+        raise SharingError(f"got a {name} around a transformer: pass {WRAPPERS[name]}")
+    live = LiveWeights()
+    backbone = known_family(name)(model, depth, share=live)
+    backbone.live = live
+    return backbone
+
+
+WRAPPERS = {
+    "OptimizedModule": "the module that was compiled, `transformer._orig_mod`",
+    "DistributedDataParallel": "`accelerator.unwrap_model(transformer)`",
+    "FullyShardedDataParallel": "a transformer that is not sharded, or give the judge its own "
+    "weights: shards cannot be shared",
+}
+"""Class of a wrapper -> what to pass instead."""
 
 
 def known_family(name: str) -> type[CogVideoXBackbone]:

@@ -16,6 +16,7 @@ from gtsvj_reward.judge.heads import (
     AspectHead as AspectHead,
     EnergyHead as EnergyHead,
 )
+from gtsvj_reward.judge.locate import resolve_checkpoint as resolve_checkpoint
 from gtsvj_reward.judge.model import (
     JudgeOutput as JudgeOutput,
     VideoJudge as VideoJudge,

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.backbones import backbone_for, load_transformer
+from gtsvj_reward.backbones import (
+    Backbone,
+    SharingError,
+    backbone_for,
+    load_transformer,
+    shared_backbone,
+)
 from gtsvj_reward.backbones.lora import (
     ADAPTER_CONFIG_FILE,
     check_same_tensors,
@@ -94,7 +100,8 @@ def load_judge(
     *,
     base_model: str | Path | None = None,
     backbone: nn.Module | None = None,
-    device: str | torch.device = "cpu",
+    transformer: nn.Module | None = None,
+    device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> VideoJudge:
     """Load a checkpoint folder, strictly.
@@ -104,20 +111,30 @@ def load_judge(
         base_model: folder or hub id of the transformer, in place of the one the checkpoint names
             (a moved folder, a mirror); the fingerprint is checked all the same.
         backbone: a transformer in memory, or a `Backbone`, instead of loading one.
-        device: where the judge goes.
+        transformer: a transformer in use by a pipeline or trainer, whose frozen weights the judge
+            is to share for as long as both live; the judge goes where they are.
+        device: where the judge goes; the CPU by default.
         dtype: dtype of the backbone, that of training by default; adapter and head stay float32.
+            For shared weights it must be theirs.
 
     Raises:
         FileNotFoundError: if the checkpoint, one of its files or the base model is not there.
         CheckpointError: if a file is damaged or does not fit, or the base is another model.
+        SharingError: if the weights of `transformer` cannot be shared as they are.
     """
+    if (base_model, backbone, transformer).count(None) < 2:
+        raise ValueError("pass one of `base_model`, `backbone` and `transformer` at most")
     folder = Path(path)
     config = read_config(folder)
     adapter_rank(folder, config)
-    if backbone is None:
-        source = folder_of(base_model or base_beside(folder, config))
-        backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
-    wrapped = backbone_for(backbone, config.depth)
+    if transformer is not None:
+        wrapped = shared_backbone(transformer, config.depth)
+        device = own_device(wrapped, device)
+    else:
+        if backbone is None:
+            source = folder_of(base_model or base_beside(folder, config))
+            backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
+        wrapped = backbone_for(backbone, config.depth)
     if wrapped.family != config.family:
         raise CheckpointError(f"{folder} wants a {config.family}, got a {wrapped.family}")
     if wrapped.fingerprint() != config.base_fingerprint:
@@ -126,7 +143,7 @@ def load_judge(
             f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
             f"It names {config.base_model!r}; pass that model with `base_model=`"
         )
-    wrapped.cast(dtype or getattr(torch, str(config.base_dtype)))
+    set_dtype(wrapped, dtype, getattr(torch, str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
     load_trained_weights(judge, folder)
@@ -141,7 +158,46 @@ def load_judge(
     judge.config = replace(
         judge.config, base_fingerprint=config.base_fingerprint, base_dtype=config.base_dtype
     )
-    return judge.requires_grad_(False).to(device)
+    judge.requires_grad_(False)
+    if transformer is not None:
+        judge.follow_base()
+        return judge
+    return judge.to(device or "cpu")
+
+
+def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.device:
+    """The device of shared weights.
+
+    Raises:
+        SharingError: if another one was asked for, or they are on several.
+    """
+    devices = {tensor.device for _, tensor in backbone.base_tensors()}
+    if len(devices) > 1:
+        raise SharingError(
+            f"the transformer's weights are on several devices: {sorted(map(str, devices))}"
+        )
+    (there,) = devices
+    if device is not None and torch.device(device).type != there.type:
+        raise SharingError(
+            f"a judge on shared weights goes where they are, {there}; `device` asks for {device}"
+        )
+    return there
+
+
+def set_dtype(backbone: Backbone, dtype: torch.dtype | None, trained: torch.dtype) -> None:
+    """Bring the base weights to the dtype that was asked for, that of training by default.
+
+    Raises:
+        SharingError: for shared weights in another dtype.
+    """
+    held = next(backbone.base_tensors())[1].dtype
+    if backbone.live is not None and held != (dtype or trained):
+        raise SharingError(
+            f"the transformer is in {held}, the judge {'is asked for' if dtype else 'was trained'} "
+            f"in {dtype or trained}: scores would differ a little. Pass dtype={held} to accept "
+            "that, or load the judge with its own weights"
+        )
+    backbone.cast(dtype or trained)
 
 
 def load_trained_weights(judge: VideoJudge, folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones import Backbone, TextCondition, backbone_for
+from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers
 from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
 from gtsvj_reward.judge.heads import (
@@ -239,12 +239,35 @@ class VideoJudge(nn.Module):
         self.config = replace(self.config, stage="preference", **NOT_MEASURED)
         self.preference = preference_layer(self.config).to(self.head.norm.weight)
 
+    def follow_base(self) -> None:
+        """Check weights that are shared with a transformer in use, and go where they are.
+
+        Nothing to do for a judge with weights of its own.
+
+        Raises:
+            SharingError: if they were replaced, merged or are trained since.
+        """
+        if self.backbone.live is None:
+            return
+        self.backbone.live.refresh()
+        shared = {id(tensor): tensor for _, tensor in self.backbone.base_tensors()}
+        device = next(iter(shared.values())).device
+        for parameter in self.parameters():
+            if id(parameter) not in shared and parameter.device != device:
+                parameter.data = parameter.data.to(device)
+        if self.stored_text is not None:
+            self.stored_text = self.stored_text.to(device)
+
     def merge(self) -> None:
         """Fold the adapter into copies of the base weights: faster, no longer savable.
 
-        Energies change by rounding, since W + BA is not bitwise W x + B (A x). A transformer that
-        shares its weights is not touched.
+        Energies change by rounding, since W + BA is not bitwise W x + B (A x).
+
+        Raises:
+            SharingError: for a judge that shares a transformer's weights, which stay as they are.
         """
+        if self.backbone.live is not None:
+            raise SharingError("a judge on shared weights cannot be merged: they are not its own")
         for layer in lora_layers(self.backbone):
             base = layer.get_base_layer()
             base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)

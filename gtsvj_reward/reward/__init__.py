@@ -1,8 +1,20 @@
 """A judge made safe to call from a training loop."""
 
+from gtsvj_reward.reward.combine import (
+    EnsembleOutput as EnsembleOutput,
+    RewardEnsemble as RewardEnsemble,
+    WeightedOutput as WeightedOutput,
+    WeightedReward as WeightedReward,
+)
+from gtsvj_reward.reward.members import Reward as Reward
 from gtsvj_reward.reward.output import (
     GeometryError as GeometryError,
     NonFiniteError as NonFiniteError,
     RewardOutput as RewardOutput,
 )
+from gtsvj_reward.reward.prompts import (
+    PromptSensitivity as PromptSensitivity,
+    prompt_sensitivity as prompt_sensitivity,
+)
 from gtsvj_reward.reward.reward import GTSVJReward as GTSVJReward
+from gtsvj_reward.reward.z_scores import group_z_scores as group_z_scores

@@ -7,23 +7,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.assets import ASSETS, folder_of
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import SharingError, TextCondition
 from gtsvj_reward.judge import (
+    CheckpointError,
     JudgeConfig,
     JudgeOutput,
     VideoJudge,
     judge_clips,
     load_judge,
+    resolve_checkpoint,
     save_judge,
 )
-from gtsvj_reward.latents.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.output import GeometryError, NonFiniteError, RewardOutput
+from gtsvj_reward.reward.assemble import assemble
+from gtsvj_reward.reward.output import GeometryError, RewardOutput
 from gtsvj_reward.reward.selection import select_aspects
 
 Clips = Float[Tensor, "..."] | Sequence[Tensor]
@@ -68,6 +69,7 @@ class GTSVJReward:
         self.offload_to = None if offload_to is None else torch.device(offload_to)
         self.__name__ = f"gtsvj_{judge.config.stage}"
         if self.offload_to is not None:
+            self.refuse_shared("be offloaded")
             judge.to("cpu")
 
     @classmethod
@@ -77,7 +79,8 @@ class GTSVJReward:
         *,
         base_model: str | Path | None = None,
         backbone: nn.Module | None = None,
-        device: str | torch.device = "cpu",
+        transformer: nn.Module | None = None,
+        device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         revision: str | None = None,
         aspects: Sequence[str] | None = None,
@@ -94,7 +97,10 @@ class GTSVJReward:
             base_model: folder or hub id of the base transformer, in place of the checkpoint's own
                 `base_model`; its weights must be the same.
             backbone: a transformer or `Backbone` in memory instead.
-            device: where the judge goes.
+            transformer: the transformer of a pipeline or trainer, e.g. `pipe.transformer`: the
+                judge shares its frozen weights and adds its own adapter and head, under 1 % more
+                parameters. Adapters that train on the transformer are no part of the judge.
+            device: where the judge goes; the CPU by default, with the weights if they are shared.
             dtype: dtype of the base weights, that of training by default. Adapter, head and
                 scores are float32 always.
             revision: branch, tag or commit of a hub id.
@@ -108,11 +114,13 @@ class GTSVJReward:
         Raises:
             FileNotFoundError: if the checkpoint or its base model is not there.
             CheckpointError: if anything in it is damaged or does not fit.
+            SharingError: if the weights of `transformer` cannot be shared as they are.
         """
         judge = load_judge(
             resolve_checkpoint(str(name), revision),
             base_model=base_model,
             backbone=backbone,
+            transformer=transformer,
             device=device,
             dtype=dtype,
         )
@@ -192,27 +200,7 @@ class GTSVJReward:
             raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
         notes = tuple(self.complaint(index, clip, fps) for index, clip in enumerate(clips))
         outputs = self.outputs(clips, text)
-        trajectory = [self.trajectory(output) for output in outputs]
-        raw = torch.stack([steps.mean() for steps in trajectory])
-        bad = (~raw.isfinite()).nonzero().flatten().tolist()
-        if bad:
-            raise NonFiniteError(
-                f"the score of clip {bad[0]} is {raw[bad[0]].item()} ({len(bad)} of {len(clips)} "
-                "clips): its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 "
-                "or float32"
-            )
-        steps = [self.aspect_steps(output) for output in outputs]
-        return RewardOutput(
-            rewards=(raw - mean) / std,
-            raw=raw,
-            trajectory=trajectory,
-            aspects={
-                aspect.name: torch.stack([clip[aspect.name].mean() for clip in steps])
-                for aspect in self.config.aspects
-            },
-            aspect_trajectory=steps,
-            untrained_geometry=notes,
-        )
+        return assemble(outputs, self.config.aspects, self.selection, (mean, std), notes)
 
     def score_frames(
         self,
@@ -288,24 +276,9 @@ class GTSVJReward:
 
     def outputs(self, clips: list[Tensor], text: TextCondition | None) -> list[JudgeOutput]:
         """What the judge says of each clip; clips of one shape share forward passes."""
+        self.judge.follow_base()
         with self.on_device(any(clip.requires_grad for clip in clips)):
             return judge_clips(self.judge, clips, text=text, batch_size=self.batch_size)
-
-    def trajectory(self, output: JudgeOutput) -> Float[Tensor, " step"]:
-        """Raw score of each step of a clip, in float32."""
-        if self.selection is None or output.aspects is None:
-            return output.scores.float()
-        return self.selection.score(output.aspects).float()
-
-    def aspect_steps(self, output: JudgeOutput) -> dict[str, Float[Tensor, " _"]]:
-        """Aspects of each step of a clip, on their own scales, in float32."""
-        if output.aspects is None:
-            return {}
-        columns = output.aspects.float().unbind(dim=1)
-        return {
-            aspect.name: aspect.low + (aspect.high - aspect.low) * column
-            for aspect, column in zip(self.config.aspects, columns, strict=True)
-        }
 
     @contextmanager
     def on_device(self, needs_grad: bool) -> Iterator[None]:
@@ -330,10 +303,36 @@ class GTSVJReward:
     ) -> "GTSVJReward":
         """Move the judge, and cast its base weights; adapter and head stay float32."""
         if device is not None:
+            self.refuse_shared("be moved")
             self.judge.to(device)
         if dtype is not None:
             self.judge.backbone.cast(dtype)
         return self
+
+    def refuse_shared(self, what: str) -> None:
+        """Refuse what would change weights that are a transformer's own."""
+        if self.judge.backbone.live is not None:
+            raise SharingError(
+                f"a judge on shared weights cannot {what}: it goes where the transformer goes"
+            )
+
+    def verify(self) -> None:
+        """Check that the base weights still are those that the judge was trained on.
+
+        Each call sees whether shared weights were replaced, merged or made trainable; this also
+        sees changes of their values, by the fingerprint.
+
+        Raises:
+            SharingError: if shared weights were replaced, merged or are trained.
+            CheckpointError: if the fingerprint differs.
+        """
+        self.judge.follow_base()
+        found = self.judge.backbone.fingerprint()
+        if found != self.config.base_fingerprint:
+            raise CheckpointError(
+                "the base weights have changed since the judge was trained: fingerprint "
+                f"{str(self.config.base_fingerprint)[:12]}… expected, {found[:12]}… found"
+            )
 
     def merge(self) -> "GTSVJReward":
         """Fold the adapter into the base weights: faster, equal to rounding, no longer savable."""
@@ -371,21 +370,3 @@ class GTSVJReward:
             self.save_pretrained(folder)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(commit.commit_url)
-
-
-def resolve_checkpoint(name: str, revision: str | None) -> Path:
-    """A checkpoint's local folder, from a folder, a bundled name or a hub id.
-
-    Raises:
-        FileNotFoundError: if it is none of these.
-    """
-    folder = Path(folder_of(name))
-    if folder.is_dir():
-        return folder
-    if not is_hub_id(name):
-        raise FileNotFoundError(
-            f"no judge {name!r}: not a folder here, not a bundled name "
-            f"({', '.join(ASSETS)}), not a hub id (owner/name)"
-        )
-    patterns = ["*.json", "*.safetensors", "README.md"]
-    return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))

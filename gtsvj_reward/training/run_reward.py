@@ -8,9 +8,8 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from gtsvj_reward.judge import VideoJudge, load_judge
+from gtsvj_reward.judge import VideoJudge, load_judge, resolve_checkpoint
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
-from gtsvj_reward.reward.reward import resolve_checkpoint
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.aspects import AspectTrainer
 from gtsvj_reward.training.label_files import (
@@ -139,7 +138,7 @@ def judge_of_stage_before(arguments: JudgeArguments, args: RewardStageConfig) ->
     ]
     if changed:
         raise ValueError(f"{changed} come from the judge of `from_judge`: leave them out")
-    folder = resolve_checkpoint(str(args.from_judge), None)
+    folder = resolve_checkpoint(str(args.from_judge))
     return load_judge(folder, base_model=arguments.base_model or None)
 
 
@@ -156,7 +155,7 @@ def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[Clip
     The aspects of such clips are fitted to their labels' noise, so that their comparisons teach
     less, and held-out figures look better than they are.
     """
-    file = resolve_checkpoint(judge, None) / CLIPS_FILE
+    file = resolve_checkpoint(judge) / CLIPS_FILE
     if not file.is_file():
         logger.warning(
             "%s has no %s: it cannot be checked whether pairs have clips that stage 2 was "

@@ -1,0 +1,72 @@
+"""From what a judge says of each clip to what a reward returns."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.judge import Aspect, JudgeOutput
+from gtsvj_reward.reward.output import NonFiniteError, RewardOutput
+from gtsvj_reward.reward.selection import AspectSelection
+
+
+def assemble(
+    outputs: Sequence[JudgeOutput],
+    aspects: Sequence[Aspect],
+    selection: AspectSelection | None,
+    scale: tuple[float, float],
+    untrained_geometry: tuple[str | None, ...],
+) -> RewardOutput:
+    """Scores, aspects and trajectories of some clips.
+
+    Args:
+        outputs: per clip, scores (step,) and aspects (step, aspect) or None.
+        aspects: names and scales; empty for a discriminator.
+        selection: makes the score instead of the judge's own, if given.
+        scale: mean and standard deviation that scores are normalised by.
+        untrained_geometry: per clip, passed on.
+
+    Raises:
+        NonFiniteError: for a score that is NaN or infinite, with the clip's index.
+    """
+    trajectory = [score_steps(output, selection) for output in outputs]
+    raw = torch.stack([steps.mean() for steps in trajectory])
+    bad = (~raw.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"the score of clip {bad[0]} is {raw[bad[0]].item()} ({len(bad)} of {len(raw)} "
+            "clips): its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 "
+            "or float32"
+        )
+    per_step = [aspect_steps(output, aspects) for output in outputs]
+    mean, std = scale
+    return RewardOutput(
+        rewards=(raw - mean) / std,
+        raw=raw,
+        trajectory=trajectory,
+        aspects={
+            aspect.name: torch.stack([steps[aspect.name].mean() for steps in per_step])
+            for aspect in aspects
+        },
+        aspect_trajectory=per_step,
+        untrained_geometry=untrained_geometry,
+    )
+
+
+def score_steps(output: JudgeOutput, selection: AspectSelection | None) -> Float[Tensor, " step"]:
+    """Raw score of each step of a clip, in float32."""
+    if selection is None or output.aspects is None:
+        return output.scores.float()
+    return selection.score(output.aspects).float()
+
+
+def aspect_steps(output: JudgeOutput, aspects: Sequence[Aspect]) -> dict[str, Float[Tensor, " _"]]:
+    """Aspects of each step of a clip, on their own scales, in float32."""
+    if output.aspects is None:
+        return {}
+    columns = output.aspects.float().unbind(dim=1)
+    return {
+        aspect.name: aspect.low + (aspect.high - aspect.low) * column
+        for aspect, column in zip(aspects, columns, strict=True)
+    }

@@ -1,0 +1,117 @@
+"""Whether a reward listens to the prompt."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward.combine import reads_text
+from gtsvj_reward.reward.members import Reward, checked
+from gtsvj_reward.reward.reward import Clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSensitivity:
+    """What another clip's prompt does to the score of a clip."""
+
+    ignores_prompt: bool
+    """The reward takes no prompt, so nothing was run: the figures below are 0 by construction."""
+    mean_change: float
+    """Mean |own - other|, in standard deviations of the own scores over the clips; 0 for a reward
+    that does not listen."""
+    share_own_higher: float
+    """Share of clips that score higher with their own prompt, 0..1; equal scores do not count. 0.5
+    is chance for a reward that listens but does not understand."""
+    own: Float[Tensor, " clip"] | None = None
+    """Scores with the clips' own prompts; None if nothing was run."""
+    other: Float[Tensor, " clip"] | None = None
+    """Scores with the prompts of other clips; None if nothing was run."""
+
+
+def prompt_sensitivity(
+    reward: Reward,
+    latents: Clips,
+    text: TextCondition,
+    *,
+    shift: int = 1,
+    space: LatentSpace | None = None,
+    fps: float | None = None,
+    num_frames: int | None = None,
+    normalize: bool = True,
+) -> PromptSensitivity:
+    """Score each clip with its own prompt and with that of another clip.
+
+    Many published judges give nearly the same score whatever the prompt says, so that a policy is
+    not held to its prompt. A judge trained as in the paper takes no prompt at all: for one whose
+    `text_input` is not `prompt`, and for combinations of such, the result says so without running
+    anything. A callable of one's own is always run.
+
+    Args:
+        reward: anything called as `GTSVJReward` is.
+        latents: at least two clips, with different prompts.
+        text: their prompts, in the same order.
+        shift: clip i gets the prompt of clip i + shift, counted round.
+        space: as for `GTSVJReward.details`.
+        fps: likewise.
+        num_frames: likewise.
+        normalize: likewise; `mean_change` does not depend on it.
+
+    Raises:
+        ValueError: fewer than two clips, another number of prompts, a clip whose other prompt is
+            its own, or own scores that are all the same; and what the reward refuses.
+    """
+    count = len(latents)
+    if count < 2 or len(text.embeds) != count:
+        raise ValueError(
+            f"expected at least two clips and one prompt for each, got {count} clips and "
+            f"{len(text.embeds)} prompts"
+        )
+    if not reads_text(reward):
+        return PromptSensitivity(ignores_prompt=True, mean_change=0.0, share_own_higher=0.0)
+    rolled = text.rows(torch.arange(count).roll(-shift))
+    unchanged = same_rows(text, rolled).nonzero().flatten().tolist()
+    if unchanged:
+        raise ValueError(
+            f"clip {unchanged[0]} has the prompt of clip {(unchanged[0] + shift) % count} "
+            f"({len(unchanged)} of {count} clips meet their own prompt again): give one clip per "
+            "prompt, or a `shift` that passes the clips of one prompt"
+        )
+    scores = []
+    with torch.no_grad():
+        for condition in (text, rolled):
+            found = reward(
+                latents,
+                space=space,
+                fps=fps,
+                num_frames=num_frames,
+                text=condition,
+                normalize=normalize,
+            )
+            scores.append(checked("reward", found, count))
+    own, other = scores
+    if (own == own[0]).all():
+        raise ValueError(
+            f"all {count} clips score {own[0].item():g} with their own prompts: without a spread "
+            "there is no unit to measure a change in; give clips that differ"
+        )
+    change = (own.double() - other.double()).abs().mean() / own.double().std()
+    return PromptSensitivity(
+        ignores_prompt=False,
+        mean_change=change.item(),
+        share_own_higher=int((own > other).sum()) / count,
+        own=own,
+        other=other,
+    )
+
+
+def same_rows(first: TextCondition, second: TextCondition) -> Bool[Tensor, " clip"]:
+    """Where two conditions, one made of rows of the other, have the same prompt."""
+    same: Tensor = (first.embeds == second.embeds).flatten(1).all(dim=1)
+    if first.mask is not None and second.mask is not None:
+        same = same & (first.mask == second.mask).all(dim=1)
+    if first.pooled is not None and second.pooled is not None:
+        same = same & (first.pooled == second.pooled).all(dim=1)
+    return same

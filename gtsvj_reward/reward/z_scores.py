@@ -1,0 +1,74 @@
+"""Rewards of several clips of one prompt, made comparable between prompts."""
+
+from collections.abc import Hashable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gtsvj_reward.reward.output import NonFiniteError
+
+
+def group_z_scores(
+    rewards: Float[Tensor, " clip"],
+    groups: Sequence[Hashable] | Int[Tensor, " clip"],
+    *,
+    epsilon: float = 1e-6,
+    allow_single: bool = False,
+) -> Float[Tensor, " clip"]:
+    """Advantages as GRPO and DDPO take them: (reward - group mean) / (group std + ε).
+
+    The standard deviation is that of the group itself (divided by its size), so that squared
+    z-scores average 1. A group whose rewards are all the same gets exactly 0: it says nothing about
+    which clip to prefer. Gather the rewards of all processes first if a group is spread over them.
+
+    Args:
+        rewards: scores of generated clips, in any order.
+        groups: what each clip was generated from, usually its prompt.
+        epsilon: ε > 0, in units of the reward; a spread far below it counts as none.
+        allow_single: give a group of one clip the z-score 0, in place of refusing it.
+
+    Returns:
+        Z-score per clip, without gradient, in the dtype of the rewards but at least float32.
+
+    Raises:
+        ValueError: no rewards, another number of groups, an epsilon that is not positive and
+            finite, or groups of one clip, unless those are allowed.
+        NonFiniteError: a reward that is NaN or infinite.
+    """
+    if not 0 < epsilon < float("inf"):
+        raise ValueError(f"`epsilon` must be positive and finite, got {epsilon}")
+    if rewards.ndim != 1 or len(rewards) == 0 or len(rewards) != len(groups):
+        raise ValueError(
+            "expected one reward and one group per clip, at least one clip; "
+            f"got rewards of shape {tuple(rewards.shape)} and {len(groups)} groups"
+        )
+    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"the reward of clip {bad[0]} is {rewards[bad[0]].item()} "
+            f"({len(bad)} of {len(rewards)} clips)"
+        )
+    names = groups.tolist() if isinstance(groups, Tensor) else list(groups)
+    distinct = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    number = torch.tensor([distinct[name] for name in names], device=rewards.device)
+    sizes = number.bincount()
+    if not allow_single and (sizes == 1).any():
+        single = [name for name, size in zip(distinct, sizes.tolist(), strict=True) if size == 1]
+        raise ValueError(
+            f"the group {single[0]!r} has a single clip ({len(single)} of {len(sizes)} groups): "
+            "there is nothing to compare it with. Generate more clips per group, gather them from "
+            "all processes, or pass allow_single=True to give it 0"
+        )
+    scores = standardised(rewards.detach().double(), number, sizes, epsilon)
+    return scores.to(torch.promote_types(rewards.dtype, torch.float32))
+
+
+def standardised(values: Tensor, number: Tensor, sizes: Tensor, epsilon: float) -> Tensor:
+    """Z-scores of float64 values within the groups that `number` names, 0, 1, ..."""
+    empty = values.new_zeros(len(sizes))
+    # Measured from the group's least value: exactly 0 where all are the same.
+    apart = values - empty.scatter_reduce(0, number, values, "amin", include_self=False)[number]
+    apart = apart - (empty.index_add(0, number, apart) / sizes)[number]
+    deviation = (empty.index_add(0, number, apart**2) / sizes).sqrt()
+    return apart / (deviation + epsilon)[number]
