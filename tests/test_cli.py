@@ -77,7 +77,7 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
     assert main(words) == 0, capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as opened:
         rows = list(csv.DictReader(opened))
-    assert [row["source"] for row in rows] == ["clip0", "clip1", "clip2"]
+    assert [row["video"] for row in rows] == ["clip0", "clip1", "clip2"]
     for row in rows:
         steps = json.loads(row["trajectory"])
         assert sum(steps) / len(steps) == pytest.approx(float(row["raw"]), abs=1e-5)

@@ -1,12 +1,10 @@
 """From the names that annotations use to the latent files of those videos."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from gtsvj_reward.annotations.cells import first_few
+from gtsvj_reward.annotations.names import Claims, NameIndex, identity
 from gtsvj_reward.annotations.records import Comparisons, Ratings
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 
@@ -40,17 +38,24 @@ def find_clips(
         ValueError: if a name matches several files, two names of different videos match one file,
             two files have one source, or, unless allowed, names match nothing.
     """
-    sources = _Sources(folder)
+    sources = by_source(folder)
+    index, claims = NameIndex(sources), Claims()
     clips: dict[str, ClipInfo] = {}
     missing = []
-    taken: dict[str | None, str] = {}
     for name in dict.fromkeys(names):
-        info = sources.match(name)
-        if info is None:
+        matches = [sources[source] for source in index.matches(name)]
+        if not matches:
             missing.append(name)
             continue
-        other = taken.setdefault(info.source, name)
-        if _identity(other) != _identity(name):
+        if len(matches) > 1:
+            found = first_few([f"{info.path} (source {info.source})" for info in matches])
+            raise ValueError(
+                f"{name} matches {len(matches)} latent files: {found}. Name videos by longer "
+                "paths, or pass the folder of one data set"
+            )
+        (info,) = matches
+        other = claims.rival(str(info.source), name)
+        if other is not None:
             raise ValueError(
                 f"{name} and {other} both match {info.path} (source {info.source}), which can hold "
                 "only one of them: encode the folder above, so that sources tell them apart"
@@ -101,51 +106,23 @@ def _check_asked(names: tuple[str, ...], found: FoundClips) -> None:
         )
 
 
-class _Sources:
-    """Latent files by source, and by each way to end a source: no search for each name."""
+def by_source(folder: LatentFolder) -> dict[str, ClipInfo]:
+    """Source -> latent file; files without a source are left out.
 
-    def __init__(self, folder: LatentFolder) -> None:
-        self.whole: dict[tuple[str, ...], ClipInfo] = {}
-        self.ends: dict[tuple[str, ...], list[ClipInfo]] = defaultdict(list)
-        for info in folder.infos:
-            if info.source is None:
-                continue
-            parts = _parts(info.source)
-            other = self.whole.setdefault(parts, info)
-            if other is not info:
-                raise ValueError(
-                    f"{other.path} and {info.path} are both of the source {info.source}: keep one "
-                    "folder for each set of videos and each way of encoding, and pass one of them"
-                )
-            for start in range(1, len(parts)):
-                self.ends[parts[start:]].append(info)
-
-    def match(self, name: str) -> ClipInfo | None:
-        """The latent file of a video, if there is one; see `find_clips`."""
-        _, parts = _identity(name)
-        if not parts:
-            raise ValueError(f"expected the name of a video, got {name!r}")
-        if parts in self.whole:
-            return self.whole[parts]
-        ends = [parts[start:] for start in range(1, len(parts))]
-        matches = [self.whole[end] for end in ends if end in self.whole]
-        matches += self.ends.get(parts, [])
-        if len(matches) > 1:
-            found = first_few([f"{info.path} (source {info.source})" for info in matches])
+    Raises:
+        ValueError: if two files are of one source.
+    """
+    sources: dict[str, ClipInfo] = {}
+    paths: dict[tuple[str, ...], ClipInfo] = {}
+    for info in folder.infos:
+        if info.source is None:
+            continue
+        _, parts = identity(info.source)
+        other = paths.setdefault(parts, info)
+        if other is not info:
             raise ValueError(
-                f"{name} matches {len(matches)} latent files: {found}. Name videos by longer "
-                "paths, or pass the folder of one data set"
+                f"{other.path} and {info.path} are both of the source {info.source}: keep one "
+                "folder for each set of videos and each way of encoding, and pass one of them"
             )
-        return matches[0] if matches else None
-
-
-def _identity(name: str) -> tuple[str, tuple[str, ...]]:
-    """Host of a URL ("" for a path), and the components of the path."""
-    if "://" not in name:
-        return "", _parts(name)
-    url = urlsplit(name)
-    return url.netloc, _parts(unquote(url.path))
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    return PurePosixPath(path.lstrip("/")).parts
+        sources[info.source] = info
+    return sources

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.processes import processes
 
 
 def encode(argv: list[str]) -> int:
@@ -28,12 +29,11 @@ def encode(argv: list[str]) -> int:
     args = parser.parse_args(argv)
 
     import torch
-    from accelerate import PartialState
 
     from gtsvj_reward.assets.vae import load_vae
     from gtsvj_reward.latents import LatentSpace, encode_folder
 
-    state = PartialState() if args.device is None else PartialState(cpu=args.device == "cpu")
+    state = processes(args.device)
     vae = load_vae(args.vae, dtype=getattr(torch, args.dtype), device=args.device or state.device)
     report = encode_folder(
         args.videos,

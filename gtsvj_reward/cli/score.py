@@ -1,46 +1,101 @@
 """`gtsvj score` and `gtsvj rank`."""
 
 from pathlib import Path
+from typing import Any
 
 from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.scoring import (
+    JUDGE_FLAGS,
+    VIDEO_FLAGS,
+    add_scoring_flags,
+    refuse_given,
+    run_scoring,
+)
 
 
 def score(argv: list[str]) -> int:
     """`gtsvj score`."""
     parser = subparser("score")
     parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
-    parser.add_argument("latents", type=Path, help="folder of latent files")
-    parser.add_argument("--out", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--plot", type=Path, help="folder for pictures; needs --videos")
-    parser.add_argument("--videos", type=Path, help="the folder that was encoded")
-    parser.add_argument("--base-model", help="where the base transformer is, if it has moved")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument(
-        "--allow-untrained-geometry",
-        action="store_true",
-        help="score clips outside the trained range and say so in the table",
-    )
+    parser.add_argument("folder", type=Path, help="folder of latent files, or of videos")
+    parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
+    parser.add_argument("--plot", type=Path, help="folder for a picture of each clip")
+    parser.add_argument("--report", type=Path, help="folder for an HTML page with pictures")
+    parser.add_argument("--report-top", type=int, default=12, help="clips it shows of each end")
+    parser.add_argument("--videos", type=Path, help="the folder that the latents were made from")
+    add_scoring_flags(parser)
     args = parser.parse_args(argv)
-    if args.plot and not args.videos:
-        parser.error("--plot needs --videos, the folder that was encoded")
 
-    import torch
+    from gtsvj_reward.reward import encoding, pictures, report
 
-    from gtsvj_reward import GTSVJReward
-    from gtsvj_reward.reward import scoring
-
-    reward = GTSVJReward.from_pretrained(
-        args.checkpoint,
-        base_model=args.base_model,
-        device=args.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
-        allow_untrained_geometry=args.allow_untrained_geometry,
-    )
-    scored = scoring.score_folder(reward, args.latents)
-    scoring.write_scores(scored, args.out)
+    is_videos = args.folder.is_dir() and encoding.folder_kind(args.folder) == "videos"
+    videos = args.folder if is_videos else args.videos
+    if is_videos:
+        refuse_given(parser, args, ["videos"], f"is {args.folder}, which holds the videos")
+    for flag in ("plot", "report"):
+        if vars(args)[flag] and videos is None:
+            parser.error(f"--{flag} needs --videos, the folder that was encoded")
+    if args.report_top < 1:
+        parser.error(f"--report-top must be at least 1, got {args.report_top}")
+    scored = run_scoring(parser, args, args.out)
+    if scored is None:
+        return 0
+    where: dict[str, Any] = {
+        "latents": scored.latents,
+        "videos": videos,
+        "temporal_patch": scored.temporal_patch,
+    }
     if args.plot:
-        patch = reward.judge.backbone.patch_size_t
-        scoring.plot_scores(scored, args.videos, args.plot, temporal_patch=patch)
-    print(f"scored {len(scored)} clips, written to {args.out}; higher is better")
+        pictures.plot_scores(scored.clips, out=args.plot, **where)
+    if args.report:
+        title = f"{args.folder} scored by {args.checkpoint}"
+        page = report.write_report(
+            scored.clips, out=args.report, title=title, top=args.report_top, **where
+        )
+        print(f"page: {page}")
+    print(f"scored {len(scored.clips)} clips, written to {args.out}; higher is better")
+    return 0
+
+
+def rank(argv: list[str]) -> int:
+    """`gtsvj rank`."""
+    parser = subparser("rank")
+    parser.add_argument("checkpoint", nargs="?", help="judge, as for score; not with --scores")
+    parser.add_argument("folder", nargs="?", type=Path, help="as for score; not with --scores")
+    parser.add_argument("--scores", type=Path, help="table of scores that is there already")
+    parser.add_argument("--column", default="reward", help="column to rank by")
+    parser.add_argument("--groups", type=Path, help="table with the columns `video` and `prompt`")
+    parser.add_argument("--group-by", choices=["folder"], help="group by the first folder")
+    parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
+    parser.add_argument("--pairs", type=Path, help="best and worst of each group: .jsonl")
+    parser.add_argument("--min-margin", type=float, default=0.0, help="least difference of a pair")
+    parser.add_argument("--allow-singletons", action="store_true", help="rank single clips too")
+    add_scoring_flags(parser)
+    args = parser.parse_args(argv)
+    if (args.groups is None) == (args.group_by is None):
+        parser.error("say how to group: either --groups FILE or --group-by folder")
+    if args.scores is None and args.folder is None:
+        parser.error("give a judge and a folder, or --scores TABLE")
+    if args.scores is not None:
+        refuse_given(parser, args, JUDGE_FLAGS + VIDEO_FLAGS, "has no use with --scores")
+
+    from gtsvj_reward.reward import groups, ranking
+
+    ranking.check_paths(args.out, args.pairs)
+    prompts = None if args.groups is None else groups.read_groups(args.groups)
+    scores = args.scores or args.out.with_name(f"{args.out.stem}-scores{args.out.suffix}")
+    if args.scores is None and run_scoring(parser, args, scores) is None:
+        return 0
+    rewards = groups.read_rewards(scores, args.column)
+    result = ranking.rank_clips(
+        rewards,
+        groups.folder_groups(list(rewards)) if prompts is None else prompts,
+        min_margin=args.min_margin,
+        allow_singletons=args.allow_singletons,
+    )
+    settings = {"scores": str(scores), "column": args.column, "min_margin": args.min_margin}
+    ranking.write_ranking(result, args.out, settings)
+    if args.pairs:
+        ranking.write_pairs(result, args.pairs)
+    print(", ".join(f"{name}: {count}" for name, count in result.counts().items()))
     return 0

@@ -1,8 +1,9 @@
 """Latent clips on disk: one safetensors file each, with what is needed to trust it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -139,6 +140,13 @@ class LatentFolder(Sequence[LatentClip]):
                     f"{self.path} mixes latent spaces: {files[0]} is of {self.space.title()}, "
                     f"{info.path} of {info.space.title()}; keep one folder per space"
                 )
+
+    def only(self, infos: Iterable[ClipInfo]) -> "LatentFolder":
+        """The same folder with some of its clips, in its order, whatever the order of `infos`."""
+        wanted = {info.path for info in infos}
+        part = copy(self)
+        part.infos = [info for info in self.infos if info.path in wanted]
+        return part
 
     def __len__(self) -> int:
         return len(self.infos)

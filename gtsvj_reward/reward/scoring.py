@@ -1,128 +1,172 @@
-"""Scores of all latent files below a folder, as a table and as pictures."""
+"""Scores of all latent files below a folder: in batches, by several processes, resumable."""
 
-import csv
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from tqdm import tqdm
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
-from gtsvj_reward.latents.video import read_video
-from gtsvj_reward.plotting import plot_trajectory
+from gtsvj_reward.reward.output import GeometryError, NonFiniteError
 from gtsvj_reward.reward.reward import GTSVJReward
+from gtsvj_reward.reward.shards import FileRecord, FinishedClip, ScoringMismatchError, Shards
+from gtsvj_reward.reward.table import ScoredClip
 
 
-@dataclass(frozen=True)
-class ScoredClip:
-    """A latent file and its scores."""
-
-    info: ClipInfo
-    """The file."""
-    name: str
-    """Its path below the folder that was scored."""
-    reward: float | None
-    """Normalised score; None if the judge has no statistics to normalise by."""
-    raw: float
-    """Score on the judge's own scale; higher is better."""
-    trajectory: Float[Tensor, " step"]
-    """Raw score of each step."""
-    untrained_geometry: str | None
-    """What of the clip's geometry the judge was not trained on."""
+def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
+    """Path below the folder -> latent file, in the order of the paths."""
+    return {info.path.relative_to(clips.path).as_posix(): info for info in clips.infos}
 
 
 def score_folder(
-    reward: GTSVJReward, folder: str | Path, *, progress: bool = True
+    reward: GTSVJReward, clips: LatentFolder, *, progress: bool = True
 ) -> list[ScoredClip]:
-    """Score every latent file below a folder, in the order of their paths.
+    """Score every latent file below a folder, in the order of their paths, and keep nothing.
 
     Raises:
-        ValueError: for an empty folder, and for any clip that `GTSVJReward` refuses; nothing is
-            left out.
+        ValueError: for any clip that `GTSVJReward` refuses; nothing is left out.
     """
-    clips = LatentFolder(folder)
-    normalize = reward.config.reward_mean is not None
-    scored = []
-    for info in tqdm(clips.infos, "score", disable=not progress):
-        clip = load_clip(info.path)
-        with torch.no_grad():
-            out = reward.details(
-                clip.latents[None], space=clip.space, fps=clip.fps, normalize=normalize
-            )
-        scored.append(
-            ScoredClip(
-                info=info,
-                name=info.path.relative_to(clips.path).as_posix(),
-                reward=out.rewards.item() if normalize else None,
-                raw=out.raw.item(),
-                trajectory=out.trajectory[0].cpu(),
-                untrained_geometry=out.untrained_geometry[0],
-            )
-        )
-    return scored
+    infos = named_clips(clips)
+    scored: dict[str, ScoredClip] = {}
+    with tqdm(total=len(infos), desc="score", disable=not progress) as bar:
+        for batch in batches(infos, reward.batch_size):
+            for clip in score_batch(reward, batch):
+                scored[clip.latents] = clip
+            bar.update(len(batch))
+    return [scored[name] for name in infos]
 
 
-def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
-    """Write a CSV with one row per clip; the trajectory is a JSON list."""
-    text = io.StringIO()
-    table = csv.writer(text)
-    table.writerow(["latents", "source", "reward", "raw", "trajectory", "untrained_geometry"])
-    for clip in scored:
-        steps = json.dumps([round(value, 6) for value in clip.trajectory.tolist()])
-        table.writerow(
-            [
-                clip.name,
-                clip.info.source or "",
-                "" if clip.reward is None else f"{clip.reward:.6f}",
-                f"{clip.raw:.6f}",
-                steps,
-                clip.untrained_geometry or "",
-            ]
-        )
-    write_text(Path(path), text.getvalue())
+def score_shard(
+    reward: GTSVJReward,
+    clips: LatentFolder,
+    shards: Shards,
+    *,
+    process_index: int = 0,
+    num_processes: int = 1,
+    progress: bool = True,
+) -> int:
+    """Score this process's share of a folder, and add each batch to its shard at once.
 
-
-def plot_scores(
-    scored: Sequence[ScoredClip], videos: str | Path, out: str | Path, *, temporal_patch: int
-) -> list[Path]:
-    """Draw each clip's energy against time above its film strip (the paper's Fig. 3).
+    Clips that any shard holds already are not scored again, whatever number of processes wrote
+    them. A batch goes to disk in one write, so that a run killed between two batches, and started
+    again with as many processes, forms the same batches as one that was not: its scores are the
+    same to the last bit. With other batches they agree to 1e-5.
 
     Args:
-        scored: what `score_folder` returned.
-        videos: the folder that was encoded, where the sources are.
-        out: folder for the pictures, one PNG per clip.
-        temporal_patch: latent frames per step of the judge.
+        reward: how to score; `batch_size` clips of one shape and frame rate share a forward pass.
+        clips: the folder.
+        shards: finished scores.
+        process_index: this process takes clips `process_index::num_processes`.
+        num_processes: processes that share the work.
+        progress: show a progress bar, on process 0.
+
+    Returns:
+        Number of clips scored now.
 
     Raises:
-        ValueError: for a latent file that names no source.
-        UnreadableVideoError: if a source is not there or cannot be read.
+        ScoringMismatchError: for finished scores of another judge, other settings, clips that are
+            not in the folder, or latent files that have changed since.
+        ValueError: for any clip that `GTSVJReward` refuses; nothing is left out.
     """
-    pictures = []
-    for clip in scored:
-        if clip.info.source is None:
-            raise ValueError(f"{clip.info.path} names no source video: there is nothing to draw")
-        settings = clip.info.settings
-        names = ("fps", "height", "width", "start", "frames_fps")
-        frames = read_video(
-            Path(videos) / clip.info.source,
-            num_frames=clip.info.num_frames,
-            **{name: settings[name] for name in names},
-        ).frames
-        pictures.append(
-            plot_trajectory(
-                frames,
-                {"energy": -clip.trajectory},
-                fps=clip.info.fps,
-                temporal_compression=clip.info.space.temporal_compression,
-                temporal_patch=temporal_patch,
-                title=f"{clip.info.source}: mean energy {-clip.raw:.3f}",
-                path=Path(out) / f"{clip.name}.png",
-            )
+    if not 0 <= process_index < num_processes:
+        raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
+    infos = named_clips(clips)
+    finished = shards.read()
+    own = list(infos)[process_index::num_processes]
+    check_finished(clips, infos, finished, own)
+    left = {name: infos[name] for name in own if name not in finished}
+    show = progress and process_index == 0
+    with (
+        shards.appending(process_index) as append,
+        tqdm(total=len(own), initial=len(own) - len(left), desc="score", disable=not show) as bar,
+    ):
+        for batch in batches(left, reward.batch_size):
+            files = {name: FileRecord.of(info.path) for name, info in batch.items()}
+            scored = score_batch(reward, batch)
+            append([FinishedClip(file=files[clip.latents], score=clip) for clip in scored])
+            bar.update(len(batch))
+    return len(left)
+
+
+def collect_scores(clips: LatentFolder, shards: Shards) -> list[ScoredClip]:
+    """The finished scores of a folder, one per latent file, in the order of the paths.
+
+    Raises:
+        ScoringMismatchError: as `score_shard`.
+        ValueError: if a clip has no score, with the number of such clips.
+    """
+    infos = named_clips(clips)
+    finished = shards.read()
+    check_finished(clips, infos, finished, ())
+    missing = [name for name in infos if name not in finished]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(infos)} clips below {clips.path} have no score in "
+            f"{shards.folder}, the first is {missing[0]}: a process did not finish. Run the same "
+            "command again"
         )
-    return pictures
+    return [finished[name].score for name in infos]
+
+
+def check_finished(
+    clips: LatentFolder,
+    infos: Mapping[str, ClipInfo],
+    finished: Mapping[str, FinishedClip],
+    names: Sequence[str],
+) -> None:
+    """Refuse finished scores of clips that are gone, and of those of `names` that have changed.
+
+    Raises:
+        ScoringMismatchError: with the number of such clips and the first of them.
+    """
+    gone = sorted(finished.keys() - infos.keys())
+    if gone:
+        raise ScoringMismatchError(
+            f"{len(gone)} finished scores are of clips that are not below {clips.path}, the first "
+            f"is {gone[0]}: they are of another folder, or were removed. Choose another --out, or "
+            "start anew with --overwrite"
+        )
+    changed = [
+        name
+        for name in names
+        if name in finished and not finished[name].file.fits(infos[name].path)
+    ]
+    if changed:
+        raise ScoringMismatchError(
+            f"{len(changed)} latent files below {clips.path} have changed since they were scored, "
+            f"the first is {changed[0]}: start anew with --overwrite"
+        )
+
+
+def batches(infos: Mapping[str, ClipInfo], size: int) -> Iterator[dict[str, ClipInfo]]:
+    """Clips of one shape and frame rate, at most `size` at a time; in order within each kind."""
+    kinds: dict[tuple[object, ...], list[str]] = {}
+    for name, info in infos.items():
+        kinds.setdefault((info.shape, info.fps), []).append(name)
+    for names in kinds.values():
+        for start in range(0, len(names), size):
+            yield {name: infos[name] for name in names[start : start + size]}
+
+
+def score_batch(reward: GTSVJReward, batch: Mapping[str, ClipInfo]) -> list[ScoredClip]:
+    """Scores of latent files of one frame rate, in their order.
+
+    Raises:
+        ValueError: what `GTSVJReward.details` raises, with the files' names.
+    """
+    clips = [load_clip(info.path) for info in batch.values()]
+    normalized = reward.config.reward_mean is not None
+    try:
+        with torch.no_grad():
+            out = reward.details(
+                [clip.latents for clip in clips],
+                space=clips[0].space,
+                fps=clips[0].fps,
+                normalize=normalized,
+            )
+    except (LatentSpaceError, GeometryError, NonFiniteError) as error:
+        raise type(error)(f"{', '.join(batch)} (clips 0 to {len(batch) - 1}): {error}") from error
+    return [
+        ScoredClip.of(out, index, video=info.source or name, latents=name, normalized=normalized)
+        for index, (name, info) in enumerate(batch.items())
+    ]

@@ -1,0 +1,171 @@
+"""`gtsvj evaluate`."""
+
+import argparse
+from pathlib import Path
+
+from gtsvj_reward.cli.parsing import subparser
+
+FORMATS = {
+    "genai-bench": "genai-bench",
+    "monetbench": "monetbench",
+    "videogen-rewardbench": "videogen-rewardbench",
+    "pairs": "plain",
+}
+"""Benchmark -> the format of its file."""
+
+
+def evaluate(argv: list[str]) -> int:
+    """`gtsvj evaluate`."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.compare:
+        scoring = ("benchmark", "data", "scores", "judge")
+        if any(vars(args)[name] is not None for name in scoring):
+            parser.error("--compare scores nothing: leave out --benchmark, --data and the scores")
+        return compare(args)
+    for name in ("benchmark", "data", "out"):
+        if vars(args)[name] is None:
+            parser.error(f"--{name} is required (or --compare with files result.json)")
+    if (args.scores is None) == (args.judge is None):
+        parser.error("exactly one of --scores and --judge is required")
+    if (args.latents is None) != (args.judge is None):
+        parser.error("--judge and --latents are given together or not at all")
+    return measure(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command."""
+    parser = subparser("evaluate")
+    parser.add_argument("--benchmark", choices=FORMATS, help="pairs: your own comparisons")
+    parser.add_argument("--data", type=Path, help="file of comparisons (see docs/data.md)")
+    parser.add_argument("--out", type=Path, help="folder for results")
+    parser.add_argument("--scores", type=Path, help="table with `video` and columns of scores")
+    parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
+    parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
+    parser.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--allow-untrained-geometry",
+        action="store_true",
+        help="score clips outside the trained range",
+    )
+    parser.add_argument("--name", help="what results call the scorer")
+    parser.add_argument("--column", help="column of scores; reward, score, or the only one")
+    parser.add_argument(
+        "--column-for",
+        action="append",
+        default=[],
+        metavar="LABEL=COLUMN[+COLUMN...]",
+        help="another column for one label, e.g. VQ=aspect:clear; repeatable",
+    )
+    parser.add_argument(
+        "--allow-missing-videos", action="store_true", help="evaluate the rest, and say so"
+    )
+    parser.add_argument("--calibration-fraction", type=float, default=0.5)
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
+    parser.add_argument("--seed", type=int, default=0, help="of split and bootstrap")
+    parser.add_argument("--no-plots", action="store_true", help="do not draw")
+    parser.add_argument(
+        "--compare", type=Path, nargs="+", metavar="RESULT", help="put files result.json in a table"
+    )
+    return parser
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Score if asked to, evaluate, write and print."""
+    from gtsvj_reward import evaluation
+    from gtsvj_reward.annotations import COMPARISON_FORMATS
+    from gtsvj_reward.latents.files import write_text
+
+    columns = columns_for(args.column_for)
+    settings = evaluation.EvaluationSettings(
+        calibration_fraction=args.calibration_fraction,
+        resamples=args.resamples,
+        confidence=args.confidence,
+        seed=args.seed,
+    )
+    comparisons = COMPARISON_FORMATS[FORMATS[args.benchmark]](args.data)
+    path = args.scores or score(args, comparisons.videos())
+    name = args.name or (Path(args.judge).name if args.judge else args.scores.name)
+    table = evaluation.read_scores(path, name=name)
+    result = evaluation.evaluate_comparisons(
+        comparisons,
+        table,
+        benchmark=args.benchmark,
+        column=args.column,
+        columns=columns,
+        allow_missing=args.allow_missing_videos,
+        settings=settings,
+        progress=True,
+    )
+    write_text(args.out / "result.json", result.to_json())
+    write_text(args.out / "result.md", evaluation.result_markdown(result))
+    print(f"\n{evaluation.result_text(result)}\nwritten to {args.out}")
+    if not args.no_plots:
+        evaluation.plot_evaluation(result, comparisons, table, args.out)
+    return 0
+
+
+def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
+    """Score each video once with the judge; returns the table."""
+    import torch
+
+    from gtsvj_reward import GTSVJReward
+    from gtsvj_reward.annotations import find_clips
+    from gtsvj_reward.evaluation import score_clips
+    from gtsvj_reward.judge import resolve_checkpoint
+    from gtsvj_reward.latents import LatentFolder
+
+    folder = LatentFolder(args.latents)
+    found = find_clips(videos, folder, allow_missing=args.allow_missing_videos)
+    checkpoint = resolve_checkpoint(args.judge)
+    reward = GTSVJReward.from_pretrained(
+        checkpoint,
+        base_model=args.base_model,
+        device=args.device,
+        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        batch_size=args.batch_size,
+        allow_untrained_geometry=args.allow_untrained_geometry,
+    )
+    table = score_clips(
+        reward,
+        folder.only(found.clips.values()),
+        args.out / "scores.csv",
+        checkpoint=checkpoint,
+    )
+    print(f"scores written to {table}; use them again with --scores")
+    return table
+
+
+def columns_for(words: list[str]) -> dict[str, str]:
+    """The `LABEL=COLUMN` words as a dictionary.
+
+    Raises:
+        ValueError: for a word of another form, or a label that comes twice.
+    """
+    columns: dict[str, str] = {}
+    for word in words:
+        label, equals, column = word.partition("=")
+        if not (label and equals and column) or label in columns:
+            raise ValueError(
+                f"--column-for takes LABEL=COLUMN, once for each label, got {word!r} in {words}"
+            )
+        columns[label] = column
+    return columns
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Print results side by side with the paper's numbers, and write them if there is --out."""
+    from gtsvj_reward import evaluation
+    from gtsvj_reward.latents.files import write_text
+
+    results = evaluation.read_results(args.compare)
+    print(evaluation.comparison_text(results))
+    if args.out:
+        path = args.out / "comparison.md"
+        write_text(path, evaluation.comparison_markdown(results))
+        print(f"written to {path}")
+    return 0

@@ -1,0 +1,149 @@
+"""What `gtsvj score` and `gtsvj rank` share: the flags that say how to score, and the run."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gtsvj_reward.cli.processes import processes
+
+if TYPE_CHECKING:
+    from gtsvj_reward.judge import JudgeConfig
+    from gtsvj_reward.reward.table import ScoredClip
+
+DTYPES = ["float32", "bfloat16", "float16"]
+JUDGE_FLAGS = ("checkpoint", "folder", "base_model", "device", "dtype", "batch_size",
+               "allow_untrained_geometry", "overwrite")  # fmt: skip
+VIDEO_FLAGS = ("vae", "space_id", "vae_dtype", "fps", "height", "width", "num_frames",
+               "frames_fps", "latents")  # fmt: skip
+
+
+class Scored(NamedTuple):
+    """What a scoring run made, on its main process."""
+
+    clips: "list[ScoredClip]"
+    """One for each clip, in the order of the paths."""
+    latents: Path
+    """The folder of latent files."""
+    temporal_patch: int
+    """Latent frames per step of the judge."""
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `score` and `rank` that say how to score."""
+    judging = parser.add_argument_group("judge")
+    judging.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    judging.add_argument("--device", help="where to score; a GPU if there is one")
+    judging.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
+    judging.add_argument("--batch-size", type=int, default=8, help="clips per forward pass")
+    judging.add_argument(
+        "--allow-untrained-geometry",
+        action="store_true",
+        help="score clips outside the trained range and say so in the table",
+    )
+    judging.add_argument(
+        "--overwrite", action="store_true", help="drop finished scores; start anew"
+    )
+    reading = parser.add_argument_group("videos", "for a folder of videos; needs --vae")
+    reading.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
+    reading.add_argument("--space-id", help="name of its latent space; read from it by default")
+    reading.add_argument("--vae-dtype", choices=DTYPES, default="float32")
+    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num-frames": int}
+    for name, kind in numbers.items():
+        reading.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
+    reading.add_argument("--frames-fps", type=float, help="rate of folders of frames")
+    reading.add_argument("--latents", type=Path, help="folder for latents; beside the table")
+
+
+def latents_for(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    config: "JudgeConfig",
+    out: Path,
+    state: Any,
+) -> Path:
+    """The folder of latents to score; videos are encoded first, by all processes together."""
+    import torch
+
+    from gtsvj_reward.assets.vae import load_vae
+    from gtsvj_reward.reward import encoding
+
+    if encoding.folder_kind(args.folder) == "latents":
+        refuse_given(parser, args, VIDEO_FLAGS, f"is for videos, {args.folder} holds latent files")
+        return Path(args.folder)
+    if args.vae is None:
+        parser.error(f"{args.folder} holds videos: they need --vae, the VAE of the judge's latents")
+    names = ("fps", "height", "width", "num_frames")
+    reading = encoding.reading_for(config, **{name: vars(args)[name] for name in names})
+    latents = Path(args.latents or out.with_name(f"{out.stem}-latents"))
+    device = args.device or state.device
+    encoding.encode_for(
+        config,
+        args.folder,
+        latents,
+        vae=load_vae(args.vae, dtype=getattr(torch, args.vae_dtype), device=device),
+        reading=reading,
+        space_id=args.space_id,
+        frames_fps=args.frames_fps,
+        overwrite=args.overwrite,
+        process_index=state.process_index,
+        num_processes=state.num_processes,
+    )
+    state.wait_for_everyone()
+    encoding.check_complete(args.folder, latents)
+    return latents
+
+
+def refuse_given(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], reason: str
+) -> None:
+    """Stop if an argument was given that would be ignored."""
+    for name in names:
+        if vars(args)[name] != parser.get_default(name):
+            parser.error(f"{name.replace('_', '-')} {reason}")
+
+
+def run_scoring(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, out: Path
+) -> Scored | None:
+    """Score this process's share; the main process waits for all and writes the table."""
+    import torch
+
+    from gtsvj_reward import GTSVJReward
+    from gtsvj_reward.judge import resolve_checkpoint
+    from gtsvj_reward.judge.checkpoint import read_config
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.reward import scoring, shards, table
+
+    table.check_suffix(out)
+    state = processes(args.device)
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    latents = latents_for(parser, args, read_config(checkpoint), out, state)
+    reward = GTSVJReward.from_pretrained(
+        checkpoint,
+        base_model=args.base_model,
+        device=args.device or state.device,
+        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        batch_size=args.batch_size,
+        allow_untrained_geometry=args.allow_untrained_geometry,
+    )
+    clips = LatentFolder(latents)
+    finished = shards.Shards(
+        folder=out.with_name(f"{out.stem}-shards"), header=shards.run_header(checkpoint, reward)
+    )
+    if args.overwrite and state.is_main_process:
+        finished.clear()
+    state.wait_for_everyone()
+    scoring.score_shard(
+        reward,
+        clips,
+        finished,
+        process_index=state.process_index,
+        num_processes=state.num_processes,
+    )
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    scored = scoring.collect_scores(clips, finished)
+    table.write_scores(scored, out)
+    return Scored(scored, latents, reward.judge.backbone.patch_size_t)

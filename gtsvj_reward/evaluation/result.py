@@ -1,0 +1,227 @@
+"""What an evaluation found, and its file `result.json`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What an evaluation leaves to choose; the numbers depend on it."""
+
+    calibration_fraction: float = 0.5
+    """Share of the prompts (of the pairs, without prompts) that the held-out method fits its
+    threshold on; between 0 and 1."""
+    resamples: int = 1000
+    """Bootstrap resamples of each interval; at least 1."""
+    confidence: float = 0.95
+    """Coverage of the intervals; between 0 and 1."""
+    seed: int = 0
+    """Of the split and of the resampling."""
+
+    def __post_init__(self) -> None:
+        for name in ("calibration_fraction", "confidence"):
+            if not 0 < vars(self)[name] < 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {vars(self)[name]}")
+        if self.resamples < 1:
+            raise ValueError(f"`resamples` must be at least 1, got {self.resamples}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Share of pairs that one method counts as right, and what it rests on."""
+
+    accuracy: float
+    """0..1."""
+    interval: tuple[float, float] | None
+    """Percentile bootstrap over groups; None: the counted pairs are of one group alone."""
+    pairs: int
+    """Pairs that count; without the human ties where the method leaves them out."""
+    human_ties: int
+    """Pairs of the input that people called the same; part of `pairs` unless left out."""
+    predicted_ties: int
+    """Pairs of `pairs` that the scores call the same."""
+    threshold: float | None
+    """Differences up to it are predicted ties; None: the method has no threshold."""
+    constant: float
+    """What the method gives a scorer that gives every video the same score."""
+    chance: float
+    """What it tends to, with many pairs, for scores that know nothing and never collide."""
+    calibration_pairs: int | None = None
+    """Pairs that the threshold was fitted on, none of them in `pairs`; None: on `pairs`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRateBin:
+    """Pairs whose predicted probability that A wins lies in one range."""
+
+    predicted: float
+    """Mean predicted probability."""
+    observed: float
+    """Share that A won."""
+    interval: tuple[float, float]
+    """Wilson interval of `observed`, at the confidence of the settings."""
+    pairs: int
+    """Pairs in the range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRates:
+    """Predicted against observed win rates of the pairs without a human tie."""
+
+    scale: float
+    """s in P(A wins) = sigmoid((score A - score B) / s), most likely on these very pairs."""
+    log_loss: float
+    """Mean negative log-likelihood at that scale, in nats; knowing nothing costs log 2 = 0.693."""
+    bins: tuple[WinRateBin, ...]
+    """By rising probability; empty ranges are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How well one column of scores agrees with one dimension of labels over some pairs."""
+
+    dimension: str
+    """Which label."""
+    column: str
+    """Which column of the score table; several joined by `+` were added."""
+    model: str | None = None
+    """Pairs that involve a video of this generator; None: all pairs."""
+    pairs: int
+    """Labelled pairs with two scores."""
+    human_ties: int
+    """Those of them that people called the same."""
+    groups: int
+    """Prompts (or pairs, see `EvaluationResult.resampled`) that they come from."""
+    accuracies: Mapping[str, Accuracy]
+    """Method of `METHODS` -> accuracy."""
+    win_rates: WinRates | None
+    """Calibration of the score differences; None if undefined."""
+    undefined: Mapping[str, str]
+    """Method (or `win_rates`) that these pairs do not define -> why not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelScore:
+    """Mean score of a generator's videos."""
+
+    model: str
+    """The generator."""
+    column: str
+    """Which column of the score table."""
+    mean: float
+    """Over its videos, each counted once."""
+    videos: int
+    """Number of videos."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """All numbers of one scorer on one file of comparisons; stored as `result.json`."""
+
+    benchmark: str
+    """Which benchmark: a name of `COMPARISON_FORMATS`, or `pairs` for one's own comparisons."""
+    data: str
+    """What the comparisons call themselves."""
+    fingerprint: str
+    """SHA-256 of all comparisons, those left out included: equal data, equal fingerprint."""
+    scorer: str
+    """What gave the scores."""
+    comparisons: int
+    """Rows of the file."""
+    evaluated: int
+    """Rows whose two videos have scores."""
+    missing_videos: tuple[str, ...]
+    """Videos of the file without a score; rows that need them are left out."""
+    videos: int
+    """Different videos in the evaluated rows."""
+    left_out_labels: Mapping[str, int]
+    """Reason -> labels that the format says to leave out."""
+    resampled: str
+    """What the bootstrap draws and the calibration split keeps together: `prompts`, `pairs`, or
+    `prompts and pairs` if only some rows have a prompt."""
+    settings: EvaluationSettings
+    """Choices that the numbers depend on."""
+    dimensions: tuple[Agreement, ...]
+    """Each label over all evaluated pairs."""
+    models: tuple[Agreement, ...]
+    """Each label over the pairs of each generator; a pair counts for both of its generators."""
+    aspects: tuple[Agreement, ...]
+    """Each `aspect:` column against the overall label; empty without either."""
+    model_scores: tuple[ModelScore, ...]
+    """Mean scores, highest first within a column."""
+
+    def to_json(self) -> str:
+        """The text of `result.json`."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "EvaluationResult":
+        """Read the text of `result.json`, strictly.
+
+        Raises:
+            ValueError: if it is not JSON, of another format version, or has fields that are
+                unknown, missing, or of another form.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error}") from error
+        version = values.pop("format_version", None) if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"format_version is {version!r}, this release reads {FORMAT_VERSION}: is it a "
+                "result.json of `gtsvj evaluate`, and is the package recent enough?"
+            )
+        _check_fields(cls, values)
+        parts = {
+            "missing_videos": tuple(values["missing_videos"]),
+            "settings": _flat(EvaluationSettings, values["settings"]),
+            "model_scores": tuple(_flat(ModelScore, item) for item in values["model_scores"]),
+        }
+        for name in ("dimensions", "models", "aspects"):
+            parts[name] = tuple(_agreement(item) for item in values[name])
+        return cls(**{**values, **parts})
+
+
+def _agreement(values: Any) -> Agreement:
+    _check_fields(Agreement, values)
+    accuracies = {name: _interval(Accuracy, item) for name, item in values["accuracies"].items()}
+    rates = values["win_rates"]
+    if rates is not None:
+        _check_fields(WinRates, rates)
+        bins = tuple(_interval(WinRateBin, item) for item in rates["bins"])
+        rates = WinRates(**{**rates, "bins": bins})
+    return Agreement(**{**values, "accuracies": accuracies, "win_rates": rates})
+
+
+def _interval(kind: Any, values: Any) -> Any:
+    """A flat record whose `interval` is a pair."""
+    _check_fields(kind, values)
+    ends = values["interval"]
+    return kind(**{**values, "interval": None if ends is None else (ends[0], ends[1])})
+
+
+def _flat(kind: Any, values: Any) -> Any:
+    _check_fields(kind, values)
+    return kind(**values)
+
+
+def _check_fields(kind: Any, values: Any) -> None:
+    known = {item.name for item in fields(kind)}
+    if not isinstance(values, dict) or known != values.keys():
+        given = values.keys() if isinstance(values, dict) else set()
+        raise ValueError(
+            f"{kind.__name__}: unknown fields {sorted(given - known)}, "
+            f"missing fields {sorted(known - given)}"
+        )
+    for item in fields(kind):
+        value, allowed = values[item.name], {int: (int,), float: (float, int), str: (str,)}
+        if item.type in allowed and type(value) not in allowed[item.type]:
+            raise ValueError(
+                f"{kind.__name__}: `{item.name}` must be {item.type.__name__}, got {value!r}"
+            )

@@ -1,0 +1,69 @@
+"""What ranking reads: scores of videos, and which videos are of one prompt."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gtsvj_reward.annotations.columns import check, scores, texts
+from gtsvj_reward.annotations.tables import Column, read_table
+
+VIDEO, PROMPT = "video", "prompt"
+"""Columns of a file of groups."""
+
+
+def read_rewards(path: str | Path, column: str = "reward") -> dict[str, float]:
+    """Video -> score of a table, such as `gtsvj score` or any other program writes.
+
+    Args:
+        path: CSV, JSONL, JSON or parquet with a column `video`.
+        column: the column of scores.
+
+    Raises:
+        ValueError: for a missing column, an empty or non-finite score, or a video that comes twice;
+            with counts and rows.
+    """
+    table = read_table(path)
+    found = table.column(column)
+    values = scores(found)
+    check(
+        found,
+        [value is None for value in values],
+        "are empty (a judge without statistics gives no `reward`: rank by `--column raw`)",
+    )
+    return dict(
+        zip(_videos(table.column(VIDEO)), [v for v in values if v is not None], strict=True)
+    )
+
+
+def read_groups(path: str | Path) -> dict[str, str]:
+    """Video -> prompt, of a table with the columns `video` and `prompt`.
+
+    Raises:
+        ValueError: for a missing column, an empty cell, or a video that comes twice; with rows.
+    """
+    table = read_table(path)
+    prompts = texts(table.column(PROMPT))
+    return dict(zip(_videos(table.column(VIDEO)), prompts, strict=True))
+
+
+def folder_groups(videos: Sequence[str]) -> dict[str, str]:
+    """Video -> the first folder of its path.
+
+    Raises:
+        ValueError: for videos that are in no folder, with their number and the first.
+    """
+    loose = [video for video in videos if "/" not in video]
+    if loose:
+        raise ValueError(
+            f"{len(loose)} of {len(videos)} videos are in no folder that could group them, the "
+            f"first is {loose[0]!r}: put the videos of one prompt in one folder, or pass --groups"
+        )
+    return {video: video.split("/", 1)[0] for video in videos}
+
+
+def _videos(column: Column) -> list[str]:
+    """Names of videos, all different."""
+    videos = texts(column)
+    counts = Counter(videos)
+    check(column, [counts[video] > 1 for video in videos], "repeat a video: keep one row of each")
+    return videos

@@ -1,0 +1,105 @@
+"""Pictures of scored clips: the score over time above the film strip (the paper's Fig. 3)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gtsvj_reward.latents.store import ClipInfo, clip_info
+from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.plotting import plot_trajectory
+from gtsvj_reward.reward.table import ScoredClip
+
+_READING = ("fps", "height", "width", "start", "frames_fps")
+"""Settings of a latent file that say how its video was read."""
+
+
+def plot_scores(
+    scored: Sequence[ScoredClip],
+    latents: str | Path,
+    videos: str | Path,
+    out: str | Path,
+    *,
+    temporal_patch: int,
+) -> list[Path]:
+    """Draw each clip; see `plot_clip`.
+
+    Args:
+        scored: what was scored.
+        latents: the folder of latent files.
+        videos: the folder that was encoded, where the sources are.
+        out: folder for the pictures, one PNG per clip.
+        temporal_patch: latent frames per step of the judge.
+
+    Returns:
+        The files written.
+    """
+    return [
+        plot_clip(
+            clip,
+            clip_info(Path(latents) / clip.latents),
+            videos,
+            Path(out) / f"{clip.latents}.png",
+            temporal_patch=temporal_patch,
+        )
+        for clip in scored
+    ]
+
+
+def plot_clip(
+    clip: ScoredClip, info: ClipInfo, videos: str | Path, path: Path, *, temporal_patch: int
+) -> Path:
+    """Draw a clip's energy against time above its film strip; its score if it has aspects.
+
+    Args:
+        clip: its scores.
+        info: its latent file.
+        videos: the folder that was encoded.
+        path: file to write; the suffix sets the format.
+        temporal_patch: latent frames per step of the judge.
+
+    Raises:
+        ValueError: for a latent file that does not say which video it is of, or how it was read.
+        UnreadableVideoError: if the video is not there or cannot be read.
+    """
+    steps = torch.tensor(clip.trajectory)
+    name, values, mean = "energy", -steps, -clip.raw
+    if clip.aspects:
+        name, values, mean = "score", steps, clip.raw
+    # matplotlib would read what stands between two dollar signs as a formula.
+    title = f"{clip.video}: mean {name} {mean:.3f}".replace("$", r"\$")
+    return plot_trajectory(
+        source_frames(info, videos),
+        {name: values},
+        fps=info.fps,
+        temporal_compression=info.space.temporal_compression,
+        temporal_patch=temporal_patch,
+        ylabel=name,
+        title=title,
+        path=path,
+    )
+
+
+def source_frames(info: ClipInfo, videos: str | Path) -> UInt8[Tensor, "time height width 3"]:
+    """The frames that a latent file was encoded from.
+
+    Args:
+        info: the latent file.
+        videos: the folder that was encoded.
+
+    Raises:
+        ValueError: for a latent file that does not say which video it is of, or how it was read.
+        UnreadableVideoError: if the video is not there or cannot be read.
+    """
+    if info.source is None:
+        raise ValueError(f"{info.path} names no source video: there is nothing to draw")
+    missing = [name for name in _READING if name not in info.settings]
+    if missing:
+        raise ValueError(
+            f"{info.path} does not say how its video was read, {', '.join(missing)} is missing: "
+            "pictures need latent files that `gtsvj encode` made"
+        )
+    reading = {name: info.settings[name] for name in _READING}
+    return read_video(Path(videos) / info.source, num_frames=info.num_frames, **reading).frames
