@@ -18,6 +18,7 @@ def encode(argv: list[str]) -> int:
     parser.add_argument("--height", type=int, required=True, help="pixels, a multiple of 8")
     parser.add_argument("--width", type=int, required=True, help="pixels, a multiple of 8")
     parser.add_argument("--num-frames", type=int, help="4f + 1; the longest that fits by default")
+    parser.add_argument("--max-frames", type=int, help="4f + 1; the longest, but no longer")
     parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
     parser.add_argument("--frames-fps", type=float, help="rate of folders of frames")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
@@ -44,6 +45,7 @@ def encode(argv: list[str]) -> int:
         height=args.height,
         width=args.width,
         num_frames=args.num_frames,
+        max_frames=args.max_frames,
         start=args.start,
         frames_fps=args.frames_fps,
         overwrite=args.overwrite,

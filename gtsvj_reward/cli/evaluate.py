@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.processes import processes
 
 FORMATS = {
     "genai-bench": "genai-bench",
@@ -43,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
     parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
     parser.add_argument("--base-model", help="where the base transformer is, if it has moved")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help="where to score; a GPU if there is one")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument(
@@ -125,7 +126,7 @@ def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
     reward = GTSVJReward.from_pretrained(
         checkpoint,
         base_model=args.base_model,
-        device=args.device,
+        device=args.device or processes(args.device).device,
         dtype=getattr(torch, args.dtype) if args.dtype else None,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,

@@ -50,6 +50,7 @@ def encode_folder(
     height: int,
     width: int,
     num_frames: int | None = None,
+    max_frames: int | None = None,
     start: float = 0.0,
     frames_fps: float | None = None,
     tile: tuple[int, int] | None = DEFAULT_TILE,
@@ -70,10 +71,11 @@ def encode_folder(
         out: folder for the latent files; made if need be.
         vae: the VAE of `space`, on the device to use.
         space: latent space, stored in each file.
-        fps: frames per second, as in `read_video`, like the next five.
+        fps: frames per second, as in `read_video`, like the next six.
         height: in pixels, a multiple of 8.
         width: in pixels, a multiple of 8.
         num_frames: 4f + 1; None takes the longest clip of each video.
+        max_frames: 4f + 1; the longest clip of each video, but no longer than this.
         start: seconds to skip.
         frames_fps: frames per second of folders of frames.
         tile: as in `LatentSpace.encode`.
@@ -92,8 +94,9 @@ def encode_folder(
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
     check_encodable(space.spatial_compression, tile, height, width)
-    if num_frames is not None:
-        space.latent_frames(num_frames)
+    for limit in (num_frames, max_frames):
+        if limit is not None:
+            space.latent_frames(limit)
     job = _Job(
         vae=vae,
         space=space,
@@ -102,6 +105,7 @@ def encode_folder(
             "height": height,
             "width": width,
             "num_frames": num_frames,
+            "max_frames": max_frames,
             "start": float(start),
         },
         frames_fps=frames_fps,

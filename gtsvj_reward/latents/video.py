@@ -62,6 +62,7 @@ def read_video(
     height: int,
     width: int,
     num_frames: int | None = None,
+    max_frames: int | None = None,
     start: float = 0.0,
     frames_fps: float | None = None,
 ) -> VideoClip:
@@ -85,6 +86,7 @@ def read_video(
         width: of the result, in pixels.
         num_frames: 4f + 1; None takes the longest such clip from `start` to the end, all held in
             memory.
+        max_frames: 4f + 1; the longest clip, but no longer than this. Goes without `num_frames`.
         start: seconds to skip.
         frames_fps: frames per second of a folder of frames.
 
@@ -98,14 +100,19 @@ def read_video(
             "expected positive fps, height, width and frames_fps, and start >= 0, got "
             f"{fps=}, {height=}, {width=}, {frames_fps=}, {start=}"
         )
-    if num_frames is not None and (num_frames < 1 or num_frames % 4 != 1):
-        raise ValueError(f"expected 4f + 1 frames (1, 5, 9, ... 49), got num_frames={num_frames}")
+    if num_frames is not None and max_frames is not None:
+        raise ValueError(f"pass `num_frames` or `max_frames`, got {num_frames} and {max_frames}")
+    wanted = num_frames or max_frames
+    if wanted is not None and (wanted < 1 or wanted % 4 != 1):
+        raise ValueError(
+            f"expected 4f + 1 frames (1, 5, 9, ... 49), got {num_frames=}, {max_frames=}"
+        )
     path = Path(path)
     source_fps, source = open_source(path, frames_fps)
     frames: list[RGB] = []
     indices: list[int] = []
     size, seen = (0, 0), 0
-    for index, frame in _resampled(source, fps, source_fps, start, num_frames):
+    for index, frame in _resampled(source, fps, source_fps, start, wanted):
         seen = index + 1
         if frame is not None:
             size = (frame.shape[0], frame.shape[1])

@@ -179,6 +179,13 @@ def test_longest_clips(videos, tmp_path, vae, space):
     assert {info.num_frames for info in LatentFolder(tmp_path / "out").infos} == {5}
 
 
+def test_a_limit_is_part_of_how_a_clip_was_made(videos, tmp_path, vae, space):
+    encode(videos, tmp_path / "out", vae, space, num_frames=None, max_frames=5)
+    assert {info.num_frames for info in LatentFolder(tmp_path / "out").infos} == {5}
+    with pytest.raises(EncodeMismatchError, match="max_frames was 5, is now 9"):
+        encode(videos, tmp_path / "out", vae, space, num_frames=None, max_frames=9)
+
+
 def test_progress_is_shown_by_the_main_process_only(videos, tmp_path, vae, space, capsys):
     shard = {"num_processes": 2, "progress": True}
     encode(videos, tmp_path / "out", vae, space, process_index=1, **shard)

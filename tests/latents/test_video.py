@@ -61,6 +61,17 @@ def test_longest_clip_has_4f_plus_1_frames(tmp_path):
         assert shown(clip) == list(range(expected))
 
 
+def test_the_longest_clip_may_have_a_limit(tmp_path):
+    for time, expected in ((4, 1), (8, 5), (9, 9), (13, 9)):
+        write_video(tmp_path / f"{time}.mp4", counting_frames(time), fps=10)
+        clip = read_video(tmp_path / f"{time}.mp4", fps=10, max_frames=9, **SIZE)
+        assert shown(clip) == list(range(expected))
+    with pytest.raises(ValueError, match=r"expected 4f \+ 1 frames .* max_frames=8"):
+        read_video(tmp_path / "13.mp4", fps=10, max_frames=8, **SIZE)
+    with pytest.raises(ValueError, match="`num_frames` or `max_frames`, got 5 and 9"):
+        read_video(tmp_path / "13.mp4", fps=10, num_frames=5, max_frames=9, **SIZE)
+
+
 def test_other_containers_are_read(tmp_path):
     iio.imwrite(tmp_path / "x.webm", counting_frames(9).numpy(), fps=10, codec="libvpx-vp9")
     clip = read_video(tmp_path / "x.webm", fps=5, num_frames=5, **SIZE)

@@ -23,6 +23,7 @@ SMALLER = {
     "--height": ("480", "32"),
     "--width": ("720", "48"),
     "--num-frames": ("49", "17"),
+    "--max-frames": ("49", "17"),
     "--vae": (BASE, "base"),
     "--base_model": (BASE, "base"),
     "--device": ("cuda", "cpu"),

@@ -14,6 +14,7 @@ from gtsvj_reward.judge.checkpoint import read_config
 from gtsvj_reward.latents import LatentFolder
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.reward import reward as reward_module
+from gtsvj_reward.training.outputs import ClipScores
 from tests.annotations.conftest import aspect_names
 from tests.conftest import tiny_transformer
 from tests.recipes.conftest import OWN, write_data
@@ -33,8 +34,10 @@ COUNTS = {
     "score": 1,
     "rank": 1,
     "python": 1,
+    "recomputing": 8,
 }
-"""Commands of the page, loops counted out; all are run."""
+"""Commands of the page, loops counted out, all of which are run; and judges in training that
+`gradient_checkpointing` reached."""
 
 NOT_RUN = [
     f"hf download {BASE} --include transformer/*",
@@ -82,7 +85,15 @@ def ran(tmp_path_factory, tiny_vae):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
         patch.setattr(reward_module, "HfApi", lambda token: Hub(uploads))
+        enable, recomputing = ClipScores.activation_checkpointing_enable, []
+
+        def enabled(scores, *settings, **more):
+            recomputing.append(scores)
+            enable(scores, *settings, **more)
+
+        patch.setattr(ClipScores, "activation_checkpointing_enable", enabled)
         counts, skipped = run_page(PAGE, work)
+    counts["recomputing"] = len(recomputing)
     return work, counts, skipped, uploads, sets
 
 

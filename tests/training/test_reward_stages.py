@@ -66,7 +66,8 @@ def write_csv(path, header, rows):
 @pytest.fixture
 def world(tmp_path, base):
     """A discriminator, rated clips, compared clips of other videos, and their label files."""
-    save_judge(tiny_judge(base_model=str(base), head_width=16), tmp_path / "discriminator")
+    judge = tiny_judge(base_model=str(base), head_width=16, training={"steps": 7})
+    save_judge(judge, tmp_path / "discriminator")
     rated = write_rated(tmp_path / "rated", 16)
     write_csv(tmp_path / "ratings.csv", ["video", "clear", "focus"], rated)
     compared = write_rated(tmp_path / "compared", 24, seed=1)
@@ -128,6 +129,7 @@ def test_all_stages_from_files_to_a_reward(world, caplog):
     assert config.stage == "preference"
     assert config.training["pairs"] == 9
     assert config.training["aspects: rated clips"] == 12
+    assert config.training["discriminator: steps"] == 7
     assert len(config.aspect_weights) == 2
     assert "held-out clips of stage 3 (6 clips)" in config.reward_data
 
@@ -350,6 +352,26 @@ def test_unknown_formats_and_dimensions_are_refused(world):
         train_preference(world, dimension="VQ")
 
 
+def test_held_out_files_are_used_and_may_not_overlap(world):
+    lines = (world / "ratings.csv").read_text().splitlines()
+    first, second = world / "first.csv", world / "second.csv"
+    first.write_text("\n".join(lines[:11]) + "\n")
+    second.write_text("\n".join([lines[0], *lines[11:]]) + "\n")
+    trainer = train_aspects(world, ratings=str(first), held_out_ratings=str(second))
+    assert (len(trainer.rated), len(trainer.held_out)) == (10, 6)
+    with pytest.raises(ValueError, match="10 held-out clips are trained on as well"):
+        train_aspects(world, ratings=str(first), held_out_ratings=str(world / "ratings.csv"))
+
+    lines = (world / "pairs.csv").read_text().splitlines()
+    first.write_text("\n".join(lines[:9]) + "\n")
+    second.write_text("\n".join([lines[0], *lines[9:]]) + "\n")
+    pairs = {"comparisons": str(first), "held_out_comparisons": str(second)}
+    trainer = train_preference(world, **pairs)
+    assert (len(trainer.pairs), len(trainer.held_out)) == (8, 4)
+    with pytest.raises(ValueError, match="16 held-out clips are trained on as well"):
+        train_preference(world, **{**pairs, "held_out_comparisons": str(world / "pairs.csv")})
+
+
 def test_labels_without_latents_are_refused_or_counted(world, caplog):
     text = (world / "ratings.csv").read_text()
     (world / "ratings.csv").write_text(text + "gone.mp4,1,1\n")
@@ -368,7 +390,9 @@ def test_stage_2_learns_what_can_be_seen(world):
         world, ratings=str(world / "more.csv"), latents=str(world / "more"), max_steps=120,
         per_device_train_batch_size=16, head_learning_rate=1e-2, learning_rate=1e-3,
     )  # fmt: skip
+    trainer.model.train()
     metrics = trainer.evaluate()
+    assert trainer.model.training, "evaluation left the model in its own mode"
     assert metrics["eval_spearman/clear"] > 0.8
     assert metrics["eval_spearman/focus"] > 0.8
     assert metrics["eval_mse"] < 0.05  # the variance of 0..1 in five steps is 0.125
