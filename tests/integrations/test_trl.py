@@ -1,8 +1,11 @@
 """TRL reward functions: by the rules of the trainer, and in a real one."""
 
 import pickle
+import re
+import sys
 import textwrap
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import jaxtyping
 import numpy as np
@@ -34,6 +37,8 @@ from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
 from tests.conftest import clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 from tests.training.conftest import write_clips
 
+PAGE = (Path(__file__).parents[2] / "docs" / "trl.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 WORDS = ["<pad>", "<eos>", "<unk>", "a", "the", "dog", "cat", "runs", "on", "beach", "red", "blue"]
 SAMPLING = {
     "num_frames": 9,
@@ -568,33 +573,80 @@ def test_clips_of_a_rollout_teach(reward, tmp_path):
     assert log[0]["grad_norm"] > 1e-6
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
-@pytest.mark.parametrize("function", [LatentsRewardFunc, PromptRewardFunc])
-def test_examples_of_the_docstrings_run(function, judge_of_pipe, pipe, tiny_vae, tmp_path):
+def names_of_examples(folder):
+    """What the examples take for granted: a policy, its tokenizer, arguments, requests."""
     trl = pytest.importorskip("trl")
     from datasets import Dataset
 
-    example = textwrap.dedent(function.__doc__.split("Example:\n")[1].split("Args:")[0])
     policy = LlamaForCausalLM(
         LlamaConfig(vocab_size=len(WORDS), hidden_size=16, intermediate_size=16,
                     num_hidden_layers=1, num_attention_heads=1, bos_token_id=1, eos_token_id=1)
     )  # fmt: skip
-    args = trl.GRPOConfig(
-        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", max_steps=1,
-        num_generations=2, per_device_train_batch_size=2, max_completion_length=6,
-        save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    names = {
+
+    def config(output_dir, **_):
+        return trl.GRPOConfig(
+            output_dir=str(folder / output_dir), use_cpu=True, bf16=False, report_to="none",
+            max_steps=1, num_generations=2, per_device_train_batch_size=2,
+            max_completion_length=6, save_strategy="no", disable_tqdm=True,
+        )  # fmt: skip
+
+    return {
         "GRPOTrainer": trl.GRPOTrainer,
+        "GRPOConfig": config,
         "model": policy,
-        "args": args,
+        "args": config("out"),
         "requests": Dataset.from_list([{"prompt": "a dog"}] * 4),
         "tokenizer": tiny_tokenizer(),
-        "reward": judge_of_pipe,
-        "pipe": pipe,
+        "keeps_to_the_request": lambda completions, **_: [float("dog" in c) for c in completions],
         "rollout_with_clips": rollout_with_clips,
-        function.__name__: function,
     }
-    exec(compile(example, function.__name__, "exec"), names)
-    assert names["trainer"].state.global_step == 1
+
+
+def run(example, name, names):
+    exec(compile(example, name, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
+@pytest.mark.parametrize("function", [LatentsRewardFunc, PromptRewardFunc])
+def test_examples_of_the_docstrings_run(function, judge_of_pipe, pipe, tmp_path):
+    example = textwrap.dedent(function.__doc__.split("Example:\n")[1].split("Args:")[0])
+    names = {**names_of_examples(tmp_path), "reward": judge_of_pipe, "pipe": pipe}
+    names[function.__name__] = function
+    trainer = run(example, function.__name__, names)["trainer"]
+    assert trainer.state.global_step == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
+def test_examples_of_the_page_run(judge_of_pipe, pipe, tiny_vae, tmp_path, monkeypatch):
+    names = {**names_of_examples(tmp_path), "reward": judge_of_pipe, "pipe": pipe,
+             "vae": tiny_vae, "score_functions": {}}  # fmt: skip
+    monkeypatch.setattr(CogVideoXPipeline, "from_pretrained", lambda name: pipe)
+    monkeypatch.setattr(CogVideoXPipeline, "to", lambda self, device: self)
+    monkeypatch.setattr(GTSVJReward, "from_pretrained", lambda name, device: judge_of_pipe)
+    host = ModuleType("ddpo_pytorch")
+    host.rewards = ModuleType("ddpo_pytorch.rewards")
+    monkeypatch.setitem(sys.modules, "ddpo_pytorch", host)
+    monkeypatch.setitem(sys.modules, "ddpo_pytorch.rewards", host.rewards)
+    prompts, latents, ddpo, flow_grpo, alignprop = EXAMPLES
+    # The sizes of the page are those of the published model, the arguments those of a GPU.
+    small = {"num_frames=49": "num_frames=9", "height=480": "height=64", "width=720": "width=96",
+             "num_inference_steps=30": "num_inference_steps=2"}  # fmt: skip
+    for size, tiny in small.items():
+        assert size in prompts
+        prompts = prompts.replace(size, tiny)
+    prompts = prompts.replace("import GRPOConfig, GRPOTrainer", "import GRPOTrainer")
+    assert run(prompts, "prompts", names)["trainer"].state.global_step == 1
+    assert run(latents, "latents", names)["trainer"].state.global_step == 1
+    run(ddpo.replace("num_frames=49", "num_frames=17"), "ddpo", names)
+    assert host.rewards.gtsvj()(clips(2), ["a", "b"], [])[0].shape == (2,)
+    video = torch.rand(1, 9, 3, 32, 48)
+    run(flow_grpo, "flow_grpo", names)
+    [score], _ = names["score_functions"]["gtsvj"]()(video, ["a"], {})
+    found, _ = run(alignprop, "alignprop", names)["reward_function"](
+        video.requires_grad_(), ["a"], []
+    )
+    assert found.requires_grad
+    assert found.item() == pytest.approx(score, abs=1e-5)

@@ -1,0 +1,198 @@
+"""Trainers that call `reward(images, prompts, metadata) -> (rewards, info)`.
+
+Written against kvablack/ddpo-pytorch (`ddpo_pytorch/rewards.py`, `scripts/train.py`),
+yifan123/flow_grpo (`flow_grpo/rewards.py`, `scripts/train_wan2_1.py`), and `DDPOTrainer` and
+`AlignPropTrainer` of trl up to 0.23, the last versions that have them. ddpo-pytorch and flow_grpo
+call from a pool of threads. Nothing here imports any of them.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.latents.space import LatentSpace, Layout
+from gtsvj_reward.reward.members import Reward
+
+Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
+"""A scorer of flow_grpo: (videos, prompts, metadata) -> (one number per video, {})."""
+
+
+class DDPOReward:
+    """Scores videos, or their latents, in the place of images. Prompts and metadata are not read.
+
+    A judge needs videos: the published image pipelines of these trainers give it nothing to score.
+    flow_grpo's Wan script hands out decoded videos; elsewhere a pipeline of your own does.
+
+    Calls from several threads wait for one another: the VAE's settings change during a call, and
+    weights that are offloaded move.
+
+    Example:
+        reward_function = DDPOReward(reward, images_are="latents", space=space, fps=8.0)
+        rewards, info = reward_function(latents, prompts, metadata)
+
+    Args:
+        reward: a judge, or a combination of judges, that takes no prompt.
+        images_are: `latents`, scaled, as `output_type="latent"` gives them; or `pixels`, colour
+            values in [0, 1], which are encoded first.
+        vae: for pixels, the VAE of the judge's latent space, on its device; another one is refused.
+        space: for latents, the space they are of; None: you vouch for it.
+        layout: order of the axes: (batch, time, channel, height, width), or with the channels
+            before time.
+        fps: frames per second of the videos.
+        num_frames: for latents, the frames that the generator was asked for; drops the padding of
+            CogVideoX 1.5.
+        normalize: as for `GTSVJReward`.
+        differentiable: let gradients through to the images, for AlignProp. They are recorded if the
+            caller has gradients on; otherwise, and by default, there is no graph.
+
+    Raises:
+        ValueError: for arguments that do not belong together.
+        LatentSpaceError: for a VAE of another family.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        *,
+        images_are: Literal["latents", "pixels"],
+        vae: Any = None,
+        space: LatentSpace | None = None,
+        layout: Layout = "BTCHW",
+        fps: float | None = None,
+        num_frames: int | None = None,
+        normalize: bool = True,
+        differentiable: bool = False,
+    ) -> None:
+        if images_are not in ("latents", "pixels"):
+            raise ValueError(f"`images_are` must be 'latents' or 'pixels', got {images_are!r}")
+        if layout not in ("BTCHW", "BCTHW"):
+            raise ValueError(f"`layout` must be 'BTCHW' or 'BCTHW', got {layout!r}")
+        if (images_are == "pixels") != (vae is not None):
+            raise ValueError("`vae` goes with images_are='pixels', which it encodes, and only then")
+        if vae is not None and (space is not None or num_frames is not None):
+            raise ValueError("`space` and `num_frames` are of latents: leave them out for pixels")
+        self.reward = reward
+        self.vae = vae
+        self.space = space if vae is None else LatentSpace.from_vae(vae)
+        self.layout = layout
+        self.fps = fps
+        self.num_frames = num_frames
+        self.normalize = normalize
+        self.differentiable = differentiable
+        self.lock = Lock()
+        self.__name__ = "gtsvj_ddpo"
+
+    def __call__(
+        self, images: Any, prompts: Sequence[str], metadata: Any
+    ) -> tuple[Float[Tensor, " batch"], dict[str, Any]]:
+        """Scores (batch,), float32, on the judge's device; and no further information.
+
+        Args:
+            images: latents or frames of videos, a tensor in `layout`.
+            prompts: one per video; only counted.
+            metadata: not read.
+
+        Raises:
+            TypeError: for anything but a floating point tensor.
+            ValueError: for images, frames out of [0, 1], or another number of prompts.
+            LatentSpaceError, GeometryError, NonFiniteError: from the reward.
+        """
+        del metadata
+        videos = self.videos(images)
+        if len(prompts) != len(videos):
+            raise ValueError(f"got {len(prompts)} prompts for {len(videos)} videos")
+        # Whether gradients are on is a property of the thread: in a pool they are, whatever the
+        # trainer switched off in its own.
+        with self.lock, nullcontext() if self.differentiable else torch.no_grad():
+            latents = videos
+            if self.vae is not None and self.space is not None:
+                latents = self.space.encode(videos, self.vae)
+            scores = self.reward(
+                latents,
+                space=self.space,
+                fps=self.fps,
+                num_frames=self.num_frames,
+                normalize=self.normalize,
+            )
+        return scores, {}
+
+    def videos(self, images: Any) -> Float[Tensor, "batch time channel height width"]:
+        """What the trainer handed over, with time before the channels."""
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            what = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(
+                f"expected a floating point tensor of videos, got {what}: let the pipeline return "
+                'tensors, output_type="pt" for pixels or "latent" for latents'
+            )
+        shape = tuple(images.shape)
+        if images.ndim != 5:
+            raise ValueError(
+                f"expected videos of rank 5 in {self.layout!r} order, got shape {shape}: single "
+                "images cannot be scored, a judge of videos needs at least 3 latent frames (9 "
+                "frames of CogVideoX)"
+            )
+        axis = self.layout.index("C")
+        if self.vae is not None and shape[axis] != 3:
+            raise ValueError(
+                f"expected 3 colours on axis {axis} ({self.layout!r} order), got shape {shape}: "
+                "`layout` says where they are, and latents need images_are='latents'"
+            )
+        return images if self.layout == "BTCHW" else images.transpose(1, 2)
+
+
+def flow_grpo_scorer(
+    reward: Reward,
+    *,
+    images_are: Literal["latents", "pixels"],
+    vae: Any = None,
+    space: LatentSpace | None = None,
+    layout: Layout = "BTCHW",
+    fps: float | None = None,
+    num_frames: int | None = None,
+    normalize: bool = True,
+) -> Callable[[], Scorer]:
+    """A function for the table `score_functions` in flow_grpo's `multi_score`.
+
+    flow_grpo reads `__code__.co_varnames` of it, so it is a plain function; it takes no device,
+    since the judge is where it was loaded. Training and evaluation scorers made by it share the
+    judge, and wait for one another.
+
+    Example:
+        score_functions["gtsvj"] = flow_grpo_scorer(reward, images_are="pixels", vae=vae, fps=8.0)
+
+    Args:
+        reward: as for `DDPOReward`, like all others.
+        images_are: flow_grpo's Wan script hands out pixels.
+        vae: see there.
+        space: see there.
+        layout: see there.
+        fps: see there.
+        num_frames: see there.
+        normalize: see there.
+    """
+    scores = DDPOReward(
+        reward,
+        images_are=images_are,
+        vae=vae,
+        space=space,
+        layout=layout,
+        fps=fps,
+        num_frames=num_frames,
+        normalize=normalize,
+    )
+
+    def score(
+        images: Any, prompts: Sequence[str], metadata: Any
+    ) -> tuple[list[float], dict[str, Any]]:
+        rewards, info = scores(images, prompts, metadata)
+        return rewards.tolist(), info
+
+    def gtsvj_score() -> Scorer:
+        return score
+
+    return gtsvj_score
