@@ -1,7 +1,7 @@
 """The contract of a backbone, and the table of those that come with the package."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
+from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, frozen_view
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 
 Share = Callable[[Any], Any]
@@ -141,6 +141,32 @@ class Backbone(nn.Module, ABC):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
+
+
+class TransformerBackbone(Backbone):
+    """A backbone of a known diffusers class, which can be built from one and loaded in part.
+
+    Args:
+        transformer: the diffusers model; it is left as it is.
+        depth: blocks to keep; None keeps all.
+        share: makes a module over the weights of a part of the transformer.
+    """
+
+    @abstractmethod
+    def __init__(
+        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
+    ) -> None:
+        super().__init__()
+
+    @classmethod
+    def block_count(cls, config: Mapping[str, Any]) -> int:
+        """Blocks of a model, from its config."""
+        return int(config["num_layers"])
+
+    @classmethod
+    def truncated(cls, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        """The config of a model that has the first `depth` blocks only."""
+        return {**config, "num_layers": depth}
 
 
 def check_depth(depth: int | None, available: int) -> int:

@@ -9,7 +9,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import Backbone, Share, TextCondition, check_depth
+from gtsvj_reward.backbones.base import Share, TextCondition, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.sharing import frozen_view
 
 SETTINGS = (
@@ -90,7 +90,7 @@ def rotary_table(
     return cos, sin
 
 
-class CogVideoXBackbone(Backbone):
+class CogVideoXBackbone(TransformerBackbone):
     """The first blocks of a `CogVideoXTransformer3DModel` that generates from text.
 
     Args:
@@ -107,7 +107,7 @@ class CogVideoXBackbone(Backbone):
     def __init__(
         self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
     ) -> None:
-        super().__init__()
+        super().__init__(transformer)
         config = transformer.config
         if config.in_channels != config.out_channels or config.ofs_embed_dim is not None:
             raise ValueError(

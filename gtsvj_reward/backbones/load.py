@@ -10,12 +10,12 @@ from huggingface_hub import snapshot_download
 from peft import PeftModel
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import Backbone, check_depth
+from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 
-BACKBONES: dict[str, type[CogVideoXBackbone]] = {
+BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
 }
 """diffusers class name (`_class_name` in `config.json`) -> the backbone that wraps it."""
@@ -74,7 +74,7 @@ WRAPPERS = {
 """Class of a wrapper -> what to pass instead."""
 
 
-def known_family(name: str) -> type[CogVideoXBackbone]:
+def known_family(name: str) -> type[TransformerBackbone]:
     """The backbone class for a diffusers class name.
 
     Raises:
@@ -110,9 +110,9 @@ def load_transformer(
     folder = transformer_folder(source, revision)
     config = json.loads((folder / "config.json").read_text())
     family = known_family(config.get("_class_name", "unnamed class"))
-    depth = check_depth(depth, config["num_layers"])
+    depth = check_depth(depth, family.block_count(config))
     with init_empty_weights(include_buffers=False):
-        model = getattr(diffusers, family.family).from_config({**config, "num_layers": depth})
+        model = getattr(diffusers, family.family).from_config(family.truncated(config, depth))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     model.load_state_dict(read_tensors(folder, expected), assign=True)
     return model.requires_grad_(False).eval()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isclose
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
+from gtsvj_reward.latents.vae_family import Tile, VAEFamily, check_frames, check_size
 
 DEFAULT_TILE = (240, 360)
 """Height and width of a tile in pixels; what diffusers uses for the published CogVideoX VAE."""
@@ -25,29 +26,12 @@ _PUBLISHED = {
 _PUBLISHED_SCALING = {"cogvideox-2b": 1.15258426, "cogvideox-5b": 0.7}
 
 
-class VAEGeometry(NamedTuple):
-    """What a CogVideoX VAE does to a clip: latent channels, compression and scaling factor."""
-
-    channels: int
-    spatial_compression: int
-    temporal_compression: int
-    scaling_factor: float
-
-
-def vae_geometry(vae: Any) -> VAEGeometry:
-    """Geometry of a CogVideoX VAE, from its config.
+def vae_fields(vae: Any) -> dict[str, Any]:
+    """What a CogVideoX VAE's config says of its latent space.
 
     Raises:
-        LatentSpaceError: for a VAE of another class, or one with a shift, which CogVideoX
-            pipelines would ignore.
+        LatentSpaceError: for one with a shift, which CogVideoX pipelines would ignore.
     """
-    from diffusers import AutoencoderKLCogVideoX
-
-    if not isinstance(vae, AutoencoderKLCogVideoX):
-        raise LatentSpaceError(
-            f"expected an `AutoencoderKLCogVideoX`, got `{type(vae).__name__}`: VAEs of other "
-            "families are not supported yet, and a channel count does not tell them apart"
-        )
     config = vae.config
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config[key] is not None:
@@ -55,25 +39,12 @@ def vae_geometry(vae: Any) -> VAEGeometry:
                 f"this VAE's config has `{key}`={config[key]!r}, which CogVideoX pipelines ignore: "
                 "set it to null, or build the `LatentSpace` by hand"
             )
-    return VAEGeometry(
-        channels=config["latent_channels"],
-        spatial_compression=2 ** (len(config["block_out_channels"]) - 1),
-        temporal_compression=int(config["temporal_compression_ratio"]),
-        scaling_factor=float(config["scaling_factor"]),
-    )
-
-
-def check_vae(vae: Any, expected: VAEGeometry) -> None:
-    """Refuse a VAE of another geometry or scaling factor; weights are not compared.
-
-    Raises:
-        LatentSpaceError: naming both.
-    """
-    given = vae_geometry(vae)
-    if given != expected:
-        raise LatentSpaceError(
-            f"expected a VAE with {expected}, got one with {given}: load the VAE of this space"
-        )
+    return {
+        "channels": config["latent_channels"],
+        "spatial_compression": 2 ** (len(config["block_out_channels"]) - 1),
+        "temporal_compression": int(config["temporal_compression_ratio"]),
+        "scaling_factor": float(config["scaling_factor"]),
+    }
 
 
 def vae_name(vae: Any) -> str:
@@ -94,7 +65,7 @@ def vae_name(vae: Any) -> str:
 
 
 @contextmanager
-def _low_memory(vae: Any, tile: tuple[int, int] | None) -> Iterator[None]:
+def _low_memory(vae: Any, tile: Tile | None) -> Iterator[None]:
     """Run the VAE one clip at a time and in tiles, then put its settings back."""
     before = {
         name: vae.__dict__[name]
@@ -119,19 +90,13 @@ def _low_memory(vae: Any, tile: tuple[int, int] | None) -> Iterator[None]:
         vae.__dict__.update(before)
 
 
-def check_encodable(
-    spatial_compression: int, tile: tuple[int, int] | None, height: int, width: int
-) -> None:
+def check_encodable(spatial_compression: int, tile: Tile | None, height: int, width: int) -> None:
     """Refuse frame sizes of broken latents, and tiles that would not overlap by whole latents.
 
     Raises:
         ValueError: with the sizes that work.
     """
-    if height < 1 or width < 1 or height % spatial_compression or width % spatial_compression:
-        raise ValueError(
-            f"expected height and width in multiples of {spatial_compression}, "
-            f"got {height}x{width}: crop or resize the frames"
-        )
+    check_size(spatial_compression, height, width)
     steps = (6 * spatial_compression, 5 * spatial_compression)
     if tile is not None and (min(tile) < 1 or tile[0] % steps[0] or tile[1] % steps[1]):
         raise ValueError(
@@ -140,26 +105,11 @@ def check_encodable(
         )
 
 
-def _check_frames(frames: Tensor, temporal_compression: int) -> None:
-    """Refuse clips that the VAE would encode to something else than asked."""
-    if (frames.shape[1] - 1) % temporal_compression:
-        raise ValueError(
-            f"expected {temporal_compression}f + 1 frames (1, 5, 9, ... 49), got "
-            f"{frames.shape[1]}: cut the clip to such a length"
-        )
-    low, high = (bound.item() for bound in torch.aminmax(frames.detach()))
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"expected frames in [0, 1], got {low:.4g} to {high:.4g}: divide uint8 frames by 255; "
-            "frames in [-1, 1] need `(frames + 1) / 2`"
-        )
-
-
 def encode_frames(
     frames: Float[Tensor, "batch time 3 height width"],
     vae: Any,
     generator: torch.Generator | None,
-    tile: tuple[int, int] | None,
+    tile: Tile | None,
 ) -> Float[Tensor, "batch steps channels rows columns"]:
     """Unscaled latents of clips, float32: the posterior's mode, or a sample given a generator.
 
@@ -173,9 +123,9 @@ def encode_frames(
     Raises:
         ValueError: for frames outside [0, 1], or of a length or size that the VAE cannot hold.
     """
-    geometry = vae_geometry(vae)
-    check_encodable(geometry.spatial_compression, tile, frames.shape[3], frames.shape[4])
-    _check_frames(frames, geometry.temporal_compression)
+    fields = vae_fields(vae)
+    check_encodable(fields["spatial_compression"], tile, frames.shape[3], frames.shape[4])
+    check_frames(frames, fields["temporal_compression"])
     pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
     with _low_memory(vae, tile):
         posterior = vae.encode(pixels).latent_dist
@@ -186,7 +136,7 @@ def encode_frames(
 def decode_latents(
     latents: Float[Tensor, "batch steps channels rows columns"],
     vae: Any,
-    tile: tuple[int, int] | None,
+    tile: Tile | None,
 ) -> Float[Tensor, "batch time 3 height width"]:
     """Frames of unscaled latents, float32 in [0, 1]: `steps` latents give 4(steps - 1) + 1 frames.
 
@@ -201,13 +151,23 @@ def decode_latents(
         vae: an `AutoencoderKLCogVideoX`; runs in its own dtype.
         tile: height and width of a tile in pixels, as in encoding.
     """
-    geometry = vae_geometry(vae)
-    side = geometry.spatial_compression
+    fields = vae_fields(vae)
+    side = fields["spatial_compression"]
     check_encodable(side, tile, latents.shape[3] * side, latents.shape[4] * side)
     steps = latents.shape[1]
     if steps % 2 == 0:
         latents = torch.cat([latents, latents[:, -1:]], dim=1)
     with _low_memory(vae, tile):
         pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
-    frames = pixels[:, :, : geometry.temporal_compression * (steps - 1) + 1].transpose(1, 2)
+    frames = pixels[:, :, : fields["temporal_compression"] * (steps - 1) + 1].transpose(1, 2)
     return (frames.float() / 2 + 0.5).clamp(0, 1)
+
+
+COGVIDEOX_VAE = VAEFamily(
+    fields=vae_fields,
+    name=vae_name,
+    encode=encode_frames,
+    decode=decode_latents,
+    check=check_encodable,
+)
+"""`AutoencoderKLCogVideoX`; `tile` is the size of a tile in pixels."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE, check_encodable
+from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
 from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
 from gtsvj_reward.latents.space import LatentSpace
@@ -93,7 +93,7 @@ def encode_folder(
     videos, out = Path(videos), Path(out)
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
-    check_encodable(space.spatial_compression, tile, height, width)
+    space.family(vae).check(space.spatial_compression, tile, height, width)
     for limit in (num_frames, max_frames):
         if limit is not None:
             space.latent_frames(limit)
@@ -146,7 +146,12 @@ class _Job:
             part.unlink()  # of a run that was killed while writing
         frames_fps = self.frames_fps if source.is_dir() else None
         try:
-            clip = read_video(source, frames_fps=frames_fps, **self.reading)
+            clip = read_video(
+                source,
+                frames_fps=frames_fps,
+                temporal_compression=self.space.temporal_compression,
+                **self.reading,
+            )
         except UnreadableVideoError as error:
             report.unreadable.append((source, error.reason))
             return

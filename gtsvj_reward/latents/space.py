@@ -13,15 +13,9 @@ from gtsvj_reward.latents.checks import (
     check_layout,
     check_values,
 )
-from gtsvj_reward.latents.cogvideox_vae import (
-    DEFAULT_TILE,
-    VAEGeometry,
-    check_vae,
-    decode_latents,
-    encode_frames,
-    vae_geometry,
-    vae_name,
-)
+from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
+from gtsvj_reward.latents.vae_family import VAEFamily
+from gtsvj_reward.latents.vaes import vae_family
 
 Layout = Literal["BTCHW", "BCTHW"]
 ClipBatch = Float[Tensor, "batch time channels height width"]
@@ -84,13 +78,13 @@ class LatentSpace:
     def from_vae(
         cls, vae: Any, patch_size_t: int | None = None, id: str | None = None
     ) -> "LatentSpace":
-        """Space of a diffusers `AutoencoderKLCogVideoX`, read from its config.
+        """Space of a diffusers VAE of `VAE_FAMILIES`, read from its config.
 
-        The published architecture with the published scaling factor is `cogvideox-2b`,
-        `cogvideox-5b` or, with `patch_size_t=2`, `cogvideox-1.5`. A fine-tuned VAE with an
-        unchanged config looks the same: give it an `id`. Every other VAE is named after its
-        weights (see `weights_fingerprint`). The config's `invert_scale_latents` plays no
-        part: it concerns the conditioning image of image-to-video pipelines, which all unscale
+        A published architecture with the published scaling has a name of its own: `cogvideox-2b`,
+        `cogvideox-5b` or, with `patch_size_t=2`, `cogvideox-1.5`, and so on. A fine-tuned VAE with
+        an unchanged config looks the same: give it an `id`. Every other VAE is named after its
+        weights (see `weights_fingerprint`). The config's `invert_scale_latents` of CogVideoX plays
+        no part: it concerns the conditioning image of image-to-video pipelines, which all unscale
         what they generate by dividing by `scaling_factor`.
 
         Args:
@@ -101,21 +95,22 @@ class LatentSpace:
         Raises:
             LatentSpaceError: for a VAE of another family.
         """
-        geometry = vae_geometry(vae)
-        name = vae_name(vae) if id is None else id
+        family = vae_family(vae)
+        values = family.fields(vae)
+        name = family.name(vae) if id is None else id
         shared = None
         if id is None and name == "cogvideox-5b" and patch_size_t == 2:
             name, shared = "cogvideox-1.5", name
-        return cls(id=name, vae=shared, patch_size_t=patch_size_t, **geometry._asdict())
+        return cls(id=name, vae=shared, patch_size_t=patch_size_t, **values)
 
     @classmethod
     def from_pipeline(cls, pipe: Any, id: str | None = None) -> "LatentSpace":
-        """Space of what a diffusers CogVideoX pipeline generates, from its VAE and transformer.
+        """Space of what a diffusers video pipeline generates, from its VAE and transformer.
 
         Raises:
             LatentSpaceError: for a pipeline with a VAE of another family.
         """
-        vae_geometry(pipe.vae)
+        vae_family(pipe.vae)
         return cls.from_vae(pipe.vae, pipe.transformer.config.get("patch_size_t"), id)
 
     @classmethod
@@ -274,8 +269,9 @@ class LatentSpace:
         are on.
 
         Args:
-            frames: in [0, 1]; 4f + 1 of them, height and width in multiples of 8.
-            vae: the `AutoencoderKLCogVideoX` of this space; its tiling settings are put back.
+            frames: in [0, 1]; 4f + 1 of them (`temporal_compression` f + 1), height and width in
+                multiples of `spatial_compression`.
+            vae: the VAE of this space; its tiling settings are put back.
             generator: draws latents from the posterior; None takes its mode (deterministic).
             tile: height and width of a tile in pixels, multiples of 48 and 40; smaller frames are
                 encoded whole. None never tiles.
@@ -284,8 +280,7 @@ class LatentSpace:
             LatentSpaceError: for a VAE of another geometry or scaling factor.
             ValueError: for frames of a wrong length, size or range.
         """
-        check_vae(vae, self._geometry())
-        return self.scale(encode_frames(frames, vae, generator, tile))
+        return self.scale(self.family(vae).encode(frames, vae, generator, tile))
 
     def decode(
         self,
@@ -302,14 +297,24 @@ class LatentSpace:
         Raises:
             LatentSpaceError: for latents or a VAE of another geometry.
         """
-        check_vae(vae, self._geometry())
+        family = self.family(vae)
         self.check(latents, check_statistics=False)
-        return decode_latents(self.unscale(latents), vae, tile)
+        return family.decode(self.unscale(latents), vae, tile)
 
-    def _geometry(self) -> VAEGeometry:
-        return VAEGeometry(
-            self.channels, self.spatial_compression, self.temporal_compression, self.scaling_factor
-        )
+    def family(self, vae: Any) -> VAEFamily:
+        """The family of a VAE that could be this space's; weights are not compared.
+
+        Raises:
+            LatentSpaceError: for one of another geometry or scaling, naming both.
+        """
+        family = vae_family(vae)
+        given = family.fields(vae)
+        expected = {name: getattr(self, name) for name in given}
+        if given != expected:
+            raise LatentSpaceError(
+                f"expected a VAE with {expected}, got one with {given}: load the VAE of this space"
+            )
+        return family
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

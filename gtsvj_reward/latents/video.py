@@ -65,6 +65,7 @@ def read_video(
     max_frames: int | None = None,
     start: float = 0.0,
     frames_fps: float | None = None,
+    temporal_compression: int = 4,
 ) -> VideoClip:
     """Read part of a video at a given rate and size.
 
@@ -89,6 +90,7 @@ def read_video(
         max_frames: 4f + 1; the longest clip, but no longer than this. Goes without `num_frames`.
         start: seconds to skip.
         frames_fps: frames per second of a folder of frames.
+        temporal_compression: of the VAE, in place of the 4 in 4f + 1.
 
     Raises:
         UnreadableVideoError: if the file is missing, empty, no video, damaged or cut short.
@@ -103,9 +105,11 @@ def read_video(
     if num_frames is not None and max_frames is not None:
         raise ValueError(f"pass `num_frames` or `max_frames`, got {num_frames} and {max_frames}")
     wanted = num_frames or max_frames
-    if wanted is not None and (wanted < 1 or wanted % 4 != 1):
+    if wanted is not None and (wanted < 1 or (wanted - 1) % temporal_compression):
+        few = ", ".join(str(f * temporal_compression + 1) for f in range(3))
         raise ValueError(
-            f"expected 4f + 1 frames (1, 5, 9, ... 49), got {num_frames=}, {max_frames=}"
+            f"expected {temporal_compression}f + 1 frames ({few}, ...), got {num_frames=}, "
+            f"{max_frames=}"
         )
     path = Path(path)
     source_fps, source = open_source(path, frames_fps)
@@ -118,7 +122,8 @@ def read_video(
             size = (frame.shape[0], frame.shape[1])
             frames.append(_fitted(frame, height, width))
             indices.append(index)
-    kept = len(frames) - (len(frames) - 1) % 4 if num_frames is None else num_frames
+    rest = (len(frames) - 1) % temporal_compression
+    kept = len(frames) - rest if num_frames is None else num_frames
     if not frames or len(frames) < kept:
         raise VideoTooShortError(
             path,

@@ -153,7 +153,7 @@ def test_encode_refuses(vae, space, frames, options, message):
 
 def test_a_vae_of_another_space_is_refused(space):
     other = make_vae(latent_channels=16)
-    with pytest.raises(LatentSpaceError, match=r"channels=4.*channels=16"):
+    with pytest.raises(LatentSpaceError, match=r"'channels': 4.*'channels': 16"):
         space.encode(clip(1), other)
-    with pytest.raises(LatentSpaceError, match=r"channels=4.*channels=16"):
+    with pytest.raises(LatentSpaceError, match=r"'channels': 4.*'channels': 16"):
         space.decode(torch.randn(1, 1, 4, 2, 2), other)
