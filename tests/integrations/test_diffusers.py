@@ -56,7 +56,7 @@ def test_the_example_runs(checkpoint, tmp_path, monkeypatch):
     )
     names = {}
     exec(_example(checkpoint), names)
-    assert written == [(9, 64, 96, 3)]
+    assert written == [(9, 32, 48, 3)]
     assert len(names["best"].scores) == 8
     assert len(names["guidance"].records) == 12  # the last quarter of 50 steps
     assert names["reward"].judge.backbone.live is not None
@@ -69,8 +69,8 @@ def _example(checkpoint):
     code = code[: code.index("BestOfN as BestOfN")]
     for old, new in {
         '"path/to/judge"': repr(str(checkpoint)),
-        "num_frames=49": "num_frames=9, height=64, width=96",
-        ", height=480, width=720": "",
+        "num_frames=49": "num_frames=9",
+        "height=480, width=720": "height=32, width=48",
         '"cuda"': '"cpu"',
     }.items():
         assert old in code

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler
 from hypothesis import given, strategies as st
 
 from gtsvj_reward.backbones import TextCondition
@@ -18,10 +18,12 @@ from tests.sampling.conftest import (
     PIPES,
     Failing,
     Quadratic,
+    assert_same_clip,
     cogvideox,
     embeds,
     judge_reward,
     run,
+    stochastic_flow,
     wan,
 )
 
@@ -55,14 +57,14 @@ def transformer_rows(pipe):
     return rows
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [2, 5])
 def test_a_candidate_is_the_pipelines_own_clip_of_its_seed(pipe, batch_size):
     found = best(pipe, batch_size=batch_size, seed=7, keep_latents="all")
     space = latent_space(pipe)
     assert found.seeds == (7, 8, 9)
     for seed, latents in zip(found.seeds, found.latents, strict=True):
         own = as_clips(space, run(pipe, seed), CALL["num_frames"])[0]
-        torch.testing.assert_close(latents, own, rtol=1e-5, atol=1e-5)
+        assert_same_clip(latents, own)
     assert (found.latents[0] - found.latents[1]).abs().max() > 0.1, "candidates are all alike"
 
 
@@ -84,6 +86,11 @@ def test_equal_scores_the_lower_index_first(values):
     assert best_first(torch.tensor(values, dtype=torch.float32)) == expected
 
 
+def test_many_equal_scores_the_lower_index_first():
+    # PyTorch's default sort keeps the order of equal values in short lists, but promises nothing.
+    assert best_first(torch.zeros(100_000)) == list(range(100_000))
+
+
 def test_equal_scores_the_first_candidate_wins():
     def constant(latents, **_arguments):
         return torch.zeros(len(latents))
@@ -91,7 +98,7 @@ def test_equal_scores_the_first_candidate_wins():
     assert best(cogvideox(), constant, n=4, keep=3, batch_size=3).winners == (0, 1, 2)
 
 
-@pytest.mark.parametrize("keep", [1, 2, 4])
+@pytest.mark.parametrize("keep", [1, 3])
 def test_only_the_winners_are_decoded_one_by_one(pipe, monkeypatch, keep):
     decodes = count_calls(monkeypatch, pipe.vae, "decode")
     found = best(pipe, n=4, keep=keep, batch_size=4)
@@ -99,8 +106,16 @@ def test_only_the_winners_are_decoded_one_by_one(pipe, monkeypatch, keep):
     assert len(found.frames) == len(found.winners) == len(found.latents) == keep
 
 
-@pytest.mark.parametrize("output_type", ["np", "pt", "pil"])
-def test_frames_are_the_pipelines_own(pipe, output_type):
+def test_frames_are_the_pipelines_own(pipe):
+    check_frames(pipe, "np")
+
+
+@pytest.mark.parametrize("output_type", ["pt", "pil"])
+def test_frames_of_other_types(output_type):
+    check_frames(cogvideox(), output_type)
+
+
+def check_frames(pipe, output_type):
     found = best(pipe, n=2, output_type=output_type)
     own = run(pipe, found.seeds[found.winners[0]], output_type=output_type)[0]
     for frame, other in zip(found.frames[0], own, strict=True):
@@ -112,7 +127,7 @@ def test_the_reward_gets_unpadded_latents_the_space_and_the_length(pipe):
     reward = Quadratic()
     text = TextCondition(torch.ones(1, 6, 8))
     best(pipe, reward, n=3, batch_size=2, fps=8.0, text=text, normalize=False)
-    assert [call["shape"] for call in reward.calls] == [(2, 3, 4, 8, 12), (1, 3, 4, 8, 12)]
+    assert [call["shape"] for call in reward.calls] == [(2, 3, 4, 4, 6), (1, 3, 4, 4, 6)]
     for call in reward.calls:
         assert call["space"] == latent_space(pipe)
         assert (call["fps"], call["num_frames"], call["normalize"]) == (8.0, 9, False)
@@ -120,10 +135,15 @@ def test_the_reward_gets_unpadded_latents_the_space_and_the_length(pipe):
 
 
 def test_latents_of_winners_come_in_their_order():
+    def later_is_better():
+        given = iter(range(4))
+        return lambda latents, **_: torch.tensor([float(next(given))])
+
     pipe = cogvideox()
-    everything = best(pipe, n=4, keep=2, keep_latents="all")
-    winners = best(pipe, n=4, keep=2)
-    torch.testing.assert_close(winners.latents, everything.latents[list(winners.winners)])
+    everything = best(pipe, later_is_better(), n=4, keep=2, keep_latents="all")
+    winners = best(pipe, later_is_better(), n=4, keep=2)
+    assert winners.winners == (3, 2)
+    assert torch.equal(winners.latents, everything.latents[[3, 2]])
 
 
 def test_a_prompt_in_words():
@@ -135,7 +155,7 @@ def test_a_prompt_in_words():
     call = {**CALL, **words, "output_type": "latent"}
     seed = found.seeds[found.winners[0]]
     own = pipe("a dog runs", generator=torch.Generator().manual_seed(seed), **call).frames
-    torch.testing.assert_close(found.latents, own, rtol=1e-5, atol=1e-5)
+    assert_same_clip(found.latents, own)
     other = pipe("dog", generator=torch.Generator().manual_seed(seed), **call).frames
     assert (own - other).abs().max() > 1e-3, "the prompt changes nothing"
 
@@ -216,7 +236,7 @@ def test_scores_must_be_one_per_clip():
         ({"batch_size": 0}, "batch_size=0"),
         ({"num_frames": 8}, "got 8"),
         ({"call_arguments": {**embeds(), "generator": None}}, "must not hold generator"),
-        ({"call_arguments": {**embeds(), "height": 64, "latents": 1}}, "hold height, latents"),
+        ({"call_arguments": {**embeds(), "height": 32, "latents": 1}}, "hold height, latents"),
         ({"call_arguments": {}}, "got neither"),
         ({"call_arguments": embeds(clips=2)}, r"one row, for the one prompt, got \(2, 6, 8\)"),
         ({"text": TextCondition(torch.zeros(2, 6, 8))}, "got 2 rows"),
@@ -244,7 +264,7 @@ def test_an_unknown_pipeline_is_refused_by_name():
 
 def test_wan_schedulers_that_draw_noise_are_refused():
     with pytest.raises(ValueError, match="stochastic_sampling=True draws noise"):
-        best(wan(FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)))
+        best(wan(stochastic_flow()))
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler is not known"):
         best(wan(DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **flow)))
@@ -264,3 +284,9 @@ def test_a_wan_space_is_the_vaes_own():
     other = wan()
     other.vae.decoder.conv_in.weight.data.add_(1)
     assert not space.same_latents(latent_space(other))
+
+
+def test_decoding_records_no_gradients():
+    pipe = cogvideox()
+    pipe.vae.requires_grad_(True)
+    assert not best(pipe, n=1, output_type="pt").frames[0].requires_grad

@@ -15,6 +15,7 @@ from tests.sampling.conftest import (
     CALL,
     Failing,
     Quadratic,
+    assert_same_clip,
     cogvideox,
     cogvideox_scheduler,
     embeds,
@@ -49,7 +50,7 @@ def halve(pipe, reward=None, n=5, **changes):
     return successive_halving(pipe, reward or Quadratic(), None, n, **arguments)
 
 
-@pytest.mark.parametrize("look_at", [1, 2, 3])
+@pytest.mark.parametrize("look_at", [1, 3])
 def test_a_survivor_is_its_uninterrupted_run(pipe, look_at):
     found = halve(pipe, look_at=look_at, batch_size=3, seed=4)
     space = latent_space(pipe)
@@ -59,7 +60,7 @@ def test_a_survivor_is_its_uninterrupted_run(pipe, look_at):
     ):
         assert seed == 4 + index
         own = as_clips(space, run(pipe, seed), 9)[0]
-        torch.testing.assert_close(latents, own, rtol=1e-5, atol=1e-5)
+        assert_same_clip(latents, own)
     assert list(found.finished) == sorted(found.finished)
 
 
@@ -92,8 +93,9 @@ def test_winners_are_numbered_among_all_candidates():
     assert found.winners == tuple(found.finished[place] for place in order[:2])
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize(("look_at", "finish"), [(1, 1), (2, 2), (3, 4)])
+@pytest.mark.parametrize(
+    ("look_at", "finish", "guided"), [(1, 1, False), (2, 3, True), (3, 4, False)]
+)
 def test_transformer_passes_are_counted(pipe, look_at, finish, guided):
     rows = []
     pipe.transformer.register_forward_hook(

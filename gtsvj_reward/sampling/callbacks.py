@@ -1,0 +1,140 @@
+"""Rewards of the predicted clean latents, step by step, as a pipeline's callback."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.reward import Reward
+from gtsvj_reward.sampling.clean import CleanLatents, Step, predicted_clean_latents
+from gtsvj_reward.sampling.pipelines import latent_space
+from gtsvj_reward.sampling.scoring import Scoring
+
+
+class ChosenSteps:
+    """The chosen denoising steps of a pipeline's runs.
+
+    Args:
+        pipe: whose steps.
+        steps: indices, from 0; None: those that `default` gives.
+        default: number of steps in the run -> indices.
+    """
+
+    def __init__(
+        self, pipe: Any, steps: Sequence[int] | None, default: Callable[[int], Sequence[int]]
+    ) -> None:
+        if steps is not None and (not steps or min(steps) < 0):
+            raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(steps)}")
+        self.pipe = pipe
+        self.steps = steps
+        self.default = default
+        self.seen: CleanLatents | None = None
+        self.stack = ExitStack()
+
+    def open(self) -> None:
+        """Begin to watch the scheduler."""
+        if self.seen is not None:
+            raise RuntimeError("this callback is in use already: make one for each block")
+        self.seen = self.stack.enter_context(predicted_clean_latents(self.pipe))
+
+    def close(self) -> None:
+        """Put the scheduler back as it was."""
+        self.seen = None
+        self.stack.close()
+
+    def at(self, pipe: Any, index: int) -> Step | None:
+        """The step that was just taken, or None if it was not chosen.
+
+        Raises:
+            RuntimeError: outside the `with` block, or from another pipeline.
+            ValueError: if a chosen step does not exist in this run.
+        """
+        if self.seen is None or pipe is not self.pipe:
+            raise RuntimeError(
+                "call the pipeline that was given, inside the block: "
+                "`with RewardCallback(pipe, ...) as callback: pipe(callback_on_step_end=callback)`"
+            )
+        count = pipe.num_timesteps
+        steps = self.default(count) if self.steps is None else self.steps
+        if max(steps) >= count:
+            raise ValueError(
+                f"step {max(steps)} was chosen, but this run has {count} steps, 0 to {count - 1}"
+            )
+        return self.seen.latest if index in steps else None
+
+
+class RewardCallback:
+    """Records the reward of the predicted clean latents x̂₀ against the step; changes nothing.
+
+        with RewardCallback(pipe, reward, num_frames=49) as recorder:
+            pipe(prompt, num_frames=49, callback_on_step_end=recorder)
+        recorder.records  # [{"step": 0, "timestep": 999.0, "rewards": [-1.3]}, ...]
+
+    A judge of clean latents has not seen the blurred predictions of early steps: its scores become
+    comparable with those of finished clips late in the schedule only.
+
+    Args:
+        pipe: a `CogVideoXPipeline` or `WanPipeline`, with a scheduler that
+            `predicted_clean_latents` knows.
+        reward: anything that is called as `GTSVJReward` is.
+        num_frames: what the pipeline is called with.
+        steps: indices of the steps to score, from 0; None: all.
+        fps: passed to the reward.
+        text: prompt embeddings, one row per clip, or one for all.
+        normalize: passed to the reward.
+
+    Raises:
+        ValueError: for a pipeline or scheduler that is not known.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        reward: Reward,
+        *,
+        num_frames: int,
+        steps: Sequence[int] | None = None,
+        fps: float | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> None:
+        self.steps = ChosenSteps(pipe, steps, range)
+        self.scoring = Scoring(
+            reward=reward,
+            space=latent_space(pipe),
+            num_frames=num_frames,
+            fps=fps,
+            text=text,
+            normalize=normalize,
+        )
+        self.records: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "RewardCallback":
+        """Begin to watch the pipeline's scheduler."""
+        self.steps.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put the scheduler back as it was."""
+        self.steps.close()
+
+    def __call__(
+        self, pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What the pipeline calls at the end of a step; hands the tensors back as they are."""
+        step = self.steps.at(pipe, index)
+        if step is not None:
+            with torch.no_grad():
+                rewards = self.scoring.scores(step.clean)
+            self.records.append(
+                {"step": index, "timestep": step.timestep, "rewards": rewards.tolist()}
+            )
+        return tensors

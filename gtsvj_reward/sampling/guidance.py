@@ -1,0 +1,176 @@
+"""Steering a pipeline by the gradient of a reward."""
+
+import math
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.reward import NonFiniteError, Reward
+from gtsvj_reward.sampling.callbacks import ChosenSteps
+from gtsvj_reward.sampling.pipelines import latent_space
+from gtsvj_reward.sampling.scoring import Scoring
+
+
+def last_quarter(count: int) -> range:
+    """Indices of the last quarter of a run's steps, at least one."""
+    return range(count - max(1, count // 4), count)
+
+
+class RewardGuidance:
+    """Moves the latents along the gradient of the reward at the predicted clean latents x̂₀.
+
+        with RewardGuidance(pipe, reward, num_frames=49, scale=0.1) as guidance:
+            pipe(prompt, num_frames=49, callback_on_step_end=guidance)
+
+    After a chosen step that took a clip from x to x', x' + s ‖x' - x‖ g/‖g‖ takes the place of x',
+    with g the reward's gradient at x̂₀. It is not propagated through the generator: that costs one
+    forward and backward pass of the judge per chosen step, and none of the pipeline's transformer.
+
+    A judge of clean latents is reliable late in the schedule only, so the last quarter is the
+    default. Gradients find what fools a judge as readily as what pleases it: look at the videos.
+
+    Args:
+        pipe: as for `RewardCallback`.
+        reward: likewise; must be differentiable with respect to the latents.
+        num_frames: what the pipeline is called with.
+        scale: s > 0, in lengths of the step's own update; small numbers, 0.05 or so, first.
+        steps: indices of the steps to guide, from 0; None: the last quarter.
+        fps: passed to the reward.
+        text: prompt embeddings, one row per clip, or one for all.
+        normalize: passed to the reward; the direction does not depend on it.
+
+    Raises:
+        ValueError: for a pipeline or scheduler that is not known, or a scale out of range.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        reward: Reward,
+        *,
+        num_frames: int,
+        scale: float,
+        steps: Sequence[int] | None = None,
+        fps: float | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> None:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"`scale` must be > 0 and finite, got {scale}")
+        self.scale = scale
+        self.steps = ChosenSteps(pipe, steps, last_quarter)
+        self.scoring = Scoring(
+            reward=reward,
+            space=latent_space(pipe),
+            num_frames=num_frames,
+            fps=fps,
+            text=text,
+            normalize=normalize,
+        )
+        self.records: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "RewardGuidance":
+        """Begin to watch the pipeline's scheduler."""
+        self.steps.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put the scheduler back as it was."""
+        self.steps.close()
+
+    def __call__(
+        self, pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What the pipeline calls at the end of a step; replaces its latents at a chosen one.
+
+        `records` then gets the rewards of x̂₀ before the change, and the norms of the gradients
+        and of the step's own updates.
+
+        Raises:
+            ValueError: if the pipeline hands over no latents, or a gradient is 0.
+            NonFiniteError: if a gradient is NaN or infinite.
+        """
+        step = self.steps.at(pipe, index)
+        if step is None:
+            return tensors
+        if "latents" not in tensors:
+            raise ValueError(
+                "guidance changes the latents: leave `callback_on_step_end_tensor_inputs` as it "
+                f"is, or put 'latents' into it; got {sorted(tensors)}"
+            )
+        latents = tensors["latents"]
+        rewards, gradient = reward_gradient(self.scoring, step.clean)
+        update = norms(latents.float() - step.noisy.float())
+        length = norms(gradient)
+        check_gradient(length, index)
+        change = self.scale * (update / length).view(-1, 1, 1, 1, 1) * gradient
+        self.records.append(
+            {
+                "step": index,
+                "timestep": step.timestep,
+                "rewards": rewards.tolist(),
+                "gradient_norms": length.tolist(),
+                "update_norms": update.tolist(),
+            }
+        )
+        return {**tensors, "latents": (latents.float() + change).to(latents.dtype)}
+
+
+def reward_gradient(
+    scoring: Scoring, latents: Float[Tensor, "clip a b height width"]
+) -> tuple[Float[Tensor, " clip"], Float[Tensor, "clip a b height width"]]:
+    """Rewards, and the gradient of each with respect to its own clip.
+
+    Raises:
+        ValueError: if the reward is not differentiable.
+    """
+    # Pipelines run without gradients; a caller may even have forbidden them for good.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        clean = latents.detach().clone().requires_grad_()
+        rewards = scoring.scores(clean)
+        if not rewards.requires_grad:
+            raise ValueError(
+                "the reward gave scores without a graph, so there is nothing to guide by: it "
+                "must be differentiable; a judge must not be offloaded"
+            )
+        # A score depends on its own clip alone, so the sum's gradient holds one per clip.
+        (gradient,) = torch.autograd.grad(rewards.sum(), clean)
+    return rewards.detach(), gradient
+
+
+def norms(latents: Float[Tensor, "clip a b height width"]) -> Float[Tensor, " clip"]:
+    """Euclidean norm of each clip."""
+    lengths: Tensor = torch.linalg.vector_norm(latents.flatten(1), dim=1)
+    return lengths
+
+
+def check_gradient(length: Float[Tensor, " clip"], index: int) -> None:
+    """Refuse gradients that have no direction.
+
+    Raises:
+        NonFiniteError: for NaN or infinity, with the clip's index.
+        ValueError: for 0.
+    """
+    bad = (~length.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"at step {index} the reward's gradient for clip {bad[0]} is not finite ({len(bad)} of "
+            f"{len(length)} clips)"
+        )
+    flat = (length == 0).nonzero().flatten().tolist()
+    if flat:
+        raise ValueError(
+            f"at step {index} the reward's gradient for clip {flat[0]} is 0 ({len(flat)} of "
+            f"{len(length)} clips): the reward does not depend on the latents there, so that they "
+            "cannot be guided"
+        )
