@@ -78,15 +78,17 @@ def rotary_table(
         crop, grid_type = None, "slice"
     else:
         cover, crop, grid_type = None, centred_crop((height, width), base), "linspace"
-    cos, sin = get_3d_rotary_pos_embed(
-        embed_dim=head_dim,
-        crops_coords=crop,
-        grid_size=(height, width),
-        temporal_size=steps,
-        grid_type=grid_type,
-        max_size=cover,
-        device=device,
-    )
+    # Kept for later calls, which may record gradients: tables of inference mode could not be saved.
+    with torch.inference_mode(mode=False):
+        cos, sin = get_3d_rotary_pos_embed(
+            embed_dim=head_dim,
+            crops_coords=crop,
+            grid_size=(height, width),
+            temporal_size=steps,
+            grid_type=grid_type,
+            max_size=cover,
+            device=device,
+        )
     return cos, sin
 
 

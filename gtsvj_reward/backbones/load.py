@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
+from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
+from gtsvj_reward.backbones.wan import WanBackbone
 from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
+    "LTXVideoTransformer3DModel": LTXBackbone,
+    "WanTransformer3DModel": WanBackbone,
 }
 """diffusers class name (`_class_name` in `config.json`) -> the backbone that wraps it."""
 
@@ -114,7 +118,13 @@ def load_transformer(
     with init_empty_weights(include_buffers=False):
         model = getattr(diffusers, family.family).from_config(family.truncated(config, depth))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    model.load_state_dict(read_tensors(folder, expected), assign=True)
+    tensors = read_tensors(folder, expected)
+    # As diffusers does with half-precision files: the model computes with these in float32.
+    kept = set(model._keep_in_fp32_modules or ())
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not kept.isdisjoint(name.split(".")):
+            tensors[name] = tensor.float()
+    model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval()
 
 

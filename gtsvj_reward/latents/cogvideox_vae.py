@@ -168,6 +168,7 @@ COGVIDEOX_VAE = VAEFamily(
     name=vae_name,
     encode=encode_frames,
     decode=decode_latents,
+    tile=DEFAULT_TILE,
     check=check_encodable,
 )
 """`AutoencoderKLCogVideoX`; `tile` is the size of a tile in pixels."""

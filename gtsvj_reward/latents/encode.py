@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
 from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
 from gtsvj_reward.latents.space import LatentSpace
@@ -21,6 +20,7 @@ from gtsvj_reward.latents.store import (
     clip_info,
     save_clip,
 )
+from gtsvj_reward.latents.vae_family import TileChoice
 from gtsvj_reward.latents.video import SPACE_RULE, TIME_RULE, read_video
 
 
@@ -53,7 +53,7 @@ def encode_folder(
     max_frames: int | None = None,
     start: float = 0.0,
     frames_fps: float | None = None,
-    tile: tuple[int, int] | None = DEFAULT_TILE,
+    tile: TileChoice = "auto",
     overwrite: bool = False,
     process_index: int = 0,
     num_processes: int = 1,
@@ -93,7 +93,9 @@ def encode_folder(
     videos, out = Path(videos), Path(out)
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
-    space.family(vae).check(space.spatial_compression, tile, height, width)
+    family = space.family(vae)
+    chosen = family.chosen_tile(tile)
+    family.check(space.spatial_compression, chosen, height, width)
     for limit in (num_frames, max_frames):
         if limit is not None:
             space.latent_frames(limit)
@@ -109,7 +111,7 @@ def encode_folder(
             "start": float(start),
         },
         frames_fps=frames_fps,
-        tile=tile,
+        tile=chosen,
         overwrite=overwrite,
     )
     sources = list_videos(videos)[process_index::num_processes]

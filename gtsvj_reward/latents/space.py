@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import isclose
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,8 @@ from gtsvj_reward.latents.checks import (
     check_layout,
     check_values,
 )
-from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
-from gtsvj_reward.latents.vae_family import VAEFamily
+from gtsvj_reward.latents.ltx_vae import unpack_tokens
+from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily, check_size
 from gtsvj_reward.latents.vaes import vae_family
 
 Layout = Literal["BTCHW", "BCTHW"]
@@ -138,12 +139,21 @@ class LatentSpace:
 
     def same_latents(self, other: "LatentSpace") -> bool:
         """Whether latents of both spaces mean the same, apart from layout and padding."""
-        return self._identity() == other._identity()
+        return self._identity() == other._identity() and self._same_statistics(other)
 
     def _identity(self) -> tuple[object, ...]:
         compression = (self.spatial_compression, self.temporal_compression)
-        scale = (self.scaling_factor, self.shift_factor, self.mean, self.std)
+        scale = (self.scaling_factor, self.shift_factor, self.mean is None)
         return (self.vae or self.id, self.channels, compression, scale)
+
+    def _same_statistics(self, other: "LatentSpace") -> bool:
+        """Whether mean and std agree as far as bfloat16 holds them: LTX VAEs cast them along."""
+        pairs = zip(
+            (self.mean or ()) + (self.std or ()),
+            (other.mean or ()) + (other.std or ()),
+            strict=True,
+        )
+        return all(isclose(ours, theirs, rel_tol=2**-7) for ours, theirs in pairs)
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a clip of `num_frames` frames, without padding.
@@ -184,6 +194,32 @@ class LatentSpace:
         """
         check_layout(latents, self.channels, "BTCHW")
         return latents if (layout or self.layout) == "BTCHW" else latents.transpose(1, 2)
+
+    def unpack(
+        self,
+        tokens: Float[Tensor, "batch token channels"],
+        num_frames: int,
+        height: int,
+        width: int,
+    ) -> ClipBatch:
+        """Latents of a generator that returns them packed into tokens, in BTCHW order.
+
+        `LTXPipeline(output_type="latent")` does.
+
+        Args:
+            tokens: what the pipeline returned.
+            num_frames: frames of the video that was asked for, like the next two.
+            height: in pixels.
+            width: in pixels.
+
+        Raises:
+            LatentSpaceError: if the tokens are not those of such a video.
+            ValueError: for a size that the VAE cannot have made.
+        """
+        check_size(self.spatial_compression, height, width)
+        side = self.spatial_compression
+        size = (self.latent_frames(num_frames), height // side, width // side)
+        return unpack_tokens(tokens, size, self.channels)
 
     def unpad(
         self, latents: Float[Tensor, "batch padded channels height width"], num_frames: int
@@ -260,7 +296,7 @@ class LatentSpace:
         vae: Any,
         *,
         generator: torch.Generator | None = None,
-        tile: tuple[int, int] | None = DEFAULT_TILE,
+        tile: TileChoice = "auto",
     ) -> Float[Tensor, "batch steps channels rows columns"]:
         """Scaled latents of clips, float32, on the VAE's device.
 
@@ -273,21 +309,22 @@ class LatentSpace:
                 multiples of `spatial_compression`.
             vae: the VAE of this space; its tiling settings are put back.
             generator: draws latents from the posterior; None takes its mode (deterministic).
-            tile: height and width of a tile in pixels, multiples of 48 and 40; smaller frames are
-                encoded whole. None never tiles.
+            tile: height and width of a tile in pixels (CogVideoX: multiples of 48 and 40); smaller
+                frames are encoded whole. `auto`: as diffusers takes for the family; None: never.
 
         Raises:
             LatentSpaceError: for a VAE of another geometry or scaling factor.
             ValueError: for frames of a wrong length, size or range.
         """
-        return self.scale(self.family(vae).encode(frames, vae, generator, tile))
+        family = self.family(vae)
+        return self.scale(family.encode(frames, vae, generator, family.chosen_tile(tile)))
 
     def decode(
         self,
         latents: Float[Tensor, "batch steps channels rows columns"],
         vae: Any,
         *,
-        tile: tuple[int, int] | None = DEFAULT_TILE,
+        tile: TileChoice = "auto",
     ) -> Float[Tensor, "batch time 3 height width"]:
         """Frames of scaled latents, float32 in [0, 1], on the VAE's device.
 
@@ -299,7 +336,7 @@ class LatentSpace:
         """
         family = self.family(vae)
         self.check(latents, check_statistics=False)
-        return family.decode(self.unscale(latents), vae, tile)
+        return family.decode(self.unscale(latents), vae, family.chosen_tile(tile))
 
     def family(self, vae: Any) -> VAEFamily:
         """The family of a VAE that could be this space's; weights are not compared.
@@ -310,7 +347,8 @@ class LatentSpace:
         family = vae_family(vae)
         given = family.fields(vae)
         expected = {name: getattr(self, name) for name in given}
-        if given != expected:
+        # Under this space's own name: weights are not compared.
+        if not self.same_latents(LatentSpace(id=self.vae or self.id, **given)):
             raise LatentSpaceError(
                 f"expected a VAE with {expected}, got one with {given}: load the VAE of this space"
             )

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Tile = tuple[int, int]
 """Height and width of a tile in pixels."""
+
+TileChoice = Tile | Literal["auto"] | None
+"""A tile, the family's own (`auto`), or None: never tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,14 @@ class VAEFamily:
     """Frames, VAE, generator (None: the posterior's mode), tile (None: never) -> latents."""
     decode: Callable[[Tensor, Any, Tile | None], Tensor]
     """Latents, VAE, tile -> frames, clipped to [0, 1]."""
+    tile: Tile
+    """Tile that diffusers takes for the published VAE; frames no larger are encoded whole."""
     check: Callable[[int, Tile | None, int, int], None]
     """Refuses a spatial compression, tile, height and width that do not go together."""
+
+    def chosen_tile(self, tile: TileChoice) -> Tile | None:
+        """The tile that a choice stands for."""
+        return self.tile if tile == "auto" else tile
 
 
 def check_size(spatial_compression: int, height: int, width: int) -> None:

@@ -9,7 +9,6 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.fingerprint import weights_fingerprint
 from gtsvj_reward.latents.space import LatentSpace
 
 OutputType = Literal["np", "pil", "pt"]
@@ -54,26 +53,12 @@ def decode_wan(
     return pixels
 
 
-def wan_space(pipe: Any) -> LatentSpace:
-    """Space of what a `WanPipeline` generates; named after the weights of its VAE."""
-    config = pipe.vae.config
-    return LatentSpace(
-        id=f"wan-vae-{weights_fingerprint(pipe.vae.named_parameters())[:12]}",
-        channels=config.z_dim,
-        spatial_compression=config.scale_factor_spatial,
-        temporal_compression=config.scale_factor_temporal,
-        layout="BCTHW",
-        mean=tuple(config.latents_mean),
-        std=tuple(config.latents_std),
-    )
-
-
 PIPELINES = {
     "CogVideoXPipeline": PipelineKind(
         space=LatentSpace.from_pipeline, decode=decode_cogvideox, schedulers=None
     ),
     "WanPipeline": PipelineKind(
-        space=wan_space,
+        space=LatentSpace.from_pipeline,
         decode=decode_wan,
         schedulers=(FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler),
     ),
@@ -98,9 +83,6 @@ def pipeline_kind(pipe: Any) -> PipelineKind:
 
 def latent_space(pipe: Any) -> LatentSpace:
     """The space of what a text-to-video pipeline generates.
-
-    A Wan space holds the means and deviations of its VAE's config. No judge of Wan latents exists
-    yet; passing the space makes a judge of another family refuse them by name.
 
     Raises:
         ValueError: for a pipeline that is not known.

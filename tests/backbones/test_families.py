@@ -1,5 +1,6 @@
 """What holds for every family of transformers."""
 
+import diffusers
 import pytest
 import torch
 
@@ -34,7 +35,7 @@ def judge_of(family, transformer=None, *, moved=True, **changes):
 
 def test_every_backbone_has_a_family_here():
     names = {type(family.transformer(0)).__name__ for family in FAMILIES}
-    assert names == set(BACKBONES)
+    assert names == {name for name in BACKBONES if hasattr(diffusers, name)}
 
 
 @every_family
@@ -98,7 +99,7 @@ def test_gradients_equal_central_differences(family):
     latents = latents_of(family, dtype=torch.float64).requires_grad_()
     judge(latents).scores.mean(1).sum().backward()
     direction = latents_of(family, seed=9, dtype=torch.float64)
-    step = 1e-4
+    step = 1e-3  # smaller ones drown in the float32 roundings
     with torch.no_grad():
         up, down = (judge(latents + s * step * direction).scores.mean(1).sum() for s in (1, -1))
     expected = (latents.grad * direction).sum()
@@ -192,6 +193,18 @@ def test_recomputed_activations_change_nothing(family):
         scores.sum().backward()
         results.append((scores.detach(), latents.grad))
     torch.testing.assert_close(results[0], results[1])
+
+
+@every_family
+def test_a_call_in_inference_mode_does_not_stand_in_the_way_of_gradients(family):
+    judge = judge_of(family)
+    with torch.inference_mode():
+        expected = judge(latents_of(family)).scores
+    latents = latents_of(family).requires_grad_()
+    scores = judge(latents).scores
+    scores.sum().backward()
+    torch.testing.assert_close(scores.detach(), expected.clone())
+    assert latents.grad.abs().max() > 0
 
 
 @every_family

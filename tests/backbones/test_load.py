@@ -1,5 +1,6 @@
 import json
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -101,3 +102,16 @@ def test_folders_without_a_transformer_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(ValueError, match="no backbone for 'UNet2DModel'"):
         load_transformer(tmp_path)
+
+
+def test_what_diffusers_keeps_in_float32_is_loaded_so(tmp_path):
+    """Wan computes with its time embedding in float32, also where the files are in bfloat16."""
+    wan = pytest.importorskip("tests.backbones.family_wan").FAMILIES[0]
+    wan.transformer(0).bfloat16().save_pretrained(tmp_path / "base")
+    expected = diffusers.WanTransformer3DModel.from_pretrained(
+        tmp_path / "base", torch_dtype=torch.bfloat16
+    )
+    loaded = load_transformer(tmp_path / "base")
+    for name, tensor in expected.state_dict().items():
+        assert loaded.state_dict()[name].dtype == tensor.dtype, name
+    assert {t.dtype for t in loaded.parameters()} == {torch.bfloat16, torch.float32}

@@ -291,3 +291,35 @@ def test_foreign_latents_are_refused_naming_both():
         a_space().check(torch.randn(1, 3, 4, 5, 6), a_space(id="wan"))
     with pytest.raises(LatentSpaceError, match=r"factor 0\.7.*factor 1\.2"):
         a_space().check(torch.randn(1, 3, 4, 5, 6), a_space(scaling_factor=1.2))
+
+
+def ltx_space(**changes):
+    fields = {
+        "id": "ltx",
+        "channels": 3,
+        "spatial_compression": 32,
+        "temporal_compression": 8,
+        "mean": (0.5, -1.25, 2.0),
+        "std": (1.5, 0.75, 1.0),
+    }
+    return LatentSpace(**{**fields, **changes})
+
+
+def test_packed_tokens_are_laid_out_by_time_row_and_column():
+    latents = torch.arange(2 * 3 * 2 * 4 * 3).reshape(2, 3, 2, 4, 3).float()  # B T H W C
+    unpacked = ltx_space().unpack(latents.flatten(1, 3), num_frames=17, height=64, width=128)
+    assert torch.equal(unpacked, latents.movedim(-1, 2))
+    with pytest.raises(LatentSpaceError, match="24"):
+        ltx_space().unpack(latents.flatten(1, 3), num_frames=25, height=64, width=128)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        ltx_space().unpack(latents.flatten(1, 3), num_frames=17, height=60, width=128)
+
+
+def test_statistics_agree_as_far_as_bfloat16_holds_them():
+    space = ltx_space()
+    rounded = torch.tensor(space.mean).bfloat16().float().tolist()
+    rounded_std = tuple(torch.tensor((1.503, 0.7501, 1.0)).bfloat16().float().tolist())
+    assert space.same_latents(ltx_space(mean=tuple(rounded), std=rounded_std))
+    assert not space.same_latents(ltx_space(mean=(0.52, -1.25, 2.0)))
+    assert not space.same_latents(ltx_space(std=(1.5, 0.75, 1.02)))
+    assert not space.same_latents(ltx_space(mean=None, std=None))
