@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import diffusers
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -167,6 +168,11 @@ class TransformerBackbone(Backbone):
     def truncated(cls, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
         """The config of a model that has the first `depth` blocks only."""
         return {**config, "num_layers": depth}
+
+    @classmethod
+    def skeleton(cls, config: Mapping[str, Any], depth: int) -> Any:
+        """A model with the first `depth` blocks; called where new weights take no memory."""
+        return getattr(diffusers, cls.family).from_config(cls.truncated(config, depth))
 
 
 def check_depth(depth: int | None, available: int) -> int:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from peft import PeftModel
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
+from gtsvj_reward.backbones.mochi import MochiBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.backbones.wan import WanBackbone
 from gtsvj_reward.latents.files import is_hub_id, read_safetensors
@@ -20,6 +20,7 @@ from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
     "LTXVideoTransformer3DModel": LTXBackbone,
+    "MochiTransformer3DModel": MochiBackbone,
     "WanTransformer3DModel": WanBackbone,
 }
 """diffusers class name (`_class_name` in `config.json`) -> the backbone that wraps it."""
@@ -116,7 +117,7 @@ def load_transformer(
     family = known_family(config.get("_class_name", "unnamed class"))
     depth = check_depth(depth, family.block_count(config))
     with init_empty_weights(include_buffers=False):
-        model = getattr(diffusers, family.family).from_config(family.truncated(config, depth))
+        model = family.skeleton(config, depth)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tensors = read_tensors(folder, expected)
     # As diffusers does with half-precision files: the model computes with these in float32.

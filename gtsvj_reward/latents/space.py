@@ -300,7 +300,8 @@ class LatentSpace:
     ) -> Float[Tensor, "batch steps channels rows columns"]:
         """Scaled latents of clips, float32, on the VAE's device.
 
-        Memory stays bounded: one clip, 8 to 13 frames and one tile at a time. Tiles overlap and
+        Memory stays bounded: one clip and one tile at a time, a few frames of it where the VAE
+        can (CogVideoX, Wan). Tiles overlap and
         are blended as diffusers does, which changes values slightly. Differentiable if gradients
         are on.
 

@@ -5,12 +5,14 @@ from typing import Any
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.cogvideox_vae import COGVIDEOX_VAE
 from gtsvj_reward.latents.ltx_vae import LTX_VAE
+from gtsvj_reward.latents.mochi_vae import MOCHI_VAE
 from gtsvj_reward.latents.vae_family import VAEFamily
 from gtsvj_reward.latents.wan_vae import WAN_VAE
 
 VAE_FAMILIES: dict[str, VAEFamily] = {
     "AutoencoderKLCogVideoX": COGVIDEOX_VAE,
     "AutoencoderKLLTXVideo": LTX_VAE,
+    "AutoencoderKLMochi": MOCHI_VAE,
     "AutoencoderKLWan": WAN_VAE,
 }
 """diffusers class name -> how such VAEs are read and run."""
