@@ -11,7 +11,14 @@ from torch import Tensor
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-from gtsvj_reward.latents.vae_family import Tile, VAEFamily, check_frames, check_size
+from gtsvj_reward.latents.vae_family import (
+    Tile,
+    VAEFamily,
+    check_frames,
+    check_size,
+    decoded_frames,
+    posterior_latents,
+)
 
 DEFAULT_TILE = (240, 360)
 """Height and width of a tile in pixels; what diffusers uses for the published CogVideoX VAE."""
@@ -126,11 +133,8 @@ def encode_frames(
     fields = vae_fields(vae)
     check_encodable(fields["spatial_compression"], tile, frames.shape[3], frames.shape[4])
     check_frames(frames, fields["temporal_compression"])
-    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
     with _low_memory(vae, tile):
-        posterior = vae.encode(pixels).latent_dist
-    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
-    return latents.transpose(1, 2).float()
+        return posterior_latents(vae, frames, generator)
 
 
 def decode_latents(
@@ -158,9 +162,8 @@ def decode_latents(
     if steps % 2 == 0:
         latents = torch.cat([latents, latents[:, -1:]], dim=1)
     with _low_memory(vae, tile):
-        pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
-    frames = pixels[:, :, : fields["temporal_compression"] * (steps - 1) + 1].transpose(1, 2)
-    return (frames.float() / 2 + 0.5).clamp(0, 1)
+        frames = decoded_frames(vae, latents)
+    return frames[:, : fields["temporal_compression"] * (steps - 1) + 1]
 
 
 COGVIDEOX_VAE = VAEFamily(

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-from gtsvj_reward.latents.vae_family import Tile, VAEFamily, check_frames, check_size
+from gtsvj_reward.latents.vae_family import (
+    Tile,
+    VAEFamily,
+    check_frames,
+    check_size,
+    posterior_latents,
+    unit_frames,
+)
 
 LTX_TILE = (512, 512)
 """Height and width of a tile in pixels; what diffusers uses for LTX."""
@@ -108,11 +115,8 @@ def encode_frames(
     fields = vae_fields(vae)
     check_encodable(fields["spatial_compression"], tile, frames.shape[3], frames.shape[4])
     check_frames(frames, fields["temporal_compression"])
-    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
     with _settings(vae, tile):
-        posterior = vae.encode(pixels).latent_dist
-    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
-    return latents.transpose(1, 2).float()
+        return posterior_latents(vae, frames, generator)
 
 
 def decode_latents(
@@ -147,8 +151,7 @@ def decode_latents(
     with _settings(vae, tile):
         # Clip by clip: diffusers pairs the wrong things when it slices a batch with timesteps.
         clips = [vae.decode(clip[None], clean).sample for clip in raw]
-    frames = torch.cat(clips).transpose(1, 2)
-    return (frames.float() / 2 + 0.5).clamp(0, 1)
+    return unit_frames(torch.cat(clips))
 
 
 def unpack_tokens(

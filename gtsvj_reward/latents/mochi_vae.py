@@ -11,7 +11,14 @@ from torch import Tensor
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-from gtsvj_reward.latents.vae_family import Tile, VAEFamily, check_frames, check_size
+from gtsvj_reward.latents.vae_family import (
+    Tile,
+    VAEFamily,
+    check_frames,
+    check_size,
+    decoded_frames,
+    posterior_latents,
+)
 
 PUBLISHED: dict[str, tuple[float, ...]] = {
     "encoder_block_out_channels": (64, 128, 256, 384),
@@ -155,11 +162,8 @@ def encode_frames(
     fields = vae_fields(vae)
     check_encodable(fields["spatial_compression"], tile, frames.shape[3], frames.shape[4])
     check_frames(frames, fields["temporal_compression"])
-    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
     with low_memory(vae, tile):
-        posterior = vae.encode(pixels).latent_dist
-    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
-    return latents.transpose(1, 2).float()
+        return posterior_latents(vae, frames, generator)
 
 
 def decode_latents(
@@ -177,8 +181,7 @@ def decode_latents(
     side = vae_fields(vae)["spatial_compression"]
     check_encodable(side, tile, latents.shape[3] * side, latents.shape[4] * side)
     with low_memory(vae, tile):
-        pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
-    return (pixels.transpose(1, 2).float() / 2 + 0.5).clamp(0, 1)
+        return decoded_frames(vae, latents)
 
 
 MOCHI_VAE = VAEFamily(

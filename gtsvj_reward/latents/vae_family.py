@@ -71,3 +71,22 @@ def check_frames(frames: Tensor, temporal_compression: int) -> None:
             f"expected frames in [0, 1], got {low:.4g} to {high:.4g}: divide uint8 frames by 255; "
             "frames in [-1, 1] need `(frames + 1) / 2`"
         )
+
+
+def posterior_latents(vae: Any, frames: Tensor, generator: torch.Generator | None) -> Tensor:
+    """What a VAE, as it is set up now, makes of frames: its posterior's mode, or a sample."""
+    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
+    posterior = vae.encode(pixels).latent_dist
+    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
+    return latents.transpose(1, 2).float()
+
+
+def decoded_frames(vae: Any, latents: Tensor) -> Tensor:
+    """What a VAE, as it is set up now, makes of its own latents, clipped to [0, 1]."""
+    pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
+    return unit_frames(pixels)
+
+
+def unit_frames(pixels: Tensor) -> Tensor:
+    """Frames in [0, 1] of pixels (batch, 3, time, height, width) in [-1, 1]."""
+    return (pixels.transpose(1, 2).float() / 2 + 0.5).clamp(0, 1)

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-from gtsvj_reward.latents.vae_family import Tile, VAEFamily, check_frames, check_size
+from gtsvj_reward.latents.vae_family import (
+    Tile,
+    VAEFamily,
+    check_frames,
+    check_size,
+    decoded_frames,
+    posterior_latents,
+)
 
 _BOTH = {
     "dim_mult": [1, 2, 4, 4],
@@ -189,11 +196,8 @@ def encode_frames(
         patch = vae.config["patch_size"] or 1
         height, width, down, right = tile_and_stride(tile, side)
         sizes = (height // patch, width // patch, down // patch, right // patch)
-    pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
     with _low_memory(vae, sizes):
-        posterior = vae.encode(pixels).latent_dist
-    latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
-    return latents.transpose(1, 2).float()
+        return posterior_latents(vae, frames, generator)
 
 
 def decode_latents(
@@ -214,8 +218,7 @@ def decode_latents(
     check_encodable(side, tile, latents.shape[3] * side, latents.shape[4] * side)
     sizes = None if tile is None else tile_and_stride(tile, side)
     with _low_memory(vae, sizes):
-        pixels: Tensor = vae.decode(latents.to(vae.device, vae.dtype).transpose(1, 2)).sample
-    return (pixels.transpose(1, 2).float() / 2 + 0.5).clamp(0, 1)
+        return decoded_frames(vae, latents)
 
 
 WAN_VAE = VAEFamily(
