@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
+from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
@@ -19,6 +20,7 @@ from gtsvj_reward.latents.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
+    "HunyuanVideoTransformer3DModel": HunyuanVideoBackbone,
     "LTXVideoTransformer3DModel": LTXBackbone,
     "MochiTransformer3DModel": MochiBackbone,
     "WanTransformer3DModel": WanBackbone,

@@ -15,10 +15,16 @@ def encode(argv: list[str]) -> int:
     parser.add_argument("--vae", required=True, help="bundled name, folder or hub id")
     parser.add_argument("--space-id", help="name of the latent space; read from the VAE by default")
     parser.add_argument("--fps", type=float, required=True, help="resample to this rate")
-    parser.add_argument("--height", type=int, required=True, help="pixels, a multiple of 8")
-    parser.add_argument("--width", type=int, required=True, help="pixels, a multiple of 8")
-    parser.add_argument("--num-frames", type=int, help="4f + 1; the longest that fits by default")
-    parser.add_argument("--max-frames", type=int, help="4f + 1; the longest, but no longer")
+    parser.add_argument(
+        "--height", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
+    )
+    parser.add_argument(
+        "--width", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
+    )
+    parser.add_argument(
+        "--num-frames", type=int, help="4f + 1 (LTX 8f, Mochi 6f); the longest that fits by default"
+    )
+    parser.add_argument("--max-frames", type=int, help="likewise; the longest, but no longer")
     parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
     parser.add_argument("--frames-fps", type=float, help="rate of folders of frames")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")

@@ -102,7 +102,8 @@ class LatentSpace:
         shared = None
         if id is None and name == "cogvideox-5b" and patch_size_t == 2:
             name, shared = "cogvideox-1.5", name
-        return cls(id=name, vae=shared, patch_size_t=patch_size_t, **values)
+        patches_time = patch_size_t if patch_size_t != 1 else None
+        return cls(id=name, vae=shared, patch_size_t=patches_time, **values)
 
     @classmethod
     def from_pipeline(cls, pipe: Any, id: str | None = None) -> "LatentSpace":

@@ -4,6 +4,7 @@ from typing import Any
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.cogvideox_vae import COGVIDEOX_VAE
+from gtsvj_reward.latents.hunyuan_video_vae import HUNYUAN_VIDEO_VAE
 from gtsvj_reward.latents.ltx_vae import LTX_VAE
 from gtsvj_reward.latents.mochi_vae import MOCHI_VAE
 from gtsvj_reward.latents.vae_family import VAEFamily
@@ -11,6 +12,7 @@ from gtsvj_reward.latents.wan_vae import WAN_VAE
 
 VAE_FAMILIES: dict[str, VAEFamily] = {
     "AutoencoderKLCogVideoX": COGVIDEOX_VAE,
+    "AutoencoderKLHunyuanVideo": HUNYUAN_VIDEO_VAE,
     "AutoencoderKLLTXVideo": LTX_VAE,
     "AutoencoderKLMochi": MOCHI_VAE,
     "AutoencoderKLWan": WAN_VAE,

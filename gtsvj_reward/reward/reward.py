@@ -214,7 +214,7 @@ class GTSVJReward:
         """Scores of decoded videos: encodes them with the judge's VAE first.
 
         Args:
-            frames: colour values in [0, 1], 4f + 1 frames.
+            frames: colour values in [0, 1]; 4f + 1 of them for CogVideoX.
             vae: the VAE of the judge's latent space; another one is refused.
             fps: as for `details`.
             text: as for `details`.

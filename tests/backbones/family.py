@@ -31,7 +31,7 @@ class Family:
     hidden: Callable[[nn.Module, Tensor, int, float, TextCondition], Tensor]
     """Model, BTCHW latents, depth, timestep, text -> (batch, step * token, dim) that a hook on the
     unmodified model sees leave block depth - 1, called as its pipeline calls it."""
-    lora_targets: tuple[str, ...]
-    """Names of the adapted layers of one block, below the block."""
+    lora_targets: Callable[[int], tuple[str, ...]]
+    """Index of a block -> names of its adapted layers, below the block."""
     block: Callable[[int], str]
     """Index of a block -> its name in the diffusers model."""

@@ -33,7 +33,7 @@ def family(kind):
         text=text,
         null_text=null_text,
         hidden=hidden,
-        lora_targets=("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
+        lora_targets=lambda block: ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"),
         block=lambda index: f"transformer_blocks.{index}",
     )
 

@@ -116,7 +116,7 @@ def test_lora_sits_where_it_is_placed(family, placement):
     found = {n.split(".lora_")[0] for n, p in backbone.named_parameters() if p.requires_grad}
     blocks = lora_blocks(family.depths[-1], placement)
     assert found == {
-        f"{family.block(b)}.{target}" for b in blocks for target in family.lora_targets
+        f"{family.block(b)}.{target}" for b in blocks for target in family.lora_targets(b)
     }
 
 
