@@ -94,6 +94,6 @@ $(LOWEST)/created.stamp:
 $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versions.py
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train]' \
+	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data]' \
 	  pytest hypothesis beartype scipy imageio
 	touch $@

@@ -2,19 +2,20 @@
 
 from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKLWan,
-    FlowMatchEulerDiscreteScheduler,
-    WanImageToVideoPipeline,
-    WanPipeline,
-    WanTransformer3DModel,
-)
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.wan_vae import PUBLISHED, tile_and_stride
 from tests.latents.conftest import make_vae, moving_frames
+
+pytest.importorskip("diffusers", minversion="0.36", reason="Wan VAEs are refused before 0.36")
+AutoencoderKLWan = diffusers.AutoencoderKLWan
+FlowMatchEulerDiscreteScheduler = diffusers.FlowMatchEulerDiscreteScheduler
+WanImageToVideoPipeline = diffusers.WanImageToVideoPipeline
+WanPipeline = diffusers.WanPipeline
+WanTransformer3DModel = diffusers.WanTransformer3DModel
 
 KINDS = {
     "2.1": {"base_dim": 4, "z_dim": 4},
