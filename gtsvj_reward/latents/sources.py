@@ -17,6 +17,9 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpe
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _MISSING_END = 0.5
 """Seconds that a file may end before its header says (a sound track may be longer)."""
+_QUIET = ["-nostdin"]
+"""An ffmpeg that listens to keys prints a hint about them into the middle of its description of the
+stream, now and then, and a sound video then looks like none."""
 _NTSC = {
     23.98: Fraction(24000, 1001),
     29.97: Fraction(30000, 1001),
@@ -147,7 +150,7 @@ def _open_gif(path: Path) -> tuple[float, Iterator[RGB]]:
 
 
 def _open_file(path: Path) -> tuple[float, Iterator[RGB]]:
-    reader = imageio_ffmpeg.read_frames(str(path))
+    reader = imageio_ffmpeg.read_frames(str(path), input_params=_QUIET)
     try:
         meta = next(reader)
     except (OSError, RuntimeError, StopIteration, IndexError, KeyError, ValueError) as error:
@@ -168,7 +171,7 @@ def _file_frames(
     reader = imageio_ffmpeg.read_frames(
         str(path),
         # ffmpeg hides damage by repeating and patching up frames unless it is told to stop there,
-        input_params=["-xerror", "-err_detect", "explode"],
+        input_params=[*_QUIET, "-xerror", "-err_detect", "explode"],
         # and it delivers a variable rate at another constant one than it reports.
         output_params=["-r", str(fps)],
     )

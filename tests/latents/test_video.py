@@ -290,3 +290,21 @@ def test_hash_of_a_source_follows_its_content(tmp_path):
     assert before == source_sha256(tmp_path / "x")
     Image.new("RGB", (48, 32), (9, 9, 9)).save(tmp_path / "x" / "000001.png")
     assert source_sha256(tmp_path / "x") != before
+
+
+def test_ffmpeg_is_not_asked_to_listen_to_keys(tmp_path, monkeypatch):
+    """Its hint about keys may land in the line that says what the stream is."""
+    write_video(tmp_path / "x.mp4", counting_frames(5), fps=10)
+    said = []
+    get_text = imageio_ffmpeg._parsing.LogCatcher.get_text
+
+    class Catcher(imageio_ffmpeg._io.LogCatcher):
+        def stop_me(self):
+            said.append(get_text(self, 0.5))
+            super().stop_me()
+
+    monkeypatch.setattr(imageio_ffmpeg._io, "LogCatcher", Catcher)
+    read_video(tmp_path / "x.mp4", fps=10, num_frames=5, **SIZE)
+    assert len(said) == 2
+    assert all("Stream #0" in text for text in said), "nothing was caught: the test proves nothing"
+    assert not any("Press [q]" in text for text in said)
