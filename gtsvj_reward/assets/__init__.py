@@ -3,9 +3,10 @@
 Each folder holds a model card (`README.md`) that says how it was made and what it can do.
 """
 
-import hashlib
 import json
 from pathlib import Path
+
+from gtsvj_reward.latents.files import file_sha256
 
 ROOT = Path(__file__).parent
 MANIFEST = "sha256.json"
@@ -38,7 +39,7 @@ def asset_path(name: str) -> Path:
     folder = ROOT / ASSETS[name]
     for file, expected in json.loads((folder / MANIFEST).read_text()).items():
         path = folder / file
-        found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+        found = file_sha256(path) if path.is_file() else "no such file"
         if found != expected:
             raise ValueError(
                 f"bundled model {name!r}: {path} is damaged (SHA-256 {expected[:12]}… expected, "

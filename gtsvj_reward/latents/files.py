@@ -1,5 +1,6 @@
 """Files on disk: replaced in one step when written, refused by name when they are not sound."""
 
+import hashlib
 import os
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,15 @@ PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form owner/name of a model hub, and is not plainly a path."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """Finished scores of a run on disk, so that a run that was killed goes on where it was."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
+from gtsvj_reward.latents.files import file_sha256
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.reward.table import ScoredClip, json_line
 
@@ -37,14 +37,14 @@ class FileRecord:
     def of(cls, path: Path) -> "FileRecord":
         """The record of a file as it is now."""
         status = path.stat()
-        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256(path))
+        return cls(size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=file_sha256(path))
 
     def fits(self, path: Path) -> bool:
         """Whether a file holds this content; a copy with another time is read to find out."""
         status = path.stat()
         if (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns):
             return True
-        return status.st_size == self.size and sha256(path) == self.sha256
+        return status.st_size == self.size and file_sha256(path) == self.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,21 +146,12 @@ def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
     selection = reward.selection
     return {
         "format_version": FORMAT_VERSION,
-        **{f"judge's {path.name}": sha256(path) for path in files},
+        **{f"judge's {path.name}": file_sha256(path) for path in files},
         "dtype": str(weight.dtype).removeprefix("torch."),
         "weights of aspects": None if selection is None else list(selection.weights),
         "allow_untrained_geometry": reward.allow_untrained_geometry,
         "version of gtsvj_reward": version("gtsvj-reward"),
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _whole_lines(path: Path) -> list[bytes]:

@@ -1,6 +1,5 @@
 """Labelled clips as examples, each drawn from (seed, epoch, index) alone."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gtsvj_reward.judge import Aspect
+from gtsvj_reward.latents.files import file_sha256
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.training.data import Truncation, same_duration
@@ -193,7 +193,7 @@ def clip_identity(info: ClipInfo) -> str:
     """What tells whether two latent files are of the same video: a hash of source or content."""
     if info.source_sha256:
         return info.source_sha256
-    return hashlib.sha256(info.path.read_bytes()).hexdigest()
+    return file_sha256(info.path)
 
 
 def split_pairs(
