@@ -1,0 +1,210 @@
+"""Requests of `/v1/score` as bytes, both ways; no network. `replies.py` has the answers.
+
+Version "1" is that of verl-omni's `latent_http_scorer_client` (one image latent, prompt embeddings
+and a noise level); it names no latent space, so the URL does. Version "2" is this package's: video
+latents, the latent space by name, optional prompt embeddings. `docs/serving.md` has both in full.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.serving.bodies import (
+    FLOATS,
+    MalformedError as MalformedError,
+    read_body,
+    write_body,
+)
+from gtsvj_reward.serving.replies import HOST_VERSION as HOST_VERSION
+from gtsvj_reward.serving.spaces import read_space
+
+PATH = "/v1/score"
+VERSION = "2"
+VERSION_HEADER = "x-drm-protocol-version"
+CONTENT_TYPE = "application/octet-stream"
+
+_FLOAT = frozenset(FLOATS)
+TENSORS_2 = {
+    "latents": (5, _FLOAT),
+    "prompt_embeds": (3, _FLOAT),
+    "prompt_mask": (2, frozenset({"BOOL"})),
+    "pooled_prompt_embeds": (2, _FLOAT),
+}
+"""Version 2: name -> rank and types."""
+TENSORS_1 = {
+    "latents": (4, _FLOAT),
+    "prompt_embeds": (3, _FLOAT),
+    "pooled_prompt_embeds": (2, _FLOAT),
+    "u": (1, frozenset({"F32"})),
+    "seeds": (1, frozenset({"I64"})),
+}
+"""Version 1, likewise."""
+SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize"}
+"""Metadata of version 2; version 1 has the first four in the URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """What a client asks: scores of clips of one shape."""
+
+    latents: Float[Tensor, "clip time channel height width"]
+    """As they were sent, in float32, float16 or bfloat16."""
+    space_id: str
+    """Name of the latent space that the client says they are of."""
+    space: LatentSpace | None = None
+    """The whole of it, if the client sent that."""
+    fps: float | None = None
+    """Frames per second of the video; None is not checked."""
+    num_frames: int | None = None
+    """Frames that the generator was asked for; drops its padding."""
+    text: TextCondition | None = None
+    """One row per clip."""
+    normalize: bool = True
+    """Also give the score that is normalised by the checkpoint's mean and standard deviation."""
+    version: str = VERSION
+    """Of the protocol."""
+
+
+def write_request(request: ScoreRequest) -> bytes:
+    """The body of a version 2 request."""
+    tensors: dict[str, Tensor | None] = {"latents": request.latents}
+    if request.text is not None:
+        tensors["prompt_embeds"] = request.text.embeds
+        tensors["prompt_mask"] = request.text.mask
+        tensors["pooled_prompt_embeds"] = request.text.pooled
+    settings = {
+        "latent_space_id": request.space_id,
+        "latent_space": None if request.space is None else json.dumps(request.space.to_dict()),
+        "fps": None if request.fps is None else repr(float(request.fps)),
+        "num_frames": None if request.num_frames is None else str(request.num_frames),
+        "normalize": "true" if request.normalize else "false",
+    }
+    return write_body(
+        {name: tensor for name, tensor in tensors.items() if tensor is not None},
+        {name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def read_request(body: bytes, version: str | None, query: Mapping[str, str]) -> ScoreRequest:
+    """The request in a body.
+
+    Args:
+        body: any bytes.
+        version: value of `x-drm-protocol-version`.
+        query: parameters of the URL.
+
+    Raises:
+        MalformedError: if it is not a request of a known version; whether the judge can score it
+            is another question.
+    """
+    if version == VERSION:
+        if query:
+            raise MalformedError(f"version 2 takes no parameters in the URL, got {sorted(query)}")
+        tensors, metadata = read_body(body, TENSORS_2)
+        settings = {name: text for name, text in metadata.items() if name != "format"}
+        return _request(tensors, settings, version)
+    if version == HOST_VERSION:
+        tensors, _ = read_body(body, TENSORS_1)
+        _check_host_tensors(tensors)
+        tensors["latents"] = tensors["latents"][:, None]  # an image is a clip of one latent frame
+        if "normalize" in query:
+            raise MalformedError("version 1 answers with raw scores only: leave `normalize` out")
+        return _request(tensors, query, version)
+    raise MalformedError(
+        f"the header {VERSION_HEADER} must be '{VERSION}', or '{HOST_VERSION}' for single image "
+        f"latents, got {version and version[:20]!r}"
+    )
+
+
+def _request(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, str], version: str
+) -> ScoreRequest:
+    unknown = sorted(set(settings) - SETTINGS)
+    if unknown:
+        raise MalformedError(f"unknown settings {unknown[:5]}, expected some of {sorted(SETTINGS)}")
+    if "latents" not in tensors:
+        raise MalformedError("the tensor `latents` is missing")
+    space = read_space(settings["latent_space"]) if "latent_space" in settings else None
+    space_id = settings.get("latent_space_id") or (space and space.id)
+    if not space_id or (space and space.id != space_id):
+        where = "in the URL (?latent_space_id=...)" if version == HOST_VERSION else "as metadata"
+        raise MalformedError(
+            f"`latent_space_id` must name the space of the latents, {where}, e.g. 'cogvideox-2b', "
+            f"got {settings.get('latent_space_id')!r} beside the space {space and space.id!r}"
+        )
+    normalize = settings.get("normalize", "true")
+    if normalize not in ("true", "false"):
+        raise MalformedError(f"`normalize` must be 'true' or 'false', got {normalize[:20]!r}")
+    return ScoreRequest(
+        latents=tensors["latents"],
+        space_id=space_id,
+        space=space,
+        fps=_number(settings, "fps"),
+        num_frames=_count(settings, "num_frames"),
+        text=_text(tensors),
+        normalize=normalize == "true" and version == VERSION,
+        version=version,
+    )
+
+
+def _text(tensors: Mapping[str, Tensor]) -> TextCondition | None:
+    """Prompt embeddings, whose rows and words must agree with the clips and one another."""
+    embeds = tensors.get("prompt_embeds")
+    mask, pooled = tensors.get("prompt_mask"), tensors.get("pooled_prompt_embeds")
+    if embeds is None:
+        if mask is not None or pooled is not None:
+            raise MalformedError("`prompt_mask` and `pooled_prompt_embeds` need `prompt_embeds`")
+        return None
+    clips = len(tensors["latents"])
+    fits = len(embeds) == clips and (pooled is None or len(pooled) == clips)
+    if not fits or (mask is not None and mask.shape != embeds.shape[:2]):
+        shapes = {name: tuple(x.shape) for name, x in tensors.items() if "prompt" in name}
+        raise MalformedError(f"prompt tensors {shapes} do not go with {clips} clips")
+    return TextCondition(embeds, mask, pooled)
+
+
+def _check_host_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse what version 1 can say and no judge here can do."""
+    missing = {"latents", "prompt_embeds", "pooled_prompt_embeds", "u"} - set(tensors)
+    if missing:
+        raise MalformedError(f"tensors are missing: {sorted(missing)}")
+    shape = tuple(tensors["latents"].shape)
+    if any(len(tensors[name]) != 1 for name in ("latents", "u", "seeds") if name in tensors):
+        raise MalformedError(
+            f"version 1 carries one sample: `latents` (1, channel, height, width), got {shape}, "
+            "`u` and `seeds` of one number; videos need version 2"
+        )
+    if tensors["u"].item() != 0:
+        raise MalformedError(
+            f"`u` asks for noise of level {tensors['u'].item():g}, the judge scores clean latents: "
+            "set the client's `noise_level` to 0"
+        )
+
+
+def _number(settings: Mapping[str, str], name: str) -> float | None:
+    """A positive number, or None where there is none."""
+    if name not in settings:
+        return None
+    try:
+        value = float(settings[name])
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise MalformedError(f"`{name}` must be a positive number, got {settings[name][:20]!r}")
+    return value
+
+
+def _count(settings: Mapping[str, str], name: str) -> int | None:
+    """A positive whole number, or None where there is none."""
+    digits = settings.get(name)
+    if digits is None:
+        return None
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10 and int(digits)):
+        raise MalformedError(f"`{name}` must be a positive whole number, got {digits[:20]!r}")
+    return int(digits)
