@@ -1,0 +1,198 @@
+"""A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError, Layout
+from gtsvj_reward.reward.combine import EnsembleOutput, WeightedOutput
+from gtsvj_reward.reward.members import Reward, checked
+from gtsvj_reward.reward.output import RewardOutput
+from gtsvj_reward.reward.reward import Clips, GTSVJReward
+
+
+@runtime_checkable
+class DetailedReward(Protocol):
+    """A reward that says what its scores are made of: a judge, near or far, or a combination."""
+
+    def details(
+        self,
+        latents: Clips,
+        *,
+        space: LatentSpace | None = None,
+        fps: float | None = None,
+        normalize: bool = True,
+    ) -> RewardOutput | WeightedOutput | EnsembleOutput:
+        """Scores and their parts; see `GTSVJReward.details` for the arguments."""
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """What a reward says of some clips, in the order they were given."""
+
+    rewards: Float[Tensor, " clip"]
+    """The scores; float32, finite."""
+    parts: dict[str, Float[Tensor, " clip"]]
+    """What they are made of: `raw` and the aspects of a judge, the parts of a combination; empty
+    for a callable of one's own."""
+
+    def numbers(self) -> dict[str, list[float]]:
+        """The parts as plain numbers, for logs."""
+        return {name: values.tolist() for name, values in self.parts.items()}
+
+
+class ClipScorer:
+    """Scores latents of one named space, decoded videos, or both, and refuses everything else.
+
+    Nothing is decoded or encoded unless `vae` says so: latents are scored as they are, and frames
+    only if a VAE was given. Scores of latents and of the frames that they decode to differ, since
+    decoding and encoding lose detail: do not mix both in one comparison.
+
+    Gradients follow the caller's mode, to the latents or through the VAE to the frames. Calls from
+    several threads wait for one another: the VAE's settings change during a call, and weights that
+    are offloaded move.
+
+    Args:
+        reward: a judge, or a combination of judges, that takes no prompt.
+        space: of the latents that will be given; None: latents are refused.
+        vae: encodes the frames that will be given, the VAE of the judge's space; None: frames are
+            refused.
+        fps: frames per second of all clips; None: not checked.
+        first_frames: score the first frames of a video only, 4f + 1 of them; None: all of it.
+        normalize: as for `GTSVJReward`.
+
+    Raises:
+        ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1.
+        LatentSpaceError: if either is of another space than the judge's, naming both.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        *,
+        space: LatentSpace | None = None,
+        vae: Any = None,
+        fps: float | None = None,
+        first_frames: int | None = None,
+        normalize: bool = True,
+    ) -> None:
+        if space is None and vae is None:
+            raise ValueError(
+                "say what will be scored: `space` of the generator's latents, or `vae` of the "
+                "judge, which encodes decoded videos"
+            )
+        if first_frames is not None and first_frames < 1:
+            raise ValueError(f"`first_frames` must be at least 1, got {first_frames}")
+        self.reward = reward
+        self.space = space
+        self.vae = vae
+        self.vae_space = None if vae is None else LatentSpace.from_vae(vae)
+        self.fps = fps
+        self.first_frames = first_frames
+        self.normalize = normalize
+        self.lock = Lock()
+        refuse_foreign(reward, space, "the latents to score")
+        refuse_foreign(reward, self.vae_space, "what the given VAE encodes to")
+
+    def score_latents(self, latents: Clips, layout: Layout = "BTCHW") -> ClipScores:
+        """Scores of scaled latents, which are not decoded.
+
+        Args:
+            latents: (batch, time, channel, height, width), or a sequence of clips without the batch
+                axis, of any sizes.
+            layout: the order of their axes; of clips, without the B.
+
+        Raises:
+            ValueError: for a scorer without `space`.
+            LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the clip's index.
+        """
+        if self.space is None:
+            raise ValueError(
+                "got latents, but it was not said whose they are: name their space, so that those "
+                "of another model are refused"
+            )
+        if isinstance(latents, Tensor):
+            ordered: Clips = self.space.to_btchw(latents, layout)
+        else:
+            ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
+        with self.lock:
+            return self.scores(ordered, self.space)
+
+    def score_frames(self, frames: Clips) -> ClipScores:
+        """Scores of decoded videos, encoded by `vae` first.
+
+        Args:
+            frames: colours in [0, 1], (batch, time, 3, height, width), or a sequence of videos
+                without the batch axis, of any sizes; 4f + 1 frames each, for CogVideoX and Wan.
+
+        Raises:
+            ValueError: for a scorer without `vae`, and for what the VAE cannot encode.
+            LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the clip's index.
+        """
+        if self.vae is None or self.vae_space is None:
+            raise ValueError(
+                "got decoded frames, but no VAE to encode them: hand over latents, or name the "
+                "judge's VAE, which makes each score cost an encoding"
+            )
+        with self.lock:
+            if isinstance(frames, Tensor):
+                latents: Clips = self.encoded(frames, self.vae_space)
+            else:
+                latents = [
+                    self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
+                    for index, video in enumerate(frames)
+                ]
+            return self.scores(latents, self.vae_space)
+
+    def to(self, device: str | torch.device) -> None:
+        """Move judge and VAE; a client of a server, or a combination, stays where it is."""
+        if isinstance(self.reward, GTSVJReward):
+            self.reward.to(device)
+        if self.vae is not None:
+            self.vae.to(device)
+
+    def encoded(self, frames: Tensor, space: LatentSpace, which: str = "") -> Tensor:
+        """Latents of videos in [0, 1], of their first frames if that was asked for."""
+        shape = tuple(frames.shape)
+        if frames.ndim != 5 or shape[2] != 3 or not frames.is_floating_point():
+            raise ValueError(
+                f"{which}expected floating point frames (batch, time, 3, height, width) in [0, 1], "
+                f"got {frames.dtype} of shape {shape}; single images cannot be scored"
+            )
+        count = self.first_frames or shape[1]
+        if shape[1] < count:
+            raise ValueError(f"{which}expected at least {count} frames, got {shape[1]}")
+        try:
+            return space.encode(frames[:, :count], self.vae)
+        except ValueError as error:
+            raise type(error)(f"{which}{error}") from error
+
+    def scores(self, latents: Clips, space: LatentSpace) -> ClipScores:
+        """Scores of latents in this package's order, and what they are made of."""
+        reward, fps, normalize = self.reward, self.fps, self.normalize
+        if not isinstance(reward, DetailedReward):
+            found = reward(latents, space=space, fps=fps, normalize=normalize)
+            return ClipScores(checked("reward", found, len(latents)), {})
+        out = reward.details(latents, space=space, fps=fps, normalize=normalize)
+        parts = {"raw": out.raw, **out.aspects} if isinstance(out, RewardOutput) else out.parts
+        return ClipScores(checked("reward", out.rewards, len(latents)), parts)
+
+
+def refuse_foreign(reward: Reward, space: LatentSpace | None, what: str) -> None:
+    """Refuse, before anything is generated, a space that the judge does not score.
+
+    Combinations of judges are not looked into: they refuse at the first call.
+
+    Raises:
+        LatentSpaceError: naming both spaces.
+    """
+    if space is None or not isinstance(reward, GTSVJReward) or reward.space.same_latents(space):
+        return
+    raise LatentSpaceError(
+        f"the judge scores latents of {reward.space.title()}, {what} are of {space.title()}: use a "
+        "judge of that model, or let the host decode and encode anew with the VAE of the judge"
+    )
