@@ -20,6 +20,7 @@ MODULES = {
     "rank": "score",
     "evaluate": "evaluate",
     "inspect": "inspect",
+    "serve": "serve",
 }
 """Command -> the module here with a function of its name; imported when the command runs."""
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "rank": "order the clips of each prompt, and write pairs for DPO",
     "evaluate": "accuracy of any reward model's scores on a preference benchmark",
     "inspect": "say what a checkpoint is and which pipelines it fits",
+    "serve": "score latents over HTTP",
 }
 
 

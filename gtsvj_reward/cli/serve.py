@@ -1,0 +1,139 @@
+"""`gtsvj serve`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.cli.scoring import DTYPES, refuse_given
+
+if TYPE_CHECKING:
+    from gtsvj_reward.serving.limits import Limits
+    from gtsvj_reward.serving.settings import ServeSettings
+
+READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames")
+
+
+def serve(argv: list[str]) -> int:
+    """`gtsvj serve`."""
+    parser = subparser("serve")
+    parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
+    add_judge_flags(parser)
+    add_network_flags(parser)
+    add_limit_flags(parser)
+    add_video_flags(parser)
+    args = parser.parse_args(argv)
+    if args.replicas != 1 and args.engine != "ray":
+        parser.error("--replicas needs --engine ray")
+    if args.vae is None:
+        refuse_given(parser, args, READING, "is for videos, which need --vae")
+
+    from gtsvj_reward.serving import access
+
+    token = access.read_token(args.token_file)
+    access.check_address(args.host, token)
+    settings = settings_of(args, token)
+    if args.engine == "ray":
+        from gtsvj_reward.serving import ray_engine
+
+        ray_engine.serve(settings, host=args.host, port=args.port, replicas=args.replicas)
+        return 0
+
+    from gtsvj_reward.serving import server
+    from gtsvj_reward.serving.settings import build_app
+
+    server.serve(
+        build_app(settings),
+        host=args.host,
+        port=args.port,
+        announce=lambda address: print(f"serving {args.checkpoint} on {address}", flush=True),
+    )
+    return 0
+
+
+def add_judge_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what scores."""
+    judge = parser.add_argument_group("judge")
+    judge.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    judge.add_argument("--device", help="where to score; a GPU if there is one")
+    judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
+    judge.add_argument("--aspects", nargs="+", help="score with the mean of these aspects")
+    judge.add_argument(
+        "--allow-untrained-geometry",
+        action="store_true",
+        help="score clips outside the trained range and say so in the answer",
+    )
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where to listen, and who may come."""
+    network = parser.add_argument_group("network")
+    network.add_argument("--host", default="127.0.0.1", help="others than this need a token")
+    network.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    network.add_argument(
+        "--token-file", type=Path, help="file with the token; else GTSVJ_SERVE_TOKEN, if set"
+    )
+    network.add_argument("--engine", choices=["uvicorn", "ray"], default="uvicorn")
+    network.add_argument("--replicas", type=int, default=1, help="copies of the judge, with ray")
+
+
+def add_limit_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each field of `Limits`."""
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-batch-size", type=int, default=8, help="clips in a forward pass")
+    limits.add_argument("--max-wait-ms", type=float, default=10.0, help="wait for a fuller batch")
+    limits.add_argument("--max-queue", type=int, default=256, help="waiting clips; then 429")
+    limits.add_argument("--max-clips", type=int, default=32, help="clips in a request; then 422")
+    limits.add_argument("--max-body-mib", type=float, default=64.0, help="of a request; then 413")
+    limits.add_argument("--max-pending-mib", type=float, default=1024.0, help="of all; then 429")
+    limits.add_argument("--body-seconds", type=float, default=60.0, help="to arrive in; then 408")
+    limits.add_argument("--head-seconds", type=float, default=20.0, help="likewise; then closed")
+
+
+def add_video_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of UniRL's format, which has videos."""
+    videos = parser.add_argument_group("videos", "UniRL's wire format at /score; needs --vae")
+    videos.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
+    videos.add_argument("--space-id", help="name of its latent space; read from it by default")
+    videos.add_argument("--vae-dtype", choices=DTYPES, default="float32")
+    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num-frames": int}
+    for name, kind in numbers.items():
+        videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
+
+
+def limits_of(args: argparse.Namespace) -> "Limits":
+    """The limits that were asked for."""
+    from dataclasses import fields
+
+    from gtsvj_reward.serving.limits import Limits
+
+    return Limits(**{field.name: vars(args)[field.name] for field in fields(Limits)})
+
+
+def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
+    """Everything that was asked for, but the address."""
+    from gtsvj_reward.serving.settings import ServeSettings, VideoSettings
+
+    videos = None
+    if args.vae is not None:
+        videos = VideoSettings(
+            vae=args.vae,
+            dtype=args.vae_dtype,
+            space_id=args.space_id,
+            fps=args.fps,
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+        )
+    return ServeSettings(
+        checkpoint=args.checkpoint,
+        base_model=args.base_model,
+        device=args.device or str(processes(args.device).device),
+        dtype=args.dtype,
+        aspects=None if args.aspects is None else tuple(args.aspects),
+        allow_untrained_geometry=args.allow_untrained_geometry,
+        videos=videos,
+        limits=limits_of(args),
+        token=token,
+    )

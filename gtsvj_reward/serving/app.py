@@ -1,0 +1,184 @@
+"""The HTTP application: `/v1/score`, `/healthz`, `/metrics`."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from gtsvj_reward.reward import GTSVJReward, RewardOutput
+from gtsvj_reward.serving.access import is_authorised
+from gtsvj_reward.serving.batching import Batcher
+from gtsvj_reward.serving.jobs import Job, admit, score_jobs
+from gtsvj_reward.serving.limits import MIB, Limits, Pending, read_limited
+from gtsvj_reward.serving.measured import Measured
+from gtsvj_reward.serving.metrics import Gauge, Metrics
+from gtsvj_reward.serving.protocol import (
+    CONTENT_TYPE,
+    HOST_VERSION,
+    PATH,
+    VERSION,
+    VERSION_HEADER,
+    MalformedError,
+    read_request,
+)
+from gtsvj_reward.serving.refusals import NotScoredError, answer_refusal
+from gtsvj_reward.serving.replies import ScoreReply, write_reply
+
+
+class Service:
+    """One judge behind a queue, and what all routes share.
+
+    Args:
+        reward: the judge; its `batch_size` is set to that of the limits.
+        limits: what is taken.
+        token: what clients must know; None: nothing.
+    """
+
+    def __init__(self, reward: GTSVJReward, limits: Limits, token: str | None) -> None:
+        self.reward = reward
+        self.limits = limits
+        self.token = token
+        self.metrics = Metrics()
+        self.pending = Pending(limits.max_pending_mib * MIB)
+        self.draining = False
+        self.batcher: Batcher | None = None
+        reward.batch_size = limits.max_batch_size
+        self.metrics.gauges += [
+            Gauge("gtsvj_waiting_clips", "Clips in the queue.", self.waiting_clips),
+            Gauge("gtsvj_pending_bytes", "Bytes of bodies in hand.", lambda: self.pending.total),
+        ]
+
+    @asynccontextmanager
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """Take jobs while the application runs; answer all of them before it ends."""
+        del app
+        self.batcher = Batcher(
+            partial(score_jobs, self.reward),
+            max_batch_size=self.limits.max_batch_size,
+            max_wait=self.limits.max_wait_ms / 1000,
+            max_queue=self.limits.max_queue,
+            metrics=self.metrics,
+        )
+        yield
+        await self.batcher.close()
+
+    def waiting_clips(self) -> int:
+        """Clips in the queue."""
+        return 0 if self.batcher is None else self.batcher.waiting_clips()
+
+    def authorise(self, request: Request) -> None:
+        """Refuse a request without the token.
+
+        Raises:
+            NotScoredError: 401.
+        """
+        if not is_authorised(request.headers.get("authorization"), self.token):
+            raise NotScoredError(401, "this server needs its token: `Authorization: Bearer TOKEN`")
+
+    async def score(self, job: Job) -> RewardOutput:
+        """Scores of a job that was admitted."""
+        if self.batcher is None:
+            raise NotScoredError(503, "the server is not running yet", retry_after=1)
+        output = await self.batcher.submit(job)
+        self.metrics.clips.add(amount=job.size)
+        return output
+
+    def describe(self) -> dict[str, Any]:
+        """What `/healthz` says of the judge."""
+        config = self.reward.config
+        return {
+            "status": "draining" if self.draining else "ok",
+            "protocol_versions": [HOST_VERSION, VERSION],
+            "stage": config.stage,
+            "latent_space": config.latent_space.to_dict(),
+            "aspects": [aspect.name for aspect in config.aspects],
+            "text_input": config.text_input,
+            "limits": vars(self.limits),
+        }
+
+
+def create_app(
+    reward: GTSVJReward,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    routers: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """The application of one judge, for any ASGI server.
+
+    Args:
+        reward: the judge.
+        limits: what is taken; the defaults of `Limits` by default.
+        token: what clients must send, see `access.py`; None: nothing.
+        routers: further routes, which find the service in `request.app.state.service`.
+    """
+    service = Service(reward, limits or Limits(), token)
+    # No pages of FastAPI: they would tell everybody what is served here.
+    app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.add_exception_handler(NotScoredError, answer_refusal)
+    app.add_middleware(Measured, metrics=service.metrics)
+    for router in (routes, *routers):
+        app.include_router(router)
+    return app
+
+
+routes = APIRouter()
+
+
+@routes.post(PATH)
+async def score(request: Request) -> Response:
+    """Score the clips of a body of protocol version 1 or 2."""
+    service: Service = request.app.state.service
+    service.authorise(request)
+    content_type = request.headers.get("content-type", CONTENT_TYPE).partition(";")[0].strip()
+    if content_type.lower() != CONTENT_TYPE:
+        raise NotScoredError(
+            415, f"the body must be {CONTENT_TYPE} (safetensors), got {content_type!r}"
+        )
+    began, version = time.monotonic(), request.headers.get(VERSION_HEADER)
+    with service.pending.hold() as held:
+        body = await read_limited(request, held, service.limits)
+        job = await asyncio.to_thread(read_job, service, body, version, request.query_params)
+        del body
+        output = await service.score(job)
+        answer = write_reply(ScoreReply.from_output(output), version or VERSION)
+    service.metrics.request_seconds.observe(time.monotonic() - began)
+    return Response(answer, media_type="application/json")
+
+
+def read_job(service: Service, body: bytes, version: str | None, query: Any) -> Job:
+    """The job in a body.
+
+    Raises:
+        NotScoredError: 400 for what is no request, 422 for what the judge cannot score.
+    """
+    try:
+        request = read_request(body, version, dict(query))
+    except MalformedError as error:
+        raise NotScoredError(400, str(error)) from error
+    try:
+        return admit(service.reward, request, service.limits.max_clips)
+    except ValueError as error:
+        raise NotScoredError(422, str(error)) from error
+
+
+@routes.get("/healthz")
+async def healthz(request: Request) -> Response:
+    """Whether the server takes requests, and what it scores; needs no token."""
+    service: Service = request.app.state.service
+    retry = {"retry-after": "5"} if service.draining else None
+    return JSONResponse(service.describe(), 503 if service.draining else 200, retry)
+
+
+@routes.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Counts and times, for Prometheus."""
+    service: Service = request.app.state.service
+    service.authorise(request)
+    return PlainTextResponse(service.metrics.text(), media_type="text/plain; version=0.0.4")

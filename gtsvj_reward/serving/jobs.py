@@ -1,0 +1,118 @@
+"""From a request to scores: what is checked before it waits, and how requests share a batch."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.reward import GTSVJReward, RewardOutput
+from gtsvj_reward.reward.assemble import assemble
+from gtsvj_reward.serving.protocol import HOST_VERSION, ScoreRequest
+from gtsvj_reward.serving.spaces import check_space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Clips of one shape that the judge can score, and what of the answer is known already."""
+
+    clips: Float[Tensor, "clip time channel height width"]
+    """Checked and unpadded, on the CPU."""
+    text: TextCondition | None
+    """One row per clip, for judges that read prompts."""
+    scale: tuple[float, float]
+    """Mean and standard deviation to normalise by."""
+    notes: tuple[str | None, ...]
+    """Per clip, what of its geometry was not trained on."""
+
+    @property
+    def size(self) -> int:
+        """Number of clips."""
+        return len(self.clips)
+
+    @property
+    def kind(self) -> Hashable:
+        """Jobs of one kind can share a batch."""
+        if self.text is None:
+            return self.clips.shape[1:]
+        optional = (self.text.mask is None, self.text.pooled is None)
+        return (self.clips.shape[1:], self.text.embeds.shape[1:], optional)
+
+
+def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
+    """Everything about a request that can be refused before scoring it.
+
+    Args:
+        reward: what will score it.
+        request: as it was sent.
+        max_clips: the most clips of one request.
+
+    Raises:
+        LatentSpaceError: foreign space, wrong channels, unscaled or non-finite latents.
+        GeometryError: clips outside the trained range.
+        ValueError: too many clips, sizes that cannot be cut into patches, prompts that do not go
+            with the judge, normalisation without statistics.
+    """
+    latents = request.latents
+    if len(latents) > max_clips:
+        raise ValueError(f"{len(latents)} clips in one request, at most {max_clips} are taken")
+    check_space(reward.space, request.space_id, request.space)
+    reward.space.check(latents, check_statistics=reward.check_statistics)
+    if request.num_frames is not None:
+        latents = reward.space.unpad(latents, request.num_frames)
+    reward.judge.backbone.check_geometry(latents)
+    notes = tuple(reward.complaint(i, clip, request.fps) for i, clip in enumerate(latents))
+    text = request.text
+    if request.version == HOST_VERSION and reward.config.text_input != "prompt":
+        text = None  # version 1 cannot leave the prompt out
+    reward.judge.condition(text, len(latents))
+    return Job(
+        clips=latents,
+        text=text if text is None else as_float32(text),
+        scale=reward.statistics() if request.normalize else (0.0, 1.0),
+        notes=notes,
+    )
+
+
+def as_float32(text: TextCondition) -> TextCondition:
+    """Embeddings in one type, so that requests of several types can share a batch."""
+    return TextCondition(
+        text.embeds.float(), text.mask, None if text.pooled is None else text.pooled.float()
+    )
+
+
+@torch.no_grad()
+def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
+    """For each job of one kind its scores, or why there are none.
+
+    What is wrong with one job is said of that job alone: if a batch fails, each is tried by itself.
+    """
+    try:
+        # float16 and bfloat16 are exact in float32, and the backbone casts to its own type anyway.
+        clips = [clip.float().to(reward.device) for job in jobs for clip in job.clips]
+        outputs = iter(reward.outputs(clips, joined_text([job.text for job in jobs])))
+        aspects, selection = reward.config.aspects, reward.selection
+        return [
+            assemble([next(outputs) for _ in job.clips], aspects, selection, job.scale, job.notes)
+            for job in jobs
+        ]
+    except ValueError as error:
+        if len(jobs) == 1:
+            return [error]
+    return [outcome for job in jobs for outcome in score_jobs(reward, [job])]
+
+
+def joined_text(texts: Sequence[TextCondition | None]) -> TextCondition | None:
+    """The rows of several conditions of one kind."""
+    given = [text for text in texts if text is not None]
+    if not given:
+        return None
+    masks = [text.mask for text in given if text.mask is not None]
+    pooled = [text.pooled for text in given if text.pooled is not None]
+    return TextCondition(
+        torch.cat([text.embeds for text in given]),
+        torch.cat(masks) if masks else None,
+        torch.cat(pooled) if pooled else None,
+    )

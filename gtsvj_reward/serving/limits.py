@@ -1,0 +1,125 @@
+"""How much a server takes in: sizes, numbers and times, and reading bodies within them."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from gtsvj_reward.serving.refusals import NotScoredError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What is taken, and what is refused with a status of 4xx."""
+
+    max_batch_size: int = 8
+    """Clips at which a batch starts at once, and the most in one forward pass."""
+    max_wait_ms: float = 10.0
+    """Milliseconds that a request waits for others while the judge is idle."""
+    max_queue: int = 256
+    """Clips that may wait; then 429."""
+    max_clips: int = 32
+    """Clips in one request; then 422."""
+    max_body_mib: float = 64.0
+    """Size of a body in MiB; then 413."""
+    max_pending_mib: float = 1024.0
+    """Size of all bodies that are being received, wait or are scored, in MiB; then 429."""
+    body_seconds: float = 60.0
+    """Time in which a body must arrive; then 408."""
+    head_seconds: float = 20.0
+    """Time in which the head of a request must arrive; then the connection is closed."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0 and name != "max_wait_ms":
+                raise ValueError(f"`{name}` must be positive, got {value}")
+        if self.max_wait_ms < 0:
+            raise ValueError(f"`max_wait_ms` must be >= 0, got {self.max_wait_ms}")
+        if self.max_clips > self.max_queue or self.max_body_mib > self.max_pending_mib:
+            raise ValueError(
+                "one request must fit into the queue: expected max_clips <= max_queue and "
+                f"max_body_mib <= max_pending_mib, got {self}"
+            )
+
+
+class Pending:
+    """Bytes of bodies that are being received, wait or are scored.
+
+    Args:
+        limit: bytes.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.total = 0
+
+    @contextmanager
+    def hold(self) -> Iterator["Held"]:
+        """What one request holds; given back at the end."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            self.total -= held.size
+
+
+@dataclass
+class Held:
+    """The share of one request in `Pending`."""
+
+    pending: Pending
+    size: int = 0
+
+    def grow_to(self, size: int) -> None:
+        """Hold at least so many bytes.
+
+        Raises:
+            NotScoredError: 429 if all requests together would hold too many.
+        """
+        more = max(0, size - self.size)
+        if self.pending.total + more > self.pending.limit:
+            raise NotScoredError(429, "too many bytes are waiting here already", retry_after=2)
+        self.pending.total += more
+        self.size += more
+
+
+async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
+    """The body of a request, refused as soon as it is known to be too large or too slow.
+
+    Raises:
+        NotScoredError: 413, 408, 429; 400 if the client went away, which nobody will read.
+    """
+    largest = int(limits.max_body_mib * MIB)
+    announced = request.headers.get("content-length", "0")
+    # h11 lets nothing but digits through; other servers may.
+    size = int(announced) if announced.isascii() and announced.isdecimal() else largest + 1
+    if size > largest:
+        raise NotScoredError(
+            413, f"the body has {announced[:20]} bytes, at most {largest} are taken"
+        )
+    held.grow_to(size)
+    try:
+        return await asyncio.wait_for(receive(request, held, largest), limits.body_seconds)
+    except asyncio.TimeoutError as error:
+        reason = f"the body did not arrive in {limits.body_seconds:g} s"
+        raise NotScoredError(408, reason) from error
+    except ClientDisconnect as error:
+        raise NotScoredError(400, "the connection ended before the body did") from error
+
+
+async def receive(request: Request, held: Held, largest: int) -> bytes:
+    """The body, or a refusal once more than `largest` bytes have come."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > largest:
+            raise NotScoredError(413, f"the body has over {largest} bytes, at most those are taken")
+        held.grow_to(size)
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,85 @@
+"""Several copies of the judge behind one address, as a Ray Serve deployment.
+
+Each replica loads the judge and runs the same application, with a queue and limits of its own;
+Ray's proxy receives bodies and spreads requests. Ray is imported when it is asked for.
+"""
+
+import signal
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from gtsvj_reward.serving.access import check_address
+from gtsvj_reward.serving.settings import ServeSettings, build_app
+
+NAME = "gtsvj"
+DRAIN_SECONDS = 600.0
+"""How long a replica may take to answer what it has taken when it is stopped."""
+
+
+def import_serve() -> Any:
+    """The module `ray.serve`.
+
+    Raises:
+        ImportError: saying how to install it.
+    """
+    try:
+        from ray import serve as ray_serve
+    except ImportError as error:
+        raise ImportError(
+            "--engine ray needs Ray: pip install 'gtsvj-reward[ray,serve]'"
+        ) from error
+    return ray_serve
+
+
+def application(settings: ServeSettings, *, replicas: int, replica_gpus: float = 0.0) -> Any:
+    """The Ray Serve application, for `ray.serve.run` or a config file of one's own.
+
+    Args:
+        settings: what each replica serves.
+        replicas: copies of the judge.
+        replica_gpus: GPUs, or parts of one, that Ray sets aside for each.
+    """
+    if replicas < 1:
+        raise ValueError(f"`replicas` must be at least 1, got {replicas}")
+    ray_serve = import_serve()
+
+    class Replica:
+        """The application in one process."""
+
+    decorate = ray_serve.deployment(
+        name=NAME,
+        num_replicas=replicas,
+        # The application itself says when it is full; Ray only must not hold requests back.
+        max_ongoing_requests=2 * settings.limits.max_queue,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+        ray_actor_options={"num_gpus": replica_gpus},
+    )
+    return decorate(ray_serve.ingress(partial(build_app, settings))(Replica)).bind()
+
+
+def serve(settings: ServeSettings, *, host: str, port: int, replicas: int) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what was taken.
+
+    Starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names.
+
+    Raises:
+        ValueError: for an address that other machines reach, without a token.
+        ImportError: if Ray is not installed.
+    """
+    check_address(host, settings.token)
+    ray_serve = import_serve()
+    gpus = 1.0 if settings.device.startswith("cuda") else 0.0
+    app = application(settings, replicas=replicas, replica_gpus=gpus)
+    signal.signal(signal.SIGTERM, stop)
+    ray_serve.start(http_options={"host": host, "port": port})
+    try:
+        ray_serve.run(app, name=NAME, route_prefix="/", blocking=True)
+    finally:
+        ray_serve.shutdown()
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C would."""
+    del number, frame
+    raise KeyboardInterrupt

@@ -1,0 +1,153 @@
+"""uvicorn as `gtsvj serve` runs it: one process, patient with work and not with silence."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gtsvj_reward.serving.access import check_address
+from gtsvj_reward.serving.app import Service
+
+logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 1 << 16
+"""Longest request line with headers; then 400."""
+
+
+def serve(
+    app: FastAPI,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    announce: Callable[[str], None] = logger.info,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what was taken, and end by that signal.
+
+    Args:
+        app: from `create_app`.
+        host: address to listen on; others than this machine's own need a token.
+        port: 0 takes a free one.
+        announce: gets the address once the server listens.
+
+    Raises:
+        ValueError: for an address that other machines reach, without a token.
+        OSError: if the port is taken.
+    """
+    service: Service = app.state.service
+    check_address(host, service.token)
+    with listening_socket(host, port) as listener:
+        shown = f"[{host.strip('[]')}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        server = DrainingServer(configuration(app), service, lambda: announce(address))
+        server.run(sockets=[listener])
+
+
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """Settings of uvicorn that do not depend on which packages are installed beside it."""
+    service: Service = app.state.service
+    head_seconds = service.limits.head_seconds
+
+    class Protocol(ImpatientProtocol):
+        """With the limits of this server."""
+
+        seconds = head_seconds
+
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_graceful_shutdown=None,
+    )
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class DrainingServer(uvicorn.Server):
+    """Says when it listens, and in `/healthz` that it was told to stop.
+
+    Args:
+        config: of uvicorn.
+        service: what is served.
+        announce: called when it listens.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, service: Service, announce: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self.service = service
+        self.announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        self.announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop listening, answer what was received, end."""
+        self.service.draining = True
+        super().handle_exit(sig, frame)
+
+
+class ImpatientProtocol(H11Protocol):
+    """Closes connections whose next request does not show its whole head in time.
+
+    uvicorn itself waits forever for the head of a first request, and for the end of a body that
+    was refused already.
+    """
+
+    seconds = 20.0
+    waiting_for_head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to wait."""
+        super().connection_made(transport)
+        self.watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait on, or stop waiting if the head is complete."""
+        super().data_received(data)
+        self.watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self.forget()
+        super().connection_lost(exc)
+
+    def watch(self) -> None:
+        """The clock runs whenever no request is in hand; more bytes do not set it back."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.forget()
+        elif self.waiting_for_head is None:
+            self.waiting_for_head = self.loop.call_later(self.seconds, self.transport.close)
+
+    def forget(self) -> None:
+        """Stop the clock."""
+        if self.waiting_for_head is not None:
+            self.waiting_for_head.cancel()
+            self.waiting_for_head = None

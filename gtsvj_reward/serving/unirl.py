@@ -1,0 +1,138 @@
+"""The wire format of UniRL's remote reward service, for videos: `/score`, `/health`, `/rewards`.
+
+Written against Tencent-Hunyuan/UniRL: `unirl-reward-service/reward_service/schemas.py` for the
+server's side and `unirl/reward/remote.py` (`RemoteRewardBackend`) for the trainer's. It has no
+field for latents: this is the way in from pixels, there only if the server was given a VAE.
+
+A clip that cannot be scored is reported under `errors`, as the format has it, which stops the
+trainer; a request that is none is refused as a whole.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.serving.app import Service
+from gtsvj_reward.serving.bodies import MalformedError, read_json
+from gtsvj_reward.serving.limits import read_limited
+from gtsvj_reward.serving.refusals import NotScoredError
+from gtsvj_reward.serving.videos import VideoReader
+
+NAME = "gtsvj"
+"""What `required_rewards` of the trainer must list."""
+
+
+def unirl_routes(reader: VideoReader) -> APIRouter:
+    """The three routes, over videos that `reader` encodes one after the other."""
+    routes = APIRouter()
+    encoder = ThreadPoolExecutor(1, "encoder")
+
+    @routes.get("/health")
+    async def health() -> dict[str, Any]:
+        return {"status": "ok", "rewards": {NAME: ["ok"]}}
+
+    @routes.get("/rewards")
+    async def rewards() -> dict[str, list[str]]:
+        return {"rewards": [NAME]}
+
+    @routes.post("/score")
+    async def score(request: Request) -> dict[str, list[dict[str, Any]]]:
+        service: Service = request.app.state.service
+        service.authorise(request)
+        with service.pending.hold() as held:
+            body = await read_limited(request, held, service.limits)
+            videos = read_videos(body, service.limits.max_clips)
+            outcomes = await asyncio.gather(
+                *(score_video(service, reader, encoder, video) for video in videos),
+                return_exceptions=True,
+            )
+        return answer(outcomes, reader.normalize)
+
+    return routes
+
+
+async def score_video(
+    service: Service, reader: VideoReader, encoder: ThreadPoolExecutor, video: str
+) -> RewardOutput:
+    """Encode one video, then score it together with whatever else waits.
+
+    Raises:
+        NotScoredError: 422 for a video that cannot be scored; what the queue says.
+    """
+    try:
+        job = await asyncio.get_running_loop().run_in_executor(encoder, reader.job, video)
+    except ValueError as error:
+        raise NotScoredError(422, str(error)) from error
+    return await service.score(job)
+
+
+def answer(
+    outcomes: Sequence[RewardOutput | BaseException], normalized: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Scores and errors in the trainer's format; the score comes first, which it takes.
+
+    Raises:
+        NotScoredError: where the queue or the judge failed, so that all is sent again.
+    """
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        if isinstance(outcome, RewardOutput):
+            scores = {"score": outcome.rewards.item()} if normalized else {}
+            scores["raw"] = outcome.raw.item()
+            scores |= {name: values.item() for name, values in outcome.aspects.items()}
+            results.append({NAME: scores})
+            errors.append({})
+        elif isinstance(outcome, NotScoredError) and outcome.status == 422:
+            results.append({})
+            errors.append({NAME: outcome.reason})
+        else:
+            raise outcome
+    return {"results": results, "errors": errors}
+
+
+def read_videos(body: bytes, max_clips: int) -> list[str]:
+    """The last video of each request in a body, in base64.
+
+    Raises:
+        NotScoredError: 400 for a body that is not of the format or asks for what is not served
+            here; 422 for too many videos.
+    """
+    try:
+        values = read_json(body, "the body")
+    except MalformedError as error:
+        raise NotScoredError(400, str(error)) from error
+    requests = values.get("requests") if isinstance(values, dict) else None
+    if not isinstance(requests, list):
+        raise NotScoredError(400, "the body must be a JSON object with a list of `requests`")
+    if len(requests) > max_clips:
+        reason = f"{len(requests)} videos in one request, at most {max_clips} are taken"
+        raise NotScoredError(422, f"{reason}: lower the trainer's `batch_size`")
+    return [read_video_of(entry, index) for index, entry in enumerate(requests)]
+
+
+def read_video_of(entry: Any, index: int) -> str:
+    """The video of one request; see `read_videos`."""
+    where = f"requests[{index}]"
+    if not isinstance(entry, dict) or not isinstance(entry.get("history"), list):
+        raise NotScoredError(400, f"{where} must be an object with a `history`")
+    names = entry.get("required_rewards")
+    if names != [NAME]:
+        raise NotScoredError(
+            400, f"{where}: this server has the reward {NAME!r}, asked: {names!r}"[:500]
+        )
+    turn = entry["history"][-1] if entry["history"] else None
+    if not isinstance(turn, dict) or not isinstance(turn.get("text"), str):
+        raise NotScoredError(400, f"{where}: the last turn must be an object with a `text`")
+    if turn.get("video_path") is not None:
+        raise NotScoredError(400, f"{where}: `video_path` is not read, send `video_b64`")
+    if not isinstance(turn.get("video_b64"), str):
+        raise NotScoredError(
+            400, f"{where}: the last turn has no `video_b64`: set the trainer's `input_kind: video`"
+        )
+    video: str = turn["video_b64"]
+    return video

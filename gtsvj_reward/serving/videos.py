@@ -1,0 +1,88 @@
+"""Videos that are sent in place of latents: read and encoded with the judge's own VAE."""
+
+import base64
+import binascii
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.reward import GTSVJReward
+from gtsvj_reward.reward.encoding import Reading
+from gtsvj_reward.serving.jobs import Job, admit
+from gtsvj_reward.serving.protocol import ScoreRequest
+
+
+class VideoReader:
+    """Makes jobs of mp4 files. Not for several threads at once: the VAE's settings change.
+
+    Args:
+        reward: the judge.
+        vae: of its latent space, on the device to use; another one is refused.
+        reading: how every video is read.
+        space_id: name of the VAE's latent space; read from the VAE by default.
+
+    Raises:
+        LatentSpaceError: for a VAE of another latent space.
+        ValueError: for a judge that needs prompts, whose texts nothing here encodes.
+    """
+
+    def __init__(
+        self, reward: GTSVJReward, vae: Any, reading: Reading, space_id: str | None = None
+    ) -> None:
+        self.reward = reward
+        self.vae = vae
+        self.reading = reading
+        self.space = LatentSpace.from_vae(vae, reward.space.patch_size_t, id=space_id)
+        if not self.space.same_latents(reward.space):
+            raise LatentSpaceError(
+                f"the judge scores latents of {reward.space.title()}, this VAE makes latents of "
+                f"{self.space.title()}: pass the VAE that the judge was trained with"
+            )
+        if reward.config.text_input == "prompt":
+            raise ValueError("this judge needs prompt embeddings, which come with no video")
+        self.normalize = reward.selection is not None or reward.config.reward_std is not None
+
+    @torch.no_grad()
+    def job(self, video: str) -> Job:
+        """The job of one video.
+
+        Args:
+            video: an mp4 file in base64.
+
+        Raises:
+            ValueError: if it is none, or cannot be read as `reading` says, or the judge refuses its
+                latents.
+        """
+        try:
+            content = base64.b64decode(video, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"the video is not base64: {error}") from error
+        # ffmpeg also reads playlists, which would have it open other files of this machine.
+        if content[4:8] != b"ftyp":
+            raise ValueError("the video is no mp4 file, which is what the trainer sends")
+        reading = self.reading
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "video.mp4"
+            path.write_bytes(content)
+            clip = read_video(
+                path,
+                fps=reading.fps,
+                height=reading.height,
+                width=reading.width,
+                num_frames=reading.num_frames,
+                temporal_compression=self.space.temporal_compression,
+            )
+        parameter = next(self.vae.parameters())
+        latents = self.space.encode(clip.batch().to(parameter.device), self.vae).cpu()
+        request = ScoreRequest(
+            latents=latents,
+            space_id=self.space.id,
+            space=self.space,
+            fps=reading.fps,
+            normalize=self.normalize,
+        )
+        return admit(self.reward, request, 1)
