@@ -35,11 +35,20 @@ def reward_loss(
             reduction.
     """
     check_reduction(reduction)
-    if not 0 < scale < math.inf:
-        raise ValueError(f"`scale` must be positive and finite, got {scale}")
-    if target is not None and not math.isfinite(target):
-        raise ValueError(f"`target` must be finite, or None for no bound, got {target}")
+    check_objective(target, scale)
     values = at_least_float32(rewards)
     loss = -values if target is None else (values - target).abs()
     scaled = scale * loss
     return scaled.mean() if reduction == "mean" else scaled
+
+
+def check_objective(target: float | None, scale: float) -> None:
+    """Refuse a target and a scale that would train nothing; see `reward_loss`.
+
+    Raises:
+        ValueError: with what was given.
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"`scale` must be positive and finite, got {scale}")
+    if target is not None and not math.isfinite(target):
+        raise ValueError(f"`target` must be finite, or None for no bound, got {target}")

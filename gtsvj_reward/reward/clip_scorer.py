@@ -1,5 +1,6 @@
 """A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
@@ -64,6 +65,8 @@ class ClipScorer:
         fps: frames per second of all clips; None: not checked.
         first_frames: score the first frames of a video only, 4f + 1 of them; None: all of it.
         normalize: as for `GTSVJReward`.
+        concurrent: threads need not wait for one another at the reward, as at a client of a server,
+            which scores better what comes at once.
 
     Raises:
         ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1.
@@ -79,6 +82,7 @@ class ClipScorer:
         fps: float | None = None,
         first_frames: int | None = None,
         normalize: bool = True,
+        concurrent: bool = False,
     ) -> None:
         if space is None and vae is None:
             raise ValueError(
@@ -94,7 +98,8 @@ class ClipScorer:
         self.fps = fps
         self.first_frames = first_frames
         self.normalize = normalize
-        self.lock = Lock()
+        self.encoding = Lock()
+        self.scoring = nullcontext() if concurrent else Lock()
         refuse_foreign(reward, space, "the latents to score")
         refuse_foreign(reward, self.vae_space, "what the given VAE encodes to")
 
@@ -119,8 +124,7 @@ class ClipScorer:
             ordered: Clips = self.space.to_btchw(latents, layout)
         else:
             ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
-        with self.lock:
-            return self.scores(ordered, self.space)
+        return self.scores(ordered, self.space)
 
     def score_frames(self, frames: Clips) -> ClipScores:
         """Scores of decoded videos, encoded by `vae` first.
@@ -138,7 +142,7 @@ class ClipScorer:
                 "got decoded frames, but no VAE to encode them: hand over latents, or name the "
                 "judge's VAE, which makes each score cost an encoding"
             )
-        with self.lock:
+        with self.encoding:
             if isinstance(frames, Tensor):
                 latents: Clips = self.encoded(frames, self.vae_space)
             else:
@@ -146,7 +150,7 @@ class ClipScorer:
                     self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
                     for index, video in enumerate(frames)
                 ]
-            return self.scores(latents, self.vae_space)
+        return self.scores(latents, self.vae_space)
 
     def to(self, device: str | torch.device) -> None:
         """Move judge and VAE; a client of a server, or a combination, stays where it is."""
@@ -174,12 +178,17 @@ class ClipScorer:
     def scores(self, latents: Clips, space: LatentSpace) -> ClipScores:
         """Scores of latents in this package's order, and what they are made of."""
         reward, fps, normalize = self.reward, self.fps, self.normalize
-        if not isinstance(reward, DetailedReward):
-            found = reward(latents, space=space, fps=fps, normalize=normalize)
-            return ClipScores(checked("reward", found, len(latents)), {})
-        out = reward.details(latents, space=space, fps=fps, normalize=normalize)
-        parts = {"raw": out.raw, **out.aspects} if isinstance(out, RewardOutput) else out.parts
-        return ClipScores(checked("reward", out.rewards, len(latents)), parts)
+        parts: dict[str, Tensor] = {}
+        with self.scoring:
+            if isinstance(reward, DetailedReward):
+                out = reward.details(latents, space=space, fps=fps, normalize=normalize)
+                rewards = out.rewards
+                parts = (
+                    {"raw": out.raw, **out.aspects} if isinstance(out, RewardOutput) else out.parts
+                )
+            else:
+                rewards = reward(latents, space=space, fps=fps, normalize=normalize)
+        return ClipScores(checked("reward", rewards, len(latents)), parts)
 
 
 def refuse_foreign(reward: Reward, space: LatentSpace | None, what: str) -> None:

@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -17,8 +17,13 @@ from gtsvj_reward.reward.reward import GTSVJReward
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-Connect = Callable[[str, str | None], Reward]
-"""URL and token of a scoring server -> a client that is called as a reward is."""
+@runtime_checkable
+class Connect(Protocol):
+    """Makes the client of a scoring server, which is called as a reward is: `ScoreClient` does."""
+
+    def __call__(self, url: str, *, token: str | None) -> Reward:
+        """The client of the server at a URL."""
+
 
 OF_THE_JUDGE = ("base_model", "aspects", "weights", "batch_size", "allow_untrained_geometry",
                 "dtype")  # fmt: skip
@@ -100,6 +105,17 @@ class ScorerConfig:
                 given[name] = kind(given[name])
         return cls(**given)
 
+    def on(self, device: Any, dtype: torch.dtype, batch_size: int | None = None) -> "ScorerConfig":
+        """With what the host itself says of the judge, where these settings say nothing of it.
+
+        A server's judge has its own dtype and batch size.
+        """
+        found = replace(self, device=self.device or str(device))
+        if self.server_url is not None:
+            return found
+        found = replace(found, dtype=self.dtype or dtype_name(dtype))
+        return found if batch_size is None else replace(found, batch_size=batch_size)
+
     def key(self) -> str:
         """Text that is equal for equal configurations, to load each of them once."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -129,6 +145,7 @@ class ScorerConfig:
             fps=self.fps,
             first_frames=self.first_frames,
             normalize=self.normalize,
+            concurrent=self.server_url is not None,
         )
 
     def judge_here(self) -> GTSVJReward:
@@ -154,7 +171,7 @@ class ScorerConfig:
         name = self.server_token_env
         if name is not None and name not in os.environ:
             raise ValueError(f"the environment has no variable {name!r} with the server's token")
-        return connect(str(self.server_url), None if name is None else os.environ[name])
+        return connect(str(self.server_url), token=None if name is None else os.environ[name])
 
 
 def dtype_name(dtype: torch.dtype) -> str:

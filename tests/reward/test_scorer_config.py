@@ -91,7 +91,7 @@ def test_a_server_stands_in_for_the_judge(folder, monkeypatch):
     far = GTSVJReward.from_pretrained(folder / "judge")
     asked = []
 
-    def connect(url, token):
+    def connect(url, *, token):
         asked.append((url, token))
         return far
 
@@ -106,6 +106,15 @@ def test_a_server_stands_in_for_the_judge(folder, monkeypatch):
     assert asked == [(remote["server_url"], None), (remote["server_url"], "secret")]
     with pytest.raises(ValueError, match="needs the judge in its own process"):
         config(folder, **remote).load()
+
+
+def test_a_host_fills_in_what_the_settings_leave_out(folder):
+    own = config(folder).on(torch.device("cpu"), torch.bfloat16, 3)
+    assert (own.device, own.dtype, own.batch_size) == ("cpu", "bfloat16", 3)
+    given = config(folder, device="meta", dtype="float32").on("cpu", torch.bfloat16)
+    assert (given.device, given.dtype, given.batch_size) == ("meta", "float32", 8)
+    far = config(folder, judge=None, server_url="http://a").on("cpu", torch.bfloat16, 3)
+    assert (far.device, far.dtype, far.batch_size) == ("cpu", None, 8)
 
 
 def test_keys_are_equal_for_equal_settings(folder):
