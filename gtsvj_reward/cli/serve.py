@@ -34,21 +34,21 @@ def serve(argv: list[str]) -> int:
     token = access.read_token(args.token_file)
     access.check_address(args.host, token)
     settings = settings_of(args, token)
+
+    def announce(address: str) -> None:
+        print(f"serving {args.checkpoint} on {address}", flush=True)
+
     if args.engine == "ray":
         from gtsvj_reward.serving import ray_engine
 
-        ray_engine.serve(settings, host=args.host, port=args.port, replicas=args.replicas)
+        address = {"host": args.host, "port": args.port, "replicas": args.replicas}
+        ray_engine.serve(settings, announce=announce, **address)
         return 0
 
     from gtsvj_reward.serving import server
     from gtsvj_reward.serving.settings import build_app
 
-    server.serve(
-        build_app(settings),
-        host=args.host,
-        port=args.port,
-        announce=lambda address: print(f"serving {args.checkpoint} on {address}", flush=True),
-    )
+    server.serve(build_app(settings), host=args.host, port=args.port, announce=announce)
     return 0
 
 

@@ -64,9 +64,8 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
         latents = reward.space.unpad(latents, request.num_frames)
     reward.judge.backbone.check_geometry(latents)
     notes = tuple(reward.complaint(i, clip, request.fps) for i, clip in enumerate(latents))
-    text = request.text
-    if request.version == HOST_VERSION and reward.config.text_input != "prompt":
-        text = None  # version 1 cannot leave the prompt out
+    # Version 1 cannot leave the prompt out, and has no mask: it is for judges that read none.
+    text = None if request.version == HOST_VERSION else request.text
     reward.judge.condition(text, len(latents))
     return Job(
         clips=latents,

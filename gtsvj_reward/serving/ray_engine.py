@@ -4,13 +4,17 @@ Each replica loads the judge and runs the same application, with a queue and lim
 Ray's proxy receives bodies and spreads requests. Ray is imported when it is asked for.
 """
 
+import logging
 import signal
-from functools import partial
+import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from gtsvj_reward.serving.access import check_address
 from gtsvj_reward.serving.settings import ServeSettings, build_app
+
+logger = logging.getLogger(__name__)
 
 NAME = "gtsvj"
 DRAIN_SECONDS = 600.0
@@ -47,6 +51,10 @@ def application(settings: ServeSettings, *, replicas: int, replica_gpus: float =
     class Replica:
         """The application in one process."""
 
+    def build() -> Any:
+        # A partial of `build_app` would be taken for an application.
+        return build_app(settings)
+
     decorate = ray_serve.deployment(
         name=NAME,
         num_replicas=replicas,
@@ -55,13 +63,27 @@ def application(settings: ServeSettings, *, replicas: int, replica_gpus: float =
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         ray_actor_options={"num_gpus": replica_gpus},
     )
-    return decorate(ray_serve.ingress(partial(build_app, settings))(Replica)).bind()
+    return decorate(ray_serve.ingress(build)(Replica)).bind()
 
 
-def serve(settings: ServeSettings, *, host: str, port: int, replicas: int) -> None:
+def serve(
+    settings: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    replicas: int,
+    announce: Callable[[str], None] = logger.info,
+) -> None:
     """Serve until SIGTERM or SIGINT, then answer what was taken.
 
     Starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names.
+
+    Args:
+        settings: what each replica serves.
+        host: address of Ray's proxy; others than this machine's own need a token.
+        port: of the proxy.
+        replicas: copies of the judge.
+        announce: gets the address once all replicas run.
 
     Raises:
         ValueError: for an address that other machines reach, without a token.
@@ -74,7 +96,11 @@ def serve(settings: ServeSettings, *, host: str, port: int, replicas: int) -> No
     signal.signal(signal.SIGTERM, stop)
     ray_serve.start(http_options={"host": host, "port": port})
     try:
-        ray_serve.run(app, name=NAME, route_prefix="/", blocking=True)
+        ray_serve.run(app, name=NAME, route_prefix="/")
+        announce(f"http://{host}:{port}")
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
     finally:
         ray_serve.shutdown()
 

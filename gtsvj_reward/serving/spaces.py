@@ -29,6 +29,16 @@ def are_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(is_number(item) for item in value)
 
 
+def is_range(value: Any) -> bool:
+    """Two finite numbers."""
+    return are_numbers(value) and len(value) == 2
+
+
+def is_layout(value: Any) -> bool:
+    """An order of axes that a generator can have."""
+    return value in ("BTCHW", "BCTHW")
+
+
 def optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """That, or null."""
     return lambda value: value is None or check(value)
@@ -39,14 +49,14 @@ FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "channels": is_whole,
     "spatial_compression": is_whole,
     "temporal_compression": is_whole,
-    "layout": is_text,
+    "layout": is_layout,
     "scaling_factor": is_number,
     "shift_factor": optional(is_number),
     "mean": optional(are_numbers),
     "std": optional(are_numbers),
     "patch_size_t": optional(is_whole),
     "vae": optional(is_text),
-    "expected_std": optional(are_numbers),
+    "expected_std": optional(is_range),
 }
 """Field of `LatentSpace` -> whether a JSON value can be its."""
 

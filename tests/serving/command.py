@@ -1,0 +1,42 @@
+"""`gtsvj serve` in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+from gtsvj_reward.judge import save_judge
+from tests.conftest import tiny_judge, tiny_transformer
+
+
+def saved_judge(folder, **changes):
+    """A checkpoint with its base model, in `folder`."""
+    tiny_transformer().save_pretrained(folder / "base")
+    judge = tiny_judge(base_model=str(folder / "base"), **changes)
+    save_judge(judge, folder / "judge")
+    return folder / "judge"
+
+
+@contextmanager
+def command(*words, environment=None, announced=r"on http://[^ ]*:(\d+)"):
+    """A running command and its port; killed at the end if it is still there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gtsvj_reward.cli", "serve", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+    )
+    try:
+        said = ""
+        while not (found := re.search(announced, said)):
+            line = process.stdout.readline()
+            assert line, f"the server did not start: {said}"
+            said += line
+        yield process, int(found[1])
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
