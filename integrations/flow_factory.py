@@ -1,0 +1,125 @@
+"""Flow-Factory: `GTSVJRewardModel`, a `PointwiseRewardModel` for `reward_model:` in its YAML.
+
+Written against X-GenGroup/Flow-Factory (`rewards/abc.py`, `rewards/reward_processor.py`,
+`utils/trajectory_collector.py`, `models/wan/wan2_t2v.py`). Which fields of a sample arrive is read
+from the signature of `__call__`; a field that is None in any sample does not. The class is made
+when it is asked for, since its base class is the host's.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward.scorer_config import ScorerConfig
+from gtsvj_reward.serving import ScoreClient
+
+logger = logging.getLogger(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    """`GTSVJRewardModel`, to whoever names it."""
+    if name == "GTSVJRewardModel":
+        return reward_model_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def reward_model_class() -> type:
+    """The class `GTSVJRewardModel`.
+
+    Raises:
+        ImportError: if Flow-Factory is not installed.
+    """
+    from flow_factory.rewards.abc import (  # type: ignore[import-not-found]
+        PointwiseRewardModel,
+        RewardModelOutput,
+    )
+
+    class GTSVJRewardModel(PointwiseRewardModel):
+        """Scores the clean latents of a trajectory, or decoded videos where there are none.
+
+        The YAML entry holds fields of `ScorerConfig`, beside Flow-Factory's own: `device`,
+        `dtype` (bfloat16 unless it says otherwise) and `batch_size` are read from those.
+        """
+
+        required_fields = ("prompt",)
+        use_tensor_inputs = True
+
+        def __init__(self, config: Any, accelerator: Any) -> None:
+            super().__init__(config, accelerator)
+            settings = ScorerConfig.from_dict(config.extra_kwargs)
+            self.scorer = settings.on(self.device, self.dtype, config.batch_size).load(ScoreClient)
+
+        def __call__(
+            self,
+            prompt: Sequence[str],
+            video: Sequence[Tensor] | None = None,
+            all_latents: Sequence[Tensor] | None = None,
+            latent_index_map: Sequence[Tensor] | None = None,
+        ) -> Any:
+            """One reward per sample; `extra_info` has what they are made of."""
+            scores = score_samples(self.scorer, video, all_latents, latent_index_map)
+            if len(scores.rewards) != len(prompt):
+                raise ValueError(f"got {len(prompt)} prompts for {len(scores.rewards)} clips")
+            return RewardModelOutput(rewards=scores.rewards, extra_info=scores.numbers())
+
+        def to(self, device: torch.device) -> Any:
+            """Move judge and VAE."""
+            self.scorer.to(device)
+            return super().to(device)
+
+    GTSVJRewardModel.__qualname__ = "GTSVJRewardModel"  # found, and pickled, by this name
+    return GTSVJRewardModel
+
+
+@torch.no_grad()
+def score_samples(
+    scorer: ClipScorer,
+    video: Sequence[Tensor] | None,
+    all_latents: Sequence[Tensor] | None,
+    latent_index_map: Sequence[Tensor] | None,
+) -> ClipScores:
+    """Scores of what the host handed over: latents if the scorer takes them, else videos.
+
+    Args:
+        scorer: for latents, decoded videos, or both.
+        video: per sample (time, 3, height, width), colours in [0, 1].
+        all_latents: per sample the stored steps of its trajectory (step, channel, time, height,
+            width), in the generator's scale.
+        latent_index_map: per sample, for each step of the schedule and the clean latents at its
+            end, where they are stored; -1: they are not.
+
+    Raises:
+        ValueError: if the clean latents are not there, and no VAE was named to encode videos with.
+    """
+    clean = None if scorer.space is None else clean_latents(all_latents, latent_index_map)
+    if clean is not None:
+        return scorer.score_latents(clean, "BCTHW")
+    if scorer.vae is None:
+        raise ValueError(
+            "the clean latents are not among what Flow-Factory stored: it stores none in "
+            "evaluation, and GRPO only the steps that it trains on. Name the judge's VAE as "
+            "`encode_with`, to have decoded videos scored where latents are missing, or give "
+            "`eval_rewards` of another kind and train on the last step"
+        )
+    if video is None:
+        raise ValueError("no video reached the reward: the samples have neither latents nor videos")
+    logger.info("no clean latents among the samples: scoring decoded videos")
+    return scorer.score_frames(list(video))
+
+
+def clean_latents(
+    all_latents: Sequence[Tensor] | None, latent_index_map: Sequence[Tensor] | None
+) -> list[Tensor] | None:
+    """The latents at the end of each trajectory; None if they were not stored."""
+    if all_latents is None or latent_index_map is None:
+        return None
+    places = [int(index_map[-1]) for index_map in latent_index_map]
+    if min(places) < 0:
+        return None
+    return [steps[place] for steps, place in zip(all_latents, places, strict=True)]
