@@ -1,0 +1,177 @@
+"""UniRL: a reward service that reads the latents of a track, and the backend that it holds.
+
+Written against Tencent-Hunyuan/UniRL (`unirl/reward/service.py`, `base.py`,
+`unirl/types/segments/latent.py`). UniRL hands its backends decoded media only; the latents are on
+`track.segment`, so that `LatentRewardService` reads them there. Both classes are named by
+`_target_`, and made when they are asked for, since their base classes are the host's.
+"""
+
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward.scorer_config import ScorerConfig
+from gtsvj_reward.serving import ScoreClient
+
+
+def __getattr__(name: str) -> Any:
+    """`GTSVJBackend` and `LatentRewardService`, to whoever names them."""
+    makers = {"GTSVJBackend": backend_class, "LatentRewardService": service_class}
+    if name in makers:
+        return makers[name]()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def backend_class() -> type:
+    """The class `GTSVJBackend`.
+
+    Raises:
+        ImportError: if UniRL is not installed.
+    """
+    from unirl.reward.base import RewardBackend  # type: ignore[import-not-found]
+    from unirl.types.reward import RewardResponse  # type: ignore[import-not-found]
+
+    class GTSVJBackend(RewardBackend):
+        """Scores decoded videos, and latents for a `LatentRewardService`.
+
+        `config:` in the recipe holds fields of `ScorerConfig`; `base_device` is where the judge
+        goes, unless that says otherwise.
+        """
+
+        input_kind = "video"
+
+        def __init__(self, *, config: Mapping[str, Any], base_device: str) -> None:
+            self.scorer = load_scorer(config, base_device)
+            super().__init__(model_name="gtsvj")
+            self.device = config.get("device") or base_device
+
+        def compute_rewards(self, request: Any) -> Any:
+            """Scores of the decoded videos of a request; what cannot be scored raises."""
+            start = time.time()
+            scores = score_videos(self.scorer, request.videos)
+            count = len(scores.rewards)
+            return RewardResponse(
+                rewards=scores.rewards.tolist(),
+                component_rewards=scores.numbers(),
+                successes=[True] * count,
+                errors=[None] * count,
+                compute_time=time.time() - start,
+            )
+
+        def is_available(self) -> bool:
+            """Loaded backends are."""
+            return True
+
+        def offload(self) -> None:
+            """Move judge and VAE to the CPU."""
+            self.scorer.to("cpu")
+
+        def onload(self) -> None:
+            """Move them back."""
+            self.scorer.to(self.device)
+
+    GTSVJBackend.__qualname__ = "GTSVJBackend"  # found, and pickled, by this name
+    return GTSVJBackend
+
+
+@cache
+def service_class() -> type:
+    """The class `LatentRewardService`.
+
+    Raises:
+        ImportError: if UniRL is not installed.
+    """
+    from unirl.distributed.group.dispatch import (  # type: ignore[import-not-found]
+        Dispatch,
+        distributed,
+    )
+    from unirl.reward.service import RewardService  # type: ignore[import-not-found]
+
+    class LatentRewardService(RewardService):
+        """Scores the clean latents of a track, with a `GTSVJBackend` as backend."""
+
+        def __init__(self, backend: Any) -> None:
+            super().__init__(backend)
+            if backend.scorer.space is None:
+                raise ValueError(
+                    "`LatentRewardService` scores latents: name the generator as `latents_of` in "
+                    "the backend's config, or use unirl.reward.service.RewardService for videos"
+                )
+
+        @distributed(dispatch_mode=Dispatch.DP_SCATTER)  # type: ignore[untyped-decorator]
+        def score_and_attach(self, *, req: Any, track: Any) -> Any:
+            """A copy of the track with its rewards, and what they are made of."""
+            del req  # the judge reads no prompt
+            return scored_track(self.backend.scorer, track)
+
+    LatentRewardService.__qualname__ = "LatentRewardService"
+    return LatentRewardService
+
+
+def load_scorer(config: Mapping[str, Any], base_device: str) -> ClipScorer:
+    """The scorer of a recipe, in this process or on a server."""
+    return ScorerConfig.from_dict({"device": base_device, **config}).load(ScoreClient)
+
+
+@torch.no_grad()
+def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> ClipScores:
+    """Scores of UniRL's decoded videos (3, time, height, width), colours in [0, 1].
+
+    Raises:
+        ValueError: for a request without videos, and a scorer without a VAE.
+    """
+    if videos is None:
+        raise ValueError("expected a request with videos: the judge scores no images and no text")
+    return scorer.score_frames([video.float().transpose(0, 1) for video in videos])
+
+
+@torch.no_grad()
+def scored_track(scorer: ClipScorer, track: Any) -> Any:
+    """A copy of a track with `rewards` and `component_rewards`, from its clean latents.
+
+    Raises:
+        RuntimeError: for a track that has rewards already.
+        ValueError: for a track without clean latents of its samples.
+    """
+    from unirl.types.rollout_resp import _track_with_field  # type: ignore[import-not-found]
+
+    if track.rewards is not None:
+        raise RuntimeError("the track has rewards already: score each track once")
+    latents = clean_latents(track.segment)
+    if len(latents) != len(track.sample_ids):
+        raise ValueError(f"got latents of {len(latents)} clips for {len(track.sample_ids)} samples")
+    scores = scorer.score_latents(latents, "BCTHW")
+    parts = {name: values.cpu() for name, values in scores.parts.items()}
+    track = _track_with_field(track, "rewards", scores.rewards.cpu())
+    return _track_with_field(track, "component_rewards", parts)
+
+
+def clean_latents(segment: Any) -> Float[Tensor, "sample channel time height width"]:
+    """The latents at the end of the schedule, in the generator's scale.
+
+    Args:
+        segment: of a diffusion track: `latents` (sample, stored step, channel, time, height,
+            width), `indices` of the stored steps, `sigmas` of the schedule.
+
+    Raises:
+        ValueError: if there are none, or the last ones stored are not those of the last step.
+    """
+    if segment is None or segment.latents is None or segment.indices is None:
+        raise ValueError(
+            "the track carries no latents: `LatentRewardService` needs a diffusion one"
+        )
+    last, end = int(segment.indices[-1]), len(segment.sigmas) - 1
+    if last != end:
+        raise ValueError(
+            f"the last latents stored are those of step {last}, the schedule ends at {end}: they "
+            "are noisy. Use a rollout that stores the clean ones, as UniRL's video stages do"
+        )
+    clean: Tensor = segment.latents[:, -1]
+    return clean

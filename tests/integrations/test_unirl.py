@@ -1,0 +1,268 @@
+"""UniRL's reward service and backend, in a stand-in for its base classes and its trainer."""
+
+import copy
+import importlib
+import pickle
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from gtsvj_reward import GTSVJReward
+from gtsvj_reward.integrations import unirl
+from gtsvj_reward.latents import LatentSpaceError
+from gtsvj_reward.reward import GeometryError
+from tests.conftest import clips
+from tests.integrations.conftest import videos
+
+
+class RewardBackend(ABC):
+    input_kind = "image"
+
+    def __init__(self, model_name="", batch_size=8, timeout=60.0):
+        self.model_name = model_name
+
+    def get_model_name(self):
+        return self.model_name
+
+    @property
+    def preferred_input_kind(self):
+        return self.input_kind
+
+    @abstractmethod
+    def compute_rewards(self, request): ...
+
+    @abstractmethod
+    def is_available(self): ...
+
+
+@dataclass
+class RewardResponse:
+    rewards: list = field(default_factory=list)
+    component_rewards: dict = field(default_factory=dict)
+    successes: list = field(default_factory=list)
+    errors: list = field(default_factory=list)
+    compute_time: float = 0.0
+
+
+@dataclass
+class Track:
+    """The fields of `RolloutTrack` that matter here."""
+
+    sample_ids: list
+    segment: Any = None
+    decoded: Any = None
+    rewards: Any = None
+    component_rewards: Any = None
+
+
+def track_with_field(track, name, value):
+    changed = copy.copy(track)
+    setattr(changed, name, value)
+    return changed
+
+
+def distributed(*, dispatch_mode):
+    def decorate(method):
+        method._distributed_config = {"dispatch_mode": dispatch_mode}
+        return method
+
+    return decorate
+
+
+class RewardService:
+    """Scores decoded media only, and stops at flags of failure."""
+
+    def __init__(self, backend, truncated_reward="zero"):
+        self.backend = backend
+        assert backend.get_model_name()
+        assert backend.preferred_input_kind in {"image", "video", "text"}
+
+    @distributed(dispatch_mode="dp scatter")
+    def score_and_attach(self, *, req, track):
+        if track.rewards is not None:
+            raise RuntimeError("does not accept precomputed rewards")
+        if track.decoded is None:
+            raise ValueError("Reward request assembly requires non-None track.decoded.")
+        channels_first = [video.transpose(0, 1) for video in track.decoded]
+        response = self.backend.compute_rewards(SimpleNamespace(videos=channels_first))
+        assert all(response.successes)
+        assert len(response.rewards) == len(response.errors) == len(track.sample_ids)
+        track = track_with_field(track, "rewards", torch.tensor(response.rewards))
+        parts = {str(k): torch.tensor(list(v)) for k, v in response.component_rewards.items()}
+        return track_with_field(track, "component_rewards", parts)
+
+
+MODULES = {
+    "unirl.reward.base": {"RewardBackend": RewardBackend},
+    "unirl.reward.service": {"RewardService": RewardService},
+    "unirl.types.reward": {"RewardResponse": RewardResponse},
+    "unirl.types.rollout_resp": {"_track_with_field": track_with_field},
+    "unirl.distributed.group.dispatch": {
+        "distributed": distributed,
+        "Dispatch": SimpleNamespace(DP_SCATTER="dp scatter"),
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def host(monkeypatch):
+    for path, names in MODULES.items():
+        parts = path.split(".")
+        for depth in range(1, len(parts) + 1):
+            name = ".".join(parts[:depth])
+            monkeypatch.setitem(sys.modules, name, sys.modules.get(name) or ModuleType(name))
+        vars(sys.modules[path]).update(names)
+    for made in (unirl.backend_class, unirl.service_class):
+        made.cache_clear()
+    yield
+    for made in (unirl.backend_class, unirl.service_class):
+        made.cache_clear()
+
+
+def instantiated(recipe):
+    """Hydra's `_target_`: children first, then the class that the dotted path names."""
+    if not isinstance(recipe, dict):
+        return recipe
+    values = {k: instantiated(v) for k, v in recipe.items() if k != "_target_"}
+    if "_target_" not in recipe:
+        return values
+    module, name = recipe["_target_"].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)(**values)
+
+
+def service(config, target="gtsvj_reward.integrations.unirl.LatentRewardService"):
+    backend = {
+        "_target_": "gtsvj_reward.integrations.unirl.GTSVJBackend",
+        "base_device": "cpu",
+        "config": config,
+    }
+    return instantiated({"_target_": target, "backend": backend})
+
+
+def track(count=2, stored=(0, 3, 4), **changes):
+    """A rollout of Wan: stored steps (sample, step, channel, time, height, width)."""
+    clean = clips(count).transpose(1, 2)
+    steps = [clean if place == 4 else torch.randn_like(clean) * 5 for place in stored]
+    segment = SimpleNamespace(
+        latents=torch.stack(steps, dim=1),
+        indices=torch.tensor(stored),
+        sigmas=torch.linspace(1, 0, 5),
+    )
+    fields = {"sample_ids": [f"s{i}" for i in range(count)], "segment": segment}
+    return Track(**{**fields, **changes})
+
+
+def settings(saved, **changes):
+    return {"judge": saved.judge, "latents_of": saved.vae, "fps": 8, **changes}
+
+
+def test_the_clean_latents_of_a_track_are_scored(saved, judge):
+    given = track()
+    scored = service(settings(saved)).score_and_attach(req=None, track=given)
+    expected = judge.details(clips())
+    torch.testing.assert_close(scored.rewards, expected.rewards, rtol=0, atol=1e-6)
+    assert scored.rewards.dtype == torch.float32
+    torch.testing.assert_close(scored.component_rewards["raw"], expected.raw)
+    torch.testing.assert_close(scored.component_rewards["clear"], expected.aspects["clear"])
+    assert given.rewards is None, "the track that came in must stay as it was"
+    assert scored.segment is given.segment
+    assert expected.rewards.std() > 1e-3
+
+
+def test_videos_are_scored_by_the_hosts_own_service(saved, judge, vae):
+    target = "unirl.reward.service.RewardService"
+    pixels = service({"judge": saved.judge, "encode_with": saved.vae}, target)
+    scored = pixels.score_and_attach(req=None, track=track(decoded=list(videos())))
+    expected = judge.score_frames(videos(), vae=vae)
+    torch.testing.assert_close(scored.rewards, expected, rtol=0, atol=1e-5)
+    assert "movement smoothness" in scored.component_rewards
+    latents_only = service(settings(saved), target)
+    with pytest.raises(ValueError, match="got decoded frames, but no VAE to encode them"):
+        latents_only.score_and_attach(req=None, track=track(decoded=list(videos())))
+
+
+def test_the_service_is_dispatched_as_the_hosts_is():
+    ours = unirl.LatentRewardService.score_and_attach._distributed_config
+    assert ours == RewardService.score_and_attach._distributed_config
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"stored": (0, 3)}, ValueError, "last latents stored are those of step 3, .* ends at 4"),
+        ({"segment": None}, ValueError, "the track carries no latents"),
+        ({"segment": SimpleNamespace(latents=None, indices=None, sigmas=None)}, ValueError,
+         "carries no latents"),
+        ({"sample_ids": ["a", "b", "c"]}, ValueError, "latents of 2 clips for 3 samples"),
+        ({"rewards": torch.zeros(2)}, RuntimeError, "has rewards already"),
+    ],
+)  # fmt: skip
+def test_tracks_without_clean_latents_stop_the_step(saved, changes, error, text):
+    with pytest.raises(error, match=text):
+        service(settings(saved)).score_and_attach(req=None, track=track(**changes))
+
+
+def test_refusals_of_the_judge_stop_the_step(saved):
+    with pytest.raises(GeometryError, match="99"):
+        service(settings(saved, fps=99)).score_and_attach(req=None, track=track())
+    given = track()
+    given.segment.latents[1, -1, 0] = torch.nan
+    with pytest.raises(LatentSpaceError, match=r"latents\[1\] has non-finite"):
+        service(settings(saved)).score_and_attach(req=None, track=given)
+    with pytest.raises(LatentSpaceError, match="the latents to score are of"):
+        service(settings(saved, latents_of=saved.foreign))
+    with pytest.raises(ValueError, match=r"unknown keys \['device_id'\]"):
+        service(settings(saved, device_id=0))
+    with pytest.raises(ValueError, match="name the generator as `latents_of`"):
+        service({"judge": saved.judge, "encode_with": saved.vae})
+    backend = service(settings(saved)).backend
+    with pytest.raises(ValueError, match="expected a request with videos"):
+        backend.compute_rewards(SimpleNamespace(videos=None))
+
+
+def test_the_judge_leaves_and_returns(saved, judge, monkeypatch):
+    ours = service(settings(saved, device="cpu"))
+    moved = []
+    move = ours.backend.scorer.to
+    monkeypatch.setattr(
+        ours.backend.scorer, "to", lambda device: (moved.append(device), move(device))
+    )
+    assert ours.backend.is_available()
+    ours.backend.offload()
+    ours.backend.onload()
+    assert moved == ["cpu", ours.backend.device] == ["cpu", "cpu"]
+    found = ours.score_and_attach(req=None, track=track()).rewards
+    torch.testing.assert_close(found, judge(clips()), rtol=0, atol=1e-6)
+    ours.backend.device = "meta"
+    ours.backend.onload()
+    assert ours.backend.scorer.reward.device.type == "meta"
+
+
+def test_a_server_scores_as_the_process_does(saved, judge, monkeypatch):
+    monkeypatch.setattr(
+        unirl, "ScoreClient", lambda url, *, token: GTSVJReward.from_pretrained(saved.judge)
+    )
+    far = service({"server_url": "http://127.0.0.1:8000", "latents_of": saved.vae})
+    found = far.score_and_attach(req=None, track=track()).rewards
+    torch.testing.assert_close(found, judge(clips()), rtol=0, atol=1e-6)
+
+
+def test_classes_are_found_by_their_paths():
+    for name in ("GTSVJBackend", "LatentRewardService"):
+        cls = getattr(unirl, name)
+        assert pickle.loads(pickle.dumps(cls)) is cls
+    with pytest.raises(AttributeError, match="has no attribute 'Service'"):
+        _ = unirl.Service
+
+
+def test_importing_needs_no_host(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "unirl"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    importlib.reload(unirl)
+    with pytest.raises(ImportError):
+        _ = unirl.LatentRewardService
