@@ -93,14 +93,15 @@ def serve(
     ray_serve = import_serve()
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
     app = application(settings, replicas=replicas, replica_gpus=gpus)
-    signal.signal(signal.SIGTERM, stop)
     ray_serve.start(http_options={"host": host, "port": port})
     try:
         ray_serve.run(app, name=NAME, route_prefix="/")
+        signal.signal(signal.SIGTERM, stop)  # now, since Ray has set one of its own
         announce(f"http://{host}:{port}")
         threading.Event().wait()
     except KeyboardInterrupt:
-        return
+        # Replicas answer what they took; `shutdown` alone would end the proxies in between.
+        ray_serve.delete(NAME)
     finally:
         ray_serve.shutdown()
 

@@ -8,8 +8,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-RETRIED = (408, 429, 502, 503, 504)
-"""Statuses after which the same request may well succeed."""
+RETRIED = (404, 408, 429, 502, 503, 504)
+"""Statuses after which the same request may well succeed; 404 is Ray's proxy while the server
+starts or stops."""
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0

@@ -88,6 +88,7 @@ def test_what_version_1_cannot_mean_is_refused(images, body, query, reason):
 
 def test_a_judge_that_reads_prompts_is_not_for_version_1():
     """Its prompts come without a mask, which some families need, and always pooled."""
-    with serving(reward_of(tiny_judge(geometry=IMAGES, text_input="prompt"))) as (_, port):
-        with pytest.raises(RuntimeError, match=r"422.*trained with prompts"):
-            host_score(port, packed(clips(1, 1)[0]))
+    reward = reward_of(tiny_judge(geometry=IMAGES, text_input="prompt"))
+    refused = pytest.raises(RuntimeError, match=r"422.*trained with prompts")
+    with serving(reward) as (_, port), refused:
+        host_score(port, packed(clips(1, 1)[0]))
