@@ -1,0 +1,155 @@
+"""A small network that reads a clip's caption back: the world's own measure of generated clips.
+
+It was trained on rendered clips and never saw a judge, a generator or the codec, so what it finds
+does not move with the reward that a generator is trained on. It looks at every second pixel row and
+column, averaged, where the codec's blur hardly shows.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gtsvj_reward.assets import folder_of
+from gtsvj_reward.toy.world import COLOURS, COUNTS, MOTIONS, SHAPES, caption
+
+WIDTH = 64
+"""Features of a clip, before the last layers."""
+
+CLASSES: dict[str, tuple[Any, ...]] = {
+    "count": tuple(COUNTS),
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "motion": MOTIONS,
+}
+"""Attribute -> its values, in the order of the network's outputs."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a clip shows."""
+
+    count: int
+    colour: str
+    shape: str
+    motion: str
+
+    @property
+    def caption(self) -> str:
+        """In the words of the world."""
+        return caption(self.count, self.colour, self.shape, self.motion)  # type: ignore[arg-type]
+
+
+class Detector(nn.Module):
+    """Four classifications of a clip from one set of features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (3, 16, 32, 48, WIDTH)
+        strides = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 1, 1))
+        self.layers = nn.ModuleList(
+            nn.Conv3d(channels[i], channels[i + 1], 3, stride=strides[i], padding=1)
+            for i in range(4)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in channels[1:])
+        # Mean and maximum over space and time: the maximum says that something is there at all.
+        self.mix = nn.Linear(2 * WIDTH, WIDTH)
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(WIDTH, len(values)) for name, values in CLASSES.items()}
+        )
+
+    def features(
+        self, frames: UInt8[Tensor, "clip time height width 3"]
+    ) -> Float[Tensor, "clip feature"]:
+        """What is known of a clip before it is named; for Fréchet distances."""
+        x = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        x = F.avg_pool3d(x, (1, 2, 2))
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.silu(norm(layer(x)))
+        pooled = torch.cat([x.mean(dim=(2, 3, 4)), x.amax(dim=(2, 3, 4))], dim=1)
+        mixed: Tensor = F.silu(self.mix(pooled))
+        return mixed
+
+    def forward(
+        self, frames: UInt8[Tensor, "clip time height width 3"]
+    ) -> dict[str, Float[Tensor, "clip value"]]:
+        """Logits per attribute."""
+        features = self.features(frames)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def load_detector(source: str | Path = "gtsvj-toy-detector") -> Detector:
+    """A trained detector from a bundled name or a folder.
+
+    Raises:
+        ValueError: if the folder holds another network.
+    """
+    folder = Path(folder_of(source))
+    kind = json.loads((folder / "config.json").read_text()).get("_class_name")
+    if kind != "Detector":
+        raise ValueError(f"{folder} holds a {kind}, expected the toy world's Detector")
+    detector = Detector()
+    detector.load_state_dict(load_file(folder / "model.safetensors"))
+    return detector.float().requires_grad_(False).eval()
+
+
+def detect(
+    detector: Detector, frames: UInt8[Tensor, "clip time height width 3"]
+) -> list[Detection]:
+    """The most likely attributes of each clip."""
+    with torch.no_grad():
+        logits = detector(frames)
+    best = {name: logits[name].argmax(dim=1).tolist() for name in CLASSES}
+    return [
+        Detection(**{name: values[best[name][index]] for name, values in CLASSES.items()})
+        for index in range(len(frames))
+    ]
+
+
+def agreement(found: list[Detection], wanted: list[str]) -> dict[str, float]:
+    """Share of clips in which each attribute, and the whole caption, is as it was asked for.
+
+    Args:
+        found: what the clips show.
+        wanted: captions, in the same order.
+    """
+    if len(found) != len(wanted):
+        raise ValueError(f"{len(found)} clips for {len(wanted)} captions")
+    counts = dict.fromkeys(("count", "colour", "shape", "motion", "caption"), 0)
+    for detection, text in zip(found, wanted, strict=True):
+        words, asked = detection.caption.split(), text.split()
+        counts["count"] += words[0] == asked[0]
+        counts["colour"] += words[1] == asked[1]
+        counts["shape"] += words[2].removesuffix("s") == asked[2].removesuffix("s")
+        counts["motion"] += words[3] == asked[3]
+        counts["caption"] += detection.caption == text
+    return {name: count / len(wanted) for name, count in counts.items()}
+
+
+def frechet_distance(
+    first: Float[Tensor, "clip feature"], second: Float[Tensor, "other feature"]
+) -> float:
+    """Fréchet distance of two sets of features, each taken as Gaussian.
+
+    |μ₁ - μ₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½), in float64. It is biased upwards for few clips:
+    compare only sets of equal size.
+    """
+    a, b = first.double(), second.double()
+    root = _root(a.T.cov())
+    crossed = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt().sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum()
+    spread = a.T.cov().trace() + b.T.cov().trace() - 2 * crossed
+    return float(distance + spread)
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """Symmetric square root of a positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root

@@ -1,0 +1,78 @@
+"""The toy world's generator as the `CogVideoXPipeline` that it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.assets import folder_of
+from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.toy.words import TEXT_LENGTH
+from gtsvj_reward.toy.world import FRAMES, SIZE, Frames
+
+PIPELINE = "gtsvj-toy-pipeline"
+STEPS = 25
+"""Denoising steps unless others are asked for."""
+GUIDANCE = 3.0
+"""Classifier-free guidance unless another is asked for."""
+
+CALL: dict[str, Any] = {
+    "num_frames": FRAMES,
+    "height": SIZE,
+    "width": SIZE,
+    "max_sequence_length": TEXT_LENGTH,
+}
+"""What every call of the pipeline needs: its size, and the length that its texts have."""
+
+
+def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
+    """The pipeline in float32 on the CPU, without gradients and without progress bars."""
+    pipe = CogVideoXPipeline.from_pretrained(
+        folder_of(source), torch_dtype=torch.float32, use_safetensors=True
+    )
+    for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
+        module.requires_grad_(False).eval()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def sample(
+    pipe: CogVideoXPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+) -> Float[Tensor, "clip time channel height width"]:
+    """Latents of one clip per prompt and seed; a clip depends on its own seed alone, to rounding.
+
+    Raises:
+        ValueError: if there are not as many seeds as prompts.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(seeds)}")
+    result: Tensor = pipe(
+        prompt=list(prompts),
+        generator=[keyed_generator(seed) for seed in seeds],
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        output_type="latent",
+        **CALL,
+    ).frames
+    return result
+
+
+def decode(pipe: CogVideoXPipeline, latents: Tensor) -> list[Frames]:
+    """Pixels of each clip, 8 clips at a time."""
+    space = LatentSpace.from_vae(pipe.vae)
+    clips: list[Frames] = []
+    with torch.no_grad():
+        for part in latents.split(8):
+            frames = space.decode(part, pipe.vae).permute(0, 1, 3, 4, 2)
+            clips.extend((255 * frames).round().clamp(0, 255).byte())
+    return clips

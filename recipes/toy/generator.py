@@ -1,0 +1,244 @@
+"""Train the toy world's generator: a text encoder and a video transformer for `CogVideoXPipeline`.
+
+    python recipes/toy/generator.py --codec runs/toy/vae --run runs/toy/generator --minutes 60
+
+A `CogVideoXTransformer3DModel` and a `T5EncoderModel` learn together to denoise latents of the
+world's clips (v-prediction, uniform timesteps, an average of the weights over training). One
+caption in ten is empty, and one in ten is replaced by zeros, which is what a judge is given.
+Interrupt it at will: it resumes from `--run`, bitwise except for the average's rounding.
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from gtsvj_reward.assets.vae import load_vae
+from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.toy.corpus import encode_frames
+from gtsvj_reward.toy.words import TEXT_LENGTH, make_tokenizer
+from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene, render
+
+TRAIN_KEY, HELD_OUT_KEY = 1, 2
+HELD_OUT = 128
+
+TEXT_CONFIG = {
+    "d_model": 32,
+    "d_kv": 16,
+    "d_ff": 64,
+    "num_layers": 1,
+    "num_heads": 2,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+}
+CONFIG = {
+    "num_attention_heads": 4,
+    "attention_head_dim": 32,
+    "in_channels": 16,
+    "out_channels": 16,
+    "time_embed_dim": 64,
+    "text_embed_dim": TEXT_CONFIG["d_model"],
+    "num_layers": 6,
+    "sample_width": SIZE // 8,
+    "sample_height": SIZE // 8,
+    "sample_frames": FRAMES,
+    "max_text_seq_length": TEXT_LENGTH,
+    "spatial_interpolation_scale": 1.0,
+}
+SCHEDULE = {
+    "prediction_type": "v_prediction",
+    "snr_shift_scale": 1.0,
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
+
+
+class Generator(nn.Module):
+    """Text encoder and transformer, trained together."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.text_encoder = T5EncoderModel(T5Config(vocab_size=len(tokenizer), **TEXT_CONFIG))
+        self.transformer = CogVideoXTransformer3DModel(**CONFIG)
+
+    def forward(self, noisy: Tensor, words: Tensor, blank: Tensor, timesteps: Tensor) -> Tensor:
+        """Predicted velocity; `blank` marks the samples whose text is zeros."""
+        text = self.text_encoder(words).last_hidden_state
+        text = torch.where(blank[:, None, None], 0.0, text)
+        velocity: Tensor = self.transformer(noisy, text, timesteps).sample
+        return velocity
+
+
+def encode_split(
+    args: argparse.Namespace, name: str, key: int, count: int
+) -> tuple[Tensor, list[str]]:
+    """Latents (clip, time, channel, height, width) and captions, in files of 500 clips."""
+    parts = []
+    captions = [draw_scene(key, index).caption for index in range(count)]
+    for first in range(0, count, 500):
+        path = args.run / f"{name}-{first:05d}.safetensors"
+        if not path.exists():
+            vae = load_vae(str(args.codec))
+            space = LatentSpace.from_vae(vae)
+            rows = []
+            for start in range(first, min(first + 500, count), 20):
+                stop = min(start + 20, first + 500, count)
+                clips = [render(draw_scene(key, index)) for index in range(start, stop)]
+                rows.append(encode_frames(torch.stack(clips), vae, space))
+            save_file({"latents": torch.cat(rows)}, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+            print(f"encoded {name} {stop} of {count}", flush=True)
+        parts.append(load_file(path)["latents"])
+    return torch.cat(parts), captions
+
+
+class Example:
+    """The batch of a step: clean latents, words, noise, timesteps, keyed by (seed, step)."""
+
+    def __init__(
+        self, latents: Tensor, words: Tensor, empty: Tensor, batch: int, *key: int
+    ) -> None:
+        generator = keyed_generator(*key)
+        index = torch.randint(len(latents), (batch,), generator=generator)
+        share = torch.rand(batch, generator=generator)
+        self.clean = latents[index]
+        self.words = torch.where((share < 0.1)[:, None], empty, words[index])
+        self.blank = share > 0.9
+        # One timestep in each of `batch` equal parts of the schedule.
+        place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
+        self.timesteps = (place * 1000 / batch).long().clamp(0, 999)
+        self.noise = torch.randn(self.clean.shape, generator=generator)
+
+    def loss(self, model: Generator, scheduler: CogVideoXDDIMScheduler) -> Tensor:
+        """Mean squared error of the predicted velocity."""
+        noisy = scheduler.add_noise(self.clean, self.noise, self.timesteps)
+        target = scheduler.get_velocity(self.clean, self.noise, self.timesteps)
+        return F.mse_loss(model(noisy, self.words, self.blank, self.timesteps).float(), target)
+
+
+def save_run(
+    run: Path,
+    model: Generator,
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, float],
+) -> None:
+    """Weights, their average, optimizer moments and progress; each file replaced in one step."""
+    moments = {
+        f"{index}.{name}": value.contiguous()
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensors in (("model", own), ("average", average), ("optimizer", moments)):
+        save_file(tensors, run / f"{name}.part")
+        (run / f"{name}.part").replace(run / f"{name}.safetensors")
+    (run / "state.part").write_text(json.dumps(state))
+    (run / "state.part").replace(run / "state.json")
+
+
+def load_run(
+    run: Path, model: Generator, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What `save_run` wrote, or a fresh start."""
+    if not (run / "state.json").exists():
+        average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        return average, {"step": 0, "seconds": 0.0}
+    model.load_state_dict(load_file(run / "model.safetensors"))
+    restored: dict[int, dict[str, Tensor]] = {}
+    for key, value in load_file(run / "optimizer.safetensors").items():
+        index, name = key.split(".", 1)
+        restored.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": restored, "param_groups": groups})
+    return load_file(run / "average.safetensors"), json.loads((run / "state.json").read_text())
+
+
+def validation(
+    model: Generator, average: dict[str, Tensor], held_out: list[Example], scheduler: object
+) -> float:
+    """Loss of the averaged weights on held-out clips, with the same noise every time."""
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(average)
+    with torch.no_grad():
+        value = sum(example.loss(model, scheduler).item() for example in held_out) / len(held_out)
+    model.load_state_dict(own)
+    return value
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until the time budget is spent; the learning rate follows the budget."""
+    torch.set_num_threads(args.threads)
+    args.run.mkdir(parents=True, exist_ok=True)
+    tokenizer = make_tokenizer()
+    splits = [
+        encode_split(args, "held-out", HELD_OUT_KEY, HELD_OUT),
+        encode_split(args, "train", TRAIN_KEY, args.clips),
+    ]
+    words = [
+        tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+        for _, captions in splits
+    ]
+    empty = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+    held_out = [Example(splits[0][0], words[0], empty, 32, -1, index) for index in range(8)]
+    torch.manual_seed(args.seed)
+    model, scheduler = Generator(tokenizer), CogVideoXDDIMScheduler(**SCHEDULE)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01
+    )
+    average, state = load_run(args.run, model, optimizer)
+    step, already, began = int(state["step"]), state["seconds"], time.monotonic()
+    while (spent := already + time.monotonic() - began) < 60 * args.minutes:
+        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent / (60 * args.minutes)))
+        for group in optimizer.param_groups:
+            group["lr"] = min(1.0, (step + 1) / 300) * args.lr * decay
+        example = Example(splits[1][0], words[1], empty, args.batch, args.seed, step)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss = example.loss(model, scheduler)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        keep = min(0.999, (step + 1) / (step + 10))
+        for name, tensor in model.state_dict().items():
+            average[name].lerp_(tensor, 1 - keep)
+        if step % 500 == 0:
+            value = validation(model, average, held_out, scheduler)
+            print(f"step {step} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
+            save_run(args.run, model, average, optimizer, {"step": step, "seconds": spent})
+    value = validation(model, average, held_out, scheduler)
+    state = {"step": step, "seconds": 60.0 * args.minutes, "held_out_loss": value}
+    save_run(args.run, model, average, optimizer, state)
+    print(json.dumps(state))
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--codec", type=Path, required=True, help="folder of the toy codec")
+    parser.add_argument("--run", type=Path, required=True, help="folder for progress")
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="training time in all runs together"
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
