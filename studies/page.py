@@ -1,0 +1,234 @@
+"""The study's page: a verdict per claim, tables with intervals, plots."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.toy.corpus import SEEN, UNSEEN
+from gtsvj_reward.toy.degradations import FAULTS
+from studies.plots import draw_budgets, draw_curves, draw_faults, draw_rows
+from studies.rows import BASELINES, rows
+
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""Row -> seed -> what was measured."""
+Measure = Callable[[Mapping[str, Any]], float]
+
+SMALL = 0.02
+"""Two points: a difference whose whole interval is smaller counts as none."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with a 95% t interval; the interval is None for one seed."""
+
+    value: float
+    half: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """From one value per seed."""
+        count = len(values)
+        if count < 2:
+            return cls(values[0], None, count)
+        half = float(student.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
+        return cls(mean(values), half, count)
+
+    def show(self, *, signed: bool = False) -> str:
+        """In points, as `63.1 ± 1.2`."""
+        value = f"{100 * self.value:+.1f}" if signed else f"{100 * self.value:.1f}"
+        return value if self.half is None else f"{value} ± {100 * self.half:.1f}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one row is better than another by some measure."""
+
+    text: str
+    better: str
+    worse: str
+    measure: Measure
+    by: str
+    """The measure in words."""
+
+    def verdict(self, results: Results) -> tuple[str, Estimate | None]:
+        """Held, did not hold, or cannot be told; and the difference, paired by seed."""
+        first, second = results.get(self.better, {}), results.get(self.worse, {})
+        seeds = sorted(first.keys() & second.keys())
+        if not seeds:
+            return "not run yet", None
+        gaps = [self.measure(first[seed]) - self.measure(second[seed]) for seed in seeds]
+        gap = Estimate.of(gaps)
+        if gap.half is None:
+            return "cannot be told (one seed)", gap
+        if gap.value - gap.half > 0:
+            return "**held**", gap
+        if gap.value + gap.half < SMALL:
+            return "**did not hold**", gap
+        return "cannot be told", gap
+
+
+def group(name: str, part: str = "accuracy") -> Measure:
+    """Accuracy of one group of test pairs."""
+    return lambda record: float(record[part][name][0])
+
+
+def average(names: Iterable[str], part: str = "accuracy") -> Measure:
+    """Mean accuracy over some groups."""
+    chosen = list(names)
+    return lambda record: mean(float(record[part][name][0]) for name in chosen)
+
+
+CROSS = group("cross/seen")
+MEASURES: dict[str, Measure] = {
+    "cross-content": CROSS,
+    "cross, unseen faults": group("cross/unseen"),
+    "same content": average(f"same/{fault}" for fault in SEEN),
+    "same, unseen faults": average(f"same/{fault}" for fault in UNSEEN),
+    "mild over strong": average(f"graded/{fault}" for fault in FAULTS),
+    "9 frames": group("short"),
+    "25 frames": group("long"),
+}
+ZERO_SHOT = average((f"same/{fault}" for fault in FAULTS), "zero_shot")
+
+
+def claims() -> list[Claim]:
+    """What is decided, the paper's claims first."""
+    cross = "cross-content pairs"
+    zero = "energy alone, clean over faulty, mean of nine faults"
+    lengths = average(("short", "long"))
+    found = [
+        Claim("The discriminator stage improves the reward (Table 1, Figure 5)", "full",
+              "no_discriminator", CROSS, cross),
+        Claim("... on faults that no label covered", "full", "no_discriminator",
+              group("cross/unseen"), "cross-content pairs of unseen faults"),
+        Claim("... with few labels (50)", "labels_50", "bare_50", CROSS, cross),
+        Claim("... with few labels (150)", "labels_150", "bare_150", CROSS, cross),
+        Claim("A trained generator is a better base than the same shape with random weights",
+              "full", "random_base", CROSS, cross),
+        Claim("... for the energy without labels", "full", "random_base", ZERO_SHOT, zero),
+        Claim("Perturbed negatives improve the reward over generated ones alone (Figure 6)",
+              "full", "generated_only", CROSS, cross),
+        Claim("... and the energy without labels", "full", "generated_only", ZERO_SHOT, zero),
+        Claim("Truncation in training helps at other lengths (Table 1, p = 0)", "full",
+              "no_truncation", lengths, "pairs of 9 and of 25 frames"),
+        Claim("LoRA on the middle third is better than on the last (Figure 4)", "lora_middle",
+              "full", CROSS, cross),
+        Claim("LoRA on the last third is better than on the first", "full", "lora_first", CROSS,
+              cross),
+        Claim("All blocks are better than the first half of them", "full", "half_depth", CROSS,
+              cross),
+        Claim("Clean latents are read better at timestep 0 than at 400", "full", "timestep_400",
+              CROSS, cross),
+        Claim("Table A.1 is better than uniform probabilities", "full", "uniform_negatives",
+              ZERO_SHOT, zero),
+        Claim("Probabilities calibrated on this world beat Table A.1", "calibrated_negatives",
+              "full", ZERO_SHOT, zero),
+        Claim("Generated clips as anchors help", "anchors_negatives", "full", CROSS, cross),
+        Claim("The loss of each step is better than that of their mean", "per_step_loss", "full",
+              CROSS, cross),
+        Claim("Keeping the energy as an input of the aspect head helps", "keep_energy", "full",
+              CROSS, cross),
+        Claim("Pooling over time by mean and deviation helps", "mean_std", "full", CROSS, cross),
+        Claim("Attention pooling of the tokens helps", "attention", "full", CROSS, cross),
+        Claim("Rao-Kupper's loss is better than Eq. 7 as printed", "rao_kupper", "full", CROSS,
+              cross),
+    ]  # fmt: skip
+    found += [
+        Claim(f"The judge beats the baseline `{name}`", "full", name, CROSS, cross)
+        for name in BASELINES
+    ]
+    return found
+
+
+def read_results(folder: Path) -> Results:
+    """All result files of a folder."""
+    found: dict[str, dict[int, Any]] = defaultdict(dict)
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        found[record["row"]][record["seed"]] = record
+    return found
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))
+
+
+def rows_table(results: Results) -> str:
+    """Accuracies of all rows."""
+    lines = []
+    for name in [*(row.name for row in rows()), *BASELINES]:
+        records = [*results.get(name, {}).values()]
+        if not records:
+            lines.append([f"`{name}`", "0", *["not run yet"] * len(MEASURES)])
+            continue
+        cells = [Estimate.of([of(record) for record in records]).show() for of in MEASURES.values()]
+        lines.append([f"`{name}`", str(len(records)), *cells])
+    return table(["row", "seeds", *MEASURES], lines)
+
+
+def zero_shot_table(results: Results) -> str:
+    """Energy alone per fault, without any label."""
+    names = [row.name for row in rows() if row.stage1 and row.labels is None]
+    names = [
+        name for name in names if any("zero_shot" in r for r in results.get(name, {}).values())
+    ]
+    names = [n for n in names if n not in ("keep_energy", "mean_std", "attention", "rao_kupper")]
+    lines = []
+    for fault in FAULTS:
+        of = group(f"same/{fault}", "zero_shot")
+        cells = [Estimate.of([of(r) for r in results[name].values()]).show() for name in names]
+        lines.append([fault.replace("_", " "), *cells])
+    return table(["fault", *(f"`{name}`" for name in names)], lines)
+
+
+def verdicts_table(results: Results) -> str:
+    """Claim by claim."""
+    lines = []
+    for claim in claims():
+        verdict, gap = claim.verdict(results)
+        shown = "" if gap is None else f"{gap.show(signed=True)} ({gap.seeds} seeds)"
+        rows_compared = f"`{claim.better}` - `{claim.worse}`"
+        lines.append([claim.text, verdict, shown, rows_compared, claim.by])
+    head = ["claim", "verdict", "difference in points", "rows", "measured on"]
+    return table(head, lines)
+
+
+def write_page(results_folder: Path, out: Path, settings: Mapping[str, Any]) -> None:
+    """Write `README.md` and its pictures."""
+    results = read_results(results_folder)
+    if not results:
+        raise ValueError(f"no results in {results_folder}: run the study first")
+    out.mkdir(parents=True, exist_ok=True)
+    draw_rows(results, out / "rows.png")
+    draw_faults(results, out / "faults.png")
+    draw_budgets(results, out / "budgets.png")
+    draw_curves(results, out / "curves.png")
+    template = (Path(__file__).parent / "page.md").read_text()
+    seconds = sum(record["seconds"] for seeds in results.values() for record in seeds.values())
+    page = template.format(
+        verdicts=verdicts_table(results),
+        rows=rows_table(results),
+        zero_shot=zero_shot_table(results),
+        hours=f"{seconds / 3600:.1f}",
+        runs=sum(len(seeds) for seeds in results.values()),
+        seen=", ".join(SEEN).replace("_", " "),
+        unseen=", ".join(UNSEEN).replace("_", " "),
+        sizes=settings["sizes"],
+        labels=settings["labels"],
+        steps={n: settings[n]["max_steps"] for n in ("discriminator", "aspects", "preference")},
+        notes=(results_folder / "notes.md").read_text()
+        if (results_folder / "notes.md").exists()
+        else "",
+    )
+    write_text(out / "README.md", page)

@@ -1,0 +1,82 @@
+"""The study's arithmetic: intervals, verdicts, rows."""
+
+import math
+
+import pytest
+
+from studies import page, rows
+
+
+def results(**accuracies):
+    """Row -> seeds -> a record whose cross-content accuracy is the number given."""
+    return {
+        name: {
+            seed: {"accuracy": {"cross/seen": [value, 100]}} for seed, value in enumerate(values)
+        }
+        for name, values in accuracies.items()
+    }
+
+
+def claim(better="a", worse="b"):
+    return page.Claim("text", better, worse, page.CROSS, "pairs")
+
+
+def test_an_interval_is_student_t_by_hand():
+    # 3 seeds: t(0.975, 2) = 4.3027; standard deviation of 0.6, 0.7, 0.8 is 0.1.
+    estimate = page.Estimate.of([0.6, 0.7, 0.8])
+    assert estimate.value == pytest.approx(0.7)
+    assert estimate.half == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
+    assert estimate.show() == "70.0 ± 24.8"
+    assert page.Estimate.of([0.5]).show() == "50.0"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ([0.80, 0.81, 0.82], [0.70, 0.71, 0.72], "**held**"),
+        ([0.70, 0.71, 0.72], [0.80, 0.81, 0.82], "**did not hold**"),
+        # No difference, and the interval is too small for one of two points.
+        ([0.700, 0.710, 0.720], [0.701, 0.709, 0.720], "**did not hold**"),
+        ([0.70, 0.80, 0.90], [0.75, 0.74, 0.70], "cannot be told"),
+        ([0.7], [0.6], "cannot be told (one seed)"),
+        ([0.7], [], "not run yet"),
+    ],
+)
+def test_verdicts_follow_the_interval_of_the_paired_difference(first, second, verdict):
+    assert claim().verdict(results(a=first, b=second))[0] == verdict
+
+
+def test_differences_are_paired_by_seed():
+    """Seeds that move both rows alike leave the difference exact."""
+    table = results(a=[0.6, 0.7, 0.9], b=[0.5, 0.6, 0.8])
+    verdict, gap = claim().verdict(table)
+    assert verdict == "**held**"
+    assert gap.value == pytest.approx(0.1)
+    assert gap.half == pytest.approx(0, abs=1e-12)
+
+
+def test_every_claim_compares_rows_that_exist():
+    names = {row.name for row in rows.rows()} | {*rows.BASELINES}
+    assert len(names) == len(rows.rows()) + len(rows.BASELINES)
+    for item in page.claims():
+        assert {item.better, item.worse} <= names
+
+
+def test_rows_that_share_a_discriminator_are_the_same_discriminator():
+    by_name = {}
+    for row in rows.rows():
+        if row.stage1 is not None:
+            assert by_name.setdefault(row.stage1.name, row.stage1) == row.stage1
+    assert by_name["full"] == rows.FULL
+
+
+def test_samplers_have_the_shares_they_are_named_for():
+    table = rows.sampler_of("table", None).real
+    uniform = rows.sampler_of("uniform", None).real
+    assert uniform["generated"] == pytest.approx(table["generated"])
+    assert len({round(v, 9) for k, v in uniform.items() if k != "generated"}) == 1
+    assert sum(uniform.values()) == pytest.approx(1)
+    assert rows.sampler_of("generated", None).real["generated"] == 1
+    assert rows.sampler_of("anchors", None).real_anchor_probability == 0.6
+    with pytest.raises(ValueError, match="no sampler for 'calibrated'"):
+        rows.sampler_of("calibrated", None)
