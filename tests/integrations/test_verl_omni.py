@@ -11,8 +11,10 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
+from gtsvj_reward.serving import RefusedError
 from tests.conftest import clips
 from tests.integrations.conftest import videos
+from tests.serving.conftest import serving
 
 
 @pytest.fixture(autouse=True)
@@ -177,20 +179,27 @@ def test_settings_are_read_strictly(saved):
 
 
 def test_a_server_scores_as_the_process_does(saved, judge, monkeypatch):
-    """The client is stood in for by the judge; the server's own tests hold the rest."""
-    asked = []
+    monkeypatch.setenv("GTSVJ_TEST_TOKEN", "secret")
+    samples, expected = host_latents(4), judge(clips(4))
+    with serving(GTSVJReward.from_pretrained(saved.judge), token="secret") as (_, port):
+        settings = {
+            "server_url": f"http://127.0.0.1:{port}",
+            "server_token_env": "GTSVJ_TEST_TOKEN",
+            "latents_of": saved.vae,
+            "fps": 8,
+        }
 
-    class Client:
-        def __init__(self, url, *, token):
-            asked.append((url, token))
-            self.details = GTSVJReward.from_pretrained(saved.judge).details
+        async def run():
+            return await asyncio.gather(
+                *(verl_omni.compute_score(solution_image=x, **settings) for x in samples)
+            )
 
-        __call__ = GTSVJReward.__call__
-
-    monkeypatch.setattr(verl_omni, "ScoreClient", Client)
-    settings = {"server_url": "http://127.0.0.1:8000", "latents_of": saved.vae, "fps": 8}
-    [latents] = host_latents(1)
-    found = single(latents, settings)
-    assert found["reward_score"] == pytest.approx(judge(clips(1)).item(), abs=1e-6)
-    assert "gtsvj_focus" in found["reward_extra_info"]
-    assert asked == [("http://127.0.0.1:8000", None)]
+        found = asyncio.run(run())
+        assert [row["score"] for row in found] == pytest.approx(expected.tolist(), abs=1e-5)
+        assert all("gtsvj_focus" in row for row in found)
+        with pytest.raises(RefusedError, match=r"latent frames 2 outside"):
+            single(samples[0][:, :2], settings)
+        monkeypatch.setenv("GTSVJ_TEST_TOKEN", "wrong")
+        verl_omni.SCORERS.clear()
+        with pytest.raises(RefusedError, match="HTTP 401"):
+            single(samples[0], settings)
