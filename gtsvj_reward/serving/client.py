@@ -144,6 +144,8 @@ class ScoreClient:
         clips = list(latents)
         if not clips:
             raise ValueError("no clips to score: the batch is empty")
+        if text is not None and len(text.embeds) != len(clips):
+            raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
         if torch.is_grad_enabled() and any(clip.requires_grad for clip in clips):
             raise ValueError(
                 "a score from a server has no gradient: detach the latents, or score them with a "

@@ -70,6 +70,7 @@ def configuration(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=60,
         timeout_graceful_shutdown=None,
     )
 

@@ -1,0 +1,91 @@
+"""`gtsvj serve` as people start it."""
+
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+import torch
+
+from gtsvj_reward.cli import main
+from tests.conftest import ASPECTS, tiny_aspect_judge, tiny_transformer
+from tests.serving.command import command, saved_judge
+from tests.serving.conftest import assert_same_scores, client_of, reward_of, varied
+
+
+def test_a_saved_judge_is_served_and_ends_on_ctrl_c(tmp_path):
+    environment = {"GTSVJ_SERVE_TOKEN": "from-the-environment"}
+    judge = saved_judge(tmp_path)
+    flags = ["--port", 0, "--device", "cpu", "--max-batch-size", 3]
+    with command(judge, *flags, environment=environment) as (process, port):
+        found = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).json()
+        assert found["limits"]["max_batch_size"] == 3
+        assert str(tmp_path) not in str(found)
+        with client_of(port, token="from-the-environment") as client:
+            scores = client(varied(4))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+    assert_same_scores(scores, reward_of()(varied(4)))
+
+
+def test_aspects_are_chosen(tmp_path, monkeypatch):
+    from gtsvj_reward.cli import serve as module
+    from gtsvj_reward.judge import save_judge
+    from gtsvj_reward.serving import server
+
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    save_judge(tiny_aspect_judge(base_model=str(tmp_path / "base")), tmp_path / "judge")
+    served = []
+    monkeypatch.setattr(server, "serve", lambda app, **_: served.append(app))
+    words = [str(tmp_path / "judge"), "--device", "cpu", "--aspects", "clear", "focus"]
+    assert module.serve([*words, "--allow-untrained-geometry"]) == 0
+    reward = served[0].state.service.reward
+    expected = reward_of(tiny_aspect_judge(), aspects=["clear", "focus"])
+    with torch.no_grad():
+        assert_same_scores(reward(varied(3)), expected(varied(3)))
+    assert reward.allow_untrained_geometry
+    assert len(ASPECTS) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--replicas", "2"], "--replicas needs --engine ray"),
+        (["--fps", "8"], "fps is for videos, which need --vae"),
+    ],
+)
+def test_flags_without_use_are_refused(words, reason, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "judge", *words])
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--max-batch-size", "0"], "`max_batch_size` must be positive"),
+        (["--max-clips", "300"], "one request must fit into the queue"),
+        (["--max-body-mib", "2000"], "one request must fit into the queue"),
+        (["--max-wait-ms", "-1"], "`max_wait_ms` must be >= 0"),
+    ],
+)
+def test_limits_that_contradict_are_refused(words, reason, capsys):
+    assert main(["serve", "judge", "--device", "cpu", *words]) == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_a_taken_port_is_an_error_of_one_line(tmp_path, port, capsys):
+    judge = str(saved_judge(tmp_path))
+    assert main(["serve", judge, "--device", "cpu", "--port", str(port)]) == 1
+    error = capsys.readouterr().err
+    assert "in use" in error
+    assert error.count("\n") == 1
+
+
+def test_client_and_package_load_no_web_server():
+    code = (
+        "import sys, gtsvj_reward, gtsvj_reward.serving, gtsvj_reward.serving.protocol\n"
+        "assert not {'fastapi', 'starlette', 'uvicorn', 'httpx', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,230 @@
+"""Clients that misbehave, and a server that ends, while others are being served."""
+
+import signal
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import torch
+
+from tests.conftest import clips
+from tests.serving.command import command, saved_judge
+from tests.serving.conftest import (
+    HEADERS,
+    assert_same_scores,
+    body_of,
+    client_of,
+    head_of,
+    post,
+    raw,
+    reward_of,
+    serving,
+    status_of,
+    varied,
+)
+
+GOOD = body_of(clips(1))
+
+
+def cut_short(port):
+    """Announces a body and leaves in the middle of it."""
+    with raw(port) as connection:
+        connection.sendall(head_of(len(GOOD)) + GOOD[: len(GOOD) // 2])
+
+
+def half_closed(port):
+    """Likewise, but would still listen."""
+    with raw(port) as connection:
+        connection.sendall(head_of(len(GOOD)) + GOOD[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        assert status_of(connection) in (400, None)
+
+
+def reset(port):
+    """Sends a whole request, and resets the connection before the answer."""
+    with raw(port) as connection:
+        connection.sendall(head_of(len(GOOD)) + GOOD)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def huge_header(port):
+    """More header than anybody needs."""
+    with raw(port) as connection:
+        connection.sendall(head_of(len(GOOD), extra=f"x-padding: {'x' * 70_000}\r\n"))
+        assert status_of(connection) in (400, None)  # None: reset while it was still sending
+
+
+def many_headers(port):
+    """Short ones, without end."""
+    with raw(port) as connection:
+        try:
+            connection.sendall(head_of(len(GOOD), extra="x-padding: x\r\n" * 10_000))
+        except ConnectionError:
+            return
+        assert status_of(connection) in (400, None)
+
+
+def no_http(port):
+    """Something else altogether."""
+    with raw(port) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
+        assert status_of(connection) == 400
+
+
+def bad_length(port):
+    """A length that is none."""
+    with raw(port) as connection:
+        connection.sendall(head_of("-5"))
+        assert status_of(connection) == 400
+
+
+def slow_body(port):
+    """A byte now and then."""
+    with raw(port) as connection:
+        connection.sendall(head_of(len(GOOD)))
+        for at in range(20):
+            try:
+                connection.sendall(GOOD[at : at + 1])
+            except ConnectionError:
+                break
+            time.sleep(0.1)
+        assert status_of(connection) == 408
+
+
+def slow_head(port):
+    """Not even a head."""
+    with raw(port) as connection:
+        for _ in range(20):
+            try:
+                connection.sendall(b"P")
+            except ConnectionError:
+                return
+            time.sleep(0.1)
+        assert status_of(connection) is None
+
+
+def wrong_type(port):
+    """float64."""
+    assert post(port, GOOD.replace(b'"F32"', b'"F64"'))[0] == 400
+
+
+def truncated(port):
+    """Whole for HTTP, cut short for safetensors."""
+    assert post(port, GOOD[:-5])[0] == 400
+
+
+FAULTS = [cut_short, half_closed, reset, huge_header, many_headers, no_http, bad_length, slow_body,
+          slow_head, wrong_type, truncated]  # fmt: skip
+
+
+def test_good_clients_are_served_while_others_misbehave(reward, offline):
+    latents = varied(96)
+    expected = offline(latents)
+    stop = threading.Event()
+
+    def misbehave(fault):
+        times = 0
+        while not stop.is_set() or not times:
+            fault(port)
+            times += 1
+        return times
+
+    with serving(reward, body_seconds=0.5, head_seconds=0.5, max_queue=64) as (app, port):
+        with ThreadPoolExecutor(8) as good, ThreadPoolExecutor(len(FAULTS)) as bad:
+            faults = [bad.submit(misbehave, fault) for fault in FAULTS]
+            try:
+                with client_of(port, clips_per_request=1) as client:
+                    scores = list(good.map(client, latents.split(1)))
+            finally:
+                stop.set()
+            assert all(fault.result() for fault in faults)
+        service = app.state.service
+        wait_for(lambda: service.pending.total == 0 and not service.batcher.queue)
+        statuses = {status for _, status in service.metrics.requests.values}
+        assert statuses <= {"200", "400", "408"}
+        assert {"200", "400", "408"} <= statuses
+    assert_same_scores(torch.cat(scores), expected)
+
+
+def wait_for(condition, seconds=10.0):
+    """Until it holds; fails if it does not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.01)
+
+
+def test_bodies_in_hand_are_bounded_together(reward):
+    """While one slow client has announced 0.7 of what may be in hand, another 0.7 must wait."""
+    limits = {"max_body_mib": 0.06, "max_pending_mib": 0.06, "body_seconds": 1.0}
+    body = body_of(varied(6))
+    assert 0.6 < len(body) / (0.06 * 2**20) < 0.9
+    with serving(reward, **limits) as (app, port), raw(port) as slow:
+        slow.sendall(head_of(len(body)))
+        wait_for(lambda: app.state.service.pending.total == len(body))
+        response = httpx.post(
+            f"http://127.0.0.1:{port}/v1/score", content=body, headers=HEADERS, trust_env=False
+        )
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+        with client_of(port) as patient:  # comes back until there is room
+            assert len(patient(varied(6))) == 6
+        assert status_of(slow) == 408
+
+
+def test_a_full_queue_says_when_to_come_back(reward, offline):
+    """Clips of three sizes cannot share a batch, and two may wait."""
+    limits = {"max_queue": 2, "max_clips": 2, "max_wait_ms": 2000}
+    sizes = [clips(1, 5, 8, width) for width in (4, 8, 12)]
+    with serving(reward, **limits) as (app, port), ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(post, port, body_of(x)) for x in sizes[:2]]
+        wait_for(lambda: app.state.service.waiting_clips() == 2)
+        status, answer = post(port, body_of(sizes[2]))
+        assert status == 429
+        assert "2 clips are waiting, at most 2 may" in answer["detail"]
+        with client_of(port) as patient:
+            late = patient(sizes[2])
+        scores = [one.result()[1]["scores"][0] for one in waiting]
+    assert_same_scores(torch.tensor([*scores, late.item()]), offline([x[0] for x in sizes]))
+
+
+def test_sigterm_finishes_what_was_taken(tmp_path):
+    """Jobs in the queue and a body that is half sent are answered; then there is no server."""
+    latents = varied(6)
+    flags = ["--port", 0, "--device", "cpu", "--max-wait-ms", 60_000, "--max-batch-size", 64]
+    judge = saved_judge(tmp_path)
+    with (
+        command(judge, *flags) as (process, port),
+        ThreadPoolExecutor(6) as pool,
+        raw(port) as half,
+    ):
+        body = body_of(clips(1, 4))
+        half.sendall(head_of(len(body)) + body[:-10])
+        with client_of(port, clips_per_request=1, retry_for=0) as client:
+            waiting = [pool.submit(client, clip) for clip in latents.split(1)]
+            metrics = f"http://127.0.0.1:{port}/metrics"
+            text = "gtsvj_waiting_clips 6"
+            wait_for(lambda: text in httpx.get(metrics, trust_env=False).text, 30)
+            assert not any(one.done() for one in waiting), "the test proves nothing"
+            process.send_signal(signal.SIGTERM)
+            scores = torch.cat([one.result(30) for one in waiting])
+        half.sendall(body[-10:])
+        assert status_of(half) == 200
+        assert process.wait(30) == -signal.SIGTERM
+        with pytest.raises(ConnectionError):
+            raw(port).__enter__()
+    assert_same_scores(scores, reward_of()(latents))
+
+
+def test_a_stopping_server_is_not_healthy(reward):
+    with serving(reward) as (app, port):
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200
+        app.state.service.draining = True
+        answer = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "draining"
+        assert answer.headers["retry-after"]

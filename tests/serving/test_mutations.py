@@ -1,0 +1,101 @@
+"""Bodies that nobody would write: each is scored or refused, none is a crash."""
+
+import json
+import math
+from collections import Counter
+
+import httpx
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from gtsvj_reward import TextCondition
+from gtsvj_reward.serving.protocol import CONTENT_TYPE, PATH, VERSION_HEADER
+from tests.conftest import clips, tiny_space
+from tests.serving.conftest import body_of
+from tests.serving.test_host_protocol import packed
+
+SMALL = clips(2, 3, 4, 4)
+SEEDS = [
+    body_of(SMALL),
+    body_of(SMALL, space=None),
+    body_of(SMALL.bfloat16(), num_frames=9, normalize=False),
+    body_of(SMALL, text=TextCondition(torch.randn(2, 2, 3), torch.ones(2, 2, dtype=torch.bool))),
+    packed(clips(1, 1, 4, 4)[0]),
+]
+DTYPES = ["F32", "F16", "BF16", "F64", "I64", "U8", "BOOL", "F8_E4M3", "X", "", 3, None]
+NAMES = ["latents", "prompt_embeds", "prompt_mask", "pooled_prompt_embeds", "u", "seeds", "x"]
+NUMBERS = st.integers(-3, 70) | st.sampled_from([2**31, 2**63, 2**64, 10**30]) | st.none()
+
+
+@st.composite
+def mutated(draw):
+    """A sound body with some bytes changed, lost, doubled or put in."""
+    body = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(0, 4))):
+        # Most of the first bytes are the header, where a change says something else.
+        at = draw(st.integers(0, min(len(body), 700)) | st.integers(0, len(body)))
+        length = draw(st.integers(0, 9))
+        kind = draw(st.sampled_from(["change", "remove", "insert", "double"]))
+        new = draw(st.binary(min_size=length, max_size=length))
+        if kind == "change":
+            body[at : at + length] = new
+        elif kind == "remove":
+            del body[at : at + length]
+        elif kind == "insert":
+            body[at:at] = new
+        else:
+            body[at:at] = body[at : at + length]
+    return bytes(body)
+
+
+@st.composite
+def made_up(draw):
+    """A header of the right form that says anything, in front of some bytes."""
+    entry = st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(DTYPES),
+            "shape": st.lists(NUMBERS, max_size=6),
+            "data_offsets": st.lists(NUMBERS, max_size=3),
+        }
+    )
+    header = draw(st.dictionaries(st.sampled_from(NAMES), entry, max_size=4))
+    names = st.sampled_from(["latent_space_id", "latent_space", "fps", "num_frames", "normalize"])
+    texts = st.sampled_from(["tiny", "true", "8", "17", "-1", "1e9", "", json.dumps(SPACE)])
+    header["__metadata__"] = draw(st.dictionaries(names, texts | st.text(max_size=9), max_size=5))
+    text = json.dumps(header).encode()
+    values = draw(st.binary(max_size=600))
+    return len(text).to_bytes(8, "little") + text + values
+
+
+SPACE = tiny_space().to_dict()
+BODIES = mutated() | made_up() | st.binary(max_size=200)
+SEEN = Counter()
+
+
+@given(body=BODIES, version=st.sampled_from(["2", "2", "2", "1"]))
+@settings(
+    max_examples=2000,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def refuse_or_score(client, body, version):
+    url = PATH if version == "2" else f"{PATH}?latent_space_id=tiny"
+    response = client.post(
+        url, content=body, headers={"content-type": CONTENT_TYPE, VERSION_HEADER: version}
+    )
+    SEEN[response.status_code] += 1
+    assert response.status_code in (200, 400, 422), response.text
+    answer = response.json()
+    if response.status_code == 200:
+        assert all(math.isfinite(score) for score in answer["raw_scores"])
+    else:
+        assert answer["detail"]
+
+
+def test_2000_bodies_are_scored_or_refused(port):
+    SEEN.clear()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        refuse_or_score(client)
+        assert client.post(PATH, content=body_of(SMALL)).status_code == 400  # no version
+    assert SEEN.total() >= 2000
+    assert min(SEEN[200], SEEN[400], SEEN[422]) > 50, f"one-sided, it proves little: {SEEN}"

@@ -1,0 +1,167 @@
+"""UniRL's remote reward service, for videos.
+
+The stand-in builds what `RemoteRewardBackend` sends at the commit that was read, and reads the
+answer with the checks that it makes.
+"""
+
+import base64
+import json
+import math
+import re
+
+import httpx
+import pytest
+import torch
+
+from gtsvj_reward import LatentSpace
+from gtsvj_reward.latents import read_video, write_video
+from gtsvj_reward.latents.space import LatentSpaceError
+from gtsvj_reward.reward.encoding import Reading
+from gtsvj_reward.serving.unirl import unirl_routes
+from gtsvj_reward.serving.videos import VideoReader
+from tests.conftest import tiny_judge, tiny_space
+from tests.serving.conftest import assert_same_scores, post, reward_of, serving
+
+READING = Reading(fps=8.0, height=64, width=96, num_frames=17)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Three short mp4 files of moving bars."""
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(3):
+        clip = torch.zeros(17, 64, 96, 3, dtype=torch.uint8)
+        for step in range(17):
+            left = (4 + 3 * index) * step % 80
+            clip[step, :, left : left + 16] = 90 + 80 * index
+        write_video(folder / f"{index}.mp4", clip, 8.0)
+    return [folder / f"{index}.mp4" for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def judge(tiny_vae):
+    space = LatentSpace.from_vae(tiny_vae)
+    return reward_of(tiny_judge(latent_space=space, geometry=None), check_statistics=False)
+
+
+@pytest.fixture(scope="module")
+def served(judge, tiny_vae):
+    with serving(judge, routers=[unirl_routes(VideoReader(judge, tiny_vae, READING))]) as (_, port):
+        yield port
+
+
+def sent(contents, **changes):
+    """What the trainer sends for mp4 files."""
+    return {
+        "requests": [
+            {
+                "history": [{"text": "a prompt", "video_b64": base64.b64encode(x).decode()}],
+                "required_rewards": ["gtsvj"],
+                "metadata": None,
+                **changes,
+            }
+            for x in contents
+        ]
+    }
+
+
+def remote(port, payload):
+    """POST /score as the trainer does."""
+    body = json.dumps(payload).encode()
+    return post(port, body, {"content-type": "application/json"}, "/score")
+
+
+def parsed(answer, batch_size):
+    """Rewards and successes, by the trainer's rules; the first sub-metric is the reward."""
+    rewards, errors = [], []
+    for index in range(batch_size):
+        metrics = answer["results"][index].get("gtsvj")
+        if metrics is None:
+            errors.append(answer["errors"][index]["gtsvj"])
+            continue
+        assert all(isinstance(x, float) and math.isfinite(x) for x in metrics.values())
+        rewards.append(next(iter(metrics.values())))
+        errors.append(None)
+    return rewards, errors
+
+
+def test_videos_get_the_score_of_the_pixel_path(served, judge, tiny_vae, videos):
+    status, answer = remote(served, sent([path.read_bytes() for path in videos]))
+    assert status == 200
+    rewards, errors = parsed(answer, 3)
+    assert errors == [None] * 3
+    frames = torch.cat([read_video(path, **vars(READING)).batch() for path in videos])
+    with torch.no_grad():
+        expected = judge.score_frames(frames, vae=tiny_vae, fps=8.0)
+    assert_same_scores(torch.tensor(rewards), expected, std=1.0)
+    assert expected.std() > 1e-3, "scores are all alike: the test proves nothing"
+
+
+def test_health_is_what_the_trainer_checks_before_training(served):
+    url = f"http://127.0.0.1:{served}"
+    health = httpx.get(f"{url}/health", trust_env=False)
+    assert health.status_code == 200
+    assert set(health.json()["rewards"]) == {"gtsvj"}
+    assert httpx.get(f"{url}/rewards", trust_env=False).json() == {"rewards": ["gtsvj"]}
+
+
+def test_a_video_that_cannot_be_read_is_an_error_of_its_own(served, videos):
+    good = videos[0].read_bytes()
+    status, answer = remote(served, sent([good, good[:200], good]))
+    assert status == 200
+    rewards, errors = parsed(answer, 3)
+    assert len(rewards) == 2
+    assert errors[0] is errors[2] is None
+    assert errors[1]
+
+
+def test_playlists_are_not_opened(served, tmp_path):
+    """ffmpeg would open the files that they name."""
+    playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"
+    _, answer = remote(served, sent([playlist]))
+    assert parsed(answer, 1) == ([], ["the video is no mp4 file, which is what the trainer sends"])
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({}, "list of `requests`"),
+        ([], "list of `requests`"),
+        ({"requests": [3]}, r"requests\[0\] must be an object"),
+        ({"requests": [{"history": []}]}, "this server has the reward 'gtsvj'"),
+        (sent([b""], required_rewards=["videoalign"]), "asked: .'videoalign'"),
+        (sent([b""], history=[]), "the last turn"),
+        (sent([b""], history=[{"text": "x", "video_path": "/etc/hostname"}]), "not read"),
+        (sent([b""], history=[{"text": "x", "image_b64": "AAAA"}]), "input_kind: video"),
+    ],
+)
+def test_what_is_no_request_is_refused_whole(served, payload, reason):
+    status, answer = remote(served, payload)
+    assert status == 400
+    assert re.search(reason, answer["detail"]), answer
+
+
+def test_too_many_videos_are_refused(served):
+    status, answer = remote(served, sent([b""] * 33))
+    assert status == 422
+    assert "lower the trainer's `batch_size`" in answer["detail"]
+
+
+def test_base64_that_is_none_is_an_error(served):
+    payload = sent([b""])
+    payload["requests"][0]["history"][0]["video_b64"] = "***"
+    _, answer = remote(served, payload)
+    assert "not base64" in parsed(answer, 1)[1][0]
+
+
+def test_a_server_without_a_vae_has_no_such_routes(port):
+    assert remote(port, sent([b""]))[0] == 404
+
+
+def test_only_the_judges_own_vae_is_taken(judge, tiny_vae):
+    reward = reward_of(tiny_judge(latent_space=tiny_space(id="another")))
+    with pytest.raises(LatentSpaceError, match="the judge scores latents of `another`"):
+        VideoReader(reward, tiny_vae, READING)
+    prompted = reward_of(tiny_judge(latent_space=judge.space, text_input="prompt"))
+    with pytest.raises(ValueError, match="needs prompt embeddings"):
+        VideoReader(prompted, tiny_vae, READING)
