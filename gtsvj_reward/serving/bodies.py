@@ -114,8 +114,8 @@ def refuse_constant(name: str) -> float:
 
 
 def bounded_int(digits: str) -> int:
-    """An integer of at most 18 digits."""
-    if len(digits) > 18:
+    """An integer of at most 40 digits, as a float can hold."""
+    if len(digits) > 40:
         raise ValueError(f"an integer has {len(digits)} digits")
     return int(digits)
 

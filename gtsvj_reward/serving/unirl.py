@@ -84,7 +84,7 @@ def answer(
         if isinstance(outcome, RewardOutput):
             scores = {"score": outcome.rewards.item()} if normalized else {}
             scores["raw"] = outcome.raw.item()
-            scores |= {name: values.item() for name, values in outcome.aspects.items()}
+            scores |= {f"aspect:{name}": x.item() for name, x in outcome.aspects.items()}
             results.append({NAME: scores})
             errors.append({})
         elif isinstance(outcome, NotScoredError) and outcome.status == 422:

@@ -38,11 +38,11 @@ def serving(reward=None, *, token=None, routers=(), **limits):
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            assert started.wait(20)
+            assert started.wait(120)
             yield app, port
         finally:
             server.handle_exit(15, None)
-            thread.join(60)
+            thread.join(120)
             assert not thread.is_alive(), "the server does not end"
 
 
@@ -76,7 +76,11 @@ def post(port, body, headers=HEADERS, path=PATH):
     import httpx
 
     response = httpx.post(
-        f"http://127.0.0.1:{port}{path}", content=body, headers=headers, trust_env=False, timeout=60
+        f"http://127.0.0.1:{port}{path}",
+        content=body,
+        headers=headers,
+        trust_env=False,
+        timeout=120,
     )
     return response.status_code, response.json()
 
@@ -90,7 +94,7 @@ def head_of(length, *, path=PATH, extra=""):
 
 
 @contextmanager
-def raw(port, timeout=30):
+def raw(port, timeout=120):
     """A bare connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         yield connection

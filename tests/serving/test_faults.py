@@ -150,7 +150,7 @@ def test_good_clients_are_served_while_others_misbehave(reward, offline):
     assert_same_scores(torch.cat(scores), expected)
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     """Until it holds; fails if it does not in time."""
     until = time.monotonic() + seconds
     while not condition():
@@ -208,13 +208,13 @@ def test_sigterm_finishes_what_was_taken(tmp_path):
             waiting = [pool.submit(client, clip) for clip in latents.split(1)]
             metrics = f"http://127.0.0.1:{port}/metrics"
             text = "gtsvj_waiting_clips 6"
-            wait_for(lambda: text in httpx.get(metrics, trust_env=False).text, 30)
+            wait_for(lambda: text in httpx.get(metrics, trust_env=False).text, 120)
             assert not any(one.done() for one in waiting), "the test proves nothing"
             process.send_signal(signal.SIGTERM)
-            scores = torch.cat([one.result(30) for one in waiting])
+            scores = torch.cat([one.result(120) for one in waiting])
         half.sendall(body[-10:])
         assert status_of(half) == 200
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(120) == -signal.SIGTERM
         with pytest.raises(ConnectionError):
             raw(port).__enter__()
     assert_same_scores(scores, reward_of()(latents))

@@ -187,7 +187,7 @@ def test_the_space_is_named_by_the_client(port):
 
 
 @pytest.mark.parametrize("field", LatentSpace.__dataclass_fields__)
-@pytest.mark.parametrize("value", ["[]", '"x"', "true", "1e400", "{}", "123456789012345678901"])
+@pytest.mark.parametrize("value", ["[]", '"x"', "true", "1e400", "{}", "1" + 60 * "0"])
 def test_spaces_with_fields_of_other_types_are_no_crash(port, field, value):
     space = json.dumps({**tiny_space().to_dict(), field: "HERE"}).replace('"HERE"', value)
     status, answer = post(port, plain(latent_space=space))

@@ -16,8 +16,10 @@ import torch
 from gtsvj_reward import LatentSpace
 from gtsvj_reward.latents import read_video, write_video
 from gtsvj_reward.latents.space import LatentSpaceError
+from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.reward.encoding import Reading
-from gtsvj_reward.serving.unirl import unirl_routes
+from gtsvj_reward.serving.refusals import NotScoredError
+from gtsvj_reward.serving.unirl import answer, unirl_routes
 from gtsvj_reward.serving.videos import VideoReader
 from tests.conftest import tiny_judge, tiny_space
 from tests.serving.conftest import assert_same_scores, post, reward_of, serving
@@ -120,6 +122,26 @@ def test_playlists_are_not_opened(served, tmp_path):
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"
     _, answer = remote(served, sent([playlist]))
     assert parsed(answer, 1) == ([], ["the video is no mp4 file, which is what the trainer sends"])
+
+
+def test_the_score_comes_first_and_no_aspect_hides_it():
+    """UniRL takes the first number unless it is told otherwise."""
+    one = RewardOutput(
+        rewards=torch.tensor([2.0]),
+        raw=torch.tensor([1.0]),
+        trajectory=[torch.tensor([1.0])],
+        aspects={"raw": torch.tensor([9.0])},
+    )
+    rows = [("score", 2.0), ("raw", 1.0), ("aspect:raw", 9.0)]
+    assert list(answer([one], True)["results"][0]["gtsvj"].items()) == rows
+    assert list(answer([one], False)["results"][0]["gtsvj"].items()) == rows[1:]
+
+
+def test_a_full_queue_is_no_error_of_a_clip():
+    """It goes to the trainer as a status, which repeats the request."""
+    full = NotScoredError(429, "come back later", 1)
+    with pytest.raises(NotScoredError, match="come back later"):
+        answer([NotScoredError(422, "unreadable"), full], True)
 
 
 @pytest.mark.parametrize(
