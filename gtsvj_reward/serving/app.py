@@ -119,8 +119,13 @@ def create_app(
     """
     service = Service(reward, limits or Limits(), token)
     # No pages of FastAPI: they would tell everybody what is served here.
-    pages = {"docs_url": None, "redoc_url": None, "openapi_url": None}
-    app = FastAPI(lifespan=service.running, redirect_slashes=False, **pages)
+    app = FastAPI(
+        lifespan=service.running,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     app.state.service = service
     app.add_exception_handler(NotScoredError, answer_refusal)
     app.add_middleware(Measured, metrics=service.metrics)

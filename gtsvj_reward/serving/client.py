@@ -1,6 +1,5 @@
 """A reward behind a server: `ScoreClient` is called like a `GTSVJReward`, without gradients."""
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +11,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.reward.reward import Clips
+from gtsvj_reward.serving.parts import alike, checked_clips, joined
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
     PATH,
@@ -141,18 +141,9 @@ class ScoreClient:
                 "`space` must say which VAE the latents are of: the server refuses unnamed ones. "
                 "Pass it to the client or the call, e.g. LatentSpace.from_pipeline(pipe)"
             )
-        clips = list(latents)
-        if not clips:
-            raise ValueError("no clips to score: the batch is empty")
-        if text is not None and len(text.embeds) != len(clips):
-            raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
-        if torch.is_grad_enabled() and any(clip.requires_grad for clip in clips):
-            raise ValueError(
-                "a score from a server has no gradient: detach the latents, or score them with a "
-                "GTSVJReward in this process"
-            )
+        clips = checked_clips(latents, text)
         replies: dict[int, tuple[ScoreReply, int]] = {}
-        for indices in self.parts(clips):
+        for indices in alike(clips, self.clips_per_request):
             request = ScoreRequest(
                 latents=torch.stack([clips[index] for index in indices]),
                 space_id=space.id,
@@ -165,18 +156,6 @@ class ScoreClient:
             reply = self.score(request)
             replies |= {index: (reply, place) for place, index in enumerate(indices)}
         return joined([replies[index] for index in range(len(clips))])
-
-    def parts(self, clips: Sequence[Tensor]) -> list[list[int]]:
-        """Indices of clips that go in one request: of one shape and type, not too many."""
-        alike: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
-        for index, clip in enumerate(clips):
-            alike.setdefault((clip.shape, clip.dtype), []).append(index)
-        size = self.clips_per_request
-        return [
-            indices[start : start + size]
-            for indices in alike.values()
-            for start in range(0, len(indices), size)
-        ]
 
     def score(self, request: ScoreRequest) -> ScoreReply:
         """Send one request, again and again where that may help.
@@ -225,17 +204,3 @@ class ScoreClient:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.http = self.connect()
-
-
-def joined(rows: Sequence[tuple[ScoreReply, int]]) -> RewardOutput:
-    """One output of several replies: for each clip, its reply and its place in that."""
-    return RewardOutput(
-        rewards=torch.tensor([reply.scores[place] for reply, place in rows]),
-        raw=torch.tensor([reply.raw_scores[place] for reply, place in rows]),
-        trajectory=[torch.tensor(reply.trajectory[place]) for reply, place in rows],
-        aspects={
-            name: torch.tensor([reply.aspects[name][place] for reply, place in rows])
-            for name in rows[0][0].aspects
-        },
-        untrained_geometry=tuple(reply.untrained_geometry[place] for reply, place in rows),
-    )
