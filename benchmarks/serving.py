@@ -151,7 +151,7 @@ def memory(args: argparse.Namespace) -> None:
     numbers, statuses = count(), Counter[int]()
     sizes: dict[int, float] = {}
     headers = {"content-type": CONTENT_TYPE, VERSION_HEADER: VERSION}
-    with running((32, 1), Limits(), args.threads) as (address, pid):
+    with running((32, 3), Limits(), args.threads) as (address, pid):
         server = psutil.Process(pid)
 
         def ask(client: httpx.Client) -> None:

@@ -35,7 +35,7 @@ def tiny_reward() -> GTSVJReward:
         attention_head_dim=16,
         in_channels=4,
         out_channels=4,
-        num_layers=1,
+        num_layers=3,
         text_embed_dim=8,
         time_embed_dim=8,
         max_text_seq_length=4,

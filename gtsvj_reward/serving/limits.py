@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect
 from gtsvj_reward.serving.refusals import NotScoredError
 
 MIB = 1 << 20
+MAX_HEAD_BYTES = 1 << 16
+"""All headers of a request together; then 431, or 400 if the server does not even read them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,11 @@ async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
     """The body of a request, refused as soon as it is known to be too large or too slow.
 
     Raises:
-        NotScoredError: 413, 408, 429; 400 if the client went away, which nobody will read.
+        NotScoredError: 413, 408, 429, 431; 400 if the client went away, which nobody will read.
     """
+    # h11 only limits heads that come in pieces.
+    if sum(len(name) + len(value) for name, value in request.headers.raw) > MAX_HEAD_BYTES:
+        raise NotScoredError(431, f"the headers have over {MAX_HEAD_BYTES} bytes")
     largest = int(limits.max_body_mib * MIB)
     announced = request.headers.get("content-length", "0")
     # h11 lets nothing but digits through; other servers may.

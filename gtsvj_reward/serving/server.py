@@ -13,11 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gtsvj_reward.serving.access import check_address
 from gtsvj_reward.serving.app import Service
+from gtsvj_reward.serving.limits import MAX_HEAD_BYTES
 
 logger = logging.getLogger(__name__)
-
-MAX_HEAD_BYTES = 1 << 16
-"""Longest request line with headers; then 400."""
 
 
 def serve(

@@ -41,7 +41,7 @@ def half_closed(port):
     with raw(port) as connection:
         connection.sendall(head_of(len(GOOD)) + GOOD[:-1])
         connection.shutdown(socket.SHUT_WR)
-        assert status_of(connection) in (400, None)
+        assert status_of(connection) in (400, 408, None)
 
 
 def reset(port):
@@ -55,7 +55,7 @@ def huge_header(port):
     """More header than anybody needs."""
     with raw(port) as connection:
         connection.sendall(head_of(len(GOOD), extra=f"x-padding: {'x' * 70_000}\r\n"))
-        assert status_of(connection) in (400, None)  # None: reset while it was still sending
+        assert status_of(connection) in (400, 431, None)  # None: reset while still sending
 
 
 def many_headers(port):
@@ -65,7 +65,7 @@ def many_headers(port):
             connection.sendall(head_of(len(GOOD), extra="x-padding: x\r\n" * 10_000))
         except ConnectionError:
             return
-        assert status_of(connection) in (400, None)
+        assert status_of(connection) in (400, 431, None)
 
 
 def no_http(port):
@@ -122,7 +122,7 @@ FAULTS = [cut_short, half_closed, reset, huge_header, many_headers, no_http, bad
 
 
 def test_good_clients_are_served_while_others_misbehave(reward, offline):
-    latents = varied(96)
+    latents = varied(48)
     expected = offline(latents)
     stop = threading.Event()
 
@@ -131,6 +131,7 @@ def test_good_clients_are_served_while_others_misbehave(reward, offline):
         while not stop.is_set() or not times:
             fault(port)
             times += 1
+            time.sleep(0.05)  # so that the good ones get the processor now and then
         return times
 
     with serving(reward, body_seconds=0.5, head_seconds=0.5, max_queue=64) as (app, port):
@@ -145,7 +146,7 @@ def test_good_clients_are_served_while_others_misbehave(reward, offline):
         service = app.state.service
         wait_for(lambda: service.pending.total == 0 and not service.batcher.queue)
         statuses = {status for _, status in service.metrics.requests.values}
-        assert statuses <= {"200", "400", "408"}
+        assert statuses <= {"200", "400", "408", "431"}
         assert {"200", "400", "408"} <= statuses
     assert_same_scores(torch.cat(scores), expected)
 
