@@ -196,7 +196,8 @@ def test_a_full_queue_says_when_to_come_back(reward, offline):
 def test_sigterm_finishes_what_was_taken(tmp_path):
     """Jobs in the queue and a body that is half sent are answered; then there is no server."""
     latents = varied(6)
-    flags = ["--port", 0, "--device", "cpu", "--max-wait-ms", 60_000, "--max-batch-size", 64]
+    flags = ["--port", 0, "--device", "cpu", "--max-wait-ms", 60_000, "--max-batch-size", 64,
+             "--body-seconds", 600]  # fmt: skip
     judge = saved_judge(tmp_path)
     with (
         command(judge, *flags) as (process, port),
