@@ -11,12 +11,13 @@ SITE = $(shell $(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path
 DEMO_ARGS ?=
 CODEC_ARGS ?=
 BASE_ARGS ?=
+STUDY_ARGS ?=
 PYTEST_ARGS ?=
 LOWEST_ARGS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck wheel lowest codec base constraints clean
+.PHONY: help demo test lint typecheck wheel lowest codec base toy study constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,34 @@ codec: $(VENV)/codec.stamp  ## train the demo's codec again (over an hour), into
 base: $(VENV)/codec.stamp  ## train the demo's base transformer again (half an hour), into runs/demo_base/
 	$(VENV)/bin/python recipes/demo/train_base.py --run runs/base --out runs/demo_base $(MEDIA) \
 	  $(BASE_ARGS)
+
+TOY := runs/toy
+
+toy: $(VENV)/codec.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
+	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-1 --bf16 \
+	  --minutes 25
+	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-2 --bf16 \
+	  --start-from $(TOY)/codec-1/vae.safetensors --minutes 5 --frames 17 --edge 64 --batch 2 \
+	  --lr 8e-4 --seed 2
+	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py codec --run $(TOY)/codec-2 \
+	  --out $(TOY)/vae
+	$(VENV)/bin/python recipes/toy/generator.py --codec $(TOY)/vae --run $(TOY)/generator --bf16 \
+	  --minutes 40
+	$(VENV)/bin/python recipes/toy/export.py pipeline --codec $(TOY)/vae --run $(TOY)/generator \
+	  --out $(TOY)/pipeline
+	$(VENV)/bin/python recipes/toy/detector.py --out $(TOY)/detector
+	$(VENV)/bin/python recipes/toy/measure.py --pipeline $(TOY)/pipeline \
+	  --detector $(TOY)/detector --out $(TOY)/figures
+	$(VENV)/bin/python recipes/toy/bundle.py detector --from $(TOY)/detector
+	$(VENV)/bin/python recipes/toy/bundle.py pipeline --from $(TOY)/pipeline \
+	  --figures $(TOY)/figures/generator.json --codec "30 minutes on two CPU cores" \
+	  --generator "40 minutes on two CPU cores, 6,000 clips"
+	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
+	  --page $(TOY)/page"
+	$(VENV)/bin/python recipes/toy/bundle.py judge --from $(TOY)/study --seed 0
+
+study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
+	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)
 
 constraints: $(VENV)/dev.stamp $(VENV)/codec.stamp  ## write constraints.txt from what .venv holds
 	$(VENV)/bin/python scripts/freeze_constraints.py constraints.txt
@@ -94,6 +123,6 @@ $(LOWEST)/created.stamp:
 $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versions.py
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data]' \
+	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve]' \
 	  pytest hypothesis beartype scipy imageio
 	touch $@

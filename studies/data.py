@@ -60,20 +60,20 @@ def build(out: Path, sizes: dict[str, int], *, pipeline: str) -> None:
     clean = {"real": (11, sizes["real"]), "real_held_out": (12, sizes["held_out"])}
     for name, (key, count) in clean.items():
         specs = [ClipSpec(f"{name}-{index:05d}", (key, index), {}) for index in range(count)]
-        encode_specs(specs, vae, out / name)
+        encode_specs(specs, vae, out / name, bfloat16=True)
     for name, key, count in (
         ("rated", 13, sizes["rated"]),
         ("rated_held_out", 14, sizes["held_out"]),
     ):
         specs = random_specs(name, key, count, SEEN)
-        encode_specs(specs, vae, out / "labelled")
+        encode_specs(specs, vae, out / "labelled", bfloat16=True)
         write_ratings(specs, out / f"{name}.csv", key)
     for name, key, count in (
         ("compared", 15, sizes["compared"]),
         ("compared_held_out", 16, sizes["held_out"]),
     ):
         specs = random_specs(name, key, 2 * count, SEEN)
-        encode_specs(specs, vae, out / "labelled")
+        encode_specs(specs, vae, out / "labelled", bfloat16=True)
         write_comparisons(pairs_of(specs), out / f"{name}.csv", key)
     build_tests(out / "test", sizes, vae)
 
@@ -118,7 +118,7 @@ def build_tests(out: Path, sizes: dict[str, int], vae: Any) -> None:
             same += [mild, strong]
             rows.append(TestPair(f"same/{fault}", f"same-{index:03d}-clean", strong.name, 1.0))
             rows.append(TestPair(f"graded/{fault}", mild.name, strong.name, 1.0))
-    encode_specs(same, vae, out)
+    encode_specs(same, vae, out, bfloat16=True)
     crossed = (
         ("cross/seen", 18, sizes["cross"], SEEN, FRAMES),
         ("cross/unseen", 19, sizes["cross"] // 2, UNSEEN, FRAMES),
@@ -127,7 +127,7 @@ def build_tests(out: Path, sizes: dict[str, int], vae: Any) -> None:
     )
     for group, key, count, kinds, frames in crossed:
         specs = random_specs(group.replace("/", "-"), key, 2 * count, kinds, frames)
-        encode_specs(specs, vae, out)
+        encode_specs(specs, vae, out, bfloat16=True)
         labels = out / f"{group.replace('/', '-')}.csv"
         gaps = write_comparisons(pairs_of(specs), labels, key)
         rows += [

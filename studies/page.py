@@ -126,6 +126,8 @@ def claims() -> list[Claim]:
               cross),
         Claim("All blocks are better than the first half of them", "full", "half_depth", CROSS,
               cross),
+        Claim("A larger adapter (rank 32, all blocks), aspects trained longer, helps",
+              "larger_adapter", "full", CROSS, cross),
         Claim("Clean latents are read better at timestep 0 than at 400", "full", "timestep_400",
               CROSS, cross),
         Claim("Table A.1 is better than uniform probabilities", "full", "uniform_negatives",

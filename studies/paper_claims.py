@@ -85,7 +85,7 @@ def run_task(study: Study, task: Task) -> dict[str, Any]:
     if task.row.stage1 is not None:
         folder = study.discriminator(task.row.stage1, task.seed)
         record["stage1"] = json.loads((folder / "metrics.json").read_text())
-        record["zero_shot"] = study.test(folder)["accuracy"]
+        record["zero_shot"] = study.zero_shot(folder)
     record.update(study.test(study.reward(task.row, task.seed)))
     return {**record, "seconds": time.monotonic() - began}
 
@@ -131,9 +131,11 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/study"), help="data and judges")
     parser.add_argument("--results", type=Path, default=Path("studies/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/study"), help="folder of the page")
+    parser.add_argument("--only", nargs="+", help="run these rows alone")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = yaml.safe_load(args.config.read_text())
+    settings["only"] = args.only or settings.get("only")
     torch.set_num_threads(settings["threads"])
     if args.worker:
         study = Study(settings, args.work)

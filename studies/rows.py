@@ -99,6 +99,32 @@ def rows() -> list[Row]:
             stage1=Stage1(name="generated_only", negatives="generated"),
         ),
         Row(
+            name="larger_adapter",
+            claim="is the adapter too small, or trained too briefly?",
+            stage1=Stage1(
+                name="larger_adapter",
+                judge={"lora_rank": 32, "lora_alpha": 32.0, "lora_placement": "all"},
+            ),
+            aspects={"max_steps": 500, "learning_rate": 1e-3},
+        ),
+        Row(
+            name="half_depth",
+            claim="some of the layers are enough",
+            stage1=Stage1(name="half_depth", judge={"depth": 3}),
+        ),
+    ]
+    options: dict[str, dict[str, Any]] = {
+        "keep_energy": {"aspects": {"keep_energy": True}},
+        "mean_std": {"aspects": {"time_pooling": "mean_std"}},
+        "attention": {"aspects": {"token_pooling": "attention"}},
+        "rao_kupper": {"preference": {"preference_loss": "rao_kupper"}},
+    }
+    claims += [
+        Row(name=name, claim="options beyond the paper", stage1=FULL, **changes)
+        for name, changes in options.items()
+    ]
+    claims += [
+        Row(
             name="no_truncation",
             claim="clips of varying length help at other lengths (Table 1, p = 0)",
             stage1=Stage1(name="no_truncation", truncation=0.0),
@@ -113,13 +139,6 @@ def rows() -> list[Row]:
         )
         for placement in ("middle", "first")
     ]
-    claims.append(
-        Row(
-            name="half_depth",
-            claim="some of the layers are enough",
-            stage1=Stage1(name="half_depth", judge={"depth": 3}),
-        )
-    )
     claims += [
         Row(
             name=f"{name}_{count}",
@@ -153,15 +172,5 @@ def rows() -> list[Row]:
             stage1=Stage1(name=f"timestep_{timestep}", judge={"timestep": float(timestep)}),
         )
         for timestep in (100, 200, 300, 400)
-    ]
-    options: dict[str, dict[str, Any]] = {
-        "keep_energy": {"aspects": {"keep_energy": True}},
-        "mean_std": {"aspects": {"time_pooling": "mean_std"}},
-        "attention": {"aspects": {"token_pooling": "attention"}},
-        "rao_kupper": {"preference": {"preference_loss": "rao_kupper"}},
-    }
-    claims += [
-        Row(name=name, claim="options beyond the paper", stage1=FULL, **changes)
-        for name, changes in options.items()
     ]
     return claims

@@ -1,6 +1,7 @@
 """Training and testing one row with one seed, through the package's own trainers."""
 
 import json
+import tempfile
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -51,10 +52,15 @@ class Study:
             return str(self.settings["pipeline"])
         folder = self.work / "random_base"
         if not (folder / "config.json").exists():
-            source = transformer_folder(folder_of(str(self.settings["pipeline"])))
+            source = transformer_folder(folder_of(str(self.settings["pipeline"])), None)
             config = CogVideoXTransformer3DModel.load_config(source)
             torch.manual_seed(0)
-            CogVideoXTransformer3DModel.from_config(config).save_pretrained(folder)
+            # Another worker must not find half of it.
+            with tempfile.TemporaryDirectory(dir=self.work) as place:
+                model = CogVideoXTransformer3DModel.from_config(config)
+                model.save_pretrained(Path(place) / "random")
+                if not folder.exists():
+                    (Path(place) / "random").rename(folder)
         return str(folder)
 
     def judge_arguments(self, stage1: Stage1) -> JudgeArguments:
@@ -167,6 +173,14 @@ class Study:
                 ),
             )
         return out / "preference"
+
+    def zero_shot(self, folder: Path) -> dict[str, list[float]]:
+        """Accuracies of a discriminator, measured once."""
+        file = folder / "zero_shot.json"
+        if not file.exists():
+            write_text(file, json.dumps(self.test(folder)["accuracy"]) + "\n")
+        found: dict[str, list[float]] = json.loads(file.read_text())
+        return found
 
     def test(self, folder: Path) -> dict[str, Any]:
         """Accuracies of a judge on all test pairs, and how its aspects follow the truth."""

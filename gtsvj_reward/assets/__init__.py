@@ -10,11 +10,16 @@ from gtsvj_reward.latents.files import file_sha256
 
 ROOT = Path(__file__).parent
 MANIFEST = "sha256.json"
-"""In each asset's folder: file name -> SHA-256 of its content."""
+"""In each asset's folder: path of a file inside it -> SHA-256 of its content."""
 
 ASSETS: dict[str, str] = {
     "gtsvj-demo-base": "demo_base",
     "gtsvj-demo-codec": "demo_codec",
+    "gtsvj-toy": "toy_judge",
+    "gtsvj-toy-aspects": "toy_aspects",
+    "gtsvj-toy-detector": "toy_detector",
+    "gtsvj-toy-discriminator": "toy_discriminator",
+    "gtsvj-toy-pipeline": "toy_pipeline",
 }
 """Bundled name -> folder inside this package."""
 

@@ -20,17 +20,26 @@ from gtsvj_reward.demo.clips import (
 )
 from gtsvj_reward.demo.compare import compare, draw_perturbed
 from gtsvj_reward.demo.report import write_report
+from gtsvj_reward.demo.toy import judge_candidates
 from gtsvj_reward.latents.files import write_text
 
 CODEC = "gtsvj-demo-codec"
 BASE = "gtsvj-demo-base"
+PROMPT = "two red squares bouncing"
 Command = Callable[[Sequence[str]], int]
 
 
 def run_demo(
-    out: Path, *, videos: Path | None, steps: int, seed: int, run_command: Command
+    out: Path,
+    *,
+    videos: Path | None,
+    steps: int,
+    seed: int,
+    run_command: Command,
+    prompt: str = PROMPT,
+    candidates: int = 16,
 ) -> Path:
-    """Cut, encode, train, score and report.
+    """Rank generated clips; then cut, encode, train, score real ones; and report.
 
     Args:
         out: folder for everything; must be new or empty.
@@ -38,6 +47,8 @@ def run_demo(
         steps: training steps.
         seed: of every draw.
         run_command: runs a `gtsvj` command line.
+        prompt: caption of the clips that the toy pipeline makes.
+        candidates: how many it makes.
 
     Returns:
         The HTML page.
@@ -49,6 +60,7 @@ def run_demo(
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give another --out, or remove it")
     folder = videos or default_videos()
+    ranked = judge_candidates(out / "toy", prompt, candidates, seed)
     training, unseen = (TRAINING, UNSEEN) if videos is None else own_shots(videos)
     clips = cut_training_clips(folder, training, out / "clips" / "train", seed)
     clean = cut_unseen_clips(folder, unseen, out / "clips" / "unseen", seed)
@@ -70,9 +82,13 @@ def run_demo(
     comparisons = compare(reward, out / "latents" / "unseen")
     draw_perturbed(reward, out)
     facts = {"training clips": clips, "unseen clean clips": clean, "training steps": steps}
-    record = {"facts": facts, "comparisons": [vars(item) for item in comparisons]}
+    record = {
+        "candidates": vars(ranked),
+        "facts": facts,
+        "comparisons": [vars(item) for item in comparisons],
+    }
     write_text(out / "results.json", json.dumps(record, indent=2) + "\n")
-    return write_report(out, comparisons, facts, own=videos is not None)
+    return write_report(out, ranked, comparisons, facts, own=videos is not None)
 
 
 def command(run_command: Command, words: list[str]) -> None:

@@ -74,15 +74,26 @@ def random_specs(
 
 
 def encode_frames(
-    frames: UInt8[Tensor, "clip time height width 3"], vae: Any, space: LatentSpace
+    frames: UInt8[Tensor, "clip time height width 3"],
+    vae: Any,
+    space: LatentSpace,
+    *,
+    bfloat16: bool = False,
 ) -> Float[Tensor, "clip step channel row column"]:
     """Scaled latents of a batch; `LatentSpace.encode` to rounding, faster for small clips.
 
     That takes one clip at a time to bound the memory, which costs a CPU four times as long here.
+
+    Args:
+        frames: the clips.
+        vae: of the toy world.
+        space: its latent space.
+        bfloat16: compute in bfloat16, which moves latents by 0.4% of their deviation and is faster
+            still.
     """
     video = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-    with torch.no_grad():
-        latents = vae.encode(video).latent_dist.mode().transpose(1, 2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        latents = vae.encode(video).latent_dist.mode().transpose(1, 2).float()
     return space.scale(latents)
 
 
@@ -105,12 +116,15 @@ def save_latents(
     )
 
 
-def encode_specs(specs: Sequence[ClipSpec], vae: Any, out: Path, batch: int = 16) -> None:
+def encode_specs(
+    specs: Sequence[ClipSpec], vae: Any, out: Path, *, batch: int = 16, bfloat16: bool = False
+) -> None:
     """Draw, encode and write what is not there yet; all of the specs have one length."""
     space = LatentSpace.from_vae(vae)
     missing = [spec for spec in specs if not (out / f"{spec.name}.safetensors").exists()]
     for some in tqdm(list(_batches(missing, batch)), f"encode {out.name}", leave=False):
-        latents = encode_frames(torch.stack([spec.draw() for spec in some]), vae, space)
+        frames = torch.stack([spec.draw() for spec in some])
+        latents = encode_frames(frames, vae, space, bfloat16=bfloat16)
         for spec, clip in zip(some, latents, strict=True):
             settings = {"scene": list(spec.scene), "severities": spec.severities}
             save_latents(out / f"{spec.name}.safetensors", clip, space, spec.frames, settings)

@@ -94,7 +94,7 @@ def encode_split(
             for start in range(first, min(first + 500, count), 20):
                 stop = min(start + 20, first + 500, count)
                 clips = [render(draw_scene(key, index)) for index in range(start, stop)]
-                rows.append(encode_frames(torch.stack(clips), vae, space))
+                rows.append(encode_frames(torch.stack(clips), vae, space, bfloat16=args.bf16))
             save_file({"latents": torch.cat(rows)}, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
             print(f"encoded {name} {stop} of {count}", flush=True)

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--pipeline", default="gtsvj-toy-pipeline")
     parser.add_argument("--detector", default="gtsvj-toy-detector")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=192)
+    parser.add_argument("--clips", type=int, default=96)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 5, 10, 25, 50])
     parser.add_argument("--guidance", type=float, default=None)
     parser.add_argument("--threads", type=int, default=2)

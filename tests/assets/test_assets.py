@@ -13,11 +13,12 @@ from gtsvj_reward.latents.space import LatentSpace
 @pytest.mark.parametrize("name", ASSETS)
 def test_bundled_models_are_whole_and_have_a_card(name):
     folder = asset_path(name)
-    assert (folder / "README.md").read_text().startswith(f"# {name}")
+    assert f"\n# {name}\n" in "\n" + (folder / "README.md").read_text()
     hashed = json.loads((folder / "sha256.json").read_text())
-    weights = {path.name for path in folder.glob("*.safetensors")}
-    assert weights | {"config.json"} == set(hashed)
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files - {"README.md", "sha256.json"} == set(hashed)
+    assert any(name.endswith(".safetensors") for name in hashed)
+    assert sum((folder / name).stat().st_size for name in files) < 8e6
 
 
 def test_changed_files_are_refused(tmp_path, monkeypatch):
@@ -31,6 +32,16 @@ def test_changed_files_are_refused(tmp_path, monkeypatch):
     config.unlink()
     with pytest.raises(ValueError, match="no such file"):
         asset_path("gtsvj-demo-codec")
+
+
+def test_changed_files_below_an_assets_folder_are_refused(tmp_path, monkeypatch):
+    shutil.copytree(asset_path("gtsvj-toy-pipeline"), tmp_path / "toy_pipeline")
+    monkeypatch.setattr(assets, "ROOT", tmp_path)
+    asset_path("gtsvj-toy-pipeline")
+    scheduler = tmp_path / "toy_pipeline" / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text() + " ")
+    with pytest.raises(ValueError, match=r"scheduler_config.json is damaged"):
+        asset_path("gtsvj-toy-pipeline")
 
 
 def test_unknown_names_are_refused():

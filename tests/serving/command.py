@@ -28,6 +28,8 @@ def command(*words, environment=None, announced=r"on http://[^ ]*:(\d+)"):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        # A runner in the background of a shell ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         said = ""

@@ -1,0 +1,194 @@
+"""Put the toy world's trained models where the package looks for them, with cards and hashes.
+
+    python recipes/toy/bundle.py pipeline --from runs/toy/pipeline --figures docs/toy/generator.json
+    python recipes/toy/bundle.py detector --from runs/toy/detector
+    python recipes/toy/bundle.py judge --from runs/study --seed 0
+
+The judge is the study's row `full`, with the seed that is asked for.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+from gtsvj_reward.assets import ASSETS, MANIFEST, ROOT
+from gtsvj_reward.latents.files import file_sha256, write_text
+
+PIPELINE_CARD = """# gtsvj-toy-pipeline
+
+A `CogVideoXPipeline` of the toy world: 17 frames of 64x64 at 8 frames per second with one or two
+plain shapes over a soft background. It knows 96 prompts, like "two red squares bouncing" (one, two;
+red, green, blue, yellow; square, circle, triangle; drifting, bouncing, falling, orbiting), and
+nothing else. Every call needs `num_frames=17, height=64, width=64, max_sequence_length=8`, which
+`gtsvj_reward.toy.pipeline.sample` passes.
+
+| part | what | parameters | trained |
+|---|---|---|---|
+| `vae` | `AutoencoderKLCogVideoX` (8x space, 4x time, 16 channels) | {vae:,} | {codec} |
+| `transformer` | `CogVideoXTransformer3DModel`, 6 blocks of 128 | {transformer:,} | {generator} |
+| `text_encoder` | `T5EncoderModel` of one layer, one token per word | {text_encoder:,} | likewise |
+| `scheduler` | `CogVideoXDDIMScheduler`, v-prediction, zero terminal SNR | | |
+
+Stored in float16. Seed 0. Figures over {clips} prompts drawn at random, guidance {guidance:g}: what
+`gtsvj-toy-detector` reads in the clips against what was asked for, in percent with 95% Wilson
+intervals, and the Fréchet distance of the detector's features to those of {clips} real clips. Real
+clips, which went through the codec, say what is the best that can be had:
+
+{table}
+
+What it can do: show that latents, prompts, guidance and judges work together, in seconds on a CPU.
+What it cannot: show anything that is not of this world. Remake it with `make toy`; training follows
+the clock, so that another machine gives other weights.
+
+Licence: Apache-2.0. No footage was used but that of `gtsvj-demo-codec`, from which the VAE started.
+"""
+
+DETECTOR_CARD = """# gtsvj-toy-detector
+
+A small 3D convolutional network that reads number, colour, shape and motion off a clip of the toy
+world: {parameters:,} parameters, trained on {steps} batches of 32 rendered clips, seed 0. Accuracy
+on 512 unseen rendered clips: {accuracy}.
+
+It never saw a generator, a codec or a judge, so that it can tell whether a generator that is
+trained with a judge still shows what it was asked for. It cannot tell how good a clip looks.
+
+Remake it with `make toy`. Licence: Apache-2.0.
+"""
+
+
+JUDGE_CARD = """# {name}
+
+{title} of the toy world (`docs/toy.md`): seed {seed} of the row `full` of
+the study in `docs/study`, where its accuracies are. It judges clips of that world and no others.
+"""
+
+
+def figures_table(figures: dict[str, dict[str, object]]) -> str:
+    """One row for real clips and one for each number of steps."""
+    columns = ("count", "colour", "shape", "motion", "caption")
+    lines = [f"| clips | {' | '.join(columns)} | Fréchet |", "|---" * (len(columns) + 2) + "|"]
+    for name, row in figures.items():
+        cells = []
+        for column in columns:
+            low, high = row["intervals"][column]
+            share = row["shares"][column]
+            cells.append(f"{100 * share:.0f} ({100 * low:.0f}-{100 * high:.0f})")
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['frechet']:.1f} |")
+    return "\n".join(lines)
+
+
+def place(source: Path, name: str) -> Path:
+    """A fresh copy of a folder of models among the assets."""
+    out = ROOT / name
+    shutil.rmtree(out, ignore_errors=True)
+    keep = ("*.json", "*.safetensors", "README.md")
+    files = sorted({file for pattern in keep for file in source.rglob(pattern)})
+    for file in files:
+        target = out / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    return out
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of all files that are loaded, sub-folders included."""
+    files = sorted({*folder.rglob("*.json"), *folder.rglob("*.safetensors")})
+    hashes = {
+        file.relative_to(folder).as_posix(): file_sha256(file)
+        for file in files
+        if file.name != MANIFEST
+    }
+    write_text(folder / MANIFEST, json.dumps(hashes, indent=2) + "\n")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder.name}: {len(hashes)} files, {size / 1e6:.2f} MB")
+
+
+def bundle_pipeline(source: Path, figures: Path, codec: str, generator: str) -> None:
+    """The pipeline with the figures that `measure.py` wrote."""
+    from gtsvj_reward.toy.pipeline import GUIDANCE, load_pipeline
+
+    pipe = load_pipeline(source)
+    counts = {
+        name: sum(p.numel() for p in getattr(pipe, name).parameters())
+        for name in ("vae", "transformer", "text_encoder")
+    }
+    values = json.loads(figures.read_text())
+    values.pop("prompts")
+    out = place(source, "toy_pipeline")
+    card = PIPELINE_CARD.format(
+        **counts,
+        codec=codec,
+        generator=generator,
+        clips=values["real"]["clips"],
+        guidance=GUIDANCE,
+        table=figures_table(values),
+    )
+    write_text(out / "README.md", card)
+    seal(out)
+
+
+def bundle_detector(source: Path) -> None:
+    """The detector with its accuracy."""
+    from safetensors.torch import load_file
+
+    config = json.loads((source / "config.json").read_text())
+    out = place(source, "toy_detector")
+    card = DETECTOR_CARD.format(
+        parameters=sum(t.numel() for t in load_file(source / "model.safetensors").values()),
+        steps=config["steps"],
+        accuracy=", ".join(f"{k} {100 * v:.1f}%" for k, v in config["held_out_accuracy"].items()),
+    )
+    write_text(out / "README.md", card)
+    seal(out)
+
+
+def bundle_judge(study: Path, seed: int) -> None:
+    """The three stages of the study's full recipe, each a judge of its own."""
+    judges = study / "judges" / f"full-{seed}"
+    stages = {
+        "gtsvj-toy-discriminator": study / "stage1" / f"full-{seed}",
+        "gtsvj-toy-aspects": judges / "aspects",
+        "gtsvj-toy": judges / "preference",
+    }
+    wanted = (
+        "config.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "head.safetensors",
+        "README.md",
+    )
+    for name, source in stages.items():
+        out = ROOT / ASSETS[name]
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        for file in wanted:
+            shutil.copy(source / file, out / file)
+        text = (source / "README.md").read_text()
+        front, title, rest = re.split(r"^# (.*)$\n\n", text, maxsplit=1, flags=re.MULTILINE)
+        card = front + JUDGE_CARD.format(name=name, title=title, seed=seed) + "\n" + rest
+        write_text(out / "README.md", card.replace("PATH_OR_ID_OF_THIS_CHECKPOINT", name))
+        seal(out)
+
+
+def main() -> None:
+    """Read the command line and bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=("pipeline", "detector", "judge"))
+    parser.add_argument("--from", dest="source", type=Path, required=True)
+    parser.add_argument("--figures", type=Path, help="what measure.py wrote")
+    parser.add_argument("--codec", default="", help="how the codec was trained, for the card")
+    parser.add_argument("--generator", default="", help="how the generator was, for the card")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if args.part == "pipeline":
+        bundle_pipeline(args.source, args.figures, args.codec, args.generator)
+    elif args.part == "detector":
+        bundle_detector(args.source)
+    else:
+        bundle_judge(args.source, args.seed)
+
+
+if __name__ == "__main__":
+    main()

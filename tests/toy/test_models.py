@@ -1,0 +1,141 @@
+"""The bundled models of the toy world do what their cards say."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from gtsvj_reward import GTSVJReward, LatentSpace
+from gtsvj_reward.assets import ASSETS, asset_path
+from gtsvj_reward.judge import read_config
+from gtsvj_reward.latents.space import LatentSpaceError
+from gtsvj_reward.metrics import pairwise_accuracy
+from gtsvj_reward.toy.corpus import SEEN, UNSEEN, ClipSpec, encode_frames
+from gtsvj_reward.toy.detector import agreement, detect, load_detector
+from gtsvj_reward.toy.pipeline import decode, load_pipeline, sample
+from gtsvj_reward.toy.raters import ASPECTS
+from gtsvj_reward.toy.world import FPS, captions, draw_scene, render
+
+TOY = [name for name in ASSETS if name.startswith("gtsvj-toy")]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return load_pipeline()
+
+
+@pytest.fixture(scope="module")
+def reward():
+    return GTSVJReward.from_pretrained("gtsvj-toy")
+
+
+@pytest.fixture(scope="module")
+def space(pipe):
+    return LatentSpace.from_pipeline(pipe)
+
+
+def encoded(pipe, space, specs):
+    return encode_frames(torch.stack([spec.draw() for spec in specs]), pipe.vae, space)
+
+
+def test_all_of_it_stays_under_twelve_megabytes():
+    sizes = [
+        sum(path.stat().st_size for path in asset_path(name).rglob("*") if path.is_file())
+        for name in TOY
+    ]
+    assert len(sizes) == 5
+    assert sum(sizes) < 12e6
+
+
+def test_importing_the_package_reads_none_of_it():
+    code = (
+        "import sys, gtsvj_reward\n"
+        "bad = [n for n in sys.modules if 'gtsvj_reward.toy' in n or 'gtsvj_reward.demo' in n]\n"
+        "assert not bad, bad\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_clip_is_a_function_of_its_prompt_and_seed(pipe):
+    texts = ["one red circle falling", "two blue squares drifting"]
+    both = sample(pipe, texts, [1, 2], steps=3)
+    assert both.shape == (2, 5, 16, 8, 8)
+    assert torch.equal(both, sample(pipe, texts, [1, 2], steps=3))
+    alone = sample(pipe, texts[1:], [2], steps=3)
+    torch.testing.assert_close(alone[0], both[1], atol=1e-4, rtol=1e-3)
+    other_text = sample(pipe, texts[:1], [2], steps=3)
+    assert (other_text[0] - both[1]).abs().mean() > 0.05
+    with pytest.raises(ValueError, match="2 prompts need as many seeds, got 1"):
+        sample(pipe, texts, [1])
+
+
+@pytest.mark.slow
+def test_generated_clips_show_what_was_asked_for(pipe):
+    """Chance is 50, 25, 33 and 25 percent; 32 clips."""
+    texts = captions()[::3]
+    latents = torch.cat(
+        [sample(pipe, texts[i : i + 16], range(100 + i, 116 + i), steps=15) for i in (0, 16)]
+    )
+    found = detect(load_detector(), torch.stack(decode(pipe, latents)))
+    shares = agreement(found, texts)
+    assert shares["colour"] > 0.8, shares
+    assert shares["count"] > 0.65, shares
+    assert shares["shape"] > 0.5, shares
+    assert shares["motion"] > 0.4, shares
+
+
+def test_the_detector_reads_unseen_rendered_clips():
+    scenes = [draw_scene(501, index) for index in range(64)]
+    found = detect(load_detector(), torch.stack([render(scene) for scene in scenes]))
+    shares = agreement(found, [scene.caption for scene in scenes])
+    assert min(shares["count"], shares["colour"]) > 0.9, shares
+    assert shares["shape"] > 0.7, shares
+    assert shares["motion"] > 0.8, shares
+
+
+def test_the_judges_are_the_three_stages(reward):
+    stages = [
+        read_config(asset_path(name)).stage
+        for name in ("gtsvj-toy-discriminator", "gtsvj-toy-aspects", "gtsvj-toy")
+    ]
+    assert stages == ["discriminator", "aspects", "preference"]
+    assert [aspect.name for aspect in reward.judge.config.aspects] == [*ASPECTS]
+    assert {name: ASSETS[name] for name in TOY}["gtsvj-toy"] == "toy_judge"
+
+
+@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-discriminator"])
+def test_a_judge_scores_the_generators_latents_on_its_own_weights(name, pipe, space):
+    latents = sample(pipe, ["one green square orbiting"] * 2, [1, 2], steps=2)
+    own = GTSVJReward.from_pretrained(name)
+    shared = GTSVJReward.from_pretrained(name, transformer=pipe.transformer)
+    with torch.no_grad():
+        first = own(latents, space=space, fps=FPS)
+        second = shared(latents, space=space, fps=FPS)
+    assert torch.equal(first, second)
+    assert first.std() > 0
+
+
+def test_latents_of_another_codec_are_refused(reward):
+    from gtsvj_reward.assets.vae import load_vae
+
+    other = LatentSpace.from_vae(load_vae("gtsvj-demo-codec"))
+    with pytest.raises(LatentSpaceError, match="cogvideox-vae"):
+        reward(torch.randn(1, 5, 16, 8, 8), space=other, fps=FPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [SEEN, UNSEEN], ids=["seen", "unseen"])
+def test_the_judge_prefers_clean_clips(kinds, reward, pipe, space):
+    """Fresh scenes, a strong fault of each kind: the whole 95% interval lies above one half."""
+    scenes = range(16)
+    clean = [ClipSpec(f"test-{i}", (502, i), {}) for i in scenes]
+    with torch.no_grad():
+        scores = reward(encoded(pipe, space, clean), space=space, fps=FPS)
+        first, second = [], []
+        for kind in kinds:
+            faulty = [ClipSpec(f"test-{kind}-{i}", (502, i), {kind: 0.8}) for i in scenes]
+            first.append(scores)
+            second.append(reward(encoded(pipe, space, faulty), space=space, fps=FPS))
+    result = pairwise_accuracy(torch.cat(first), torch.cat(second))
+    assert result.interval()[0] > 0.5, result
