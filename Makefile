@@ -58,7 +58,7 @@ base: $(VENV)/codec.stamp  ## train the demo's base transformer again (half an h
 
 TOY := runs/toy
 
-toy: $(VENV)/codec.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
+toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-1 --bf16 \
 	  --minutes 25
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-2 --bf16 \
@@ -66,10 +66,10 @@ toy: $(VENV)/codec.stamp  ## train the toy world's models again (two hours), int
 	  --lr 8e-4 --seed 2
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py codec --run $(TOY)/codec-2 \
 	  --out $(TOY)/vae
-	$(VENV)/bin/python recipes/toy/generator.py --codec $(TOY)/vae --run $(TOY)/generator --bf16 \
-	  --minutes 40
-	$(VENV)/bin/python recipes/toy/export.py pipeline --codec $(TOY)/vae --run $(TOY)/generator \
-	  --out $(TOY)/pipeline
+	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/generator.py --codec $(TOY)/vae \
+	  --run $(TOY)/generator --bf16 --minutes 40
+	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py pipeline --codec $(TOY)/vae \
+	  --run $(TOY)/generator --out $(TOY)/pipeline
 	$(VENV)/bin/python recipes/toy/detector.py --out $(TOY)/detector
 	$(VENV)/bin/python recipes/toy/measure.py --pipeline $(TOY)/pipeline \
 	  --detector $(TOY)/detector --out $(TOY)/figures

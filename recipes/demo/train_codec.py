@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 TRAINING_SHOTS = {
@@ -137,34 +138,35 @@ def loss_of(
 
 def save_state(
     out: Path,
-    vae: AutoencoderKLCogVideoX,
+    tensors: Mapping[str, Mapping[str, Tensor]],
     optimizer: torch.optim.Optimizer,
-    state: dict[str, float],
+    state: Mapping[str, float],
 ) -> None:
-    """Weights, optimizer moments and progress; each file replaced in one step."""
+    """Weights by the name of their file, moments and progress; each file replaced in one step."""
     moments = {
         f"{index}.{name}": value.contiguous()
         for index, entry in optimizer.state_dict()["state"].items()
         for name, value in entry.items()
     }
-    for name, tensors in (("vae", vae.state_dict()), ("optimizer", moments)):
-        save_file(tensors, out / f"{name}.part")
+    for name, values in {**tensors, "optimizer": moments}.items():
+        # Copies: what a model shares between two names cannot be saved twice.
+        save_file({key: value.clone() for key, value in values.items()}, out / f"{name}.part")
         (out / f"{name}.part").replace(out / f"{name}.safetensors")
     (out / "state.part").write_text(json.dumps(state))
     (out / "state.part").replace(out / "state.json")
 
 
 def load_state(
-    out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer
+    out: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, float]:
-    """Restore what `save_state` wrote; a fresh start when there is nothing."""
+    """Restore what `save_state` wrote under a name; a fresh start when there is nothing."""
     if not (out / "state.json").exists():
         return {"step": 0, "seconds": 0.0}
-    vae.load_state_dict(load_file(out / "vae.safetensors"))
+    model.load_state_dict(load_file(out / f"{name}.safetensors"))
     restored: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(out / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        restored.setdefault(int(index), {})[name] = value
+        index, entry = key.split(".", 1)
+        restored.setdefault(int(index), {})[entry] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": restored, "param_groups": groups})
     return json.loads((out / "state.json").read_text())
@@ -178,7 +180,8 @@ def train(args: argparse.Namespace) -> None:
     shots, photos = load_shots(args.videos), load_photos(args.photos)
     vae = AutoencoderKLCogVideoX(**CONFIG)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0)
-    state = load_state(args.out, vae, optimizer)
+    state = load_state(args.out, "vae", vae, optimizer)
+    weights = {"vae": vae.state_dict()}
     budget, began, mse_average = args.minutes * 60, time.monotonic(), math.nan
     already, step = state["seconds"], int(state["step"])
     while (spent := already + time.monotonic() - began) < budget:
@@ -201,8 +204,8 @@ def train(args: argparse.Namespace) -> None:
             psnr = 10 * math.log10(4 / mse_average)
             print(f"step {step} {spent:.0f}s loss {loss.item():.4f} psnr {psnr:.2f}", flush=True)
         if step % 500 == 0:
-            save_state(args.out, vae, optimizer, {"step": step, "seconds": spent})
-    save_state(args.out, vae, optimizer, {"step": step, "seconds": budget})
+            save_state(args.out, weights, optimizer, {"step": step, "seconds": spent})
+    save_state(args.out, weights, optimizer, {"step": step, "seconds": budget})
 
 
 def main() -> None:

@@ -100,7 +100,8 @@ def train(args: argparse.Namespace) -> None:
     args.run.mkdir(parents=True, exist_ok=True)
     vae = start(args)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0)
-    state = load_state(args.run, vae, optimizer)
+    state = load_state(args.run, "vae", vae, optimizer)
+    tensors = {"vae": vae.state_dict()}
     already, step = state["seconds"], int(state["step"])
     budget, began = args.minutes * 60, time.monotonic()
     while (spent := already + time.monotonic() - began) < budget:
@@ -119,8 +120,8 @@ def train(args: argparse.Namespace) -> None:
         if step % 100 == 0:
             value = psnr(vae, 4)
             print(f"step {step} {spent:.0f}s loss {loss:.4f} held out {value:.2f} dB", flush=True)
-            save_state(args.run, vae, optimizer, {"step": step, "seconds": spent})
-    save_state(args.run, vae, optimizer, {"step": step, "seconds": budget})
+            save_state(args.run, tensors, optimizer, {"step": step, "seconds": spent})
+    save_state(args.run, tensors, optimizer, {"step": step, "seconds": budget})
     print(json.dumps({"steps": step, "held out PSNR": psnr(vae, 32)}))
 
 

@@ -1,7 +1,7 @@
 """Turn trained parts into the toy world's bundled models: float16, cards, hashes, figures.
 
     PYTHONPATH=recipes/demo python recipes/toy/export.py codec --run runs/toy/codec --out DIR
-    python recipes/toy/export.py pipeline --codec DIR --run runs/toy/generator --out DIR
+    PYTHONPATH=recipes/demo python recipes/toy/export.py pipeline --codec DIR --run DIR --out DIR
 
 The codec is given a scaling factor with which latents of clean clips have standard deviation 1.
 """

@@ -1,6 +1,6 @@
 """Train the toy world's generator: a text encoder and a video transformer for `CogVideoXPipeline`.
 
-    python recipes/toy/generator.py --codec runs/toy/vae --run runs/toy/generator --minutes 60
+    PYTHONPATH=recipes/demo python recipes/toy/generator.py --codec DIR --run DIR --minutes 40
 
 A `CogVideoXTransformer3DModel` and a `T5EncoderModel` learn together to denoise latents of the
 world's clips (v-prediction, uniform timesteps, an average of the weights over training). One
@@ -19,6 +19,7 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from train_codec import load_state, save_state
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from gtsvj_reward.assets.vae import load_vae
@@ -126,44 +127,6 @@ class Example:
         return F.mse_loss(model(noisy, self.words, self.blank, self.timesteps).float(), target)
 
 
-def save_run(
-    run: Path,
-    model: Generator,
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    state: dict[str, float],
-) -> None:
-    """Weights, their average, optimizer moments and progress; each file replaced in one step."""
-    moments = {
-        f"{index}.{name}": value.contiguous()
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for name, tensors in (("model", own), ("average", average), ("optimizer", moments)):
-        save_file(tensors, run / f"{name}.part")
-        (run / f"{name}.part").replace(run / f"{name}.safetensors")
-    (run / "state.part").write_text(json.dumps(state))
-    (run / "state.part").replace(run / "state.json")
-
-
-def load_run(
-    run: Path, model: Generator, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """What `save_run` wrote, or a fresh start."""
-    if not (run / "state.json").exists():
-        average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        return average, {"step": 0, "seconds": 0.0}
-    model.load_state_dict(load_file(run / "model.safetensors"))
-    restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in load_file(run / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        restored.setdefault(int(index), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": restored, "param_groups": groups})
-    return load_file(run / "average.safetensors"), json.loads((run / "state.json").read_text())
-
-
 def validation(
     model: Generator, average: dict[str, Tensor], held_out: list[Example], scheduler: object
 ) -> float:
@@ -196,7 +159,11 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01
     )
-    average, state = load_run(args.run, model, optimizer)
+    state = load_state(args.run, "model", model, optimizer)
+    average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if state["step"]:
+        average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
+    tensors = {"model": model.state_dict(), "average": average}
     step, already, began = int(state["step"]), state["seconds"], time.monotonic()
     while (spent := already + time.monotonic() - began) < 60 * args.minutes:
         decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent / (60 * args.minutes)))
@@ -216,10 +183,10 @@ def train(args: argparse.Namespace) -> None:
         if step % 500 == 0:
             value = validation(model, average, held_out, scheduler)
             print(f"step {step} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
-            save_run(args.run, model, average, optimizer, {"step": step, "seconds": spent})
+            save_state(args.run, tensors, optimizer, {"step": step, "seconds": spent})
     value = validation(model, average, held_out, scheduler)
     state = {"step": step, "seconds": 60.0 * args.minutes, "held_out_loss": value}
-    save_run(args.run, model, average, optimizer, state)
+    save_state(args.run, tensors, optimizer, state)
     print(json.dumps(state))
 
 
@@ -230,7 +197,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder for progress")
     parser.add_argument("--clips", type=int, default=6000)
     parser.add_argument(
-        "--minutes", type=float, default=60, help="training time in all runs together"
+        "--minutes", type=float, default=40, help="training time in all runs together"
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
