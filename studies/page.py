@@ -12,6 +12,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.metrics.pairwise import proportion_interval
 from gtsvj_reward.toy.corpus import SEEN, UNSEEN
 from gtsvj_reward.toy.degradations import FAULTS
 from studies.plots import draw_budgets, draw_curves, draw_faults, draw_rows
@@ -179,19 +180,68 @@ def rows_table(results: Results) -> str:
     return table(["row", "seeds", *MEASURES], lines)
 
 
+def discriminators(results: Results) -> list[str]:
+    """Rows that have been run, one for each discriminator."""
+    own = [row for row in rows() if row.stage1 is not None and row.stage1.name == row.name]
+    return [row.name for row in own if results.get(row.name)]
+
+
+def perturbation_table(results: Results) -> str:
+    """Energy of unseen real clips against their own perturbations, and against generated clips."""
+    names = discriminators(results)
+    kinds = sorted({kind for n in names for r in results[n].values() for kind in held_out(r)})
+    lines = []
+    for kind in kinds:
+        shares = [[held_out(r)[kind] for r in results[name].values()] for name in names]
+        lines.append([kind.replace("_", " "), *(Estimate.of(values).show() for values in shares)])
+    return table(["against", *(f"`{name}`" for name in names)], lines)
+
+
+def held_out(record: Mapping[str, Any]) -> dict[str, float]:
+    """Held-out accuracy of a discriminator per kind of negative."""
+    found = record["stage1"]["held_out"]
+    return {name.removeprefix("accuracy/"): float(value) for name, value in found.items()}
+
+
 def zero_shot_table(results: Results) -> str:
     """Energy alone per fault, without any label."""
-    names = [row.name for row in rows() if row.stage1 and row.labels is None]
-    names = [
-        name for name in names if any("zero_shot" in r for r in results.get(name, {}).values())
-    ]
-    names = [n for n in names if n not in ("keep_energy", "mean_std", "attention", "rao_kupper")]
-    lines = []
+    names, lines = discriminators(results), []
     for fault in FAULTS:
         of = group(f"same/{fault}", "zero_shot")
         cells = [Estimate.of([of(r) for r in results[name].values()]).show() for name in names]
         lines.append([fault.replace("_", " "), *cells])
     return table(["fault", *(f"`{name}`" for name in names)], lines)
+
+
+def shipped_table(results: Results, seed: int = 0) -> str:
+    """The bundled judge per fault, with Wilson intervals over the scenes."""
+    record = results.get("full", {}).get(seed)
+    if record is None:
+        return "Not run yet."
+    lines = [
+        shipped_line(record, [f"same/{fault}"], fault.replace("_", " "), fault in SEEN)
+        for fault in FAULTS
+    ]
+    for name, part in (("all seen faults", SEEN), ("all unseen faults", UNSEEN)):
+        groups = [f"same/{fault}" for fault in part]
+        lines.append(shipped_line(record, groups, name, part is SEEN))
+    lines.append(shipped_line(record, ["cross/seen"], "cross-content, seen faults", True))
+    lines.append(shipped_line(record, ["cross/unseen"], "cross-content, unseen faults", False))
+    head = ["fault", "in its labels", "clean or better clip first, %", "95% interval", "verdict"]
+    return table(head, lines)
+
+
+def shipped_line(
+    record: Mapping[str, Any], groups: Sequence[str], name: str, seen: bool
+) -> list[str]:
+    """One row of `shipped_table`: some groups of pairs together."""
+    counts = [record["accuracy"][group] for group in groups]
+    pairs = sum(int(count) for _, count in counts)
+    share = sum(value * count for value, count in counts) / pairs
+    low, high = proportion_interval(share, pairs)
+    verdict = "beats chance" if low > 0.5 else "**does not beat chance**"
+    shown = f"{100 * low:.0f} to {100 * high:.0f} ({pairs} pairs)"
+    return [name, "yes" if seen else "no", f"{100 * share:.1f}", shown, verdict]
 
 
 def verdicts_table(results: Results) -> str:
@@ -222,6 +272,8 @@ def write_page(results_folder: Path, out: Path, settings: Mapping[str, Any]) -> 
         verdicts=verdicts_table(results),
         rows=rows_table(results),
         zero_shot=zero_shot_table(results),
+        shipped=shipped_table(results),
+        perturbed=perturbation_table(results),
         hours=f"{seconds / 3600:.1f}",
         runs=sum(len(seeds) for seeds in results.values()),
         seen=", ".join(SEEN).replace("_", " "),

@@ -80,3 +80,17 @@ def test_samplers_have_the_shares_they_are_named_for():
     assert rows.sampler_of("anchors", None).real_anchor_probability == 0.6
     with pytest.raises(ValueError, match="no sampler for 'calibrated'"):
         rows.sampler_of("calibrated", None)
+
+
+def test_the_bundled_judge_is_said_to_fail_where_its_interval_holds_one_half():
+    # 24 of 32 is 58 to 87 percent by Wilson, 18 of 32 is 39 to 72.
+    record = {"accuracy": {"same/blur": [0.75, 32], "same/noise": [0.5625, 32]}}
+    assert page.shipped_line(record, ["same/blur"], "blur", True) == [
+        "blur", "yes", "75.0", "58 to 87 (32 pairs)", "beats chance"
+    ]  # fmt: skip
+    assert page.shipped_line(record, ["same/noise"], "noise", False)[3:] == [
+        "39 to 72 (32 pairs)", "**does not beat chance**"
+    ]  # fmt: skip
+    # Together 42 of 64.
+    both = page.shipped_line(record, ["same/blur", "same/noise"], "both", True)
+    assert both[2:4] == ["65.6", "53 to 76 (64 pairs)"]
