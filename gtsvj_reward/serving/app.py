@@ -67,6 +67,12 @@ class Service:
         yield
         await self.batcher.close()
 
+    def drain(self) -> None:
+        """Say in `/healthz` that the server stops, and score what waits at once."""
+        self.draining = True
+        if self.batcher is not None:
+            self.batcher.hurry()
+
     def waiting_clips(self) -> int:
         """Clips in the queue."""
         return 0 if self.batcher is None else self.batcher.waiting_clips()

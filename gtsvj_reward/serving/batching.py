@@ -62,6 +62,7 @@ class Batcher:
         self.queue: list[Waiting] = []
         self.seconds_per_clip = 0.0
         self.closing = False
+        self.hurrying = False
         self.changed = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, "judge")
         self.task = asyncio.get_running_loop().create_task(self.run())
@@ -92,6 +93,11 @@ class Batcher:
         """Whole seconds after which the queue will be empty, by the pace so far."""
         seconds = self.waiting_clips() * self.seconds_per_clip
         return max(1, min(60, math.ceil(seconds)))
+
+    def hurry(self) -> None:
+        """Let no job wait for company any more; may be called from a signal handler."""
+        self.hurrying = True
+        self.task.get_loop().call_soon_threadsafe(self.changed.set)
 
     async def close(self) -> None:
         """Take no more jobs, and return when all that were taken are answered."""
@@ -128,7 +134,7 @@ class Batcher:
             return None
         batch = self.alike(self.queue[0])
         due = time.monotonic() >= self.queue[0].since + self.max_wait
-        if due or self.closing or self.is_full(batch):
+        if due or self.hurrying or self.closing or self.is_full(batch):
             return batch
         seen = {self.queue[0].job.kind}
         for entry in self.queue:

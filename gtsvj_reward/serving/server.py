@@ -110,7 +110,7 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop listening, answer what was received, end."""
-        self.service.draining = True
+        self.service.drain()
         super().handle_exit(sig, frame)
 
 

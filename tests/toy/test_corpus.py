@@ -69,7 +69,7 @@ def test_encoding_writes_latent_clips_and_goes_on_where_it_was(tmp_path, codec):
 
 
 def test_labels_are_files_that_the_readers_of_the_package_take(tmp_path):
-    specs = random_specs("clip", 7, 40, SEEN)
+    specs = random_specs("clip", 7, 120, SEEN)
     write_ratings(specs, tmp_path / "ratings.csv", 0)
     ratings = read_ratings(tmp_path / "ratings.csv")
     assert [row.video for row in ratings.rows] == [spec.name for spec in specs]
@@ -77,11 +77,11 @@ def test_labels_are_files_that_the_readers_of_the_package_take(tmp_path):
     pairs = list(zip(specs[::2], specs[1::2], strict=True))
     gaps = write_comparisons(pairs, tmp_path / "pairs.csv", 0)
     comparisons = read_comparisons(tmp_path / "pairs.csv")
-    assert len(comparisons.rows) == 20
+    assert len(comparisons.rows) == 60
     for (first, second), gap in zip(pairs, gaps, strict=True):
         assert gap == pytest.approx(utility(first.severities) - utility(second.severities))
     with (tmp_path / "pairs.csv").open() as file:
         labels = [int(row["label"]) for row in csv.DictReader(file)]
     clear = [(label, gap) for label, gap in zip(labels, gaps, strict=True) if abs(gap) > 3]
-    assert len(clear) > 2
+    assert len(clear) > 4
     assert all(label == (1 if gap > 0 else -1) for label, gap in clear)
