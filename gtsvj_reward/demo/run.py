@@ -25,7 +25,8 @@ from gtsvj_reward.latents.files import write_text
 
 CODEC = "gtsvj-demo-codec"
 BASE = "gtsvj-demo-base"
-PROMPT = "two red squares bouncing"
+PROMPT = "two yellow circles falling"
+"""What the toy pipeline is asked for unless told otherwise."""
 Command = Callable[[Sequence[str]], int]
 
 
