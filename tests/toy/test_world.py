@@ -71,9 +71,7 @@ def test_bodies_stay_in_the_frame_and_move_by_their_law(motion):
 
 
 def test_a_bounce_mirrors_the_velocity():
-    scene = next(
-        s for i in range(50) if (s := draw_scene(3, i, text="one red circle bouncing")).frames
-    )
+    scene = draw_scene(3, 0, text="one red circle bouncing")
     steps = scene.bodies[0].track.diff(dim=0).abs()
     # |velocity| per axis is the same in every frame that no bounce falls into.
     for axis in range(2):
