@@ -13,11 +13,12 @@ CODEC_ARGS ?=
 BASE_ARGS ?=
 STUDY_ARGS ?=
 PYTEST_ARGS ?=
+NOTEBOOKS_ARGS ?=
 LOWEST_ARGS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck wheel lowest codec base toy study constraints clean
+.PHONY: help demo test lint typecheck wheel lowest codec base toy study notebooks constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +85,9 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
 	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)
 
+notebooks: $(VENV)/dev.stamp  ## run the notebooks (minutes) and store what they show
+	$(VENV)/bin/python scripts/notebooks.py $(NOTEBOOKS_ARGS)
+
 constraints: $(VENV)/dev.stamp $(VENV)/codec.stamp  ## write constraints.txt from what .venv holds
 	$(VENV)/bin/python scripts/freeze_constraints.py constraints.txt
 	touch -r constraints.txt $(VENV)/*.stamp
@@ -124,5 +128,5 @@ $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versi
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve]' \
-	  pytest hypothesis beartype scipy imageio
+	  pytest hypothesis beartype scipy imageio nbclient nbformat ipykernel
 	touch $@
