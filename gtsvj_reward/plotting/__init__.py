@@ -1,5 +1,6 @@
 """Pictures of clips, energies and training runs; needs matplotlib (the extra `plot`)."""
 
+from gtsvj_reward.plotting.alignment import plot_alignment as plot_alignment
 from gtsvj_reward.plotting.calibration import plot_calibration as plot_calibration
 from gtsvj_reward.plotting.evaluation import (
     ThresholdCurve as ThresholdCurve,

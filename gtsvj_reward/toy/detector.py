@@ -5,7 +5,9 @@ does not move with the reward that a generator is trained on. It looks at every 
 column, averaged, where the codec's blur hardly shows.
 """
 
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,48 @@ def detect(
         Detection(**{name: values[best[name][index]] for name, values in CLASSES.items()})
         for index in range(len(frames))
     ]
+
+
+def caption_log_probability(
+    detector: Detector,
+    frames: UInt8[Tensor, "clip time height width 3"],
+    wanted: Sequence[str],
+) -> Float[Tensor, " clip"]:
+    """How likely the detector finds each clip's caption, in nats: 0 at best.
+
+    Unlike `agreement` it moves before the most likely attribute changes.
+
+    Args:
+        detector: a trained one.
+        frames: of the clips.
+        wanted: one caption per clip, in the world's words.
+
+    Raises:
+        ValueError: for another number of captions, or one of other words.
+    """
+    if len(frames) != len(wanted):
+        raise ValueError(f"{len(frames)} clips for {len(wanted)} captions")
+    indices = {text: classes_of(text) for text in dict.fromkeys(wanted)}
+    with torch.no_grad():
+        logits = detector(frames)
+    total = torch.zeros(len(frames))
+    for name in CLASSES:
+        place = torch.tensor([indices[text][name] for text in wanted])
+        chances = logits[name].float().cpu().log_softmax(dim=1)
+        total += chances.gather(1, place[:, None]).squeeze(1)
+    return total
+
+
+def classes_of(text: str) -> dict[str, int]:
+    """Attribute -> index of its value in `CLASSES`, of a caption.
+
+    Raises:
+        ValueError: for a text that is no caption of this world.
+    """
+    for values in itertools.product(*CLASSES.values()):
+        if Detection(**dict(zip(CLASSES, values, strict=True))).caption == text:
+            return {name: CLASSES[name].index(v) for name, v in zip(CLASSES, values, strict=True)}
+    raise ValueError(f"{text!r} is no caption of the toy world: see `captions()`")
 
 
 def agreement(found: list[Detection], wanted: list[str]) -> dict[str, float]:

@@ -1,0 +1,45 @@
+"""Aligning a CogVideoX generator with a reward: policy, rollouts, guards, and what runs share."""
+
+from gtsvj_reward.alignment.advantages import PromptStatistics as PromptStatistics
+from gtsvj_reward.alignment.arguments import AlignArguments as AlignArguments
+from gtsvj_reward.alignment.guards import (
+    Checkup as Checkup,
+    Guards as Guards,
+    paired_difference as paired_difference,
+)
+from gtsvj_reward.alignment.pairs import (
+    MinedPairs as MinedPairs,
+    StoredPair as StoredPair,
+    load_pairs as load_pairs,
+    mine_pairs as mine_pairs,
+    pair_errors as pair_errors,
+    read_pairs as read_pairs,
+)
+from gtsvj_reward.alignment.policy import (
+    ClipSize as ClipSize,
+    Policy as Policy,
+    Prompts as Prompts,
+    decoded as decoded,
+)
+from gtsvj_reward.alignment.rollout import (
+    Rollout as Rollout,
+    batches as batches,
+    differentiable_sample as differentiable_sample,
+    predicted_sample as predicted_sample,
+    rollout as rollout,
+    schedule as schedule,
+    transition as transition,
+)
+from gtsvj_reward.alignment.run import (
+    AlignmentRun as AlignmentRun,
+    Gold as Gold,
+    mean_metrics as mean_metrics,
+)
+from gtsvj_reward.alignment.transition import (
+    Transition as Transition,
+    add_noise as add_noise,
+    ddim_scheduler as ddim_scheduler,
+    ddim_transition as ddim_transition,
+    log_probability as log_probability,
+    transition_kl as transition_kl,
+)

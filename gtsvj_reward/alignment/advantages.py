@@ -1,0 +1,89 @@
+"""Rewards relative to what a prompt usually gets."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class PromptStatistics:
+    """The latest rewards of each prompt over iterations, as in DDPO (Black et al. 2024).
+
+    The advantage of a clip is (reward - mean) / (std + ε) over the latest rewards of its prompt, or
+    over all rewards of this call while the prompt has had fewer than `enough`. With GRPO's
+    `group_z_scores` a prompt's clips of one iteration are all there is.
+
+    Args:
+        length: how many rewards of a prompt are kept.
+        enough: how many a prompt needs before its own mean and deviation count, at least 2.
+        epsilon: ε > 0, in units of the reward.
+
+    Raises:
+        ValueError: for numbers out of range.
+    """
+
+    def __init__(self, *, length: int = 32, enough: int = 8, epsilon: float = 1e-6) -> None:
+        if not 2 <= enough <= length:
+            raise ValueError(f"expected 2 <= enough <= length, got {enough} and {length}")
+        if not 0 < epsilon < float("inf"):
+            raise ValueError(f"`epsilon` must be positive and finite, got {epsilon}")
+        self.length = length
+        self.enough = enough
+        self.epsilon = epsilon
+        self.rewards: dict[str, list[float]] = {}
+
+    def advantages(
+        self, rewards: Float[Tensor, " clip"], prompts: Sequence[str]
+    ) -> Float[Tensor, " clip"]:
+        """Take note of rewards, then normalise them; float32, without gradient.
+
+        Args:
+            rewards: of all clips of the iteration, whichever process made them.
+            prompts: one per clip.
+
+        Raises:
+            ValueError: if there are not as many prompts, no rewards, or one that is not finite.
+        """
+        check_rewards(rewards, prompts)
+        values = rewards.detach().double().cpu()
+        for prompt, value in zip(prompts, values.tolist(), strict=True):
+            kept = self.rewards.setdefault(prompt, [])
+            kept.append(value)
+            del kept[: -self.length]
+        return torch.tensor(
+            [
+                self._advantage(value, self.rewards[prompt], values)
+                for prompt, value in zip(prompts, values.tolist(), strict=True)
+            ],
+            device=rewards.device,
+        )
+
+    def _advantage(self, value: float, own: list[float], everything: Tensor) -> float:
+        basis = torch.tensor(own, dtype=torch.float64) if len(own) >= self.enough else everything
+        spread = float(basis.std(correction=0))
+        return (value - float(basis.mean())) / (spread + self.epsilon)
+
+    def state(self) -> dict[str, list[float]]:
+        """What `load` takes, for JSON."""
+        return {prompt: list(values) for prompt, values in self.rewards.items()}
+
+    def load(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Go on from a state."""
+        self.rewards = {prompt: list(values) for prompt, values in state.items()}
+
+
+def check_rewards(rewards: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse rewards that cannot be normalised.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if rewards.ndim != 1 or len(rewards) == 0 or len(rewards) != len(prompts):
+        raise ValueError(
+            "expected one reward and one prompt per clip, at least one clip; got rewards of shape "
+            f"{tuple(rewards.shape)} and {len(prompts)} prompts"
+        )
+    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"the reward of clip {bad[0]} is {rewards[bad[0]].item()}")

@@ -1,0 +1,142 @@
+"""What every alignment script can be told."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gtsvj_reward.alignment.policy import ClipSize
+
+FREE = (
+    "output_dir",
+    "iterations",
+    "report_to",
+    "save_every",
+    "evaluate_every",
+    "samples",
+    "guard_patience",
+    "device",
+)
+"""Settings that may differ when a run goes on: they change none of its iterations."""
+
+
+@dataclass(kw_only=True)
+class AlignArguments:
+    """What all algorithms share. The defaults suit the toy pipeline on a CPU."""
+
+    pretrained_model: str = field(
+        default="gtsvj-toy-pipeline",
+        metadata={"help": "CogVideoX pipeline: bundled name, folder or hub id."},
+    )
+    reward: str = field(
+        default="gtsvj-toy",
+        metadata={"help": "Judge to train on: bundled name, folder or hub id."},
+    )
+    gold: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Judges that are only watched. Besides them the toy world measures itself."
+        },
+    )
+    prompts: str | None = field(
+        default=None,
+        metadata={"help": "Text file, one prompt per line; the toy world's captions by default."},
+    )
+    output_dir: str = field(default="", metadata={"help": "Folder of the run; run again to go on."})
+    num_frames: int = field(default=17, metadata={"help": "Frames of a clip."})
+    height: int = field(default=64, metadata={"help": "In pixels."})
+    width: int = field(default=64, metadata={"help": "In pixels."})
+    fps: float = field(default=8.0, metadata={"help": "Frames per second, for the judges."})
+    num_inference_steps: int = field(default=4, metadata={"help": "Denoising steps."})
+    guidance_scale: float = field(default=3.0, metadata={"help": "1 is no guidance."})
+    iterations: int = field(default=40, metadata={"help": "Updates of the policy, as a rule."})
+    prompts_per_iteration: int = field(default=8, metadata={"help": "Different prompts."})
+    clips_per_prompt: int = field(default=4, metadata={"help": "Clips of each prompt."})
+    batch_size: int = field(
+        default=16, metadata={"help": "Clips in one pass through the transformer, per process."}
+    )
+    learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are cut to this norm."})
+    lora_rank: int = field(default=16, metadata={"help": "Of the policy's adapter."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "As the rank by default."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute blocks of policy and judge: less memory."}
+    )
+    mixed_precision: str = field(
+        default="no", metadata={"help": "Of the policy.", "choices": ["no", "bf16"]}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Of the frozen weights that policy and judge share.",
+            "choices": ["float32", "bfloat16"],
+        },
+    )
+    device: str = field(default="auto", metadata={"help": "auto is accelerate's choice, or cpu."})
+    seed: int = field(default=0, metadata={"help": "Decides every random number of the run."})
+    evaluate_every: int = field(default=10, metadata={"help": "Iterations between checkups."})
+    evaluation_clips: int = field(
+        default=32, metadata={"help": "Clips of a checkup, the same prompts and seeds each time."}
+    )
+    samples: int = field(default=4, metadata={"help": "Clips drawn at each checkup; 0 for none."})
+    save_every: int = field(default=10, metadata={"help": "Iterations between checkpoints."})
+    guard_patience: int = field(
+        default=2,
+        metadata={"help": "Checkups in a row at which a gold falls and the reward rises, to stop."},
+    )
+    report_to: str = field(
+        default="none", metadata={"help": "Tracker of accelerate: tensorboard, wandb, or none."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.output_dir:
+            raise ValueError("`output_dir` must be set: the folder of this run")
+        for name in ("iterations", "prompts_per_iteration", "clips_per_prompt", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        for name in ("evaluate_every", "save_every", "num_inference_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.evaluation_clips < 2:
+            raise ValueError(f"a checkup needs at least 2 clips, got {self.evaluation_clips}")
+        if not self.learning_rate > 0 or not self.max_grad_norm > 0:
+            raise ValueError(
+                "`learning_rate` and `max_grad_norm` must be positive, got "
+                f"{self.learning_rate} and {self.max_grad_norm}"
+            )
+
+    @property
+    def size(self) -> ClipSize:
+        """Of the clips."""
+        return ClipSize(self.num_frames, self.height, self.width)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return Path(self.output_dir)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every setting that decides what the iterations do."""
+        values = dataclasses.asdict(self)
+        decisive = {name: value for name, value in values.items() if name not in FREE}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def read_prompts(self, known: list[str]) -> list[str]:
+        """Prompts of the file, or the known ones without a file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if there are fewer than an iteration needs.
+        """
+        found = known
+        if self.prompts is not None:
+            lines = Path(self.prompts).read_text(encoding="utf-8").splitlines()
+            found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        if len(found) < self.prompts_per_iteration:
+            raise ValueError(
+                f"expected at least {self.prompts_per_iteration} different prompts "
+                f"(`prompts_per_iteration`) in `prompts`, got {len(found)}"
+            )
+        return found

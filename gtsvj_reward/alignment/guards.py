@@ -1,0 +1,183 @@
+"""Noticing that a reward is being exploited: the trained reward beside others that are not."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was measured on the same prompts and seeds at one iteration."""
+
+    iteration: int
+    proxy: Float[Tensor, " clip"]
+    """The reward that is trained on."""
+    golds: Mapping[str, Float[Tensor, " clip"]]
+    """Measures that are not trained on, higher being better: other judges, metrics."""
+    roughness: Float[Tensor, " clip"] | None = None
+    """Variance over time of the reward's trajectory; None for a reward without one."""
+
+    def metrics(self) -> dict[str, float]:
+        """Means, by name, for logs."""
+        found = {"proxy": self.proxy.mean().item()}
+        found |= {f"gold/{name}": values.mean().item() for name, values in self.golds.items()}
+        if self.roughness is not None:
+            found["roughness"] = self.roughness.mean().item()
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What `checkup_of` takes, for JSON."""
+        return {
+            "iteration": self.iteration,
+            "proxy": self.proxy.tolist(),
+            "golds": {name: values.tolist() for name, values in self.golds.items()},
+            "roughness": None if self.roughness is None else self.roughness.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences, with its 95% interval by the normal approximation."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_difference(after: Float[Tensor, " clip"], before: Float[Tensor, " clip"]) -> Difference:
+    """How much a measure rose on the same prompts and seeds.
+
+    Raises:
+        ValueError: if the two are not of the same clips, or of fewer than two.
+    """
+    if after.shape != before.shape or after.ndim != 1 or len(after) < 2:
+        raise ValueError(
+            "expected two measurements of the same clips, at least two of them; got shapes "
+            f"{tuple(after.shape)} and {tuple(before.shape)}"
+        )
+    gaps = (after - before).double()
+    mean, error = gaps.mean().item(), gaps.std().item() / math.sqrt(len(gaps))
+    return Difference(mean, mean - 1.96 * error, mean + 1.96 * error)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the guards say after a checkup."""
+
+    alarms: tuple[str, ...]
+    """Sentences for a person."""
+    stop: bool
+    """Whether to stop: the proxy rises while a gold measure falls."""
+
+
+@dataclass
+class Guards:
+    """Compares each checkup with earlier ones, and says when to stop.
+
+    Proxy and gold diverge if, since the checkup at which a gold measure was best, that measure has
+    fallen and the proxy has risen, both with a 95% interval of the paired differences clear of 0.
+    With `patience` such checkups in a row the run is to be stopped. Intervals of repeated looks are
+    too narrow by themselves; patience makes up for it.
+
+    Args:
+        patience: checkups in a row before the stop; 0 never stops.
+        roughness_factor: alarm when trajectories vary so many times more than at the start.
+
+    Raises:
+        ValueError: for numbers out of range.
+    """
+
+    patience: int = 2
+    roughness_factor: float = 3.0
+    checkups: list[Checkup] = field(default_factory=list)
+    diverged: int = 0
+    """Checkups in a row that diverged."""
+
+    def __post_init__(self) -> None:
+        if self.patience < 0 or not self.roughness_factor > 1:
+            raise ValueError(
+                "expected patience >= 0 and roughness_factor > 1, got "
+                f"{self.patience} and {self.roughness_factor}"
+            )
+
+    def look(self, checkup: Checkup) -> Verdict:
+        """Take note of a checkup.
+
+        Raises:
+            ValueError: for a checkup of other measures or clips than the first.
+        """
+        if self.checkups and self.checkups[0].golds.keys() != checkup.golds.keys():
+            raise ValueError(
+                f"expected gold measures {sorted(self.checkups[0].golds)}, got "
+                f"{sorted(checkup.golds)}"
+            )
+        self.checkups.append(checkup)
+        diverged = [text for name in checkup.golds if (text := self._divergence(name))]
+        self.diverged = self.diverged + 1 if diverged else 0
+        stop = 0 < self.patience <= self.diverged
+        return Verdict((*diverged, *self._rough()), stop)
+
+    def _divergence(self, name: str) -> str | None:
+        """A sentence if a gold measure has fallen since its best while the proxy rose."""
+        latest = self.checkups[-1]
+        best = max(self.checkups, key=lambda checkup: checkup.golds[name].mean().item())
+        if best is latest:
+            return None
+        gold = paired_difference(latest.golds[name], best.golds[name])
+        proxy = paired_difference(latest.proxy, best.proxy)
+        if gold.high >= 0 or proxy.low <= 0:
+            return None
+        return (
+            f"{name} fell by {-gold.mean:.3g} since iteration {best.iteration} while the reward "
+            f"rose by {proxy.mean:.3g}: the reward may be exploited, look at the clips"
+        )
+
+    def _rough(self) -> list[str]:
+        first, latest = self.checkups[0].roughness, self.checkups[-1].roughness
+        if first is None or latest is None:
+            return []
+        factor = latest.mean().item() / max(first.mean().item(), 1e-12)
+        if factor <= self.roughness_factor:
+            return []
+        return [
+            f"trajectories vary {factor:.1f} times as much over time as at the start: a few "
+            "latent frames may carry the score"
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes, for JSON."""
+        return {
+            "checkups": [checkup.state() for checkup in self.checkups],
+            "diverged": self.diverged,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.checkups = [checkup_of(entry) for entry in state["checkups"]]
+        self.diverged = int(state["diverged"])
+
+
+def checkup_of(entry: Mapping[str, Any]) -> Checkup:
+    """A checkup from its state."""
+    golds = entry["golds"]
+    roughness = entry["roughness"]
+    return Checkup(
+        iteration=int(entry["iteration"]),
+        proxy=torch.tensor(entry["proxy"]),
+        golds={name: torch.tensor(values) for name, values in golds.items()},
+        roughness=None if roughness is None else torch.tensor(roughness),
+    )
+
+
+def trajectory_variance(trajectories: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " clip"]:
+    """Variance over time of each clip's trajectory.
+
+    A judge of the paper's kind scores each latent time step, and their mean is the score. Where
+    training drives a few steps far up, the mean rises and the variance with it.
+    """
+    return torch.stack([steps.float().var(correction=0) for steps in trajectories])

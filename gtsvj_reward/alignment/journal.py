@@ -1,0 +1,60 @@
+"""What a run has logged, one JSON object per line."""
+
+import json
+from pathlib import Path
+
+from gtsvj_reward.latents.files import write_text
+
+
+class Journal:
+    """`metrics.jsonl` in a run's folder.
+
+    Args:
+        folder: of the run.
+        writes: whether this process writes the file; all processes keep the entries.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.writes = writes
+        self.entries: list[dict[str, float]] = []
+
+    def add(self, entry: dict[str, float]) -> None:
+        """Append an entry, which names its `iteration`."""
+        self.entries.append(entry)
+        if self.writes:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as opened:
+                opened.write(json.dumps(entry) + "\n")
+
+    def rewind(self, iteration: int) -> None:
+        """Keep what was logged up to an iteration: later ones are done again. 0 keeps nothing."""
+        self.entries = [
+            entry for entry in read_journal(self.path) if 0 < iteration >= entry["iteration"]
+        ]
+        if self.writes and self.path.exists():
+            write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
+
+
+def read_journal(path: Path) -> list[dict[str, float]]:
+    """Entries of a journal, none if there is no file; a last line that was cut off is left out.
+
+    Raises:
+        ValueError: for a damaged line that is not the last.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    if lines and not is_whole(lines[-1]):
+        del lines[-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged before its last line: {error}") from error
+
+
+def is_whole(line: str) -> bool:
+    """Whether a line is JSON."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""Sampling from a policy: whole trajectories with their log-probabilities, or clean clips only."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.alignment.policy import Policy, Prompts
+from gtsvj_reward.alignment.transition import (
+    Elements,
+    Latents,
+    Transition,
+    ddim_transition,
+    log_probability,
+    standard_normal,
+)
+from gtsvj_reward.perturbations import keyed_generator
+
+Key = tuple[int, ...]
+"""Numbers that decide everything random about a clip."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Clips that a policy made in one batch, and how it came to each."""
+
+    prompts: Prompts
+    keys: tuple[Key, ...]
+    path: tuple[Latents, ...]
+    """x_T, ..., x_0: one more than there are steps; with padding."""
+    timesteps: tuple[int, ...]
+    """Of the steps, noisiest first."""
+    log_probabilities: dict[int, Float[Tensor, " clip"]]
+    """Index of a step -> log-density of the step it took. Deterministic steps, the last one among
+    them, have none and are left out."""
+
+    @property
+    def clean(self) -> Latents:
+        """x_0, with padding."""
+        return self.path[-1]
+
+
+def schedule(policy: Policy, steps: int) -> tuple[int, ...]:
+    """Timesteps of so many steps, noisiest first; the policy's scheduler is set to them."""
+    policy.scheduler.set_timesteps(steps)
+    return tuple(int(timestep) for timestep in policy.scheduler.timesteps)
+
+
+@torch.no_grad()
+def rollout(
+    policy: Policy,
+    prompts: Prompts,
+    keys: Sequence[Key],
+    *,
+    steps: int,
+    eta: float,
+    elements: Elements = "mean",
+) -> Rollout:
+    """Sample one clip per prompt by stochastic DDIM, and keep every step.
+
+    A clip's noise depends on its key alone, whatever the batch, the process or the device. With
+    η = 0 the clips are those of the pipeline with a `CogVideoXDDIMScheduler`.
+
+    Args:
+        policy: as it is now.
+        prompts: one per clip.
+        keys: one per clip.
+        steps: denoising steps.
+        eta: η of `ddim_transition`.
+        elements: of `log_probability`.
+
+    Raises:
+        ValueError: if there are not as many keys as prompts.
+    """
+    generators = generators_of(prompts, keys)
+    timesteps = schedule(policy, steps)
+    path = [standard_normal(policy.latent_shape, generators, policy.device)]
+    densities: dict[int, Tensor] = {}
+    for index, timestep in enumerate(timesteps):
+        step = transition(policy, path[-1], timestep, prompts, eta)
+        following = step.mean
+        if step.std > 0:
+            noise = standard_normal(policy.latent_shape, generators, policy.device)
+            following = step.mean + step.std * noise
+            densities[index] = log_probability(following, step.mean, step.std, elements=elements)
+        path.append(following)
+    return Rollout(prompts, tuple(keys), tuple(path), timesteps, densities)
+
+
+def transition(
+    policy: Policy, noisy: Latents, timestep: int, prompts: Prompts, eta: float
+) -> Transition:
+    """The policy's step from x_t, guided; differentiable if the caller records."""
+    output = policy.predict(noisy, timestep, prompts)
+    return ddim_transition(policy.scheduler, output, timestep, noisy, eta=eta)
+
+
+def generators_of(prompts: Prompts, keys: Sequence[Key]) -> list[torch.Generator]:
+    """One generator per clip.
+
+    Raises:
+        ValueError: if there are not as many keys as prompts.
+    """
+    if len(keys) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need as many keys, got {len(keys)}")
+    return [keyed_generator(*key) for key in keys]
+
+
+def differentiable_sample(
+    policy: Policy, prompts: Prompts, keys: Sequence[Key], *, steps: int, last: int
+) -> Latents:
+    """Clean latents by deterministic DDIM, with a graph through the last `last` steps.
+
+    What DRaFT-K and AlignProp differentiate: the latents that enter the first of those steps are
+    taken as given. With `last` equal to `steps` the graph is that of the whole sampling.
+
+    Raises:
+        ValueError: for a `last` outside 1..steps.
+    """
+    if not 1 <= last <= steps:
+        raise ValueError(f"`last` must be 1..{steps}, the number of steps, got {last}")
+    latents, timesteps = start(policy, prompts, keys, steps)
+    for index, timestep in enumerate(timesteps):
+        with torch.set_grad_enabled(index >= steps - last):
+            latents = transition(policy, latents, timestep, prompts, eta=0.0).mean
+    return latents
+
+
+def predicted_sample(
+    policy: Policy, prompts: Prompts, keys: Sequence[Key], *, steps: int, stop: int
+) -> Latents:
+    """Clean latents that the policy predicts at one step, with a graph through that step alone.
+
+    What ReFL differentiates: sampling stops at step `stop`, counted from 0, and x̂₀ is taken.
+
+    Raises:
+        ValueError: for a step that the schedule does not have.
+    """
+    if not 0 <= stop < steps:
+        raise ValueError(f"`stop` must be 0..{steps - 1}, got {stop}")
+    latents, timesteps = start(policy, prompts, keys, steps)
+    with torch.no_grad():
+        for timestep in timesteps[:stop]:
+            latents = transition(policy, latents, timestep, prompts, eta=0.0).mean
+    with torch.enable_grad():
+        return transition(policy, latents, timesteps[stop], prompts, eta=0.0).clean
+
+
+def start(
+    policy: Policy, prompts: Prompts, keys: Sequence[Key], steps: int
+) -> tuple[Latents, tuple[int, ...]]:
+    """x_T of each clip, and the schedule."""
+    timesteps = schedule(policy, steps)
+    noise = standard_normal(policy.latent_shape, generators_of(prompts, keys), policy.device)
+    return noise, timesteps
+
+
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Parts of `count` things, at most `size` in each."""
+    return (slice(first, min(first + size, count)) for first in range(0, count, size))

@@ -1,0 +1,69 @@
+"""Curves of an alignment run: the reward that is trained on, beside what is only watched."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gtsvj_reward.plotting.canvas import (
+    LineStyle,
+    add_axes,
+    draw_series,
+    line_styles,
+    new_figure,
+    save,
+    say_empty,
+    style_panel,
+)
+from gtsvj_reward.plotting.training import Series, series
+
+HELD = ("kl", "drift", "clip_fraction")
+"""What says how far the policy has gone, in order of preference."""
+
+
+def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Path) -> Path:
+    """Draw proxy, gold measures and distance to the reference against the iteration.
+
+    Args:
+        log_history: entries with `iteration` and some of `proxy`, `gold/<name>`, `reward`, `kl`,
+            `drift` and `clip_fraction`, as `AlignmentRun` logs them.
+        path: file to write; the suffix sets the format.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no entry with an iteration and a proxy.
+        ImportError: matplotlib is not installed.
+    """
+    entries = [{**entry, "step": entry["iteration"]} for entry in log_history]
+    proxy = series(entries, "proxy")
+    if not proxy[0]:
+        raise ValueError(
+            f"none of {len(entries)} log entries has `iteration` and `proxy`: pass the journal of "
+            "a run that has had a checkup"
+        )
+    names = dict.fromkeys(key for entry in entries for key in entry if key.startswith("gold/"))
+    golds = {name.removeprefix("gold/"): series(entries, name) for name in names}
+    held = {name: series(entries, name) for name in HELD if any(name in e for e in entries)}
+    panels: list[tuple[str, dict[str, Series], str]] = [
+        ("trained on", {"reward": proxy}, "no checkups"),
+        *((f"only watched: {name}", {name: values}, "") for name, values in golds.items()),
+        ("distance to the reference", held, "not measured"),
+    ]
+    figure = new_figure(3.4 * len(panels) + 0.4, 3.0)
+    for place, (title, lines, otherwise) in enumerate(panels):
+        axes = add_axes(figure, 0.7 + 3.4 * place, 0.6, 2.6, 1.95)
+        style_panel(axes, title=title, xlabel="iteration")
+        draw_lines(axes, lines, otherwise)
+    return save(figure, path)
+
+
+def draw_lines(axes: object, lines: Mapping[str, Series], otherwise: str) -> None:
+    """One line per name, with a legend if there are several."""
+    if not lines:
+        say_empty(axes, otherwise)
+        return
+    styles: dict[str, LineStyle] = line_styles(list(lines))
+    for name, (steps, values) in lines.items():
+        draw_series(axes, steps, values, styles[name], name)
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=8)  # type: ignore[attr-defined]
