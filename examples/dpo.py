@@ -1,0 +1,163 @@
+"""Diffusion-DPO on pairs that a judge picked, with the model without adapter as reference.
+
+    python examples/dpo.py --output_dir runs/dpo
+    python examples/dpo.py --output_dir runs/dpo-offline --pairs pairs.jsonl --latents latents
+
+Without `--pairs` each iteration samples clips of some prompts from the current policy and pairs the
+best with the worst of each; with it, pairs are those that `gtsvj rank --pairs` wrote. The objective
+is that of Wallace et al. 2024: the policy should denoise the better clip better than its reference
+does, and the worse one worse. No sampler is differentiated, and nothing is decoded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from shared import make_run, parse
+from torch import Tensor
+
+from gtsvj_reward.alignment import (
+    AlignArguments,
+    AlignmentRun,
+    batches,
+    load_pairs,
+    mean_metrics,
+    mine_pairs,
+    pair_errors,
+    read_pairs,
+    rollout,
+    schedule,
+)
+from gtsvj_reward.losses import diffusion_dpo_loss
+from gtsvj_reward.perturbations import keyed_generator
+
+
+@dataclass(kw_only=True)
+class DPOArguments(AlignArguments):
+    """What DPO adds."""
+
+    beta: float = field(default=2000.0, metadata={"help": "Strength of the tie to the reference."})
+    min_margin: float = field(
+        default=0.1, metadata={"help": "Least difference of the rewards of a pair."}
+    )
+    eta: float = field(default=0.0, metadata={"help": "Noise of stochastic DDIM while sampling."})
+    updates: int = field(default=4, metadata={"help": "Steps of the optimizer per iteration."})
+    timesteps: str = field(
+        default="all",
+        metadata={
+            "help": "Noise levels of the objective: all, or those of the sampling schedule.",
+            "choices": ["all", "schedule"],
+        },
+    )
+    pairs: str | None = field(
+        default=None, metadata={"help": "JSONL of `gtsvj rank --pairs`; none: mined on the way."}
+    )
+    latents: str | None = field(default=None, metadata={"help": "Folder of the pairs' clips."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.pairs is None) != (self.latents is None):
+            raise ValueError("`pairs` and `latents` go together: a file and the folder it names")
+
+
+def main(argv: list[str] | None = None) -> AlignmentRun:
+    args = parse(DPOArguments, argv)
+    run = make_run(args)
+    levels = noise_levels(run, args)
+    stored = read_pairs(args.pairs, args.latents).pairs if args.pairs and args.latents else None
+    for iteration in run.iterations():
+        if stored is None:
+            texts, chosen, rejected, metrics = mined(run, args, iteration)
+        else:
+            generator = keyed_generator(args.seed, 4, iteration)
+            drawn = torch.randint(len(stored), (run.clips_in_all // 2,), generator=generator)
+            texts, chosen, rejected = load_pairs([stored[i] for i in drawn.tolist()], run.policy)
+            metrics = {}
+        found = [
+            learn(run, args, (texts, chosen, rejected), levels, (iteration, update))
+            for update in range(args.updates)
+        ]
+        run.finish({**metrics, **mean_metrics(found)})
+    return run
+
+
+def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:
+    """Timesteps of the objective."""
+    if args.timesteps == "schedule":
+        return schedule(run.policy, args.num_inference_steps)
+    return range(run.policy.scheduler.config.num_train_timesteps)
+
+
+def mined(
+    run: AlignmentRun, args: DPOArguments, iteration: int
+) -> tuple[list[str], Tensor, Tensor, dict[str, float]]:
+    """Prompts, better and worse clips of the current policy, and what is worth logging."""
+    texts, keys = run.clips(iteration)
+    made = [
+        rollout(
+            run.policy,
+            run.policy.encode(texts[part]),
+            keys[part],
+            steps=args.num_inference_steps,
+            eta=args.eta,
+        ).clean
+        for part in batches(len(texts), args.batch_size)
+    ]
+    with torch.no_grad():
+        scored = torch.cat([run.scores(clips) for clips in made])
+    # Latents are small: every process gets all of them, and takes its share of the pairs.
+    latents, rewards = run.gather(torch.cat(made)), run.gather(scored)
+    prompts = run.prompts_of_all(iteration)
+    pairs = mine_pairs(rewards, prompts, min_margin=args.min_margin)
+    if len(pairs.chosen) < run.accelerator.num_processes:
+        raise ValueError(
+            f"{len(pairs.chosen)} of {args.prompts_per_iteration} prompts gave a pair in iteration "
+            f"{iteration}: lower `min_margin`, or sample more clips per prompt"
+        )
+    metrics = {
+        "reward": rewards.mean().item(),
+        "pairs": float(len(pairs.chosen)),
+        "pairs_dropped": float(pairs.dropped),
+        "pair_margin": sum(pairs.margins) / len(pairs.margins),
+    }
+    better, worse = list(pairs.chosen), list(pairs.rejected)
+    return [prompts[i] for i in better], latents[better], latents[worse], metrics
+
+
+def learn(
+    run: AlignmentRun,
+    args: DPOArguments,
+    pairs: tuple[list[str], Tensor, Tensor],
+    levels: Sequence[int],
+    key: tuple[int, int],
+) -> dict[str, float]:
+    """One update over all pairs, each with a noise of its own."""
+    texts, chosen, rejected = pairs
+    processes = run.accelerator.num_processes
+    own = list(range(run.accelerator.process_index, len(texts), processes))
+    entries = []
+    for part in batches(len(own), max(1, args.batch_size // 2)):
+        indices = own[part]
+        errors = pair_errors(
+            run.policy,
+            run.policy.encode([texts[i] for i in indices]),
+            chosen[indices],
+            rejected[indices],
+            keys=[(args.seed, 5, *key, i) for i in indices],
+            timesteps=levels,
+        )
+        found = diffusion_dpo_loss(*errors, beta=args.beta)
+        run.backward(found.loss.sum() * processes / len(texts))
+        entries.append(
+            {
+                "loss": found.loss.mean().item(),
+                "implicit_accuracy": (found.margin > 0).float().mean().item(),
+                "chosen_error": (errors[0] - errors[2]).mean().item(),
+                "rejected_error": (errors[1] - errors[3]).mean().item(),
+            }
+        )
+    return {**mean_metrics(entries), "grad_norm": run.update()}
+
+
+if __name__ == "__main__":
+    main()

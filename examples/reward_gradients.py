@@ -1,0 +1,108 @@
+"""Reward gradients: back-propagate the score of the latents into the sampler. Nothing is decoded.
+
+    python examples/reward_gradients.py --output_dir runs/gradients --backprop_steps 2
+    python examples/reward_gradients.py --output_dir runs/refl --method refl --refl_steps 2 3
+
+`draft` differentiates the last K denoising steps (DRaFT-K of Clark et al. 2024; with random K,
+AlignProp); `refl` stops at a random step and differentiates the clean latents predicted there
+(Xu et al. 2023).
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from shared import make_run, parse
+
+from gtsvj_reward.alignment import (
+    AlignArguments,
+    AlignmentRun,
+    batches,
+    differentiable_sample,
+    mean_metrics,
+    predicted_sample,
+)
+from gtsvj_reward.losses import reward_loss
+from gtsvj_reward.perturbations import keyed_generator
+
+
+@dataclass(kw_only=True)
+class RewardGradientArguments(AlignArguments):
+    """What reward gradients add."""
+
+    method: str = field(
+        default="draft",
+        metadata={
+            "help": "draft: the last K steps; refl: one step, and the clean latents it predicts.",
+            "choices": ["draft", "refl"],
+        },
+    )
+    backprop_steps: list[int] = field(
+        default_factory=lambda: [1],
+        metadata={"help": "draft: K, or a range LOW HIGH from which each iteration draws one."},
+    )
+    refl_steps: list[int] = field(
+        default_factory=lambda: [2, 3],
+        metadata={"help": "refl: range LOW HIGH of steps, from 0, one of which is differentiated."},
+    )
+    target: float | None = field(
+        default=None,
+        metadata={"help": "Reward above which clips are pulled back; none by default."},
+    )
+    drift_weight: float = field(
+        default=0.0, metadata={"help": "Of the distance between predictions and the reference's."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lowest, highest = (1, self.num_inference_steps)
+        name, given = "backprop_steps", self.backprop_steps
+        if self.method == "refl":
+            lowest, highest = (0, self.num_inference_steps - 1)
+            name, given = "refl_steps", self.refl_steps
+        if len(given) not in (1, 2) or not lowest <= given[0] <= given[-1] <= highest:
+            raise ValueError(
+                f"`{name}` must be one or two numbers within {lowest}..{highest}, the lower first; "
+                f"got {given}"
+            )
+
+
+def main(argv: list[str] | None = None) -> AlignmentRun:
+    args = parse(RewardGradientArguments, argv)
+    run = make_run(args)
+    for iteration in run.iterations():
+        texts, keys = run.clips(iteration)
+        metrics = []
+        chosen = draw_step(args, iteration)
+        for part in batches(len(texts), args.batch_size):
+            prompts = run.policy.encode(texts[part])
+            if args.method == "draft":
+                latents = differentiable_sample(
+                    run.policy, prompts, keys[part], steps=args.num_inference_steps, last=chosen
+                )
+            else:
+                latents = predicted_sample(
+                    run.policy, prompts, keys[part], steps=args.num_inference_steps, stop=chosen
+                )
+            rewards = run.scores(latents)
+            loss = reward_loss(rewards, target=args.target, reduction="mean")
+            run.backward(loss * len(rewards) / len(texts))
+            # A second, small graph: the first one is freed by now.
+            with torch.set_grad_enabled(args.drift_weight > 0):
+                drift = run.drift(latents, prompts, keys[part]).mean()
+            if args.drift_weight:
+                run.backward(args.drift_weight * drift * len(rewards) / len(texts))
+            metrics.append({"reward": rewards.mean().item(), "drift": drift.item()})
+        metrics.append({"grad_norm": run.update()})
+        run.finish(mean_metrics(metrics))
+    return run
+
+
+def draw_step(args: RewardGradientArguments, iteration: int) -> int:
+    """K of `draft`, or the step of `refl`."""
+    given = args.backprop_steps if args.method == "draft" else args.refl_steps
+    generator = keyed_generator(args.seed, 3, iteration)
+    return int(torch.randint(given[0], given[-1] + 1, (), generator=generator))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Each script: what it leaves, that it learns, that it resumes, that two processes are one."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gtsvj_reward.alignment.journal import read_journal
+from tests.examples.conftest import EXAMPLES, SMALL
+
+OWN = {
+    "ddpo": ["--epochs", "2", "--kl_weight", "0.1"],
+    "dpo": ["--min_margin", "0", "--updates", "2"],
+    "reward_gradients": ["--backprop_steps", "1", "2", "--drift_weight", "1"],
+}
+
+
+def run(script, folder, *changes):
+    """Run a script's `main` in this process."""
+    main = importlib.import_module(script).main
+    return main([*SMALL, *OWN[script], "--output_dir", str(folder), *changes])
+
+
+def adapter(folder):
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    return load_file(newest / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("script", OWN)
+def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(script, whole)
+    run(script, parts, "--iterations", "1")
+    # What was logged after the checkpoint is done again, not twice.
+    with (parts / "metrics.jsonl").open("a") as opened:
+        opened.write('{"iteration": 2, "reward": 99}\n{"iteration": 3, "rew')
+    run(script, parts)
+    for name, value in adapter(whole).items():
+        assert torch.equal(value, adapter(parts)[name]), name
+    assert read_journal(whole / "metrics.jsonl") == read_journal(parts / "metrics.jsonl")
+    start, last = (adapter_norm(load_file(f)) for f in checkpoints(whole))
+    assert start != last
+    entries = read_journal(whole / "metrics.jsonl")
+    assert [e["iteration"] for e in entries if "proxy" in e] == [0, 1, 2]
+    assert {"proxy", "gold/caption", "roughness"} < entries[0].keys()
+    assert all(e["grad_norm"] > 0 for e in entries if "grad_norm" in e)
+    assert (whole / "lora" / "pytorch_lora_weights.safetensors").exists()
+    assert (whole / "curves.png").exists()
+    assert (whole / "samples" / "iteration-000002.png").exists()
+
+
+def checkpoints(folder):
+    found = sorted((folder / "checkpoints").iterdir())
+    assert [path.name for path in found] == ["iteration-000001", "iteration-000002"]
+    return [path / "adapter.safetensors" for path in found]
+
+
+def adapter_norm(tensors):
+    return sum(value.double().square().sum().item() for value in tensors.values())
+
+
+def test_the_first_update_of_ddpo_has_ratio_1_and_later_ones_do_not(tmp_path):
+    found = run("ddpo", tmp_path / "a", "--iterations", "1", "--epochs", "1")
+    (entry,) = [e for e in found.journal.entries if "ratio_error" in e]
+    assert entry["ratio_error"] == 0
+    assert entry["kl"] == 0
+    again = run("ddpo", tmp_path / "b", "--iterations", "1", "--updates_per_epoch", "2")
+    (entry,) = [e for e in again.journal.entries if "ratio_error" in e]
+    assert entry["ratio_error"] > 0
+    assert entry["kl"] > 0
+
+
+def test_the_variants_run(tmp_path):
+    run("ddpo", tmp_path / "grpo", "--iterations", "1", "--advantages", "group")
+    run("reward_gradients", tmp_path / "refl", "--iterations", "1", "--method", "refl",
+        "--refl_steps", "0", "1")  # fmt: skip
+    for name in ("grpo", "refl"):
+        assert (tmp_path / name / "curves.png").exists()
+
+
+def test_other_settings_do_not_go_on_with_a_run(tmp_path):
+    run("reward_gradients", tmp_path, "--iterations", "1")
+    with pytest.raises(ValueError, match="other settings"):
+        run("reward_gradients", tmp_path, "--learning_rate", "0.5")
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path):
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        "import importlib, json, sys\n"
+        "for script, argv in json.loads(sys.argv[1]).items():\n"
+        "    importlib.import_module(script).main(argv)\n"
+    )
+    settings = {
+        script: [*SMALL, *own, "--output_dir", str(tmp_path / "two" / script)]
+        for script, own in OWN.items()
+    }
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               "--main_process_port", "0", str(driver), json.dumps(settings)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for script in OWN:
+        run(script, tmp_path / "one" / script)
+        one, two = adapter(tmp_path / "one" / script), adapter(tmp_path / "two" / script)
+        for name, value in one.items():
+            torch.testing.assert_close(value, two[name], atol=2e-4, rtol=0)
+        first = read_journal(tmp_path / "one" / script / "metrics.jsonl")[0]
+        other = read_journal(tmp_path / "two" / script / "metrics.jsonl")[0]
+        assert first["proxy"] == pytest.approx(other["proxy"], abs=1e-4)
