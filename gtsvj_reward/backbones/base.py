@@ -53,6 +53,8 @@ class Backbone(nn.Module, ABC):
         settings: what of the model's config decides its output besides the weights (positions,
             heads, ...), as text; part of the fingerprint.
         gradient_checkpointing: recompute blocks in the backward pass instead of storing them.
+        null_words: tokens of the null text, where there may be fewer of them than the model's
+            pipeline has; None where their number is fixed.
         live: what ties the weights to a transformer in use; None for weights of its own.
     """
 
@@ -64,6 +66,7 @@ class Backbone(nn.Module, ABC):
     patch_size_t: int = 1
     settings: str = ""
     gradient_checkpointing: bool = False
+    null_words: int | None = None
     live: LiveWeights | None = None
 
     @abstractmethod
@@ -92,6 +95,24 @@ class Backbone(nn.Module, ABC):
     def steps(self, latent_frames: int) -> int:
         """Steps that a clip of `latent_frames` latent frames has: ceil(T / patch_size_t)."""
         return -(-latent_frames // self.patch_size_t)
+
+    def shorten_null_text(self, words: int) -> None:
+        """Make the null text `words` tokens long; hidden states change, as with any other text.
+
+        Raises:
+            ValueError: if the number is fixed, or not in 1..null_words.
+        """
+        if self.null_words is None:
+            raise ValueError(
+                f"`text_tokens` is {words}, but the null text of {self.family} is of fixed length "
+                "(HunyuanVideo's and LTX's has one valid token already): leave it out"
+            )
+        if not 1 <= words <= self.null_words:
+            raise ValueError(
+                f"`text_tokens` must be in 1..{self.null_words}, the null text of {self.family}, "
+                f"got {words}"
+            )
+        self.null_words = words
 
     def check_geometry(self, latents: Tensor) -> None:
         """Refuse latents that the patch embedding cannot cut into patches.

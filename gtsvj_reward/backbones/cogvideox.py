@@ -105,6 +105,7 @@ class CogVideoXBackbone(TransformerBackbone):
     """
 
     family = "CogVideoXTransformer3DModel"
+    null_words: int
 
     def __init__(
         self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
@@ -124,12 +125,14 @@ class CogVideoXBackbone(TransformerBackbone):
         self.patches_time = config.patch_size_t is not None
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
         self.rotary = config.use_rotary_positional_embeddings
+        self.learned_positions = config.use_learned_positional_embeddings
         self.head_dim = config.attention_head_dim
         self.base_grid = (
             config.sample_height // config.patch_size,
             config.sample_width // config.patch_size,
         )
         self.text_length: int = config.max_text_seq_length
+        self.null_words = self.text_length
         self.text_dim: int = config.text_embed_dim
         self.patch_embed = share(transformer.patch_embed)
         self.time_proj = share(transformer.time_proj)
@@ -143,15 +146,28 @@ class CogVideoXBackbone(TransformerBackbone):
         prefix = f"transformer_blocks.{block}.attn1"
         return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
 
+    def shorten_null_text(self, words: int) -> None:
+        """Make the null text `words` tokens long; see `Backbone.shorten_null_text`.
+
+        Raises:
+            ValueError: also for a model that learned a position for each text token.
+        """
+        if self.learned_positions:
+            raise ValueError(
+                f"`text_tokens` is {words}, but this model learned a position for each of its "
+                f"{self.text_length} text tokens: leave it out"
+            )
+        super().shorten_null_text(words)
+
     def text_embeds(self, text: TextCondition | None, batch: int, like: Tensor) -> Tensor:
-        """Prompt embeddings for the batch; zeros of the model's text length when there are none.
+        """Prompt embeddings for the batch; `null_words` zeros when there are none.
 
         Raises:
             ValueError: on another batch size or width, a mask, or, with sine-cosine positions,
                 another length than the model was built for (its position table has that length).
         """
         if text is None:
-            return like.new_zeros(batch, self.text_length, self.text_dim)
+            return like.new_zeros(batch, self.null_words, self.text_dim)
         if text.mask is not None or text.pooled is not None:
             raise ValueError("CogVideoX attends to all text tokens: give `embeds` alone")
         words = self.text_length if not self.rotary else text.embeds.shape[1]
@@ -162,6 +178,24 @@ class CogVideoXBackbone(TransformerBackbone):
                 + ("" if self.rotary else "; pad prompts to the model's `max_text_seq_length`")
             )
         return text.embeds.to(like)
+
+    def embed(
+        self,
+        words: Float[Tensor, "batch words text_dim"],
+        latents: Float[Tensor, "batch time channel height width"],
+    ) -> tuple[Float[Tensor, "batch words dim"], Float[Tensor, "batch token dim"]]:
+        """Text and video tokens with their sine-cosine positions, if the model has those.
+
+        The table of positions has as many rows for text as the model was built for, all of them
+        zero. A shorter null text is filled up for it and cut again, so that it is what a model of
+        that text length makes of it.
+        """
+        count = words.shape[1]
+        missing = 0 if self.rotary else self.text_length - count
+        if missing:
+            words = nn.functional.pad(words, (0, 0, 0, missing))
+        joint = self.patch_embed(words, latents)  # (batch, words + step * tokens, dim)
+        return joint[:, :count], joint[:, count + missing :]
 
     def forward(
         self,
@@ -186,9 +220,7 @@ class CogVideoXBackbone(TransformerBackbone):
 
         timesteps = torch.full((batch,), timestep, device=latents.device)
         noise_level = self.time_embedding(self.time_proj(timesteps).to(latents.dtype))
-        words = self.text_embeds(text, batch, latents)
-        joint = self.patch_embed(words, latents)  # (batch, words + step * tokens, dim)
-        words, tokens = joint[:, : words.shape[1]], joint[:, words.shape[1] :]
+        words, tokens = self.embed(self.text_embeds(text, batch, latents), latents)
         rotary = None
         if self.rotary:
             rotary = rotary_table(

@@ -65,6 +65,7 @@ class MochiBackbone(TransformerBackbone):
     """
 
     family = "MochiTransformer3DModel"
+    null_words: int
 
     def __init__(
         self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
@@ -76,7 +77,7 @@ class MochiBackbone(TransformerBackbone):
         self.latent_channels = config.in_channels
         self.patch_size = config.patch_size
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
-        self.text_length: int = config.max_sequence_length
+        self.null_words = int(config.max_sequence_length)
         self.text_dim: int = config.text_embed_dim
         self.pos_frequencies: nn.Parameter = share(own_parameters(transformer)).pos_frequencies
         self.rope = share(transformer.rope)
@@ -119,7 +120,7 @@ class MochiBackbone(TransformerBackbone):
             ValueError: on another batch size or width, a pooled embedding, or padding in front.
         """
         if text is None:
-            shape = (batch, self.text_length)
+            shape = (batch, self.null_words)
             nothing = torch.zeros(shape, dtype=torch.bool, device=like.device)
             return like.new_zeros(*shape, self.text_dim), nothing
         if text.pooled is not None:

@@ -60,6 +60,7 @@ class WanBackbone(TransformerBackbone):
     """
 
     family = "WanTransformer3DModel"
+    null_words = TEXT_LENGTH
 
     def __init__(
         self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
@@ -114,7 +115,7 @@ class WanBackbone(TransformerBackbone):
             ValueError: on another batch size or width, or a mask.
         """
         if text is None:
-            return like.new_zeros(batch, TEXT_LENGTH, self.text_dim)
+            return like.new_zeros(batch, self.null_words, self.text_dim)
         if text.mask is not None or text.pooled is not None:
             raise ValueError(
                 "Wan attends to all text tokens: give `embeds` alone, with zeros as padding"

@@ -37,12 +37,41 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ),
         ("base fingerprint", str(config.base_fingerprint)),
         ("latent space", config.latent_space.title()),
+        ("sees", seen(config)),
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),
     ]
+
+
+def seen(config: JudgeConfig) -> str:
+    """What of a clip's latents, and of the null text, reaches the transformer."""
+    parts = ["every latent frame"]
+    if config.temporal_stride > 1:
+        parts = [f"one latent frame in {config.temporal_stride}, from the first on"]
+    if config.latent_pooling > 1:
+        parts.append(f"means of {config.latent_pooling}x{config.latent_pooling} latents")
+    if config.text_tokens is not None:
+        parts.append(f"null text of {config.text_tokens} tokens")
+    return ", ".join(parts)
+
+
+def reduction_limits(config: JudgeConfig) -> str:
+    """What a judge cannot see that looks at part of a clip, as lines of a list."""
+    lines = ""
+    if config.temporal_stride > 1:
+        lines += (
+            "- It does not look at the latent frames between those it sees: faults there do not "
+            "lower the score, and they get no gradient.\n"
+        )
+    if config.latent_pooling > 1:
+        lines += (
+            "- It sees averages of neighbouring latents: fine detail is lost to it, as is a rim "
+            "where height or width is no multiple of its patches.\n"
+        )
+    return lines
 
 
 def aspect_rows(config: JudgeConfig) -> list[tuple[str, str]]:
@@ -91,7 +120,7 @@ scores = reward(latents, space=space, fps=fps)  # latents (batch, time, channels
 - {PROMPT_RULE[config.text_input]}
 - Its attention sees the whole clip: energies per step localise a fault, they are not causal.
 - It was trained on clean latents: scores of noisy latents mean nothing.
-- Clips outside the ranges above are refused unless you ask for them.
+{reduction_limits(config)}- Clips outside the ranges above are refused unless you ask for them.
 
 ## Training
 

@@ -9,7 +9,7 @@ from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.space import LatentSpace
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 ADDED_IN_VERSION_2 = {
     "token_pooling": "mean",
@@ -22,6 +22,9 @@ ADDED_IN_VERSION_2 = {
     "aspect_covariance": None,
 }
 """Field -> its value in checkpoints of version 1."""
+
+ADDED_IN_VERSION_3 = {"latent_pooling": 1, "temporal_stride": 1, "text_tokens": None}
+"""Field -> its value in checkpoints of versions 1 and 2."""
 
 Stage = Literal["discriminator", "aspects", "preference"]
 TextInput = Literal["zeros", "stored", "prompt"]
@@ -101,6 +104,17 @@ class JudgeConfig:
     """Class name of the transformer."""
     depth: int | None = None
     """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
+    latent_pooling: int = 1
+    """Edge of the squares of latents that are averaged before the transformer sees them, which
+    takes what is left for a smaller clip. Where height or width is no multiple of this times the
+    patch size, the remainder is cut off at both sides. 1: all latents. Beyond the paper."""
+    temporal_stride: int = 1
+    """One latent frame in so many is seen, from the first on: with k, step i of a trajectory stands
+    for latent frames i k to i k + k - 1, of which it saw the first (for two such groups where the
+    model patches time in twos). 1: all. Beyond the paper."""
+    text_tokens: int | None = None
+    """Tokens of the null text (`text_input="zeros"`); None: as many as the model's pipeline gives
+    it. Refused for families whose null text is of fixed length. Beyond the paper."""
     lora_rank: int = 8
     """r (paper section 5.1); 0 trains the head alone."""
     lora_alpha: float = 8.0
@@ -151,11 +165,23 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ValueError(f"`lora_rank` must be >= 0, got {self.lora_rank}")
+        self.check_reduction()
         if (self.reward_mean is None) != (self.reward_std is None):
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
         if self.reward_std is not None and not self.reward_std > 0:
             raise ValueError(f"`reward_std` must be positive, got {self.reward_std}")
         self.check_aspects()
+
+    def check_reduction(self) -> None:
+        """Refuse factors below 1, and a number of null tokens for a judge without null text."""
+        for name in ("latent_pooling", "temporal_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be >= 1, got {getattr(self, name)}")
+        if self.text_tokens is not None and self.text_input != "zeros":
+            raise ValueError(
+                f"`text_tokens` is for text_input='zeros'; with {self.text_input!r} the text has "
+                f"its own length: leave it out, got {self.text_tokens}"
+            )
 
     def check_aspects(self) -> None:
         """Refuse aspects that do not go with the stage, and lists of other lengths."""
@@ -196,8 +222,9 @@ class JudgeConfig:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version == 1:  # of discriminators only
-            values = {**ADDED_IN_VERSION_2, **values}
+        if version in (1, 2):  # 1: of discriminators only
+            added = ADDED_IN_VERSION_2 if version == 1 else {}
+            values = {**added, **ADDED_IN_VERSION_3, **values}
         elif version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "

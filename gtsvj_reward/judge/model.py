@@ -18,6 +18,7 @@ from gtsvj_reward.judge.heads import (
     TokenPooling,
     float32_region,
 )
+from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
 
 Part = Literal["adapter", "head", "preference"]
 
@@ -71,6 +72,8 @@ class VideoJudge(nn.Module):
                 f"{backbone.family} takes {backbone.latent_channels} latent channels, the latent "
                 f"space {config.latent_space.id!r} has {config.latent_space.channels}"
             )
+        if config.text_tokens is not None:
+            backbone.shorten_null_text(config.text_tokens)
         self.backbone = backbone
         weight = next(backbone.base_tensors())[1]
         self.config = replace(
@@ -123,15 +126,18 @@ class VideoJudge(nn.Module):
     ) -> JudgeOutput:
         """Scores and aspects of each step, in float32; high is good.
 
-        Steps are latent frames, or groups of `patch_size_t` of them. The attention is
-        bidirectional: what is said of a step depends on the whole clip.
+        Steps are the latent frames that are looked at, all of them or one in
+        `config.temporal_stride`, or groups of `patch_size_t` of these. The attention is
+        bidirectional: what is said of a step depends on all frames that are looked at.
 
         Raises:
             ValueError: if `text` is given to a judge that ignores prompts, or missing from one
-                that was trained with them.
+                that was trained with them; for a clip too short or too small for the judge.
         """
         tokens = self.backbone(
-            latents, timestep=self.config.timestep, text=self.condition(text, len(latents))
+            self.view(latents),
+            timestep=self.config.timestep,
+            text=self.condition(text, len(latents)),
         )
         if isinstance(self.head, EnergyHead):
             return JudgeOutput(-self.head(tokens), None)
@@ -141,6 +147,40 @@ class VideoJudge(nn.Module):
         with float32_region(aspects):
             scores: Tensor = self.preference(aspects)
         return JudgeOutput(scores.squeeze(2), aspects)
+
+    def view(
+        self, latents: Float[Tensor, "batch time channel height width"]
+    ) -> Float[Tensor, "batch kept channel rows columns"]:
+        """What the backbone sees of a clip: all of it, unless the config says less.
+
+        Raises:
+            ValueError: for a clip too short or too small for `temporal_stride`, `latent_pooling`.
+        """
+        pooling, stride = self.config.latent_pooling, self.config.temporal_stride
+        if pooling == stride == 1:
+            return latents
+        return reduce_latents(
+            latents,
+            latent_pooling=pooling,
+            temporal_stride=stride,
+            patch_size=self.backbone.patch_size,
+        )
+
+    def check_size(self, size: tuple[int, int, int]) -> None:
+        """Refuse clips of which `view` would leave too little.
+
+        Args:
+            size: latent frames, height and width.
+
+        Raises:
+            ValueError: naming the size and the least that will do.
+        """
+        check_reducible(
+            size,
+            latent_pooling=self.config.latent_pooling,
+            temporal_stride=self.config.temporal_stride,
+            patch_size=self.backbone.patch_size,
+        )
 
     def energies(
         self,
