@@ -30,7 +30,7 @@ def assemble(
     Raises:
         NonFiniteError: for a score that is NaN or infinite, with the clip's index.
     """
-    trajectory = [score_steps(output, selection) for output in outputs]
+    trajectory = score_steps(outputs, selection)
     raw = torch.stack([steps.mean() for steps in trajectory])
     bad = (~raw.isfinite()).nonzero().flatten().tolist()
     if bad:
@@ -54,11 +54,15 @@ def assemble(
     )
 
 
-def score_steps(output: JudgeOutput, selection: AspectSelection | None) -> Float[Tensor, " step"]:
-    """Raw score of each step of a clip, in float32."""
-    if selection is None or output.aspects is None:
-        return output.scores.float()
-    return selection.score(output.aspects).float()
+def score_steps(
+    outputs: Sequence[JudgeOutput], selection: AspectSelection | None
+) -> list[Float[Tensor, " _"]]:
+    """Per clip, the raw score of each step, in float32."""
+    aspects = [output.aspects for output in outputs if output.aspects is not None]
+    if selection is None or not aspects:
+        return [output.scores.float() for output in outputs]
+    weights = selection.weights_like(aspects[0])
+    return [(per_step @ weights).float() for per_step in aspects]
 
 
 def aspect_steps(output: JudgeOutput, aspects: Sequence[Aspect]) -> dict[str, Float[Tensor, " _"]]:

@@ -247,18 +247,45 @@ class GTSVJReward:
         batches = [latents] if isinstance(latents, Tensor) else [clip[None] for clip in latents]
         if not batches or not len(batches[0]):
             raise ValueError("no clips to score: the batch is empty")
+        if isinstance(latents, Tensor):
+            self.space.check(latents, space, check_statistics=self.check_statistics)
+        else:
+            self.check_clips(latents, space)
         clips: list[Tensor] = []
-        for index, batch in enumerate(batches):
-            try:
-                self.space.check(batch, space, check_statistics=self.check_statistics)
-            except ValueError as error:
-                if isinstance(latents, Tensor):
-                    raise
-                raise type(error)(f"clip {index} of the list: {error}") from error
+        for batch in batches:
             if num_frames is not None:
                 batch = self.space.unpad(batch, num_frames)
             clips.extend(batch.to(self.device))
         return clips
+
+    def check_clips(self, clips: Sequence[Tensor], space: LatentSpace | None) -> None:
+        """Check a list, all clips of one kind at once: the device is waited for once per kind.
+
+        Raises:
+            ValueError: as for `details`, naming the first clip that is refused.
+        """
+        kinds: dict[tuple[object, ...], list[Tensor]] = {}
+        for clip in clips:
+            kinds.setdefault((clip.shape, clip.dtype, clip.device), []).append(clip.detach())
+        try:
+            for alike in kinds.values():
+                batch = torch.stack(alike)
+                self.space.check(batch, space, check_statistics=self.check_statistics)
+        except ValueError:
+            self.check_one_by_one(clips, space)
+            raise
+
+    def check_one_by_one(self, clips: Sequence[Tensor], space: LatentSpace | None) -> None:
+        """Raise for the first clip that is refused, with its place in the list."""
+        for index, clip in enumerate(clips):
+            self.check_clip(index, clip, space)
+
+    def check_clip(self, index: int, clip: Tensor, space: LatentSpace | None) -> None:
+        """Check one clip of a list."""
+        try:
+            self.space.check(clip[None], space, check_statistics=self.check_statistics)
+        except ValueError as error:
+            raise type(error)(f"clip {index} of the list: {error}") from error
 
     def complaint(self, index: int, clip: Tensor, fps: float | None) -> str | None:
         """What of a clip's geometry was not trained on; raises unless that is allowed."""

@@ -20,7 +20,11 @@ class AspectSelection:
 
     def score(self, aspects: Float[Tensor, "*batch aspect"]) -> Float[Tensor, "*batch"]:
         """The score of range-normalised aspects."""
-        return aspects @ aspects.new_tensor(self.weights)
+        return aspects @ self.weights_like(aspects)
+
+    def weights_like(self, aspects: Tensor) -> Float[Tensor, " aspect"]:
+        """The weights where the aspects are, which waits for a device: once per call will do."""
+        return aspects.new_tensor(self.weights)
 
     def statistics(self, config: JudgeConfig) -> tuple[float, float]:
         """Mean and standard deviation of the score over the judge's calibration set.
