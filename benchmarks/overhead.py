@@ -1,6 +1,6 @@
 """What the judge costs beside the bare transformer, and what it saves beside decoding.
 
-    python benchmarks/overhead.py
+    python -m benchmarks.overhead
 
 First the wall time of a judge's forward pass against that of the unmodified diffusers model at the
 same depth and size, alternating in one run: a ratio, since machines are noisy. Then floating point
@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.counting import operations
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.losses import contrastive_loss
 
@@ -73,10 +74,7 @@ def wall_time(rounds: int) -> None:
 
 def tera(run: Callable[[], object]) -> float:
     """Floating point operations of one call, in units of 10^12."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        run()
-    return counter.get_total_flops() / 1e12
+    return operations(run) / 1e12
 
 
 def pair_operations(transformer: Any) -> float:
@@ -90,7 +88,7 @@ def pair_operations(transformer: Any) -> float:
     return counter.get_total_flops() / 1e12
 
 
-def operations() -> None:
+def count_all() -> None:
     """Judge and VAE decode at 13 x 60 x 90 latents, on the meta device."""
     with torch.device("meta"):
         latents = torch.zeros(1, 13, 16, 60, 90)
@@ -115,7 +113,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     wall_time(args.rounds)
-    operations()
+    count_all()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,193 @@
+"""Models at their published sizes, on the meta device, and the clip that costs are counted for.
+
+Settings are those of the published models as diffusers' classes and conversion scripts have them;
+weights are never read.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
+    CogVideoXTransformer3DModel,
+    HunyuanVideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    MochiTransformer3DModel,
+    WanTransformer3DModel,
+)
+from diffusers.models.transformers.transformer_mochi import MochiRoPE
+from torch import Tensor
+
+from benchmarks.counting import on_meta
+from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullModel:
+    """A generator, its VAE, and the clip nearest to 49 frames of 480x720 that it can make."""
+
+    make_transformer: Callable[[], Any]
+    make_vae: Callable[[], Any]
+    channels: int
+    """Of the latents."""
+    fps: float
+    """Frames per second that its pipeline makes videos for."""
+    spatial: int = 8
+    """Pixels per latent."""
+    temporal: int = 4
+    """Frames per latent, after the first."""
+    patch_size_t: int | None = None
+    """Latent frames in one token, for CogVideoX 1.5."""
+    size: tuple[int, int, int] = (49, 480, 720)
+    """Frames, height and width of the clip in pixels."""
+
+    @property
+    def latents(self) -> tuple[int, int, int, int]:
+        """(time, channel, height, width) of the clip's latents."""
+        frames, height, width = self.size
+        steps = (frames - 1) // self.temporal + 1
+        return steps, self.channels, height // self.spatial, width // self.spatial
+
+    def clip(self, *, grad: bool = False) -> Tensor:
+        """One clip of latents without values, in float32."""
+        return torch.zeros(1, *self.latents, device="meta", requires_grad=grad)
+
+    def judge(self, transformer: Any, **changes: Any) -> VideoJudge:
+        """A frozen judge with the paper's LoRA on a transformer of this kind."""
+        space = LatentSpace(
+            id="full-size",
+            channels=self.channels,
+            spatial_compression=self.spatial,
+            temporal_compression=self.temporal,
+            patch_size_t=self.patch_size_t,
+        )
+        config = JudgeConfig(base_model="random", latent_space=space, **changes)
+        return VideoJudge.from_transformer(transformer, config).requires_grad_(False).to("meta")
+
+    def transformer(self) -> Any:
+        """The frozen transformer in bfloat16, without values."""
+        return on_meta(self.make_transformer)
+
+    def vae(self) -> Any:
+        """The frozen VAE in bfloat16, without values."""
+        return on_meta(self.make_vae)
+
+
+class PlainRoPE(MochiRoPE):
+    """Mochi's rotary tables without autocast, which knows no meta device."""
+
+    def _create_rope(self, freqs: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
+        angles = torch.einsum("nd,dhf->nhf", pos.float(), freqs.float())
+        return angles.cos(), angles.sin()
+
+
+def mochi(**settings: Any) -> MochiTransformer3DModel:
+    """Mochi as it runs on the meta device, inside `counting.fused_attention`."""
+    model = MochiTransformer3DModel(**settings)
+    model.rope = PlainRoPE()
+    return model
+
+
+WAN_22_VAE: Mapping[str, Any] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+}
+
+COGVIDEOX_5B: Mapping[str, Any] = {
+    "num_attention_heads": 48,
+    "num_layers": 42,
+    "use_rotary_positional_embeddings": True,
+}
+COGVIDEOX_15: Mapping[str, Any] = {
+    **COGVIDEOX_5B,
+    "patch_size_t": 2,
+    "patch_bias": False,
+    "sample_height": 96,
+    "sample_width": 170,
+    "sample_frames": 81,
+}
+WAN_1B: Mapping[str, Any] = {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}
+WAN_22_5B: Mapping[str, Any] = {
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "num_layers": 30,
+    "in_channels": 48,
+    "out_channels": 48,
+}
+
+FULL_MODELS: Mapping[str, FullModel] = {
+    "CogVideoX-2B": FullModel(
+        make_transformer=CogVideoXTransformer3DModel,
+        make_vae=AutoencoderKLCogVideoX,
+        channels=16,
+        fps=8,
+    ),
+    "CogVideoX-5B": FullModel(
+        make_transformer=partial(CogVideoXTransformer3DModel, **COGVIDEOX_5B),
+        make_vae=AutoencoderKLCogVideoX,
+        channels=16,
+        fps=8,
+    ),
+    "CogVideoX1.5-5B": FullModel(
+        make_transformer=partial(CogVideoXTransformer3DModel, **COGVIDEOX_15),
+        make_vae=AutoencoderKLCogVideoX,
+        channels=16,
+        fps=16,
+        patch_size_t=2,
+    ),
+    "Wan2.1-1.3B": FullModel(
+        make_transformer=partial(WanTransformer3DModel, **WAN_1B),
+        make_vae=AutoencoderKLWan,
+        channels=16,
+        fps=16,
+    ),
+    "Wan2.1-14B": FullModel(
+        make_transformer=WanTransformer3DModel, make_vae=AutoencoderKLWan, channels=16, fps=16
+    ),
+    "Wan2.2-5B": FullModel(
+        make_transformer=partial(WanTransformer3DModel, **WAN_22_5B),
+        make_vae=partial(AutoencoderKLWan, **WAN_22_VAE),
+        channels=48,
+        fps=24,
+        spatial=16,
+        size=(49, 480, 704),
+    ),
+    "HunyuanVideo": FullModel(
+        make_transformer=HunyuanVideoTransformer3DModel,
+        make_vae=AutoencoderKLHunyuanVideo,
+        channels=16,
+        fps=24,
+    ),
+    "LTX-Video": FullModel(
+        make_transformer=LTXVideoTransformer3DModel,
+        make_vae=AutoencoderKLLTXVideo,
+        channels=128,
+        fps=24,
+        spatial=32,
+        temporal=8,
+        size=(49, 480, 704),
+    ),
+    "Mochi 1": FullModel(
+        make_transformer=mochi,
+        make_vae=AutoencoderKLMochi,
+        channels=12,
+        fps=30,
+        temporal=6,
+    ),
+}
+"""Name -> model."""
