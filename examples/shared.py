@@ -10,11 +10,13 @@ from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Gold, Policy
-from gtsvj_reward.assets import folder_of
 from gtsvj_reward.cli.parsing import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
-from gtsvj_reward.toy.pipeline import PIPELINE, decode
+from gtsvj_reward.toy.measures import steadiness
+from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, load_pipeline
 from gtsvj_reward.toy.world import captions
+
+TOYS = (PIPELINE, UNSTEADY)
 
 Arguments = TypeVar("Arguments", bound=AlignArguments)
 
@@ -46,13 +48,8 @@ def make_run(
     )
     accelerator.init_trackers("gtsvj_reward")
     pipe = load(arguments).to(accelerator.device)
-    # A judge reads the weights below the policy's adapter, which training leaves as they are.
-    judges = {
-        name: GTSVJReward.from_pretrained(
-            name, transformer=pipe.transformer, device=accelerator.device
-        )
-        for name in [arguments.reward, *arguments.gold]
-    }
+    trained = load_judge(arguments.reward, arguments, pipe, aspects=arguments.aspects or None)
+    watched = {name: load_judge(name, arguments, pipe) for name in arguments.gold}
     policy = Policy(
         pipe,
         arguments.size,
@@ -63,17 +60,17 @@ def make_run(
         gradient_checkpointing=arguments.gradient_checkpointing,
         autocast=accelerator.autocast,
     )
-    for judge in judges.values():
+    for judge in (trained, *watched.values()):
         judge.judge.backbone.gradient_checkpointing = arguments.gradient_checkpointing
-    golds = {name: watching(judges[name], policy, arguments.fps) for name in arguments.gold}
-    if is_toy(arguments):
-        golds["caption"] = caption_gold(pipe)
+    golds = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
+    if arguments.pretrained_model in TOYS:
+        golds |= toy_golds(pipe)
     return AlignmentRun(
         arguments,
         policy,
-        reward or judges[arguments.reward],
+        reward or trained,
         golds=golds,
-        prompts=arguments.read_prompts(captions() if is_toy(arguments) else []),
+        prompts=arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else []),
         accelerator=accelerator,
         extra=extra,
     )
@@ -81,10 +78,11 @@ def make_run(
 
 def load(arguments: AlignArguments) -> CogVideoXPipeline:
     """The pipeline, frozen, in the dtype that was asked for."""
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.pretrained_model in TOYS:
+        return load_pipeline(arguments.pretrained_model).to(dtype)
     pipe = CogVideoXPipeline.from_pretrained(
-        folder_of(arguments.pretrained_model),
-        torch_dtype=getattr(torch, arguments.dtype),
-        use_safetensors=True,
+        arguments.pretrained_model, torch_dtype=dtype, use_safetensors=True
     )
     for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
@@ -92,8 +90,18 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
     return pipe
 
 
-def is_toy(arguments: AlignArguments) -> bool:
-    return arguments.pretrained_model == PIPELINE
+def load_judge(
+    name: str, arguments: AlignArguments, pipe: CogVideoXPipeline, aspects: list[str] | None = None
+) -> GTSVJReward:
+    """A judge on the pipeline's weights below the policy's adapter, or on weights of its own.
+
+    The unsteady toy's weights are not those that any judge was trained on.
+    """
+    if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
+        return GTSVJReward.from_pretrained(name, device=pipe.device, aspects=aspects)
+    return GTSVJReward.from_pretrained(
+        name, transformer=pipe.transformer, device=pipe.device, aspects=aspects
+    )
 
 
 def watching(judge: GTSVJReward, policy: Policy, fps: float) -> Gold:
@@ -101,9 +109,16 @@ def watching(judge: GTSVJReward, policy: Policy, fps: float) -> Gold:
     return lambda latents, _texts: judge(latents, space=policy.space, fps=fps)
 
 
-def caption_gold(pipe: CogVideoXPipeline) -> Gold:
-    """The toy world's own measure: how likely its detector finds what was asked for."""
-    detector = load_detector()
-    return lambda latents, texts: caption_log_probability(
-        detector, torch.stack(decode(pipe, latents)), texts
-    )
+def toy_golds(pipe: CogVideoXPipeline) -> dict[str, Gold]:
+    """What the toy world knows of clips without any judge, from their pixels."""
+    detector, latest = load_detector(), [torch.empty(0), torch.empty(0)]
+
+    def frames(latents: torch.Tensor) -> torch.Tensor:
+        if latest[0] is not latents:  # both measures are asked about the same clips
+            latest[:] = latents, torch.stack(decode(pipe, latents))
+        return latest[1]
+
+    return {
+        "steadiness": lambda latents, _texts: steadiness(frames(latents)),
+        "caption": lambda latents, texts: caption_log_probability(detector, frames(latents), texts),
+    }

@@ -26,12 +26,24 @@ class AlignArguments:
     """What all algorithms share. The defaults suit the toy pipeline on a CPU."""
 
     pretrained_model: str = field(
-        default="gtsvj-toy-pipeline",
+        default="gtsvj-toy-unsteady",
         metadata={"help": "CogVideoX pipeline: bundled name, folder or hub id."},
+    )
+    judge_weights: str = field(
+        default="shared",
+        metadata={
+            "help": "Whether judges use the pipeline's frozen weights, or load their own base, as "
+            "a pipeline with a merged fine-tuning needs.",
+            "choices": ["shared", "own"],
+        },
     )
     reward: str = field(
         default="gtsvj-toy",
         metadata={"help": "Judge to train on: bundled name, folder or hub id."},
+    )
+    aspects: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Train on the mean of these aspects of the judge; on its score if none."},
     )
     gold: list[str] = field(
         default_factory=list,
@@ -48,8 +60,8 @@ class AlignArguments:
     height: int = field(default=64, metadata={"help": "In pixels."})
     width: int = field(default=64, metadata={"help": "In pixels."})
     fps: float = field(default=8.0, metadata={"help": "Frames per second, for the judges."})
-    num_inference_steps: int = field(default=4, metadata={"help": "Denoising steps."})
-    guidance_scale: float = field(default=3.0, metadata={"help": "1 is no guidance."})
+    num_inference_steps: int = field(default=5, metadata={"help": "Denoising steps."})
+    guidance_scale: float = field(default=1.0, metadata={"help": "1 is no guidance."})
     iterations: int = field(default=40, metadata={"help": "Updates of the policy, as a rule."})
     prompts_per_iteration: int = field(default=8, metadata={"help": "Different prompts."})
     clips_per_prompt: int = field(default=4, metadata={"help": "Clips of each prompt."})

@@ -71,8 +71,10 @@ class Verdict:
 
     alarms: tuple[str, ...]
     """Sentences for a person."""
+    diverged: bool
+    """Whether the proxy has risen while a gold measure fell."""
     stop: bool
-    """Whether to stop: the proxy rises while a gold measure falls."""
+    """Whether that has lasted long enough to stop."""
 
 
 @dataclass
@@ -120,7 +122,7 @@ class Guards:
         diverged = [text for name in checkup.golds if (text := self._divergence(name))]
         self.diverged = self.diverged + 1 if diverged else 0
         stop = 0 < self.patience <= self.diverged
-        return Verdict((*diverged, *self._rough()), stop)
+        return Verdict((*diverged, *self._rough()), bool(diverged), stop)
 
     def _divergence(self, name: str) -> str | None:
         """A sentence if a gold measure has fallen since its best while the proxy rose."""

@@ -33,6 +33,9 @@ Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
 
 TRAINING, EVALUATION = 0, 1
 """Second number of a clip's key, after the seed: iterations and checkups share no noise."""
+LATEST, SOUND = "lora", "lora-sound"
+"""Folders of adapters for diffusers: of the last checkpoint, and of the last checkup at which the
+guards saw no divergence."""
 NOISE = 2
 """Last number of the key of noise that is added to a finished clip."""
 
@@ -250,9 +253,14 @@ class AlignmentRun:
         self.record({"iteration": self.done, **checkup.metrics()})
         for alarm in verdict.alarms:
             self.say(f"iteration {self.done}: {alarm}")
+        if self.main and not verdict.diverged:
+            self.policy.save(self.arguments.folder / SOUND)
         if verdict.stop:
             self.stopped = verdict.alarms[0]
-            self.say(f"stopped after iteration {self.done}; `guard_patience` 0 would go on")
+            self.say(
+                f"stopped after iteration {self.done}; {SOUND} holds the adapter from before, "
+                "`guard_patience` 0 would go on"
+            )
         if self.main:
             self.draw(latents, texts, checkup)
 
@@ -322,7 +330,7 @@ class AlignmentRun:
         """Write a checkpoint, and the adapter for diffusers."""
         if self.main:
             folder = self.arguments.folder
-            self.policy.save(folder / "lora")
+            self.policy.save(folder / LATEST)
             save_checkpoint(
                 folder / "checkpoints",
                 self.done,

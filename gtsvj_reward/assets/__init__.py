@@ -20,6 +20,7 @@ ASSETS: dict[str, str] = {
     "gtsvj-toy-detector": "toy_detector",
     "gtsvj-toy-discriminator": "toy_discriminator",
     "gtsvj-toy-pipeline": "toy_pipeline",
+    "gtsvj-toy-unsteady": "toy_unsteady",
 }
 """Bundled name -> folder inside this package."""
 

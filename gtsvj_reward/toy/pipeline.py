@@ -16,6 +16,7 @@ from gtsvj_reward.toy.words import TEXT_LENGTH
 from gtsvj_reward.toy.world import FRAMES, SIZE, Frames
 
 PIPELINE = "gtsvj-toy-pipeline"
+UNSTEADY = "gtsvj-toy-unsteady"
 STEPS = 25
 """Denoising steps unless others are asked for."""
 GUIDANCE = 3.0
@@ -31,10 +32,21 @@ CALL: dict[str, Any] = {
 
 
 def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
-    """The pipeline in float32 on the CPU, without gradients and without progress bars."""
+    """A pipeline in float32 on the CPU, without gradients and without progress bars.
+
+    Args:
+        source: a folder; `gtsvj-toy-pipeline`; or `gtsvj-toy-unsteady`, the same generator after
+            it learned from clips half of which flicker or drift in colour, with which alignment
+            has something to do.
+    """
+    lora = folder_of(UNSTEADY) if str(source) == UNSTEADY else None
     pipe = CogVideoXPipeline.from_pretrained(
-        folder_of(source), torch_dtype=torch.float32, use_safetensors=True
+        folder_of(PIPELINE if lora else source), torch_dtype=torch.float32, use_safetensors=True
     )
+    if lora:
+        pipe.load_lora_weights(lora)
+        pipe.fuse_lora(components=["transformer"])
+        pipe.unload_lora_weights()
     for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)

@@ -1,0 +1,111 @@
+"""Does alignment with a judge improve what pixels show? The examples on the toy world.
+
+    python -m studies.alignment --work runs/alignment
+
+Each algorithm and seed trains as `examples/` does; then policy and untrained generator make the
+same fresh clips, which the reward and the world's own measures look at. What is in the results
+folder is not run again; an interrupted run goes on.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from gtsvj_reward.alignment import AlignmentRun, batches, rollout
+from gtsvj_reward.alignment.run import SOUND
+from gtsvj_reward.latents.files import write_text
+from studies.alignment_page import write_page
+
+ROOT = Path(__file__).resolve().parents[1]
+FRESH = 9
+"""Second number of the keys of fresh clips; training and checkups have others."""
+
+
+def flags(settings: dict[str, Any]) -> list[str]:
+    """Settings as a command line."""
+    words = []
+    for name, value in settings.items():
+        items = value if isinstance(value, list) else [value]
+        words += [f"--{name}", *map(str, items)]
+    return words
+
+
+def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[str, list[float]]:
+    """Reward and golds of clips that the policy, or the untrained generator, makes anew."""
+    arguments, policy = run.arguments, run.policy
+    # Other prompts than a checkup begins with, in an order of their own.
+    order = torch.randperm(len(run.prompts), generator=torch.Generator().manual_seed(FRESH))
+    texts = [run.prompts[order[index % len(order)]] for index in range(count)]
+    made = []
+    for part in batches(count, arguments.batch_size):
+        keys = [(arguments.seed, FRESH, index) for index in range(count)[part]]
+        prompts = policy.encode(texts[part])
+        sample = {"steps": arguments.num_inference_steps, "eta": 0.0}
+        if reference:
+            with policy.reference():
+                made.append(rollout(policy, prompts, keys, **sample).clean)
+        else:
+            made.append(rollout(policy, prompts, keys, **sample).clean)
+    checkup = run.measure(run.unpadded(torch.cat(made)), texts)
+    found = {"reward": checkup.proxy.tolist()}
+    return found | {name: values.tolist() for name, values in checkup.golds.items()}
+
+
+def train_and_measure(name: str, seed: int, config: dict[str, Any], work: Path) -> dict[str, Any]:
+    """One algorithm and seed, from training to fresh clips."""
+    algorithm, began = config["algorithms"][name], time.process_time()
+    folder = work / f"{name}-{seed}"
+    settings = {**config["common"], **algorithm["settings"], "seed": seed, "output_dir": folder}
+    run = importlib.import_module(algorithm["script"]).main(flags(settings))
+    before = fresh_measures(run, config["fresh_clips"], reference=True)
+    last = fresh_measures(run, config["fresh_clips"], reference=False)
+    sound = load_file(folder / SOUND / "pytorch_lora_weights.safetensors")
+    run.policy.load_adapter({key.removeprefix("transformer."): t for key, t in sound.items()})
+    return {
+        "algorithm": name,
+        "seed": seed,
+        "before": before,
+        "after": fresh_measures(run, config["fresh_clips"], reference=False),
+        "last": last,
+        "stopped": run.stopped,
+        "journal": run.journal.entries,
+        "cpu_minutes": (time.process_time() - began) / 60,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line, run what is missing, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "studies" / "alignment.yaml")
+    parser.add_argument("--work", type=Path, default=Path("runs/alignment"))
+    parser.add_argument("--results", type=Path, default=ROOT / "studies" / "alignment_results")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "alignment")
+    parser.add_argument("--only", nargs="*", help="algorithms; all by default")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, help="those of the configuration by default"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    sys.path.insert(0, str(ROOT / "examples"))
+    config = yaml.safe_load(args.config.read_text())
+    for seed in args.seeds or config["seeds"]:
+        for name in args.only or config["algorithms"]:
+            path = args.results / f"{name}-{seed}.json"
+            if not path.exists():
+                record = train_and_measure(name, seed, config, args.work)
+                write_text(path, json.dumps(record) + "\n")
+                print(f"{name} seed {seed}: {record['cpu_minutes']:.1f} CPU minutes", flush=True)
+    write_page(args.results, args.page, config)
+
+
+if __name__ == "__main__":
+    main()
