@@ -60,7 +60,7 @@ class WanBackbone(TransformerBackbone):
     """
 
     family = "WanTransformer3DModel"
-    null_words = TEXT_LENGTH
+    null_words: int = TEXT_LENGTH
 
     def __init__(
         self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view

@@ -75,5 +75,6 @@ def reduce_latents(
     rows, columns = height - height % edge, width - width % edge
     top, left = (height - rows) // 2, (width - columns) // 2
     whole = kept[..., top : top + rows, left : left + columns]
-    pooled = torch.nn.functional.avg_pool2d(whole.flatten(0, 1), latent_pooling)
-    return pooled.unflatten(0, (batch, -1))
+    means = torch.nn.functional.avg_pool2d(whole.flatten(0, 1), latent_pooling)
+    pooled: Tensor = means.unflatten(0, (batch, -1))
+    return pooled
