@@ -3,6 +3,7 @@ import torch
 from diffusers import CogVideoXDDIMScheduler
 
 from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones.lora import lora_blocks
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from tests.backbones.test_cogvideox import diffusers_hidden
 from tests.conftest import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
@@ -73,6 +74,40 @@ def test_frozen_blocks_below_the_adapter_store_nothing_for_the_backward_pass():
         block.register_forward_hook(lambda m, i, output: recorded.append(output[0].requires_grad))
     judge.energies(clips())
     assert recorded == [False, False, True]
+
+
+@pytest.mark.parametrize(("placement", "first"), [("first", 0), ("middle", 2), ("last", 4)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_tensors_are_saved_from_the_first_adapted_block_on_alone(placement, first, checkpointing):
+    """Counted by hooks on what autograd saves, block by block, and each block runs once."""
+    transformer = tiny_transformer(layers=6)
+    judge = tiny_judge(transformer=transformer, lora_placement=placement)
+    judge.unfreeze()
+    judge.backbone.gradient_checkpointing = checkpointing
+    assert lora_blocks(6, placement).start == first
+    saved, entered, running = [0] * 7, [0] * 6, [6]  # place 6: before and after the blocks
+
+    def pack(tensor):
+        saved[running[0]] += 1
+        return tensor
+
+    def enter(index):
+        entered[index] += 1
+        running[0] = index
+
+    for index, block in enumerate(judge.backbone.transformer_blocks):
+        block.register_forward_pre_hook(lambda m, i, index=index: enter(index))
+        block.register_forward_hook(lambda m, i, o: running.__setitem__(0, 6))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        energies = judge.energies(clips())
+    assert saved[:first] == [0] * first
+    assert entered == [1] * 6
+    if not checkpointing:
+        assert min(saved[first:6]) > 0
+    energies.sum().backward()
+    assert entered == [1] * first + [2 if checkpointing else 1] * (6 - first)
+    embedded = judge.backbone.embed(torch.zeros(2, 6, 8), clips())[1]
+    assert not embedded.requires_grad
 
 
 def test_config_is_completed_from_the_transformer():
