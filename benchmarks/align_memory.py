@@ -1,0 +1,245 @@
+"""GPU memory that each alignment algorithm takes at full size, and what cards that fits on.
+
+    python -m benchmarks.align_memory               # both models, both sizes; many minutes
+    python -m benchmarks.align_memory --models CogVideoX-2B --sizes 17x256x384
+
+The code of `gtsvj_reward.alignment` runs on the meta device, where nothing is computed; no GPU was
+measured. One clip (for DPO one pair) at a time; base weights in bfloat16, shared by policy and
+judge; adapters in float32; prompts encoded before, so that the text encoder is not there, nor the
+VAE, which only draws sample clips.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
+from torch import Tensor
+
+from benchmarks.cost import table
+from benchmarks.counting import GIB, count_gradient, count_scoring, held, on_meta
+from benchmarks.full_models import FULL_MODELS, FullModel
+from gtsvj_reward import VideoJudge
+from gtsvj_reward.alignment import (
+    ClipSize,
+    Policy,
+    Prompts,
+    differentiable_sample,
+    log_probability,
+    pair_errors,
+    schedule,
+    transition,
+)
+
+MODELS = ("CogVideoX-2B", "CogVideoX-5B")
+SIZES = {"49x480x720": (49, 480, 720), "17x256x384": (17, 256, 384)}
+STEPS = 50
+"""Denoising steps of a sample, all of whose latents DDPO keeps."""
+CLIPS = 16
+"""Clips of an iteration of DDPO, and N of best-of-N."""
+RANK = 16
+WORDS = 226
+ADAM_BYTES = 8
+"""Per trained parameter: two averages in float32."""
+CARDS = (24, 48, 80)
+"""Memory of GPUs in GiB."""
+USABLE = 0.9
+"""Share of a card that the computed bytes may fill; the rest is for what is not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes that an algorithm needs."""
+
+    model: str
+    size: str
+    algorithm: str
+    recomputing: bool
+    """Blocks of policy and judge are recomputed (`gradient_checkpointing`)."""
+    weights: int
+    """Frozen base, and the judge's adapter and head."""
+    policy: int
+    """The policy's adapter and AdamW's averages."""
+    kept: int
+    """Latents that wait: trajectories, pairs, candidates."""
+    saved: int
+    """Kept by autograd between the forward and the backward pass."""
+    peak: int
+    """Most that is alive at once in a pass, gradients of the adapter included."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.policy + self.kept + self.peak
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A policy and its judge on the meta device."""
+
+    policy: Policy
+    judge: VideoJudge
+    prompts: Prompts
+
+    @property
+    def latents(self) -> Tensor:
+        """One clip, float32."""
+        return torch.zeros(1, *self.policy.latent_shape, device="meta")
+
+    def score(self, latents: Tensor) -> Tensor:
+        """The judge's score."""
+        return self.judge(latents).scores.mean()
+
+    def step(self) -> Tensor:
+        """The loss of DDPO at one denoising step, with the reference that its KL is taken to."""
+        policy, noisy = self.policy, self.latents
+        timestep = schedule(policy, STEPS)[0]
+        taken = transition(policy, noisy, timestep, self.prompts, 1.0)
+        density = log_probability(noisy, taken.mean, taken.std)
+        with policy.reference():
+            reference = transition(policy, noisy, timestep, self.prompts, 1.0)
+        return density.mean() + (taken.mean - reference.mean).square().mean()
+
+    def pair(self) -> Tensor:
+        """A loss of the errors that Diffusion-DPO compares."""
+        clip = self.latents
+        errors = pair_errors(
+            self.policy, self.prompts, clip, clip, keys=[(0,)], timesteps=range(1000)
+        )
+        better, worse, better_before, worse_before = errors
+        return (better - better_before - worse + worse_before).mean()
+
+    def through(self, last: int) -> Tensor:
+        """The score at the end of so many differentiable steps."""
+        latents = differentiable_sample(self.policy, self.prompts, [(0,)], steps=last, last=last)
+        return self.score(latents)
+
+    def sample(self) -> Tensor:
+        """One denoising step, guided."""
+        return self.policy.predict(self.latents, 999, self.prompts)
+
+
+def setting(model: FullModel, size: tuple[int, int, int], recomputing: bool) -> Setting:
+    """A policy with guidance and a judge of full depth over the same frozen weights."""
+    transformer = model.transformer()
+    judge = replace(model, size=size).judge(transformer)
+    judge.backbone.gradient_checkpointing = recomputing
+    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
+    vae = on_meta(AutoencoderKLCogVideoX)
+    pipe = CogVideoXPipeline(None, None, vae, transformer, scheduler)
+    policy = Policy(
+        pipe, ClipSize(*size), rank=RANK, text_length=WORDS, gradient_checkpointing=recomputing
+    )
+    transformer.to("meta")  # the fresh adapter
+    width = int(transformer.config.text_embed_dim)
+    embeds = torch.zeros(1, WORDS, width, device="meta", dtype=torch.bfloat16)
+    return Setting(policy, judge, Prompts(("",), embeds, embeds))
+
+
+def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:
+    """Algorithm -> what it differentiates."""
+    return {
+        "DDPO": found.step,
+        "Diffusion-DPO": found.pair,
+        "reward gradients, K = 1": lambda: found.through(1),
+        "reward gradients, K = 2": lambda: found.through(2),
+    }
+
+
+def needs(name: str, size: str) -> Iterator[Need]:
+    """What each algorithm needs for clips of one size."""
+    for recomputing in (False, True):
+        found = setting(FULL_MODELS[name], SIZES[size], recomputing)
+        common = common_bytes(found)
+        clip = 4 * found.latents.numel()
+        kept = {"DDPO": CLIPS * (STEPS + 1) * clip, "Diffusion-DPO": 2 * clip}
+        for algorithm, run in passes(found).items():
+            gradient = count_gradient(run, found.policy.transformer, found.judge)
+            found.policy.transformer.zero_grad()
+            yield Need(
+                model=name,
+                size=size,
+                algorithm=algorithm,
+                recomputing=recomputing,
+                kept=kept.get(algorithm, clip),
+                saved=gradient.saved,
+                peak=gradient.peak,
+                **common,
+            )
+    yield candidates(name, size, found)
+
+
+def common_bytes(found: Setting) -> dict[str, int]:
+    """Weights and what is trained."""
+    adapter = sum(parameter.numel() for parameter in found.policy.parameters().values())
+    base = {id(tensor) for _, tensor in found.judge.backbone.base_tensors()}
+    own = sum(4 * p.numel() for p in found.judge.parameters() if id(p) not in base)
+    everything = held(found.policy.transformer)
+    return {"weights": everything - 4 * adapter + own, "policy": (4 + ADAM_BYTES) * adapter}
+
+
+def candidates(name: str, size: str, found: Setting) -> Need:
+    """Best-of-N: sampling and scoring one after the other, no gradients."""
+    sampling = count_scoring(found.sample)
+    scoring = count_scoring(lambda: found.score(found.latents))
+    return Need(
+        model=name,
+        size=size,
+        algorithm=f"best of {CLIPS}",
+        recomputing=False,
+        weights=common_bytes(found)["weights"],
+        policy=0,
+        kept=CLIPS * 4 * found.latents.numel(),
+        saved=0,
+        peak=max(sampling.peak, scoring.peak),
+    )
+
+
+def fits(need: Need) -> str:
+    """The smallest card that it fits on, in words."""
+    found = [card for card in CARDS if need.total <= USABLE * card * GIB]
+    return f"{found[0]} GB" if found else "none"
+
+
+def report(found: Sequence[Need]) -> str:
+    """Markdown: a line per algorithm, GiB."""
+    heads = ["model", "clip", "algorithm", "blocks", "weights", "adapter, AdamW", "kept"]
+    heads += ["saved", "peak", "in all", "fits on"]
+    lines = [heads, ["---"] * len(heads)]
+    for need in found:
+        sizes = [need.weights, need.policy, need.kept, need.saved, need.peak, need.total]
+        blocks = "recomputed" if need.recomputing else "stored" if need.saved else "no gradient"
+        lines.append(
+            [need.model, need.size, need.algorithm, blocks]
+            + [f"{size / GIB:.2f}" for size in sizes]
+            + [fits(need)]
+        )
+    return table(lines)
+
+
+def read(path: str | Path) -> list[Need]:
+    """Needs that were written before."""
+    return [Need(**values) for values in json.loads(Path(path).read_text())]
+
+
+def main() -> None:
+    """Count, write the numbers, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--json", type=Path, default=Path("docs/alignment/memory.json"))
+    args = parser.parse_args()
+    found: list[Need] = []
+    for name in args.models:
+        for size in args.sizes:
+            found += needs(name, size)
+            args.json.write_text(json.dumps([asdict(need) for need in found], indent=1) + "\n")
+            print(f"{name}, {size}: counted", flush=True)
+    print(report(found))
+
+
+if __name__ == "__main__":
+    main()
