@@ -78,6 +78,8 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	$(VENV)/bin/python recipes/toy/bundle.py pipeline --from $(TOY)/pipeline \
 	  --figures $(TOY)/figures/generator.json --codec "30 minutes on two CPU cores" \
 	  --generator "40 minutes on two CPU cores, 6,000 clips"
+	$(VENV)/bin/python recipes/toy/unsteady.py --run $(TOY)/unsteady
+	$(VENV)/bin/python recipes/toy/bundle.py unsteady --from $(TOY)/unsteady/lora
 	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
 	$(VENV)/bin/python recipes/toy/bundle.py judge --from $(TOY)/study --seed 0

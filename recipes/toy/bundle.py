@@ -2,6 +2,7 @@
 
     python recipes/toy/bundle.py pipeline --from runs/toy/pipeline --figures docs/toy/generator.json
     python recipes/toy/bundle.py detector --from runs/toy/detector
+    python recipes/toy/bundle.py unsteady --from runs/toy/unsteady/lora
     python recipes/toy/bundle.py judge --from runs/study --seed 0
 
 The judge is the study's row `full`, with the seed that is asked for.
@@ -57,6 +58,23 @@ trained with a judge still shows what it was asked for. It cannot tell how good 
 Remake it with `make toy`. Licence: Apache-2.0.
 """
 
+
+UNSTEADY_CARD = """# gtsvj-toy-unsteady
+
+A LoRA adapter that makes `gtsvj-toy-pipeline` a generator of mixed quality: rank 16 on q, k, v and
+out of all blocks, {steps} steps of 16 on {clips} clips of which a half is clean, a quarter flickers
+and a quarter drifts in colour. `load_pipeline("gtsvj-toy-unsteady")` merges it. It is what the
+alignment examples start from.
+
+How far the mean colour of the frames moves over time (`colour_unrest`, grey levels), mean and tenth
+to ninetieth percentile of 96 clips of 16 prompts, without guidance:
+
+| denoising steps | `gtsvj-toy-pipeline` | `gtsvj-toy-unsteady` |
+|---|---|---|
+{table}
+
+Remake it with `make toy`. Licence: Apache-2.0.
+"""
 
 JUDGE_CARD = """# {name}
 
@@ -144,6 +162,40 @@ def bundle_detector(source: Path) -> None:
     seal(out)
 
 
+def bundle_unsteady(source: Path) -> None:
+    """The adapter of the generator of mixed quality, and how unsteady it makes clips."""
+    out = place(source, "toy_unsteady")
+    seal(out)
+    measured = {name: unrest(name) for name in ("gtsvj-toy-pipeline", "gtsvj-toy-unsteady")}
+    columns = list(measured.values())
+    rows = [
+        f"| {steps} | {before} | {after} |"
+        for (steps, before), after in zip(columns[0].items(), columns[1].values(), strict=True)
+    ]
+    config = json.loads((source / "config.json").read_text())
+    card = UNSTEADY_CARD.format(steps=config["steps"], clips=config["clips"], table="\n".join(rows))
+    write_text(out / "README.md", card)
+
+
+def unrest(name: str) -> dict[int, str]:
+    """Number of denoising steps -> mean and percentiles of the unrest of clips."""
+    import torch
+
+    from gtsvj_reward.toy.measures import colour_unrest
+    from gtsvj_reward.toy.pipeline import decode, load_pipeline, sample
+    from gtsvj_reward.toy.world import captions
+
+    pipe, found = load_pipeline(name), {}
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(1))[:16].tolist()
+    prompts = [captions()[index] for index in order for _ in range(6)]
+    for steps in (5, 25):
+        latents = sample(pipe, prompts, range(96), steps=steps, guidance=1.0)
+        values = colour_unrest(torch.stack(decode(pipe, latents)))
+        low, high = values.quantile(0.1).item(), values.quantile(0.9).item()
+        found[steps] = f"{values.mean().item():.1f} ({low:.1f} to {high:.1f})"
+    return found
+
+
 def bundle_judge(study: Path, seed: int) -> None:
     """The three stages of the study's full recipe, each a judge of its own."""
     judges = study / "judges" / f"full-{seed}"
@@ -175,7 +227,7 @@ def bundle_judge(study: Path, seed: int) -> None:
 def main() -> None:
     """Read the command line and bundle."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("pipeline", "detector", "judge"))
+    parser.add_argument("part", choices=("pipeline", "detector", "unsteady", "judge"))
     parser.add_argument("--from", dest="source", type=Path, required=True)
     parser.add_argument("--figures", type=Path, help="what measure.py wrote")
     parser.add_argument("--codec", default="", help="how the codec was trained, for the card")
@@ -186,6 +238,8 @@ def main() -> None:
         bundle_pipeline(args.source, args.figures, args.codec, args.generator)
     elif args.part == "detector":
         bundle_detector(args.source)
+    elif args.part == "unsteady":
+        bundle_unsteady(args.source)
     else:
         bundle_judge(args.source, args.seed)
 
