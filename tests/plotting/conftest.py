@@ -4,7 +4,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from gtsvj_reward.plotting import calibration, film, stages, training, trajectory
+from gtsvj_reward.plotting import alignment, calibration, film, stages, training, trajectory
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def unchecked():
 def figures(monkeypatch):
     """The figures that are saved in the test, in order."""
     seen = []
-    for module in (calibration, film, stages, training, trajectory):
+    for module in (alignment, calibration, film, stages, training, trajectory):
 
         def save_and_keep(figure, path, save=module.save):
             seen.append(figure)
