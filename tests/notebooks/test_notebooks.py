@@ -1,0 +1,156 @@
+"""Sources become notebooks, notebooks are run, and what must not be stored is found."""
+
+import base64
+import io
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+from scripts.notebooks import (
+    PICTURE_WIDTH,
+    code_cells,
+    execute,
+    on_screen,
+    problems,
+    read_source,
+    reduced,
+    run,
+    with_new_text,
+)
+
+SOURCE = """\
+# %% [markdown]
+# # Title
+#
+# Text, *emphasised*.
+
+# %%
+import os
+
+fast = os.environ["GTSVJ_FAST"]
+
+# %%
+# A comment of the code
+print("fast:", fast)
+"""
+
+
+def png(width=40, colours=("red", "blue")):
+    image = Image.new("RGB", (width, 20), colours[0])
+    image.paste(colours[1], (0, 0, width // 2, 20))
+    stored = io.BytesIO()
+    image.save(stored, "PNG")
+    return base64.b64encode(stored.getvalue()).decode()
+
+
+def written(folder, text=SOURCE):
+    path = folder / "07_example.py"
+    path.write_text(text)
+    return path
+
+
+def stored(path):
+    """A notebook as if it had been run: numbers, a line and a picture."""
+    notebook = read_source(path)
+    for number, cell in enumerate(code_cells(notebook), 1):
+        cell.execution_count = number
+    picture = nbformat.v4.new_output("display_data", {"image/png": png()})
+    cell.outputs = [nbformat.v4.new_output("stream", text="fast: 0\n"), picture]
+    assert problems(notebook, path) == []
+    return notebook
+
+
+def test_cells_are_those_of_the_source(tmp_path):
+    cells = read_source(written(tmp_path)).cells
+    assert [(cell.cell_type, cell.source) for cell in cells] == [
+        ("markdown", "# Title\n\nText, *emphasised*."),
+        ("code", 'import os\n\nfast = os.environ["GTSVJ_FAST"]'),
+        ("code", '# A comment of the code\nprint("fast:", fast)'),
+    ]
+
+
+def test_equal_sources_give_equal_files(tmp_path):
+    path = written(tmp_path)
+    assert nbformat.writes(read_source(path)) == nbformat.writes(read_source(path))
+    nbformat.validate(read_source(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("import os\n\n# %%\nos\n", ":1:"), ("# %% [markdown]\n# Text\nimport os\n", ":3:")],
+)
+def test_what_is_in_no_cell_is_refused(tmp_path, text, place):
+    with pytest.raises(ValueError, match=place):
+        read_source(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(("fast", "shown"), [(True, "fast: 1\n"), (False, "fast: 0\n")])
+def test_cells_learn_whether_they_shall_be_fast(tmp_path, fast, shown):
+    notebook = read_source(written(tmp_path))
+    execute(notebook, tmp_path, fast=fast)
+    assert code_cells(notebook)[-1].outputs[0].text == shown
+
+
+def test_a_failing_cell_fails_the_run(tmp_path):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run(written(tmp_path, "# %%\n1 / 0\n"), fast=True)
+
+
+def test_a_run_that_shows_what_may_not_be_stored_is_refused(tmp_path):
+    text = "# %%\nimport os\n\nprint(os.getcwd())\n"
+    with pytest.raises(ValueError, match=r"absolute path.*no picture"):
+        run(written(tmp_path, text), fast=True)
+
+
+def test_changed_cells_are_found(tmp_path):
+    path = written(tmp_path)
+    notebook = stored(path)
+    notebook.cells[2].source += "  # edited by hand"
+    assert "not those of 07_example.py" in " ".join(problems(notebook, path))
+
+
+def test_cells_that_were_not_run_are_found(tmp_path):
+    path = written(tmp_path)
+    notebook = stored(path)
+    notebook.cells[1].execution_count = None
+    assert "not run once each" in " ".join(problems(notebook, path))
+
+
+def test_errors_paths_and_missing_pictures_are_found(tmp_path):
+    path = written(tmp_path)
+    notebook = stored(path)
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    notebook.cells[2].outputs = [error]
+    assert problems(notebook, path) == ["cell [2] failed: ValueError: no", "it shows no picture"]
+    # Put together, so that this file does not name a machine's path itself
+    notebook = stored(path)
+    notebook.cells[2].outputs[0].text = "wrote " + "/".join(["", "home", "me", "judge"])
+    assert len(problems(notebook, path)) == 1
+
+
+def test_pictures_keep_their_shape_and_look(tmp_path):
+    small = Image.open(io.BytesIO(base64.b64decode(reduced(png(3000)))))
+    assert small.size == (PICTURE_WIDTH, 7)
+    colours = [small.convert("RGB").getpixel((x, 3)) for x in (10, PICTURE_WIDTH - 10)]
+    assert colours == [(0, 0, 255), (255, 0, 0)]
+    assert Image.open(io.BytesIO(base64.b64decode(reduced(png(40))))).size == (40, 20)
+
+
+def test_progress_bars_are_stored_at_their_end():
+    assert on_screen("kept\n 10%\r 50%\r100%\ndone") == "kept\n100%\ndone"
+    assert on_screen("  0%\r 50%\r       \r").strip() == ""
+
+
+def test_text_is_renewed_without_a_run_and_code_is_not(tmp_path):
+    path = written(tmp_path)
+    nbformat.write(stored(path), path.with_suffix(".ipynb"))
+    path.write_text(SOURCE.replace("Title", "Other title"))
+    notebook = with_new_text(path)
+    assert notebook.cells[0].source.startswith("# Other title")
+    assert code_cells(notebook)[-1].outputs == code_cells(stored(path))[-1].outputs
+    assert problems(notebook, path) == []
+    path.write_text(SOURCE.replace("fast:", "slow:"))
+    with pytest.raises(ValueError, match="must be run"):
+        with_new_text(path)
