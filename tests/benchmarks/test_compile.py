@@ -1,0 +1,43 @@
+"""`torch.compile` takes a judge in one graph."""
+
+import jaxtyping
+import pytest
+import torch
+
+from benchmarks.compile import graph_breaks
+from tests.backbones.families import FAMILIES
+from tests.backbones.test_families import judge_of, latents_of
+
+REFUSED = {
+    "cogvideox-5b": "`inference_mode(mode=False)` around the rotary tables",
+    "ltx": "`inference_mode(mode=False)` around the rotary tables",
+    "mochi": "diffusers picks the valid words of each prompt in every block",
+}
+"""Families that do not compile, or not in one graph, and what stands in the way."""
+LEFT_OUT = {"cogvideox-1.5", "hunyuan_video-double", "hunyuan_video-single", "wan-2.2-5b"}
+"""Kinds whose code is that of another one here: each costs seconds."""
+
+
+@pytest.fixture
+def unchecked():
+    """Without the shape checks of the test run, which cannot be compiled."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+    torch._dynamo.reset()
+
+
+def cases():
+    for family in FAMILIES:
+        if family.name in LEFT_OUT:
+            continue
+        reason = REFUSED.get(family.name)
+        marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=False)]
+        yield pytest.param(family, id=family.name, marks=marks)
+
+
+@pytest.mark.parametrize("family", list(cases()))
+@pytest.mark.usefixtures("unchecked")
+def test_a_judge_is_one_graph(family):
+    judge = judge_of(family).requires_grad_(False)
+    assert graph_breaks(judge, latents_of(family)) == []
