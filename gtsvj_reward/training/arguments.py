@@ -31,6 +31,16 @@ class JudgeArguments:
     depth: int | None = field(
         default=None, metadata={"help": "Blocks of the transformer to use; all by default."}
     )
+    latent_pooling: int = field(
+        default=1,
+        metadata={"help": "Edge of the squares of latents that are averaged; 1: all latents."},
+    )
+    temporal_stride: int = field(
+        default=1, metadata={"help": "One latent frame in so many is seen, from the first on."}
+    )
+    text_tokens: int | None = field(
+        default=None, metadata={"help": "Tokens of the null text; the model's own by default."}
+    )
     lora_rank: int = field(default=8, metadata={"help": "LoRA rank; 0 trains the head alone."})
     lora_alpha: float = field(default=8.0, metadata={"help": "LoRA is scaled by alpha / rank."})
     lora_placement: Placement = field(

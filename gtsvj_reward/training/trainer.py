@@ -35,6 +35,10 @@ class JudgeTrainer(Trainer):
         geometry: what clips the judge sees.
         held_out: clips to evaluate on.
         callbacks: further callbacks.
+
+    Raises:
+        ValueError: for fewer examples than a batch, or a shortest or smallest clip of which the
+            judge would see too little.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class JudgeTrainer(Trainer):
                 f"{length} examples do not fill one batch of {batch}: lower "
                 "`per_device_train_batch_size`"
             )
+        judge.check_size((geometry.latent_frames[0], geometry.height[0], geometry.width[0]))
         self.keys = EpochKeys(length, args.seed, lambda: int(self.state.epoch or 0))
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         judge.unfreeze(parts)
