@@ -16,12 +16,15 @@ from gtsvj_reward.metrics.pairwise import proportion_interval
 from gtsvj_reward.toy.corpus import SEEN, UNSEEN
 from gtsvj_reward.toy.degradations import FAULTS
 from studies.plots import draw_budgets, draw_curves, draw_faults, draw_rows
-from studies.rows import BASELINES, rows
+from studies.rows import BASELINES, CHEAPER, rows
+from studies.running import operations
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Row -> seed -> what was measured."""
 Measure = Callable[[Mapping[str, Any]], float]
 
+POINT = 0.01
+"""What a cheaper judge may lose and still be called as good."""
 SMALL = 0.02
 """Two points: a difference whose whole interval is smaller counts as none."""
 
@@ -180,6 +183,45 @@ def rows_table(results: Results) -> str:
     return table(["row", "seeds", *MEASURES], lines)
 
 
+def cost_table(results: Results, costs: Mapping[str, int]) -> str:
+    """Accuracy and its difference to `full` within a seed, against operations for one score."""
+    lines = []
+    for name in CHEAPER:
+        cost = [f"{costs[name] / 1e6:.1f}", f"{costs[name] / costs['full']:.2f}"]
+        records = results.get(name, {})
+        if not records:
+            lines.append([f"`{name}`", *cost, "0", *["not run yet"] * 3])
+            continue
+        accuracy = Estimate.of([CROSS(record) for record in records.values()]).show()
+        lines.append([f"`{name}`", *cost, str(len(records)), accuracy, *loss(results, name)])
+    head = ["row", "MFLOP", "of `full`", "seeds", "cross-content", "minus `full`", "verdict"]
+    return table(head, lines)
+
+
+def loss(results: Results, name: str) -> list[str]:
+    """What a row has over `full` within a seed, and whether it loses more than a point."""
+    if name == "full":
+        return ["", ""]
+    _, gap = Claim("", name, "full", CROSS, "").verdict(results)
+    if gap is None:
+        return ["not run yet", ""]
+    verdict = "cannot be told"
+    if gap.half is not None and gap.value - gap.half > -POINT:
+        verdict = "loses less than a point"
+    elif gap.half is not None and gap.value + gap.half < -POINT:
+        verdict = "**loses more than a point**"
+    return [f"{gap.show(signed=True)} ({gap.seeds} seeds)", verdict]
+
+
+def row_costs(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Operations of one score of each row in `CHEAPER`."""
+    judges = {row.name: row.settings.judge for row in rows()}
+    return {
+        name: operations(settings["pipeline"], {**settings["judge"], **judges[name]})
+        for name in CHEAPER
+    }
+
+
 def discriminators(results: Results) -> list[str]:
     """Rows that have been run, one for each discriminator."""
     own = [row for row in rows() if row.stage1 is not None and row.stage1.name == row.name]
@@ -271,6 +313,7 @@ def write_page(results_folder: Path, out: Path, settings: Mapping[str, Any]) -> 
     page = template.format(
         verdicts=verdicts_table(results),
         rows=rows_table(results),
+        costs=cost_table(results, row_costs(settings)),
         zero_shot=zero_shot_table(results),
         shipped=shipped_table(results),
         perturbed=perturbation_table(results),

@@ -50,6 +50,16 @@ class Row:
 
 
 FULL = Stage1(name="full")
+CHEAPER = (
+    "full",
+    "text_2",
+    "stride_2",
+    "half_depth",
+    "third_depth",
+    "pooled_2",
+    "pooled_2_stride_2",
+)
+"""Rows that differ in what a score costs, for the section on accuracy against cost."""
 BASELINES = ("ridge", "conv3d", "framewise", "temporal_difference")
 """Trained on the same labels, without a transformer; the last one is not trained at all."""
 
@@ -112,6 +122,19 @@ def rows() -> list[Row]:
             claim="some of the layers are enough",
             stage1=Stage1(name="half_depth", judge={"depth": 3}),
         ),
+    ]
+    cheaper: dict[str, dict[str, Any]] = {
+        "third_depth": {"depth": 2},
+        "pooled_2": {"latent_pooling": 2},
+        "stride_2": {"temporal_stride": 2},
+        "text_2": {"text_tokens": 2},
+        "pooled_2_stride_2": {"latent_pooling": 2, "temporal_stride": 2},
+    }
+    claims += [
+        Row(
+            name=name, claim="a cheaper judge is good enough", stage1=Stage1(name=name, judge=judge)
+        )
+        for name, judge in cheaper.items()
     ]
     options: dict[str, dict[str, Any]] = {
         "keep_energy": {"aspects": {"keep_energy": True}},

@@ -9,16 +9,20 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from gtsvj_reward.assets import folder_of
+from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.backbones.load import transformer_folder
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge
+from gtsvj_reward.latents import LatentSpace
 from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.metrics import pearson
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.toy.raters import ASPECTS, qualities
+from gtsvj_reward.toy.world import FRAMES, SIZE
 from gtsvj_reward.training.arguments import DiscriminatorConfig, JudgeArguments
 from gtsvj_reward.training.calibration import CalibrationSettings, calibrate_perturbations
 from gtsvj_reward.training.reward_arguments import AspectConfig, PreferenceConfig
@@ -204,6 +208,27 @@ def fresh_judge(arguments: dict[str, Any], clips: LatentFolder) -> VideoJudge:
         **{name: arguments[name] for name in names},
     )
     return VideoJudge.from_transformer(backbone, config)
+
+
+def operations(pipeline: str, options: dict[str, Any]) -> int:
+    """Floating point operations of scoring one clip of the world, counted on the meta device.
+
+    Args:
+        pipeline: bundled name or folder of the generator.
+        options: of the judge.
+    """
+    vae = load_vae(pipeline)
+    transformer = load_transformer(folder_of(pipeline), depth=options.get("depth")).to("meta")
+    space = LatentSpace.from_vae(vae)
+    config = JudgeConfig(base_model=pipeline, latent_space=space, **options)
+    judge = VideoJudge.from_transformer(transformer, config).to("meta")
+    side = SIZE // space.spatial_compression
+    shape = (1, space.latent_frames(FRAMES), space.channels, side, side)
+    latents = torch.zeros(shape, device="meta")
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        judge(latents)
+    return int(counter.get_total_flops())
 
 
 def load_test_clips(folder: Path, pairs: list[TestPair]) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from studies import page, rows
+from studies import page, rows, running
 
 
 def results(**accuracies):
@@ -94,3 +94,47 @@ def test_the_bundled_judge_is_said_to_fail_where_its_interval_holds_one_half():
     # Together 42 of 64.
     both = page.shipped_line(record, ["same/blur", "same/noise"], "both", True)
     assert both[2:4] == ["65.6", "53 to 76 (64 pairs)"]
+
+
+def test_operations_of_the_toy_judge_are_those_counted_by_hand():
+    # 5 latent frames of 8x8 in patches of 2: 80 tokens, and 8 of text, 128 wide. A product of
+    # (m, k) and (k, n) takes 2 m k n; attention has two products of 88 x 88 x 128.
+    video, text, dim, six = 80, 8, 128, 6
+    tokens = video + text
+    block = 4 * 2 * tokens * dim**2  # q, k, v, out
+    block += 2 * 2 * tokens**2 * dim
+    block += 2 * 2 * tokens * dim * 4 * dim  # feed-forward
+    block += 2 * 2 * 64 * 6 * dim  # modulation before each half
+    embed = 2 * video * 16 * 4 * dim + 2 * text * 32 * dim + 2 * (dim * 64 + 64 * 64)
+    head = 2 * video * dim * 16 + 2 * 5 * 16
+    options = {"lora_rank": 0, "head_width": 16}
+    count = running.operations("gtsvj-toy-pipeline", options)
+    assert count == six * block + embed + head
+    assert running.operations("gtsvj-toy-pipeline", {**options, "depth": 2}) == (
+        2 * block + embed + head
+    )
+
+
+def test_cheaper_rows_are_compared_within_a_seed_and_by_operations():
+    table = results(
+        full=[0.70, 0.72, 0.74], text_2=[0.701, 0.722, 0.743], stride_2=[0.60, 0.63, 0.63],
+        half_depth=[0.65, 0.72, 0.79],
+    )  # fmt: skip
+    costs = dict.fromkeys(rows.CHEAPER, 2_000_000) | {"full": 8_000_000}
+    lines = page.cost_table(table, costs).splitlines()[2:]
+    cells = {line.split("`")[1]: [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert list(cells) == list(rows.CHEAPER)
+    assert cells["full"][:3] == ["8.0", "1.00", "3"]
+    # Differences 0.1, 0.2, 0.3 points: mean 0.2, half width 4.3027 * 0.1 / sqrt(3) = 0.25.
+    assert cells["text_2"][4:] == ["+0.2 ± 0.2 (3 seeds)", "loses less than a point"]
+    assert cells["stride_2"][1] == "0.25"
+    assert cells["stride_2"][5] == "**loses more than a point**"
+    assert cells["half_depth"][5] == "cannot be told"
+    assert cells["pooled_2"][2:4] == ["0", "not run yet"]
+
+
+def test_cheaper_rows_are_rows_that_differ_in_the_judge_alone():
+    by_name = {row.name: row for row in rows.rows()}
+    for name in rows.CHEAPER[1:]:
+        assert by_name[name].stage1 == rows.Stage1(name=name, judge=by_name[name].stage1.judge)
+        assert by_name[name].stage1.judge
