@@ -117,6 +117,8 @@ class AlignmentRun:
             while self.done < self.arguments.iterations and self.stopped is None:
                 yield self.done
                 bar.update()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def clips(self, iteration: int) -> tuple[list[str], list[Key]]:
         """Prompts and keys of this process's clips; clips of one prompt are neighbours."""
@@ -291,10 +293,12 @@ class AlignmentRun:
         golds: dict[str, list[Tensor]] = {name: [] for name in self.golds}
         for part in batches(len(texts), self.arguments.batch_size):
             clips = latents[part]
-            proxy.append(self.scores(clips))
             if isinstance(self.reward, GTSVJReward):
                 output = self.reward.details(clips, space=self.policy.space, fps=self.arguments.fps)
+                proxy.append(output.rewards)
                 roughness.append(trajectory_variance(output.trajectory))
+            else:
+                proxy.append(self.scores(clips))
             for name, gold in self.golds.items():
                 found = gold(clips, texts[part])
                 golds[name].append(checked(name, found, len(clips)).to(clips.device))

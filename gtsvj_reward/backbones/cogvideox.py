@@ -79,7 +79,7 @@ def rotary_table(
     else:
         cover, crop, grid_type = None, centred_crop((height, width), base), "linspace"
     # Kept for later calls, which may record gradients: tables of inference mode could not be saved.
-    with torch.inference_mode(mode=False):
+    with torch.inference_mode(False):
         cos, sin = get_3d_rotary_pos_embed(
             embed_dim=head_dim,
             crops_coords=crop,

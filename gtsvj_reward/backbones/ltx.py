@@ -37,7 +37,7 @@ def rotary_table(
         causal_time: where latent k stands in time; see `LTXBackbone`.
         device: where the tables are made.
     """
-    with torch.inference_mode(mode=False):  # the next caller may record gradients
+    with torch.inference_mode(False):  # the next caller may record gradients
         like = torch.empty(1, 0, device=device)
         if not causal_time:
             scale = (TEMPORAL_COMPRESSION / fps, SPATIAL_COMPRESSION, SPATIAL_COMPRESSION)

@@ -44,6 +44,7 @@ def score(argv: list[str]) -> int:
         "latents": scored.latents,
         "videos": videos,
         "temporal_patch": scored.temporal_patch,
+        "temporal_stride": scored.temporal_stride,
     }
     if args.plot:
         pictures.plot_scores(scored.clips, out=args.plot, **where)

@@ -26,7 +26,9 @@ class Scored(NamedTuple):
     latents: Path
     """The folder of latent files."""
     temporal_patch: int
-    """Latent frames per step of the judge."""
+    """Latent frames per step of the judge, of those that it looks at."""
+    temporal_stride: int
+    """It looks at one in so many latent frames."""
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -146,4 +148,5 @@ def run_scoring(
         return None
     scored = scoring.collect_scores(clips, finished)
     table.write_scores(scored, out)
-    return Scored(scored, latents, reward.judge.backbone.patch_size_t)
+    judge = reward.judge
+    return Scored(scored, latents, judge.backbone.patch_size_t, judge.config.temporal_stride)

@@ -31,6 +31,7 @@ def plot_trajectory(
     fps: float,
     temporal_compression: int = 4,
     temporal_patch: int = 1,
+    temporal_stride: int = 1,
     ylabel: str = "energy",
     title: str = "",
     path: str | Path,
@@ -47,6 +48,7 @@ def plot_trajectory(
         fps: frames per second of the clip.
         temporal_compression: frames per latent after the first.
         temporal_patch: latents per step of the judge (2 for CogVideoX 1.5).
+        temporal_stride: of a judge that looks at one in so many latents.
         ylabel: what the values are.
         title: heading of the picture.
         path: file to write; the suffix sets the format.
@@ -62,7 +64,10 @@ def plot_trajectory(
     if not 0 < fps < float("inf"):
         raise ValueError(f"`fps` must be positive, got {fps}")
     spans = step_spans(
-        len(pictures), temporal_compression=temporal_compression, temporal_patch=temporal_patch
+        len(pictures),
+        temporal_compression=temporal_compression,
+        temporal_patch=temporal_patch,
+        temporal_stride=temporal_stride,
     )
     if not trajectories:
         raise ValueError("expected at least one trajectory, got none")
@@ -70,7 +75,8 @@ def plot_trajectory(
         if tuple(values.shape) != (len(spans),):
             raise ValueError(
                 f"{len(pictures)} frames have {len(spans)} latent steps at a temporal compression "
-                f"of {temporal_compression} and a patch of {temporal_patch}, but trajectory "
+                f"of {temporal_compression}, a patch of {temporal_patch} and a stride of "
+                f"{temporal_stride}, but trajectory "
                 f"{name!r} has shape {tuple(values.shape)}: pass the frames that were encoded"
             )
     lines = {name: values.detach().float().tolist() for name, values in trajectories.items()}
@@ -78,30 +84,40 @@ def plot_trajectory(
 
 
 def step_spans(
-    frame_count: int, *, temporal_compression: int = 4, temporal_patch: int = 1
+    frame_count: int,
+    *,
+    temporal_compression: int = 4,
+    temporal_patch: int = 1,
+    temporal_stride: int = 1,
 ) -> list[tuple[int, int]]:
     """Frames [start, end) that each latent step covers.
 
     Latent 0 is frame 0; latent k is frames c·(k-1)+1 .. c·k. Frames that do not fill a latent are
     left over at the end. A judge that patches time pads at the front by repeating the first latent.
+    One that skips latents covers those it skips by the step before them.
 
     Args:
         frame_count: number of frames, at least 1.
         temporal_compression: c, frames per latent after the first.
-        temporal_patch: latents per step.
+        temporal_patch: latents per step, of those that are looked at.
+        temporal_stride: one in so many latents is looked at, the first one among them.
 
     Raises:
         ValueError: an argument below 1.
     """
-    if min(frame_count, temporal_compression, temporal_patch) < 1:
+    if min(frame_count, temporal_compression, temporal_patch, temporal_stride) < 1:
         raise ValueError(
-            "`frame_count`, `temporal_compression` and `temporal_patch` must be at least 1, "
-            f"got {frame_count}, {temporal_compression} and {temporal_patch}"
+            "`frame_count`, `temporal_compression`, `temporal_patch` and `temporal_stride` must be "
+            f"at least 1, got {frame_count}, {temporal_compression}, {temporal_patch} and "
+            f"{temporal_stride}"
         )
     latents = 1 + (frame_count - 1) // temporal_compression
-    steps = -(-latents // temporal_patch)
-    ends = [1 + temporal_compression * latent for latent in range(latents)]
-    last = [latents - 1 - temporal_patch * (steps - 1 - step) for step in range(steps)]
+    seen = -(-latents // temporal_stride)
+    steps = -(-seen // temporal_patch)
+    # The last latent that each of those looked at stands for, and the frame after it.
+    stands_for = [min((k + 1) * temporal_stride, latents) - 1 for k in range(seen)]
+    ends = [1 + temporal_compression * latent for latent in stands_for]
+    last = [seen - 1 - temporal_patch * (steps - 1 - step) for step in range(steps)]
     starts = [0, *(ends[latent] for latent in last[:-1])]
     return [(start, ends[latent]) for start, latent in zip(starts, last, strict=True)]
 

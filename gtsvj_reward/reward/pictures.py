@@ -23,6 +23,7 @@ def plot_scores(
     out: str | Path,
     *,
     temporal_patch: int,
+    temporal_stride: int = 1,
 ) -> list[Path]:
     """Draw each clip; see `plot_clip`.
 
@@ -32,6 +33,7 @@ def plot_scores(
         videos: the folder that was encoded, where the sources are.
         out: folder for the pictures, one PNG per clip.
         temporal_patch: latent frames per step of the judge.
+        temporal_stride: the judge looks at one in so many latent frames.
 
     Returns:
         The files written.
@@ -43,13 +45,20 @@ def plot_scores(
             videos,
             Path(out) / f"{clip.latents}.png",
             temporal_patch=temporal_patch,
+            temporal_stride=temporal_stride,
         )
         for clip in scored
     ]
 
 
 def plot_clip(
-    clip: ScoredClip, info: ClipInfo, videos: str | Path, path: Path, *, temporal_patch: int
+    clip: ScoredClip,
+    info: ClipInfo,
+    videos: str | Path,
+    path: Path,
+    *,
+    temporal_patch: int,
+    temporal_stride: int = 1,
 ) -> Path:
     """Draw a clip's energy against time above its film strip; its score if it has aspects.
 
@@ -59,6 +68,7 @@ def plot_clip(
         videos: the folder that was encoded.
         path: file to write; the suffix sets the format.
         temporal_patch: latent frames per step of the judge.
+        temporal_stride: the judge looks at one in so many latent frames.
 
     Raises:
         ValueError: for a latent file that does not say which video it is of, or how it was read.
@@ -76,6 +86,7 @@ def plot_clip(
         fps=info.fps,
         temporal_compression=info.space.temporal_compression,
         temporal_patch=temporal_patch,
+        temporal_stride=temporal_stride,
         ylabel=name,
         title=title,
         path=path,

@@ -53,6 +53,7 @@ def write_report(
     *,
     title: str,
     temporal_patch: int,
+    temporal_stride: int = 1,
     top: int = TOP,
 ) -> Path:
     """Write `index.html` with the best and the worst clips, best first, and their pictures.
@@ -64,6 +65,7 @@ def write_report(
         out: folder for the page.
         title: heading of the page; plain text, like all names of clips.
         temporal_patch: latent frames per step of the judge.
+        temporal_stride: the judge looks at one in so many latent frames.
         top: clips to show of each end; the page says how many are not shown.
 
     Returns:
@@ -83,7 +85,12 @@ def write_report(
             clip = ordered[rank - 1]
             info = clip_info(Path(latents) / clip.latents)
             picture = plot_clip(
-                clip, info, videos, Path(folder) / "clip.png", temporal_patch=temporal_patch
+                clip,
+                info,
+                videos,
+                Path(folder) / "clip.png",
+                temporal_patch=temporal_patch,
+                temporal_stride=temporal_stride,
             )
             cards.append(_card(clip, rank, ends, b64encode(picture.read_bytes()).decode()))
     page = PAGE.format(

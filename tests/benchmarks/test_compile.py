@@ -9,8 +9,6 @@ from tests.backbones.families import FAMILIES
 from tests.backbones.test_families import judge_of, latents_of
 
 REFUSED = {
-    "cogvideox-5b": "`inference_mode(mode=False)` around the rotary tables",
-    "ltx": "`inference_mode(mode=False)` around the rotary tables",
     "mochi": "diffusers picks the valid words of each prompt in every block",
 }
 """Families that do not compile, or not in one graph, and what stands in the way."""

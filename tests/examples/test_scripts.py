@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from gtsvj_reward import LatentSpace
 from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.latents.store import LatentClip, save_clip
+from gtsvj_reward.toy.pipeline import load_pipeline
 from tests.examples.conftest import EXAMPLES, SMALL
 
 OWN = {
@@ -34,9 +39,10 @@ def adapter(folder):
 @pytest.mark.parametrize("script", OWN)
 def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(script, whole)
-    run(script, parts, "--iterations", "1")
-    # What was logged after the checkpoint is done again, not twice.
+    run(script, whole, "--samples", "1")
+    # Interrupted in the second iteration: its checkpoint was never written, its logs were.
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "iteration-000002")
     with (parts / "metrics.jsonl").open("a") as opened:
         opened.write('{"iteration": 2, "reward": 99}\n{"iteration": 3, "rew')
     run(script, parts)
@@ -46,7 +52,7 @@ def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
     start, last = (adapter_norm(load_file(f)) for f in checkpoints(whole))
     assert start != last
     entries = read_journal(whole / "metrics.jsonl")
-    assert [e["iteration"] for e in entries if "proxy" in e] == [0, 1, 2]
+    assert [e["iteration"] for e in entries if "proxy" in e] == [0, 2]
     assert {"proxy", "gold/caption", "roughness"} < entries[0].keys()
     assert all(e["grad_norm"] > 0 for e in entries if "grad_norm" in e)
     assert (whole / "lora" / "pytorch_lora_weights.safetensors").exists()
@@ -78,9 +84,29 @@ def test_the_first_update_of_ddpo_has_ratio_1_and_later_ones_do_not(tmp_path):
 def test_the_variants_run(tmp_path):
     run("ddpo", tmp_path / "grpo", "--iterations", "1", "--advantages", "group")
     run("reward_gradients", tmp_path / "refl", "--iterations", "1", "--method", "refl",
-        "--refl_steps", "0", "1")  # fmt: skip
+        "--refl_steps", "0", "1", "--report_to", "tensorboard")  # fmt: skip
+    assert list((tmp_path / "refl").rglob("events.out.tfevents.*"))
     for name in ("grpo", "refl"):
         assert (tmp_path / name / "curves.png").exists()
+
+
+def test_dpo_trains_on_stored_pairs_and_samples_nothing_for_it(tmp_path):
+    space = LatentSpace.from_pipeline(load_pipeline())
+    for index in range(3):
+        latents = torch.randn(5, 16, 8, 8, generator=torch.Generator().manual_seed(index))
+        clip = LatentClip(latents=latents, space=space, fps=8.0, num_frames=17)
+        save_clip(tmp_path / "latents" / f"{index}.safetensors", clip)
+    row = {"prompt": "one red circle falling", "video_a": "0.safetensors", "label": 1}
+    rows = [{**row, "video_b": f"{index}.safetensors"} for index in (1, 2)]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = run("dpo", tmp_path / "run", "--iterations", "1", "--pairs", str(pairs),
+                "--latents", str(tmp_path / "latents"))  # fmt: skip
+    (entry,) = [e for e in found.journal.entries if "loss" in e]
+    assert "reward" not in entry
+    assert entry["loss"] != pytest.approx(math.log(2), abs=1e-6)  # the second update has moved
+    with pytest.raises(ValueError, match="go together"):
+        run("dpo", tmp_path / "other", "--pairs", str(pairs))
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path):

@@ -19,6 +19,10 @@ def test_step_spans_by_hand():
     # Two latents per step. Three latents are padded in front: (0, 0), (1, 2). Four are not.
     assert step_spans(9, temporal_patch=2) == [(0, 1), (1, 9)]
     assert step_spans(13, temporal_patch=2) == [(0, 5), (5, 13)]
+    # latents 0, 2 and 4 of five are looked at, each standing for the one behind it as well
+    assert step_spans(17, temporal_stride=2) == [(0, 5), (5, 13), (13, 17)]
+    # of seven latents 0, 2, 4 and 6, two to a step
+    assert step_spans(25, temporal_stride=2, temporal_patch=2) == [(0, 13), (13, 25)]
 
 
 @given(frames=st.integers(1, 100), compression=st.integers(1, 8), patch=st.integers(1, 3))

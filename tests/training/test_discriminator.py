@@ -77,6 +77,30 @@ def test_the_written_judge_is_the_trained_one_and_says_how_it_was_made(tmp_path,
     )
 
 
+def test_cheaper_judges_are_trained_as_they_will_score(tmp_path, base):
+    write_clips(tmp_path / "real", 10)
+    options = {"latent_pooling": 2, "temporal_stride": 2, "text_tokens": 4, "depth": 3}
+    arguments = JudgeArguments(base_model=str(base), head_width=16, **options)
+    trainer = run.train_discriminator(arguments, config(tmp_path, max_steps=2))
+    recorded = read_config(tmp_path / "out")
+    assert {name: getattr(recorded, name) for name in options} == options
+    assert recorded.geometry.latent_frames == (3, 7)
+    assert (recorded.geometry.height, recorded.geometry.width) == ((8, 8), (12, 12))
+    loaded = load_judge(tmp_path / "out")
+    assert loaded.energies(clips()).shape == (2, 3)
+    assert torch.equal(loaded.energies(clips()), trainer.judge.energies(clips()))
+
+
+def test_clips_too_short_for_the_stride_are_refused_before_training(tmp_path, base):
+    """The shortest cut of the clips counts: half a second is 3 latent frames at least."""
+    write_clips(tmp_path / "real", 10)
+    arguments = JudgeArguments(base_model=str(base), head_width=16, temporal_stride=3)
+    with pytest.raises(ValueError, match=r"3 latent frames is too short.*one in 3"):
+        run.train_discriminator(arguments, config(tmp_path))
+    assert not (tmp_path / "out").exists()
+    run.train_discriminator(arguments, config(tmp_path, truncation_probability=0.0, max_steps=1))
+
+
 def test_score_statistics_are_those_of_the_held_out_clips(tmp_path, base):
     write_clips(tmp_path / "real", 10)
     trainer = train(tmp_path, base, max_steps=2)
