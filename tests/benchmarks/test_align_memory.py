@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import align_memory
-from benchmarks.align_memory import CARDS, Need, fits, needs, report
+from benchmarks.align_memory import CARDS, MODELS, SIZES, Need, fits, needs, read, report
 from benchmarks.counting import GIB
 from tests.benchmarks.test_cost import TINY
 
@@ -74,3 +74,9 @@ def test_trajectories_are_kept_by_ddpo_alone(found):
     kept = {need.algorithm: need.kept for need in found}
     assert kept["DDPO"] == 16 * 51 * clip
     assert kept["reward gradients, K = 1"] == clip
+
+
+def test_the_page_shows_what_was_written():
+    rows, page = read(PAGE / "memory.json"), (PAGE / "memory.md").read_text()
+    assert {(need.model, need.size) for need in rows} == {(m, s) for m in MODELS for s in SIZES}
+    assert report(rows) in page, "run `python -m benchmarks.align_memory` and paste the table"

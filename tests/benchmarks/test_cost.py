@@ -12,6 +12,7 @@ from benchmarks.cost import (
     judge_rows,
     memory_table,
     operations_table,
+    read,
     table,
 )
 from benchmarks.counting import count_gradient, fused_attention, operations
@@ -123,3 +124,10 @@ def test_a_table_of_a_row_by_hand():
         "| CogVideoX-2B | 49x480x720 | 3.0 | 6.0 |"
     )
     assert table([["a", "b"], ["---", "---"]]) == "| a | b |\n| --- | --- |"
+
+
+def test_the_page_shows_the_rows_that_were_written():
+    rows, page = read(DOCS / "full_size_costs.json"), (DOCS / "costs.md").read_text()
+    assert {row.model for row in rows} == set(FULL_MODELS)
+    for shown in (operations_table(rows), memory_table(rows)):
+        assert shown in page, "run `python -m benchmarks.cost` and paste both tables"
