@@ -210,9 +210,14 @@ class Policy:
             self.transformer.enable_adapters()
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter so that `pipe.load_lora_weights(folder)` reads it."""
-        state = get_peft_model_state_dict(self.transformer, adapter_name=ADAPTER)
-        type(self.pipe).save_lora_weights(folder, transformer_lora_layers=state)
+        """Write the adapter, whole or not at all, for `pipe.load_lora_weights(folder)`."""
+        folder = Path(folder)
+        part = folder.with_name(f".{folder.name}.part")
+        type(self.pipe).save_lora_weights(part, transformer_lora_layers=self.adapter())
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in part.iterdir():
+            file.replace(folder / file.name)
+        part.rmdir()
 
     def adapter(self) -> dict[str, Tensor]:
         """The adapter's tensors, by PEFT's names."""

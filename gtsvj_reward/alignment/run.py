@@ -371,7 +371,8 @@ class AlignmentRun:
         self.guards.load(state["guards"])
         for name, part in self.extra.items():
             part.load(state["extra"][name])
-        self.done, self.stopped = int(state["iteration"]), state["stopped"]
+        self.done = int(state["iteration"])
+        self.stopped = state["stopped"] if self.arguments.guard_patience else None
         self.journal.rewind(self.done)
         self.say(f"going on after iteration {self.done}")
 

@@ -86,12 +86,13 @@ def test_each_clip_may_have_its_own_timestep(policy):
 
 
 def test_diffusers_loads_what_it_saves(policy, tmp_path):
-    moved(policy).save(tmp_path)
+    moved(policy).save(tmp_path / "lora")
+    assert [path.name for path in tmp_path.iterdir()] == ["lora"]
     made = rollout(policy, policy.encode(TEXTS), KEYS, steps=3, eta=0.0)
     pipe = tiny_pipeline()
     pipe.scheduler = policy.scheduler
     plain = pipeline_latents(pipe, made.path[0])
-    pipe.load_lora_weights(tmp_path)
+    pipe.load_lora_weights(tmp_path / "lora")
     torch.testing.assert_close(pipeline_latents(pipe, made.path[0]), made.clean)
     assert (plain - made.clean).abs().max() > 0.01
 

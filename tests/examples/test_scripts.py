@@ -115,6 +115,14 @@ def test_other_settings_do_not_go_on_with_a_run(tmp_path):
         run("reward_gradients", tmp_path, "--learning_rate", "0.5")
 
 
+def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path):
+    run("reward_gradients", tmp_path, "--iterations", "1")
+    state = tmp_path / "checkpoints" / "iteration-000001" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "stopped": "caption fell"}))
+    assert run("reward_gradients", tmp_path).done == 1
+    assert run("reward_gradients", tmp_path, "--guard_patience", "0").done == 2
+
+
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     driver = tmp_path / "driver.py"
