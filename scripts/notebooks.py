@@ -13,6 +13,7 @@ import base64
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "notebooks"
+SCRIPTS = FOLDER.parent
+"""Folder of the example scripts, which notebooks import from the folder above theirs."""
 FAST = "GTSVJ_FAST"
 """Environment variable that notebooks read: 1 asks for small numbers."""
 LIMIT = 3_000_000
@@ -160,12 +163,18 @@ def spoken(output: Any) -> str:
 def run(source: Path, *, fast: bool) -> Any:
     """The notebook of a source, run in a folder that is removed afterwards.
 
+    The example scripts are in the folder above, as they are for who opens the notebook.
+
     Raises:
         ValueError: if what it shows may not be stored.
     """
     notebook = read_source(source)
-    with tempfile.TemporaryDirectory() as folder:
-        execute(notebook, Path(folder), fast=fast)
+    with tempfile.TemporaryDirectory() as above:
+        for script in SCRIPTS.glob("*.py"):
+            shutil.copy(script, above)
+        folder = Path(above) / source.parent.name
+        folder.mkdir()
+        execute(notebook, folder, fast=fast)
     if found := problems(notebook, source):
         raise ValueError(f"{source.stem}: " + "; ".join(found))
     return notebook

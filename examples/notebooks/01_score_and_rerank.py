@@ -286,8 +286,9 @@ for fault in FAULTS:
     print(f"{fault:13s} {labelled:14s} {result.accuracy:5.0%}  ({low:.0%} to {high:.0%}){verdict}")
 
 # %% [markdown]
-# A scene for each of the faults that it gets wrong most often: the faulty clip scores higher than
-# the clean one, though anyone can see which is which.
+# A scene for each of the faults that it gets wrong most often, the one with the largest error: the
+# faulty clip scores higher than the clean one. Not every fault shows in single frames: a clip that
+# stutters repeats some of them.
 
 # %%
 gaps = {name: scores.rewards - clean_scores.rewards for name, (_, scores) in faulty.items()}

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from ast import literal_eval
 
 import nbformat
 import pytest
@@ -91,6 +92,17 @@ def test_cells_learn_whether_they_shall_be_fast(tmp_path, fast, shown):
     notebook = read_source(written(tmp_path))
     execute(notebook, tmp_path, fast=fast)
     assert code_cells(notebook)[-1].outputs[0].text == shown
+
+
+def test_cells_find_the_example_scripts_in_the_folder_above(tmp_path):
+    show = "from IPython.display import Image, display\ndisplay(Image(filename='a.png'))"
+    draw = f"import base64, pathlib\npathlib.Path('a.png').write_bytes(base64.b64decode('{png()}'))"
+    find = "print(sorted(path.name for path in pathlib.Path('..').glob('*.py')))"
+    text = "\n".join(["# %%", draw, show, find]) + "\n"
+    (cell,) = code_cells(run(written(tmp_path, text), fast=True))
+    printed = "".join(output.get("text", "") for output in cell.outputs)
+    assert {"ddpo.py", "dpo.py", "reward_gradients.py", "shared.py"} <= set(literal_eval(printed))
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_failing_cell_fails_the_run(tmp_path):
