@@ -33,6 +33,8 @@ LIMIT = 3_000_000
 """Bytes that all notebooks may take together."""
 PICTURE_WIDTH, PICTURE_COLOURS = 1000, 128
 """What stored pictures are reduced to."""
+INSTALLED = re.compile(r"\S*/site-packages/")
+"""Where packages are on this machine, as warnings name it."""
 MARK, TEXT_MARK = "# %%", "# %% [markdown]"
 MACHINE_PATH = re.compile(r"(?<![\w.:/~])/(?:home|root|tmp|work|Users|opt|mnt|private)/[\w.-]+")
 
@@ -87,7 +89,13 @@ def execute(notebook: Any, folder: Path, *, fast: bool) -> None:
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(env={**os.environ, FAST: "1" if fast else "0", "IPYTHONDIR": str(folder)})
+    own = {
+        FAST: "1" if fast else "0",
+        "IPYTHONDIR": str(folder),
+        # Widgets would draw progress bars, which are not stored.
+        "PYTHONWARNINGS": "ignore:IProgress not found",
+    }
+    client.execute(env={**os.environ, **own})
     for cell in code_cells(notebook):
         cell.metadata.clear()
         cell.outputs = [tidy(output) for output in cell.outputs if shows(output)]
@@ -104,9 +112,9 @@ def shows(output: Any) -> bool:
 
 
 def tidy(output: Any) -> Any:
-    """An output as it is stored: progress bars at their end, pictures reduced."""
+    """An output as it is stored: progress bars at their end, pictures reduced, no folders named."""
     if output.output_type == "stream":
-        output.text = on_screen(output.text)
+        output.text = INSTALLED.sub("", on_screen(output.text))
     elif "image/png" in output.get("data", {}):
         output.data = {"image/png": reduced(output.data["image/png"])}
     return output

@@ -18,6 +18,7 @@ from scripts.notebooks import (
     read_source,
     reduced,
     run,
+    tidy,
     with_new_text,
 )
 
@@ -153,6 +154,14 @@ def test_pictures_keep_their_shape_and_look(tmp_path):
 def test_progress_bars_are_stored_at_their_end():
     assert on_screen("kept\n 10%\r 50%\r100%\ndone") == "kept\n100%\ndone"
     assert on_screen("  0%\r 50%\r       \r").strip() == ""
+
+
+def test_a_warning_does_not_say_where_packages_are():
+    text = "/".join(
+        ["", "home", "me", "lib", "site-packages", "torch", "nn.py:3: UserWarning: no\n"]
+    )
+    told = tidy(nbformat.v4.new_output("stream", text="kept /\n" + text)).text
+    assert told == "kept /\ntorch/nn.py:3: UserWarning: no\n"
 
 
 def test_text_is_renewed_without_a_run_and_code_is_not(tmp_path):
