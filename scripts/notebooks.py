@@ -31,7 +31,7 @@ FAST = "GTSVJ_FAST"
 """Environment variable that notebooks read: 1 asks for small numbers."""
 LIMIT = 3_000_000
 """Bytes that all notebooks may take together."""
-PICTURE_WIDTH, PICTURE_COLOURS = 1000, 128
+PICTURE_WIDTH, PICTURE_COLOURS = 1000, 256
 """What stored pictures are reduced to."""
 INSTALLED = re.compile(r"\S*/site-packages/")
 """Where packages are on this machine, as warnings name it."""
@@ -98,12 +98,25 @@ def execute(notebook: Any, folder: Path, *, fast: bool) -> None:
     client.execute(env={**os.environ, **own})
     for cell in code_cells(notebook):
         cell.metadata.clear()
-        cell.outputs = [tidy(output) for output in cell.outputs if shows(output)]
+        cell.outputs = [tidy(output) for output in joined(cell.outputs) if shows(output)]
 
 
 def code_cells(notebook: Any) -> list[Any]:
     """The cells that are run."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """Outputs with neighbouring pieces of one stream put together: a bar arrives piece by piece."""
+    found: list[Any] = []
+    for output in outputs:
+        before = found[-1] if found else None
+        streams = before is not None and before.output_type == output.output_type == "stream"
+        if streams and before.name == output.name:
+            before.text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 def shows(output: Any) -> bool:
@@ -132,7 +145,9 @@ def reduced(picture: str) -> str:
         height = round(image.height * PICTURE_WIDTH / image.width)
         image = image.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
     stored = io.BytesIO()
-    image.quantize(PICTURE_COLOURS).save(stored, "PNG", optimize=True)
+    # Without k-means the colour of a thin line is merged with that of another.
+    few = image.quantize(PICTURE_COLOURS, kmeans=3)
+    few.save(stored, "PNG", optimize=True)
     return base64.b64encode(stored.getvalue()).decode()
 
 

@@ -13,6 +13,7 @@ from scripts.notebooks import (
     PICTURE_WIDTH,
     code_cells,
     execute,
+    joined,
     on_screen,
     problems,
     read_source,
@@ -151,9 +152,40 @@ def test_pictures_keep_their_shape_and_look(tmp_path):
     assert Image.open(io.BytesIO(base64.b64decode(reduced(png(40))))).size == (40, 20)
 
 
+def test_a_rare_colour_stays_itself():
+    many = Image.radial_gradient("L").resize((400, 400)).convert("RGB")
+    many.paste(Image.linear_gradient("L").resize((400, 200)).convert("RGB"), (0, 100))
+    many = Image.merge("RGB", [*many.split()[:2], many.rotate(90).split()[0]])
+    for row, colour in ((50, (0, 114, 178)), (60, (0, 158, 115))):
+        many.paste(colour, (0, row, 400, row + 1))
+    image = io.BytesIO()
+    many.save(image, "PNG")
+    small = Image.open(io.BytesIO(base64.b64decode(reduced(base64.b64encode(image.getvalue())))))
+    for row, colour in ((50, (0, 114, 178)), (60, (0, 158, 115))):
+        found = small.convert("RGB").getpixel((200, row))
+        assert max(abs(a - b) for a, b in zip(found, colour, strict=True)) < 16
+
+
 def test_progress_bars_are_stored_at_their_end():
     assert on_screen("kept\n 10%\r 50%\r100%\ndone") == "kept\n100%\ndone"
     assert on_screen("  0%\r 50%\r       \r").strip() == ""
+
+
+def test_a_bar_that_arrives_in_pieces_is_stored_at_its_end(tmp_path):
+    step = "print(f'\\r{i}/2', end='', file=sys.stderr, flush=True)"
+    text = f"# %%\nimport sys\n\nprint('kept')\nfor i in range(3):\n    {step}\n"
+    notebook = read_source(written(tmp_path, text))
+    execute(notebook, tmp_path, fast=True)
+    shown = [(output.name, output.text) for output in code_cells(notebook)[0].outputs]
+    assert sorted(shown) == [("stderr", "2/2"), ("stdout", "kept\n")]
+
+
+def test_only_neighbouring_pieces_of_one_stream_are_joined():
+    pieces = [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]
+    made = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in pieces]
+    made.insert(2, nbformat.v4.new_output("display_data", {"image/png": png()}))
+    told = [output.get("text", "picture") for output in joined(made)]
+    assert told == ["ab", "picture", "c", "d"]
 
 
 def test_a_warning_does_not_say_where_packages_are():
