@@ -74,14 +74,13 @@ def table(records: Records, place: str) -> str:
 def draw_curves(records: Records, path: Path) -> None:
     """Each measure at the checkups, a row per algorithm, a line per seed."""
     names = [name for name, runs in records.items() if runs]
-    figure = new_figure(10.4, 2.5 * len(names) + 0.4)
+    figure = new_figure(10.5, 2.5 * len(names) + 0.4)
     for row, name in enumerate(names):
         for column, measure in enumerate(MEASURES):
             bottom = 0.6 + 2.5 * (len(names) - 1 - row)
-            axes = add_axes(figure, 0.8 + 3.3 * column, bottom, 2.6, 1.5)
-            title = f"{name.replace('_', ' ')}: {TITLES[measure]}"
-            style_panel(axes, title=title, xlabel="iteration")
-            axes.title.set_fontsize(9)
+            axes = add_axes(figure, 0.9 + 3.3 * column, bottom, 2.6, 1.5)
+            algorithm = name.replace("_", " ") if column == 0 else ""
+            style_panel(axes, title=TITLES[measure], xlabel="iteration", ylabel=algorithm)
             for run, style in zip(records[name], OTHER_STYLES, strict=False):
                 steps, values = curve(run["journal"], measure)
                 axes.plot(steps, values, color=style.colour, marker=style.marker, markersize=4)
