@@ -199,9 +199,10 @@ for name in ("sound", "last"):
         )
 
 # %% [markdown]
-# The last generator draws a pattern, and hardly any shape. The reward never rose higher, and it is
-# not even wrong: the pattern holds still, so that steadiness in pixels has risen as well. Only the
-# measure of what the reward does not look at has fallen. Watch measures of that kind.
+# The last generator lays one pattern over every clip below, and in two of the three the shape is
+# gone. The reward never was higher, and it is not even wrong: the pattern holds still, so that
+# steadiness in pixels has risen as well. Only the measure of what the reward does not look at has
+# fallen. Watch measures of that kind.
 #
 # "Sound" means that nothing could be told yet, not that nothing had begun to fall: see the interval
 # of the caption.
