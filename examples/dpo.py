@@ -77,8 +77,21 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
             learn(run, args, (texts, chosen, rejected), levels, (iteration, update))
             for update in range(args.updates)
         ]
+        metrics["drift"] = drift(run, args, texts, chosen, iteration)
         run.finish({**metrics, **mean_metrics(found)})
     return run
+
+
+def drift(
+    run: AlignmentRun, args: DPOArguments, texts: list[str], chosen: Tensor, iteration: int
+) -> float:
+    """How far predictions are from the reference's, on some of this process's better clips."""
+    own = list(range(run.accelerator.process_index, len(texts), run.accelerator.num_processes))
+    own = own[: args.batch_size]
+    keys = [(args.seed, 6, iteration, index) for index in own]
+    prompts = run.policy.encode([texts[index] for index in own])
+    with torch.no_grad():
+        return run.drift(chosen[own], prompts, keys).mean().item()
 
 
 def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:

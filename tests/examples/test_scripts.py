@@ -55,6 +55,8 @@ def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
     assert [e["iteration"] for e in entries if "proxy" in e] == [0, 2]
     assert {"proxy", "gold/caption", "roughness"} < entries[0].keys()
     assert all(e["grad_norm"] > 0 for e in entries if "grad_norm" in e)
+    distance = "kl" if script == "ddpo" else "drift"
+    assert [e[distance] > 0 for e in entries if distance in e][-1]
     assert (whole / "lora" / "pytorch_lora_weights.safetensors").exists()
     assert (whole / "curves.png").exists()
     assert (whole / "samples" / "iteration-000002.png").exists()

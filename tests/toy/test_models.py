@@ -8,11 +8,12 @@ import torch
 
 from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.assets import ASSETS, asset_path
-from gtsvj_reward.judge import read_config
+from gtsvj_reward.judge import CheckpointError, read_config
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.toy.corpus import SEEN, UNSEEN, ClipSpec, encode_frames
 from gtsvj_reward.toy.detector import agreement, detect, load_detector
+from gtsvj_reward.toy.measures import colour_unrest
 from gtsvj_reward.toy.pipeline import decode, load_pipeline, sample
 from gtsvj_reward.toy.raters import ASPECTS
 from gtsvj_reward.toy.world import FPS, captions, draw_scene, render
@@ -44,8 +45,22 @@ def test_all_of_it_stays_under_twelve_megabytes():
         sum(path.stat().st_size for path in asset_path(name).rglob("*") if path.is_file())
         for name in TOY
     ]
-    assert len(sizes) == 5
+    assert len(sizes) == 6
     assert sum(sizes) < 12e6
+
+
+def test_the_unsteady_generator_is_what_its_card_says(pipe):
+    unsteady = load_pipeline("gtsvj-toy-unsteady")
+    prompts = captions()[::8]
+    means = []
+    for generator in (pipe, unsteady):
+        latents = sample(generator, prompts, range(len(prompts)), steps=5, guidance=1.0)
+        means.append(colour_unrest(torch.stack(decode(generator, latents))).mean().item())
+    assert means[1] > 1.5 * means[0]
+    # Merged: it is a plain transformer, whose weights are no longer those a judge was trained on.
+    assert not getattr(unsteady.transformer, "peft_config", None)
+    with pytest.raises(CheckpointError, match="other base weights"):
+        GTSVJReward.from_pretrained("gtsvj-toy", transformer=unsteady.transformer)
 
 
 def test_importing_the_package_reads_none_of_it():
