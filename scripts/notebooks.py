@@ -84,7 +84,7 @@ def execute(notebook: Any, folder: Path, *, fast: bool) -> None:
     """
     client = NotebookClient(
         notebook,
-        timeout=60 if fast else 3600,
+        timeout=600 if fast else 3600,
         startup_timeout=600,
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
