@@ -80,7 +80,8 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
     """The pipeline, frozen, in the dtype that was asked for."""
     dtype = getattr(torch, arguments.dtype)
     if arguments.pretrained_model in TOYS:
-        return load_pipeline(arguments.pretrained_model).to(dtype)
+        pipe = load_pipeline(arguments.pretrained_model)
+        return pipe if dtype == torch.float32 else pipe.to(dtype)
     pipe = CogVideoXPipeline.from_pretrained(
         arguments.pretrained_model, torch_dtype=dtype, use_safetensors=True
     )
