@@ -21,7 +21,6 @@ from gtsvj_reward.alignment import (
     batches,
     log_probability,
     mean_metrics,
-    rollout,
     transition,
     transition_kl,
 )
@@ -55,16 +54,7 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
     run = make_run(args, extra={"prompt_statistics": statistics})
     for iteration in run.iterations():
         texts, keys = run.clips(iteration)
-        rollouts = [
-            rollout(
-                run.policy,
-                run.policy.encode(texts[part]),
-                keys[part],
-                steps=args.num_inference_steps,
-                eta=args.eta,
-            )
-            for part in batches(len(texts), args.batch_size)
-        ]
+        rollouts = run.rollouts(texts, keys, eta=args.eta)
         with torch.no_grad():
             rewards = torch.cat([run.scores(batch.clean) for batch in rollouts])
         everything, prompts = run.gather(rewards), run.prompts_of_all(iteration)

@@ -25,7 +25,6 @@ from gtsvj_reward.alignment import (
     mine_pairs,
     pair_errors,
     read_pairs,
-    rollout,
     schedule,
 )
 from gtsvj_reward.losses import diffusion_dpo_loss
@@ -65,6 +64,8 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
     run = make_run(args)
     levels = noise_levels(run, args)
     stored = read_pairs(args.pairs, args.latents).pairs if args.pairs and args.latents else None
+    if stored:
+        run.policy.encode([pair.prompt for pair in stored])
     for iteration in run.iterations():
         if stored is None:
             texts, chosen, rejected, metrics = mined(run, args, iteration)
@@ -86,12 +87,16 @@ def drift(
     run: AlignmentRun, args: DPOArguments, texts: list[str], chosen: Tensor, iteration: int
 ) -> float:
     """How far predictions are from the reference's, on some of this process's better clips."""
-    own = list(range(run.accelerator.process_index, len(texts), run.accelerator.num_processes))
-    own = own[: args.batch_size]
+    own = own_pairs(run, len(texts))[: args.batch_size]
     keys = [(args.seed, 6, iteration, index) for index in own]
     prompts = run.policy.encode([texts[index] for index in own])
     with torch.no_grad():
         return run.drift(chosen[own], prompts, keys).mean().item()
+
+
+def own_pairs(run: AlignmentRun, count: int) -> list[int]:
+    """This process's share of the pairs, which need not be an even one."""
+    return list(range(run.accelerator.process_index, count, run.accelerator.num_processes))
 
 
 def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:
@@ -106,16 +111,7 @@ def mined(
 ) -> tuple[list[str], Tensor, Tensor, dict[str, float]]:
     """Prompts, better and worse clips of the current policy, and what is worth logging."""
     texts, keys = run.clips(iteration)
-    made = [
-        rollout(
-            run.policy,
-            run.policy.encode(texts[part]),
-            keys[part],
-            steps=args.num_inference_steps,
-            eta=args.eta,
-        ).clean
-        for part in batches(len(texts), args.batch_size)
-    ]
+    made = [batch.clean for batch in run.rollouts(texts, keys, eta=args.eta)]
     with torch.no_grad():
         scored = torch.cat([run.scores(clips) for clips in made])
     # Latents are small: every process gets all of them, and takes its share of the pairs.
@@ -146,8 +142,7 @@ def learn(
 ) -> dict[str, float]:
     """One update over all pairs, each with a noise of its own."""
     texts, chosen, rejected = pairs
-    processes = run.accelerator.num_processes
-    own = list(range(run.accelerator.process_index, len(texts), processes))
+    own = own_pairs(run, len(texts))
     entries = []
     for part in batches(len(own), max(1, args.batch_size // 2)):
         indices = own[part]
@@ -160,7 +155,7 @@ def learn(
             timesteps=levels,
         )
         found = diffusion_dpo_loss(*errors, beta=args.beta)
-        run.backward(found.loss.sum() * processes / len(texts))
+        run.backward(found.loss.sum() * run.accelerator.num_processes / len(texts))
         entries.append(
             {
                 "loss": found.loss.mean().item(),

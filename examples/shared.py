@@ -13,7 +13,7 @@ from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Gold, Policy
 from gtsvj_reward.cli.parsing import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
-from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, load_pipeline
+from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, frozen, load_pipeline
 from gtsvj_reward.toy.world import captions
 
 TOYS = (PIPELINE, UNSTEADY)
@@ -28,16 +28,11 @@ def parse(kind: type[Arguments], argv: list[str] | None = None) -> Arguments:
     return arguments
 
 
-def make_run(
-    arguments: AlignArguments,
-    reward: GTSVJReward | None = None,
-    extra: dict[str, Any] | None = None,
-) -> AlignmentRun:
+def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> AlignmentRun:
     """Pipeline, judges that share its weights, policy, and everything around them.
 
     Args:
         arguments: of the run.
-        reward: what to train on; None loads the judge that the arguments name.
         extra: objects whose state belongs into checkpoints.
     """
     accelerator = Accelerator(
@@ -68,7 +63,7 @@ def make_run(
     return AlignmentRun(
         arguments,
         policy,
-        reward or trained,
+        trained,
         golds=golds,
         prompts=arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else []),
         accelerator=accelerator,
@@ -85,10 +80,7 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
     pipe = CogVideoXPipeline.from_pretrained(
         arguments.pretrained_model, torch_dtype=dtype, use_safetensors=True
     )
-    for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
-        module.requires_grad_(False).eval()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return frozen(pipe)
 
 
 def load_judge(

@@ -12,6 +12,7 @@ import importlib
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from gtsvj_reward.alignment import AlignmentRun, batches, rollout
+from gtsvj_reward.alignment import AlignmentRun
 from gtsvj_reward.alignment.run import SOUND
 from gtsvj_reward.latents.files import write_text
 from studies.alignment_page import write_page
@@ -40,21 +41,13 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[str, list[float]]:
     """Reward and golds of clips that the policy, or the untrained generator, makes anew."""
-    arguments, policy = run.arguments, run.policy
     # Other prompts than a checkup begins with, in an order of their own.
     order = torch.randperm(len(run.prompts), generator=torch.Generator().manual_seed(FRESH))
     texts = [run.prompts[order[index % len(order)]] for index in range(count)]
-    made = []
-    for part in batches(count, arguments.batch_size):
-        keys = [(arguments.seed, FRESH, index) for index in range(count)[part]]
-        prompts = policy.encode(texts[part])
-        sample = {"steps": arguments.num_inference_steps, "eta": 0.0}
-        if reference:
-            with policy.reference():
-                made.append(rollout(policy, prompts, keys, **sample).clean)
-        else:
-            made.append(rollout(policy, prompts, keys, **sample).clean)
-    checkup = run.measure(run.unpadded(torch.cat(made)), texts)
+    keys = [(run.arguments.seed, FRESH, index) for index in range(count)]
+    with run.policy.reference() if reference else nullcontext():
+        made = torch.cat([batch.clean for batch in run.rollouts(texts, keys, eta=0.0)])
+    checkup = run.measure(run.unpadded(made), texts)
     found = {"reward": checkup.proxy.tolist()}
     return found | {name: values.tolist() for name, values in checkup.golds.items()}
 

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.reward.z_scores import check_rewards
+
 
 class PromptStatistics:
     """The latest rewards of each prompt over iterations, as in DDPO (Black et al. 2024).
@@ -43,9 +45,10 @@ class PromptStatistics:
             prompts: one per clip.
 
         Raises:
-            ValueError: if there are not as many prompts, no rewards, or one that is not finite.
+            ValueError: if there are not as many prompts, or no rewards.
+            NonFiniteError: for a reward that is not finite.
         """
-        check_rewards(rewards, prompts)
+        check_rewards(rewards, len(prompts), "prompt")
         values = rewards.detach().double().cpu()
         for prompt, value in zip(prompts, values.tolist(), strict=True):
             kept = self.rewards.setdefault(prompt, [])
@@ -71,19 +74,3 @@ class PromptStatistics:
     def load(self, state: Mapping[str, Sequence[float]]) -> None:
         """Go on from a state."""
         self.rewards = {prompt: list(values) for prompt, values in state.items()}
-
-
-def check_rewards(rewards: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse rewards that cannot be normalised.
-
-    Raises:
-        ValueError: saying which.
-    """
-    if rewards.ndim != 1 or len(rewards) == 0 or len(rewards) != len(prompts):
-        raise ValueError(
-            "expected one reward and one prompt per clip, at least one clip; got rewards of shape "
-            f"{tuple(rewards.shape)} and {len(prompts)} prompts"
-        )
-    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise ValueError(f"the reward of clip {bad[0]} is {rewards[bad[0]].item()}")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.latents.files import whole_lines, write_text
 
 
 class Journal:
@@ -40,21 +40,10 @@ def read_journal(path: Path) -> list[dict[str, float]]:
     """Entries of a journal, none if there is no file; a last line that was cut off is left out.
 
     Raises:
-        ValueError: for a damaged line that is not the last.
+        ValueError: for a damaged line before it.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
-    if lines and not is_whole(lines[-1]):
-        del lines[-1]
+    lines = whole_lines(path) if path.exists() else []
     try:
         return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged before its last line: {error}") from error
-
-
-def is_whole(line: str) -> bool:
-    """Whether a line is JSON."""
-    try:
-        json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from gtsvj_reward.losses.reduction import at_least_float32
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Projections of every block that carry the adapter."""
 ADAPTER = "policy"
+TEXTS_AT_ONCE = 16
+"""Prompts in one pass through the text encoder."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Policy:
         self.space = LatentSpace.from_pipeline(pipe)
         self.text_length = text_length or int(self.transformer.config.max_text_seq_length)
         self.scheduler = ddim_scheduler(pipe.scheduler)
+        self.known: dict[str, Tensor] = {}
+        self.null = torch.empty(0)
         self.transformer.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -141,14 +146,28 @@ class Policy:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Prompts:
-        """Embeddings of prompts, by the pipeline's own text encoder."""
-        embeds, null = self.pipe.encode_prompt(
-            list(texts),
-            do_classifier_free_guidance=True,
-            max_sequence_length=self.text_length,
-            device=self.device,
-        )
-        return Prompts(tuple(texts), embeds, null[:1])
+        """Embeddings of prompts, by the pipeline's own text encoder, which sees each text once.
+
+        They are kept on the CPU. What a batch of new texts is made of changes embeddings by
+        rounding: encode all prompts first, in one order, where runs are to repeat bitwise.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        for first in range(0, len(new), TEXTS_AT_ONCE):
+            part = new[first : first + TEXTS_AT_ONCE]
+            embeds, null = self.pipe.encode_prompt(
+                part,
+                do_classifier_free_guidance=True,
+                max_sequence_length=self.text_length,
+                device=self.pipe.text_encoder.device,
+            )
+            self.known |= dict(zip(part, embeds.cpu(), strict=True))
+            self.null = null[:1].cpu()
+        rows = torch.stack([self.known[text] for text in texts])
+        return Prompts(tuple(texts), rows.to(self.device), self.null.to(self.device))
+
+    def release_text_encoder(self) -> None:
+        """Move the text encoder off the device; new texts are encoded on the CPU from now on."""
+        self.pipe.text_encoder.to("cpu")
 
     def predict(
         self,
@@ -179,7 +198,7 @@ class Policy:
                 hidden_states=latents.to(self.dtype),
                 encoder_hidden_states=texts.to(self.dtype),
                 timestep=timesteps,
-                image_rotary_emb=self.rotary(),
+                image_rotary_emb=self.rotary,
                 return_dict=False,
             )[0]
         output = at_least_float32(output)
@@ -188,8 +207,9 @@ class Policy:
         plain, conditioned = output.chunk(2)
         return plain + self.guidance * (conditioned - plain)
 
+    @cached_property
     def rotary(self) -> Any:
-        """Positions of a model with rotary embeddings, from the pipeline; else None."""
+        """Positions of a model with rotary embeddings, from the pipeline, made once; else None."""
         if not self.transformer.config.use_rotary_positional_embeddings:
             return None
         return self.pipe._prepare_rotary_positional_embeddings(

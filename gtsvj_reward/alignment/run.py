@@ -14,7 +14,7 @@ from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.guards import Checkup, Guards, trajectory_variance
 from gtsvj_reward.alignment.journal import Journal
 from gtsvj_reward.alignment.policy import Policy, Prompts, decoded
-from gtsvj_reward.alignment.rollout import Key, batches, rollout
+from gtsvj_reward.alignment.rollout import Key, Rollout, batches, rollout
 from gtsvj_reward.alignment.state import (
     latest_checkpoint,
     load_checkpoint,
@@ -25,8 +25,9 @@ from gtsvj_reward.alignment.transition import Latents, add_noise, standard_norma
 from gtsvj_reward.losses import denoising_error
 from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.plotting import plot_alignment, plot_film_strips
-from gtsvj_reward.reward import GTSVJReward, Reward
+from gtsvj_reward.reward import Reward
 from gtsvj_reward.reward.members import checked
+from gtsvj_reward.sampling.scoring import Scoring
 
 Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
 """(clean latents without padding, prompts) -> one number per clip, higher being better."""
@@ -78,6 +79,14 @@ class AlignmentRun:
         self.arguments = arguments
         self.policy = policy
         self.reward = reward
+        self.scoring = Scoring(
+            reward=reward,
+            space=policy.space,
+            num_frames=arguments.num_frames,
+            fps=arguments.fps,
+            text=None,
+            normalize=True,
+        )
         self.golds = dict(golds)
         self.prompts = list(prompts)
         self.accelerator = accelerator
@@ -93,6 +102,7 @@ class AlignmentRun:
         self.stopped: str | None = None
         self.journal = Journal(arguments.folder, writes=self.main)
         check_share(self.clips_in_all, accelerator.num_processes, "clips of an iteration")
+        policy.encode(self.prompts)
         check_share(arguments.evaluation_clips, accelerator.num_processes, "`evaluation_clips`")
         self.resume()
 
@@ -107,7 +117,11 @@ class AlignmentRun:
         return bool(self.accelerator.is_main_process)
 
     def iterations(self) -> Iterator[int]:
-        """Iterations that are left, from 0; begins with a checkup if there was none yet."""
+        """Iterations that are left, from 0; begins with a checkup if there was none yet.
+
+        The text encoder leaves the device: encode prompts that the run does not know before.
+        """
+        self.policy.release_text_encoder()
         if not self.guards.checkups:
             self.check_up()
         bar = tqdm(
@@ -142,16 +156,22 @@ class AlignmentRun:
         first = size * self.accelerator.process_index
         return slice(first, first + size)
 
-    def scores(self, latents: Latents, *, normalize: bool = True) -> Float[Tensor, " clip"]:
+    def rollouts(self, texts: Sequence[str], keys: Sequence[Key], *, eta: float) -> list[Rollout]:
+        """Clips of prompts, made in batches of `batch_size`, in the order of the prompts."""
+        return [
+            rollout(
+                self.policy,
+                self.policy.encode(texts[part]),
+                keys[part],
+                steps=self.arguments.num_inference_steps,
+                eta=eta,
+            )
+            for part in batches(len(texts), self.arguments.batch_size)
+        ]
+
+    def scores(self, latents: Latents) -> Float[Tensor, " clip"]:
         """The reward of clean latents as the policy makes them; differentiable if recorded."""
-        scores = self.reward(
-            self.unpadded(latents),
-            space=self.policy.space,
-            fps=self.arguments.fps,
-            num_frames=self.arguments.num_frames,
-            normalize=normalize,
-        )
-        return checked("reward", scores, len(latents))
+        return self.scoring.scores(latents)
 
     def unpadded(self, latents: Latents) -> Latents:
         """Without the padding of CogVideoX 1.5."""
@@ -268,23 +288,12 @@ class AlignmentRun:
 
     def evaluation_clips(self) -> tuple[list[str], Latents]:
         """Prompts and clean latents of this process's share of a checkup, without padding."""
-        arguments = self.arguments
-        count = arguments.evaluation_clips
+        count = self.arguments.evaluation_clips
         share = range(count)[self.share(count)]
         texts = [self.prompts[index % len(self.prompts)] for index in share]
-        made = []
-        for part in batches(len(texts), arguments.batch_size):
-            keys = [(arguments.seed, EVALUATION, index) for index in share[part]]
-            made.append(
-                rollout(
-                    self.policy,
-                    self.policy.encode(texts[part]),
-                    keys,
-                    steps=arguments.num_inference_steps,
-                    eta=0.0,
-                ).clean
-            )
-        return texts, self.unpadded(torch.cat(made))
+        keys: list[Key] = [(self.arguments.seed, EVALUATION, index) for index in share]
+        made = self.rollouts(texts, keys, eta=0.0)
+        return texts, self.unpadded(torch.cat([batch.clean for batch in made]))
 
     @torch.no_grad()
     def measure(self, latents: Latents, texts: Sequence[str]) -> Checkup:
@@ -293,12 +302,10 @@ class AlignmentRun:
         golds: dict[str, list[Tensor]] = {name: [] for name in self.golds}
         for part in batches(len(texts), self.arguments.batch_size):
             clips = latents[part]
-            if isinstance(self.reward, GTSVJReward):
-                output = self.reward.details(clips, space=self.policy.space, fps=self.arguments.fps)
-                proxy.append(output.rewards)
+            scores, output = self.scoring.details(clips)
+            proxy.append(scores)
+            if output is not None:
                 roughness.append(trajectory_variance(output.trajectory))
-            else:
-                proxy.append(self.scores(clips))
             for name, gold in self.golds.items():
                 found = gold(clips, texts[part])
                 golds[name].append(checked(name, found, len(clips)).to(clips.device))

@@ -6,10 +6,12 @@ from typing import Any, Literal
 
 import torch
 from diffusers import CogVideoXDDIMScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gtsvj_reward.losses.reduction import at_least_float32
+from gtsvj_reward.sampling.clean import NoiseLevel, clean_latents
 
 Latents = Float[Tensor, "clip time channel height width"]
 Elements = Literal["mean", "sum"]
@@ -78,7 +80,8 @@ def ddim_transition(
         raise ValueError("the scheduler has no schedule yet: call its `set_timesteps` first")
     here, there = noise_levels(scheduler, timestep)
     noisy, output = at_least_float32(noisy), at_least_float32(output)
-    clean = predicted_clean(scheduler.config.prediction_type, here, noisy, output)
+    level = NoiseLevel(here**0.5, (1 - here) ** 0.5, prediction_type(scheduler))
+    clean = clean_latents(level, output, noisy)
     variance = step_variance(here, there, eta)
     # (clip time channel height width); the order of operations is that of diffusers.
     a = ((1 - there - variance) / (1 - here)) ** 0.5
@@ -94,19 +97,17 @@ def noise_levels(scheduler: CogVideoXDDIMScheduler, timestep: int) -> tuple[Tens
     return scheduler.alphas_cumprod[timestep], there
 
 
-def predicted_clean(prediction: str, level: Tensor, noisy: Latents, output: Latents) -> Latents:
-    """x̂₀ of a model's output at noise level ᾱ.
+def prediction_type(scheduler: Any) -> str:
+    """What the model predicts.
 
     Raises:
-        ValueError: for a model that predicts something else than v or x₀. CogVideoX starts at pure
-            noise, where a prediction of the noise says nothing of x₀.
+        ValueError: for anything but v or x₀. CogVideoX starts at pure noise, where a prediction of
+            the noise says nothing of x₀.
     """
-    if prediction == "sample":
-        return output
-    if prediction != "v_prediction":
+    prediction = str(scheduler.config.prediction_type)
+    if prediction not in ("v_prediction", "sample"):
         raise ValueError(f"expected prediction_type v_prediction or sample, got {prediction!r}")
-    clean: Tensor = (level**0.5) * noisy - ((1 - level) ** 0.5) * output
-    return clean
+    return prediction
 
 
 def step_variance(here: Tensor, there: Tensor, eta: float) -> Tensor:
@@ -190,6 +191,8 @@ def add_noise(
     """
     chosen = torch.as_tensor(timestep, device="cpu").expand(len(clean))
     clean, noise = at_least_float32(clean), at_least_float32(noise)
+    # Not by the scheduler's own methods: they move its table to the clips' device, where every
+    # step of a rollout would then wait to read its σ.
     level = scheduler.alphas_cumprod[chosen].to(clean).view(-1, 1, 1, 1, 1)
     alpha, sigma = level**0.5, (1 - level) ** 0.5
     return alpha * clean + sigma * noise, alpha * noise - sigma * clean
@@ -199,5 +202,5 @@ def standard_normal(
     shape: tuple[int, ...], generators: list[torch.Generator], device: torch.device
 ) -> Tensor:
     """Noise (clip, *shape), float32, each clip from a CPU generator: the same on any device."""
-    drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    return drawn.to(device)
+    noise: Tensor = randn_tensor((len(generators), *shape), generator=generators, device=device)
+    return noise

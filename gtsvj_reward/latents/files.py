@@ -45,6 +45,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """Lines with their ends; what follows the last end was torn off and is left out."""
+    lines = path.read_bytes().split(b"\n")
+    return [line + b"\n" for line in lines[:-1]]
+
+
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and string metadata in one step; see `write_bytes`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
-from gtsvj_reward.latents.files import file_sha256
+from gtsvj_reward.latents.files import file_sha256, whole_lines
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.reward.table import ScoredClip, json_line
 
@@ -87,7 +87,7 @@ class Shards:
         """
         finished: dict[str, FinishedClip] = {}
         for path in self.paths():
-            lines = _whole_lines(path)
+            lines = whole_lines(path)
             self._check_header(path, lines)
             for number, line in enumerate(lines[1:], 2):
                 clip = _record(path, number, line)
@@ -104,7 +104,7 @@ class Shards:
         """A function that adds finished clips to a process's file and waits for the disk."""
         path = self.folder / f"shard-{process_index:05d}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = _whole_lines(path) if path.exists() else []
+        lines = whole_lines(path) if path.exists() else []
         with path.open("ab") as opened:
             opened.truncate(sum(map(len, lines)))
 
@@ -152,12 +152,6 @@ def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
         "allow_untrained_geometry": reward.allow_untrained_geometry,
         "version of gtsvj_reward": version("gtsvj-reward"),
     }
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """Lines with their ends; what follows the last end was torn off and is left out."""
-    lines = path.read_bytes().split(b"\n")
-    return [line + b"\n" for line in lines[:-1]]
 
 
 def _record(path: Path, number: int, line: bytes) -> FinishedClip:

@@ -38,17 +38,7 @@ def group_z_scores(
     """
     if not 0 < epsilon < float("inf"):
         raise ValueError(f"`epsilon` must be positive and finite, got {epsilon}")
-    if rewards.ndim != 1 or len(rewards) == 0 or len(rewards) != len(groups):
-        raise ValueError(
-            "expected one reward and one group per clip, at least one clip; "
-            f"got rewards of shape {tuple(rewards.shape)} and {len(groups)} groups"
-        )
-    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise NonFiniteError(
-            f"the reward of clip {bad[0]} is {rewards[bad[0]].item()} "
-            f"({len(bad)} of {len(rewards)} clips)"
-        )
+    check_rewards(rewards, len(groups), "group")
     names = groups.tolist() if isinstance(groups, Tensor) else list(groups)
     distinct = {name: number for number, name in enumerate(dict.fromkeys(names))}
     number = torch.tensor([distinct[name] for name in names], device=rewards.device)
@@ -72,3 +62,28 @@ def standardised(values: Tensor, number: Tensor, sizes: Tensor, epsilon: float) 
     apart = apart - (empty.index_add(0, number, apart) / sizes)[number]
     deviation = (empty.index_add(0, number, apart**2) / sizes).sqrt()
     return apart / (deviation + epsilon)[number]
+
+
+def check_rewards(rewards: Tensor, count: int, named: str) -> None:
+    """Refuse rewards that cannot be normalised.
+
+    Args:
+        rewards: of the clips.
+        count: how many names of what they were generated from there are.
+        named: what those names are, for messages: `group` or `prompt`.
+
+    Raises:
+        ValueError: no rewards, or another number of names.
+        NonFiniteError: a reward that is NaN or infinite.
+    """
+    if rewards.ndim != 1 or len(rewards) == 0 or len(rewards) != count:
+        raise ValueError(
+            f"expected one reward and one {named} per clip, at least one clip; "
+            f"got rewards of shape {tuple(rewards.shape)} and {count} {named}s"
+        )
+    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"the reward of clip {bad[0]} is {rewards[bad[0]].item()} "
+            f"({len(bad)} of {len(rewards)} clips)"
+        )

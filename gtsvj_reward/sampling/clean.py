@@ -16,6 +16,7 @@ from diffusers import (
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.losses.reduction import at_least_float32
 from gtsvj_reward.sampling.methods import wrapped_method
 
 Latents = Float[Tensor, "clip a b height width"]
@@ -68,8 +69,8 @@ class CleanLatents:
 class NoiseLevel(NamedTuple):
     """x = α x₀ + σ ε, and what the model predicts of it."""
 
-    alpha: float
-    sigma: float
+    alpha: float | Tensor
+    sigma: float | Tensor
     prediction: str
 
 
@@ -105,7 +106,7 @@ subclass may mean something else by its numbers."""
 
 
 def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents:
-    """x̂₀ of a model's output on noisy latents, float32.
+    """x̂₀ of a model's output on noisy latents, at least float32.
 
         epsilon           (x - σ ε̂) / α
         sample            the output itself
@@ -115,7 +116,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
     Raises:
         ValueError: for another prediction type, or epsilon at α = 0, which says nothing of x₀.
     """
-    output, noisy = output.float(), noisy.float()
+    output, noisy = at_least_float32(output), at_least_float32(noisy)
     alpha, sigma, prediction = level
     if prediction == "sample":
         return output

@@ -47,6 +47,11 @@ def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
         pipe.load_lora_weights(lora)
         pipe.fuse_lora(components=["transformer"])
         pipe.unload_lora_weights()
+    return frozen(pipe)
+
+
+def frozen(pipe: CogVideoXPipeline) -> CogVideoXPipeline:
+    """The pipeline itself, without gradients and without progress bars."""
     for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
         module.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)

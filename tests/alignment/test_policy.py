@@ -36,6 +36,17 @@ def test_a_fresh_policy_samples_what_the_pipeline_samples(kind, guidance):
     torch.testing.assert_close(made.clean, expected, atol=0, rtol=0)
 
 
+def test_the_text_encoder_sees_each_text_once(policy):
+    seen = []
+    policy.pipe.text_encoder.register_forward_hook(lambda _m, args, _out: seen.append(len(args[0])))
+    first = policy.encode(TEXTS)
+    again = policy.encode([*TEXTS[::-1], *TEXTS])
+    assert seen == [2, 2]  # the prompts, and as many empty ones
+    assert torch.equal(again.embeds, first.embeds[[1, 0, 0, 1]])
+    assert torch.equal(again.null, first.null)
+    assert not torch.equal(first.embeds[0], first.embeds[1])
+
+
 def test_the_reference_is_the_model_before_training_and_the_adapter_comes_back(policy):
     prompts = policy.encode(TEXTS)
     noise = torch.randn(2, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
