@@ -61,14 +61,14 @@ TOY := runs/toy
 
 toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-1 --bf16 \
-	  --minutes 25
+	  --steps 2300
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-2 --bf16 \
-	  --start-from $(TOY)/codec-1/vae.safetensors --minutes 5 --frames 17 --edge 64 --batch 2 \
+	  --start-from $(TOY)/codec-1/vae.safetensors --steps 325 --frames 17 --edge 64 --batch 2 \
 	  --lr 8e-4 --seed 2
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py codec --run $(TOY)/codec-2 \
 	  --out $(TOY)/vae
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/generator.py --codec $(TOY)/vae \
-	  --run $(TOY)/generator --bf16 --minutes 40
+	  --run $(TOY)/generator --bf16 --steps 9700
 	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py pipeline --codec $(TOY)/vae \
 	  --run $(TOY)/generator --out $(TOY)/pipeline
 	$(VENV)/bin/python recipes/toy/detector.py --out $(TOY)/detector
@@ -76,8 +76,8 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	  --detector $(TOY)/detector --out $(TOY)/figures
 	$(VENV)/bin/python recipes/toy/bundle.py detector --from $(TOY)/detector
 	$(VENV)/bin/python recipes/toy/bundle.py pipeline --from $(TOY)/pipeline \
-	  --figures $(TOY)/figures/generator.json --codec "30 minutes on two CPU cores" \
-	  --generator "40 minutes on two CPU cores, 6,000 clips"
+	  --figures $(TOY)/figures/generator.json --codec "2,625 steps from \`gtsvj-demo-codec\`" \
+	  --generator "9,700 steps of 16, 6,000 clips"
 	$(VENV)/bin/python recipes/toy/unsteady.py --run $(TOY)/unsteady
 	$(VENV)/bin/python recipes/toy/bundle.py unsteady --from $(TOY)/unsteady/lora
 	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \

@@ -40,8 +40,8 @@ clips, which went through the codec, say what is the best that can be had:
 {table}
 
 What it can do: show that latents, prompts, guidance and judges work together, in seconds on a CPU.
-What it cannot: show anything that is not of this world. Remake it with `make toy`; training follows
-the clock, so that another machine gives other weights.
+What it cannot: show anything that is not of this world. Remake it with `make toy`: the same number
+of steps on another machine gives other weights of the same quality.
 
 Licence: Apache-2.0. No footage was used but that of `gtsvj-demo-codec`, from which the VAE started.
 """

@@ -1,10 +1,11 @@
 """Train the codec of the toy world, an `AutoencoderKLCogVideoX` of 1.4 M parameters.
 
-    PYTHONPATH=recipes/demo python recipes/toy/codec.py --run runs/toy/codec --minutes 27
+    PYTHONPATH=recipes/demo python recipes/toy/codec.py --run runs/toy/codec --steps 2300
 
 It starts from the weights of the demo's codec, which has seen real clips, and learns the world's
 flat colours and sharp edges. A third of its clips are damaged (gain, blur, noise), so that damage
-survives encoding. Interrupt it at will: it resumes from `--run`.
+survives encoding. A number of steps ends it, not the clock, so that a slower machine gives a codec
+of the same quality. Interrupt it at will: it resumes from `--run`.
 """
 
 import argparse
@@ -62,10 +63,12 @@ def batch_at(seed: int, step: int, size: int, edge: int, frames: int) -> tuple[T
     return 2 * torch.stack(clips) - 1, torch.stack(weights)
 
 
-def loss_of(vae: AutoencoderKLCogVideoX, batch: Tensor, weights: Tensor) -> Tensor:
+def loss_of(
+    vae: AutoencoderKLCogVideoX, batch: Tensor, weights: Tensor, generator: torch.Generator
+) -> Tensor:
     """Reconstruction (absolute and squared error), more of it on bodies, plus a small KL term."""
     posterior = vae.encode(batch).latent_dist
-    error = vae.decode(posterior.sample()).sample.float() - batch
+    error = vae.decode(posterior.sample(generator)).sample.float() - batch
     loss = (weights * (error.abs() + error.square())).sum() / (3 * weights.sum())
     return loss + LOSS_WEIGHT_KL * posterior.kl().sum() / batch.numel()
 
@@ -94,35 +97,34 @@ def start(args: argparse.Namespace) -> AutoencoderKLCogVideoX:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Run until the time budget is spent; the learning rate follows the budget."""
+    """Run for a number of steps; the learning rate and the size of the crops follow them."""
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     vae = start(args)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0)
     state = load_state(args.run, "vae", vae, optimizer)
     tensors = {"vae": vae.state_dict()}
-    already, step = state["seconds"], int(state["step"])
-    budget, began = args.minutes * 60, time.monotonic()
-    while (spent := already + time.monotonic() - began) < budget:
-        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * spent / budget))
+    already, done = state["seconds"], int(state["step"])
+    began = time.monotonic()
+    for step in range(done, args.steps):
+        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = min(1.0, (step + 1) / 100) * args.lr * decay
-        edge = args.edge if spent < 0.7 * budget else SIZE
+        edge = args.edge if step < 0.7 * args.steps else SIZE
         batch, weights = batch_at(args.seed, step, args.batch, edge, args.frames)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss = loss_of(vae, batch, weights)
+            loss = loss_of(vae, batch, weights, keyed_generator(args.seed, step))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            value = psnr(vae, 4)
-            print(f"step {step} {spent:.0f}s loss {loss:.4f} held out {value:.2f} dB", flush=True)
-            save_state(args.run, tensors, optimizer, {"step": step, "seconds": spent})
-    save_state(args.run, tensors, optimizer, {"step": step, "seconds": budget})
-    print(json.dumps({"steps": step, "held out PSNR": psnr(vae, 32)}))
+        if (step + 1) % 100 == 0 or step + 1 == args.steps:
+            value, spent = psnr(vae, 4), already + time.monotonic() - began
+            print(
+                f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.2f} dB", flush=True
+            )
+            save_state(args.run, tensors, optimizer, {"step": step + 1, "seconds": spent})
+    print(json.dumps({"steps": args.steps, "held out PSNR": psnr(vae, 32)}))
 
 
 def main() -> None:
@@ -130,13 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder for progress")
     parser.add_argument("--start-from", default="gtsvj-demo-codec", help="weights to start from")
-    parser.add_argument(
-        "--minutes", type=float, default=18, help="time budget in all runs together"
-    )
+    parser.add_argument("--steps", type=int, default=2300, help="steps in all runs together")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=9, help="frames of a clip")
     parser.add_argument(
-        "--edge", type=int, default=48, help="size of the crops in the first 70%% of the time"
+        "--edge", type=int, default=48, help="size of the crops in the first 70%% of the steps"
     )
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
