@@ -69,7 +69,8 @@ class FullModel:
             patch_size_t=self.patch_size_t,
         )
         config = JudgeConfig(base_model="random", latent_space=space, **changes)
-        return VideoJudge.from_transformer(transformer, config).requires_grad_(False).to("meta")
+        judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
+        return judge.to(next(transformer.parameters()).device)
 
     def transformer(self) -> Any:
         """The frozen transformer in bfloat16, without values."""

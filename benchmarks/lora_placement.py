@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import load_transformer
-from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.backbones.lora import Placement, frozen_blocks
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 FULL_SIZE = (1, 13, 16, 60, 90)
@@ -63,14 +63,24 @@ def training_step(judge: VideoJudge, latents: torch.Tensor) -> None:
 
 
 def placements_counted(transformer: Any) -> dict[str, float]:
-    """Placement -> operations of a training step of one clip."""
+    """Placement -> operations of a training step of one clip, at last with features given."""
     latents = torch.zeros(FULL_SIZE, device="meta")
-    return {
+    found = {
         place: tera(lambda place=place: training_step(
             judge_of(transformer, lora_placement=place), latents
         ))
         for place in PLACEMENTS
     }  # fmt: skip
+    judge = judge_of(transformer, lora_placement="last")
+    frozen = frozen_blocks(judge.backbone)
+    with torch.no_grad(), judge.backbone.at_boundary(frozen) as boundary:
+        judge(latents)
+
+    def step() -> None:
+        with judge.backbone.at_boundary(frozen, boundary.seen):
+            training_step(judge, latents)
+
+    return {**found, "last, features given": tera(step)}
 
 
 def placements_timed(rounds: int) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """How far the scores of a judge in bfloat16 are from those in float32, on the bundled toy judge.
 
     python benchmarks/precision.py --clips 48
+    python benchmarks/precision.py --clips 48 --device cuda
 
 The clips are scenes of the toy world, most of them with faults, encoded by its VAE in float32.
 Base weights and activations are cast; adapter, head and score are float32 in both. Errors are in
@@ -21,6 +22,7 @@ from gtsvj_reward.toy.corpus import SEEN, UNSEEN, encode_frames, random_specs
 SCENES = 9077
 """Key of scenes that no bundled model was trained or measured on."""
 DTYPES: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Those that are compared with float32 on the CPU; on another device float32 is one of them."""
 
 
 def toy_latents(count: int) -> Float[Tensor, "clip time channel height width"]:
@@ -31,17 +33,19 @@ def toy_latents(count: int) -> Float[Tensor, "clip time channel height width"]:
     return encode_frames(frames, vae, LatentSpace.from_vae(vae))
 
 
-def errors(latents: Tensor, name: str, dtype: torch.dtype) -> dict[str, float]:
-    """Difference of scores from those in float32, in units of the latter's standard deviation.
+def errors(latents: Tensor, name: str, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
+    """Difference of scores from float32 on the CPU, in units of the latter's standard deviation.
 
     Args:
         latents: clips.
         name: of the judge.
         dtype: of the base weights.
+        device: where the rough scores are computed.
     """
     with torch.no_grad():
         exact = GTSVJReward.from_pretrained(name, dtype=torch.float32)(latents, fps=8.0).double()
-        rough = GTSVJReward.from_pretrained(name, dtype=dtype)(latents, fps=8.0).double()
+        reward = GTSVJReward.from_pretrained(name, dtype=dtype, device=device)
+        rough = reward(latents, fps=8.0).double().cpu()
     wrong = (rough - exact).abs() / exact.std()
     order = torch.combinations(torch.arange(len(exact)))
     swapped = (exact[order].diff(dim=1) * rough[order].diff(dim=1) < 0).double().mean()
@@ -57,13 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     latents = toy_latents(args.clips)
     print(f"{args.clips} clips; |error| / standard deviation of the float32 scores")
     for name in ("gtsvj-toy", "gtsvj-toy-discriminator"):
-        for label, dtype in DTYPES.items():
-            found = errors(latents, name, dtype)
+        dtypes = {**({} if args.device == "cpu" else {"float32": torch.float32}), **DTYPES}
+        for label, dtype in dtypes.items():
+            found = errors(latents, name, dtype, args.device)
             numbers = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
             print(f"  {name:<24} {label:<9} {numbers}", flush=True)
 

@@ -104,7 +104,7 @@ def watching(judge: GTSVJReward, policy: Policy, fps: float) -> Gold:
 
 def toy_golds(pipe: CogVideoXPipeline) -> dict[str, Gold]:
     """What the toy world knows of clips without any judge, from their pixels."""
-    detector, latest = load_detector(), [torch.empty(0), torch.empty(0)]
+    detector, latest = load_detector().to(pipe.device), [torch.empty(0), torch.empty(0)]
 
     def frames(latents: torch.Tensor) -> torch.Tensor:
         if latest[0] is not latents:  # both measures are asked about the same clips

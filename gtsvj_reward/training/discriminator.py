@@ -82,6 +82,7 @@ class DiscriminatorTrainer(JudgeTrainer):
             collate=collate,
             geometry=trained_geometry([*real, *generated], truncation),
             held_out=self.held_out[0],
+            repeated=[*real, *generated],
             callbacks=[self.saturation, *(callbacks or [])],
         )
         if not generated:
@@ -98,7 +99,8 @@ class DiscriminatorTrainer(JudgeTrainer):
     ) -> Any:
         """Mean contrastive loss of a batch of pairs."""
         positives, negatives = inputs["positive"], inputs["negative"]
-        energies = [-output.scores for output in model(positives + negatives)]
+        outputs = model(positives + negatives, inputs["known"])
+        energies = [-output.scores for output in outputs]
         first, second = energies[: len(positives)], energies[len(positives) :]
         beta = self.args.beta
         if self.args.loss_per_step:

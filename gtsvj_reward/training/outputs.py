@@ -1,9 +1,12 @@
 """The judge inside a trainer."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
+from gtsvj_reward.training.features import ClipFeatures, FeatureFolder
 
 
 class ClipScores(nn.Module):
@@ -16,10 +19,18 @@ class ClipScores(nn.Module):
     def __init__(self, judge: VideoJudge) -> None:
         super().__init__()
         self.judge = judge
+        self.features: FeatureFolder | None = None
 
-    def forward(self, clips: list[Tensor]) -> list[JudgeOutput]:
-        """Scores (step,) and aspects (step, aspect) of each clip, in the given order."""
-        return judge_clips(self.judge, clips)
+    def forward(self, clips: list[Tensor], known: Sequence[ClipFeatures] = ()) -> list[JudgeOutput]:
+        """Scores (step,) and aspects (step, aspect) of each clip, in the given order.
+
+        Args:
+            clips: latents (time, channel, height, width).
+            known: of each clip, where there is a folder of features.
+        """
+        if self.features is None:
+            return judge_clips(self.judge, clips)
+        return self.features.judge(self.judge, clips, known)
 
     def activation_checkpointing_enable(
         self,

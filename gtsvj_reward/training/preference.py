@@ -97,6 +97,7 @@ class PreferenceTrainer(RewardStageTrainer):
             collate=collate_pairs,
             geometry=trained_geometry(infos, truncation),
             held_out=self.held_out,
+            repeated=[*self.labelled, *self.calibration[0]],
             callbacks=callbacks or [],
         )
 
@@ -108,7 +109,7 @@ class PreferenceTrainer(RewardStageTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean negative log-likelihood of a batch of comparisons."""
-        outputs = model(inputs["first"] + inputs["second"])
+        outputs = model(inputs["first"] + inputs["second"], inputs["known"])
         scores, labels = mean_scores(outputs), inputs["label"]
         first, second = scores[: len(labels)], scores[len(labels) :]
         loss = preference_loss(first, second, labels, self.args).mean()

@@ -1,5 +1,6 @@
 """What the trainers of all three stages share."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,16 +9,20 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
-from gtsvj_reward.judge import Geometry, VideoJudge, save_judge
+from gtsvj_reward.judge import Geometry, JudgeOutput, VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys
+from gtsvj_reward.training.features import ClipDataset, FeatureFolder, disk_cost, feature_folder
 from gtsvj_reward.training.outputs import ClipScores
+
+logger = logging.getLogger(__name__)
 
 
 class JudgeTrainer(Trainer):
@@ -34,6 +39,7 @@ class JudgeTrainer(Trainer):
         collate: makes a batch of examples.
         geometry: what clips the judge sees.
         held_out: clips to evaluate on.
+        repeated: clips that the run can see whole more than once, for `feature_cache`.
         callbacks: further callbacks.
 
     Raises:
@@ -47,11 +53,12 @@ class JudgeTrainer(Trainer):
         args: JudgeTrainingConfig,
         *,
         parts: Collection[Part],
-        dataset: Dataset[Any],
+        dataset: ClipDataset[Any],
         length: int,
         collate: Any,
         geometry: Geometry,
         held_out: Sequence[Any],
+        repeated: Sequence[ClipInfo],
         callbacks: list[TrainerCallback],
     ) -> None:
         batch = args.train_batch_size * args.world_size
@@ -75,6 +82,16 @@ class JudgeTrainer(Trainer):
             eval_dataset=held_out,
             callbacks=callbacks,
         )
+        self.evaluation_features: FeatureFolder | None = None
+        if args.feature_cache:
+            root = Path(args.feature_cache)
+            self.evaluation_features = feature_folder(root, judge, None)
+            mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}
+            folder = feature_folder(root, judge, mixed.get(self.accelerator.mixed_precision))
+            self.model.features = dataset.features = folder
+            cost = disk_cost(folder, judge, repeated)
+            if self.is_world_process_zero():
+                logger.warning("`feature_cache`: %s at %s", cost, folder.path)
 
     @property
     def judge(self) -> VideoJudge:
@@ -161,11 +178,19 @@ class JudgeTrainer(Trainer):
         self, judge: VideoJudge, infos: Sequence[ClipInfo]
     ) -> Iterator[tuple[int, float, list[float]]]:
         for index in range(self.args.process_index, len(infos), self.args.world_size):
-            latents = load_clip(infos[index].path).latents[None].to(self.args.device)
             with torch.no_grad():
-                scores, aspects = judge(latents)
-            means = [] if aspects is None else aspects[0].mean(dim=0).tolist()
-            yield index, scores.mean().item(), means
+                output = self._judge_whole(judge, load_clip(infos[index].path).latents)
+            aspects = output.aspects
+            means = [] if aspects is None else aspects.mean(dim=0).tolist()
+            yield index, output.scores.mean().item(), means
+
+    def _judge_whole(self, judge: VideoJudge, latents: Tensor) -> JudgeOutput:
+        """What a judge says of a clip (time, channel, height, width) as it is on disk."""
+        clips = [latents.to(self.args.device)]
+        if self.evaluation_features is None:
+            return judge_clips(judge, clips)[0]
+        known = self.evaluation_features.of(latents)
+        return self.evaluation_features.judge(judge, clips, [known])[0]
 
     def run_record(self) -> dict[str, Any]:
         """What every stage records of its run for `config.json` and the model card."""

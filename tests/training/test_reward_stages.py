@@ -1,6 +1,5 @@
 """Stages 2 and 3 from files to judges, and what their heads can recover."""
 
-import csv
 import json
 import logging
 import math
@@ -10,97 +9,34 @@ import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.cli import main
-from gtsvj_reward.judge import load_judge, read_config, save_judge
+from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.judge.model import preference_layer
-from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
+from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
     rao_kupper_loss,
 )
 from gtsvj_reward.training import (
-    AspectConfig,
     AspectTrainer,
     ClipPair,
     JudgeArguments,
-    PreferenceConfig,
     PreferenceTrainer,
     RatedClip,
     run_reward,
 )
 from gtsvj_reward.training.aspects import aspect_metrics
 from gtsvj_reward.training.label_files import choose_aspects
-from tests.conftest import ASPECTS, clips, tiny_aspect_judge, tiny_judge, tiny_space
+from tests.conftest import ASPECTS, clips, tiny_aspect_judge
 from tests.training.conftest import write_clips
-
-COMMON = {
-    "max_steps": 4, "per_device_train_batch_size": 4, "truncation_min_seconds": 0.5,
-    "logging_steps": 1, "use_cpu": True, "save_strategy": "no", "disable_tqdm": True,
-    "held_out_fraction": 0.25,
-}  # fmt: skip
-
-
-def write_rated(folder, count, *, seed=0):
-    """Clips whose brightness in channels 0 and 1 is what `clear` and `focus` rate, 0..4 each."""
-    generator = torch.Generator().manual_seed(seed)
-    space, rows = tiny_space(), []
-    for index in range(count):
-        levels = torch.randint(0, 5, (2,), generator=generator)
-        latents = 0.5 * torch.randn(5, 4, 8, 12, generator=generator)
-        latents[:, :2] += (levels.float() - 2)[None, :, None, None]
-        save_clip(
-            folder / f"{index:03d}.safetensors",
-            LatentClip(latents=latents, space=space, fps=8.0, num_frames=17,
-                       source=f"{index:03d}.mp4", source_sha256=f"{folder.name}-{index}"),
-        )  # fmt: skip
-        rows.append((f"{index:03d}.mp4", *levels.tolist()))
-    return rows
-
-
-def write_csv(path, header, rows):
-    with path.open("w", newline="") as opened:
-        csv.writer(opened).writerows([header, *rows])
-    return str(path)
-
-
-@pytest.fixture
-def world(tmp_path, base):
-    """A discriminator, rated clips, compared clips of other videos, and their label files."""
-    judge = tiny_judge(base_model=str(base), head_width=16, training={"steps": 7})
-    save_judge(judge, tmp_path / "discriminator")
-    rated = write_rated(tmp_path / "rated", 16)
-    write_csv(tmp_path / "ratings.csv", ["video", "clear", "focus"], rated)
-    compared = write_rated(tmp_path / "compared", 24, seed=1)
-    pairs = []
-    for (a, clear_a, _), (b, clear_b, _) in zip(compared[::2], compared[1::2], strict=True):
-        pairs.append((a, b, (clear_a > clear_b) - (clear_a < clear_b)))
-    write_csv(tmp_path / "pairs.csv", ["video_a", "video_b", "label"], pairs)
-    return tmp_path
-
-
-def aspect_args(world, **changes):
-    fields = {
-        "output_dir": str(world / "aspects"), "ratings": str(world / "ratings.csv"),
-        "latents": str(world / "rated"), "from_judge": str(world / "discriminator"),
-        "aspects": ["clear=0:4", "focus=0:4"],
-    }  # fmt: skip
-    return AspectConfig(**{**COMMON, **fields, **changes})
-
-
-def preference_args(world, **changes):
-    fields = {
-        "output_dir": str(world / "preference"), "comparisons": str(world / "pairs.csv"),
-        "latents": str(world / "compared"), "from_judge": str(world / "aspects"),
-    }  # fmt: skip
-    return PreferenceConfig(**{**COMMON, **fields, **changes})
-
-
-def train_aspects(world, **changes):
-    return run_reward.train_aspects(JudgeArguments(head_width=16), aspect_args(world, **changes))
-
-
-def train_preference(world, **changes):
-    return run_reward.train_preference(JudgeArguments(), preference_args(world, **changes))
+from tests.training.stages import (
+    aspect_args,
+    preference_args,
+    train_aspects,
+    train_preference,
+    write_csv,
+    write_rated,
+)
 
 
 def changed(before, judge):
