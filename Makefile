@@ -83,6 +83,7 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
 	$(VENV)/bin/python recipes/toy/bundle.py judge --from $(TOY)/study --seed 0
+	PYTHONPATH=. $(VENV)/bin/python recipes/toy/compare.py --rebuilt $(TOY) --out $(TOY)/compared.json
 
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
 	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)

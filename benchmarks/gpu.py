@@ -27,8 +27,8 @@ from torch import Tensor
 from benchmarks.cost import Row, read, table
 from benchmarks.counting import GIB
 from benchmarks.full_models import FULL_MODELS, FullModel
+from benchmarks.lora_placement import step_with_features, training_step
 from gtsvj_reward import VideoJudge
-from gtsvj_reward.backbones.lora import frozen_blocks
 
 PARTS = ("scores", "gradients", "training", "compiled")
 COUNTED = Path(__file__).parents[1] / "docs" / "full_size_costs.json"
@@ -161,25 +161,12 @@ def training(subject: Subject) -> Iterator[dict[str, Any]]:
     for place in ("first", "middle", "last", "all"):
         judge = subject.judge(lora_placement=place)
         judge.unfreeze()
-        yield {"what": f"LoRA on {place}", **timed(partial(step, judge, clip))}
+        yield {"what": f"LoRA on {place}", **timed(partial(training_step, judge, clip))}
     judge = subject.judge()
     judge.unfreeze()
-    frozen = frozen_blocks(judge.backbone)
-    with torch.no_grad(), judge.backbone.at_boundary(frozen) as boundary:
-        judge(clip)
-
-    def with_features() -> None:
-        with judge.backbone.at_boundary(frozen, boundary.seen):
-            step(judge, clip)
-
-    size = sum(tensor.nbytes for tensor in boundary.seen)
+    with_features, features = step_with_features(judge, clip)
+    size = sum(tensor.nbytes for tensor in features)
     yield {"what": "LoRA on last, features given", "bytes": size, **timed(with_features)}
-
-
-def step(judge: VideoJudge, clip: Tensor) -> None:
-    """Forward and backward pass; the gradients are thrown away."""
-    judge(clip).scores.square().mean().backward()
-    judge.zero_grad()
 
 
 def compiled(subject: Subject) -> Iterator[dict[str, Any]]:

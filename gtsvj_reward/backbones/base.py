@@ -165,7 +165,7 @@ class Backbone(nn.Module, ABC):
     def run_block(self, block: nn.Module, *inputs: Tensor | tuple[Tensor, Tensor] | None) -> Any:
         """Call a block, checkpointed when that is on and gradients are recorded.
 
-        `forward` calls every block through this, in order, streams first: see `at_boundary`.
+        `forward` calls every block through this, in order: see `at_boundary`.
         """
 
         def call() -> Any:
@@ -173,7 +173,7 @@ class Backbone(nn.Module, ABC):
                 return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
             return block(*inputs)
 
-        return call() if self.boundary is None else self.boundary.run(call, inputs)
+        return call() if self.boundary is None else self.boundary.run(call)
 
     @contextmanager
     def at_boundary(self, frozen: int, given: Features | None = None) -> Iterator[Boundary]:

@@ -26,13 +26,8 @@ class Boundary:
     seen: Features = ()
     calls: int = 0
 
-    def run(self, block: Callable[[], Any], inputs: tuple[Any, ...]) -> Any:
-        """What the next block returns, which may be what is `given`.
-
-        Args:
-            block: calls it.
-            inputs: what it is called with, the streams first.
-        """
+    def run(self, block: Callable[[], Any]) -> Any:
+        """What the next block returns, or what is `given` for each of the frozen ones."""
         self.calls += 1
         if self.calls > self.frozen:
             return block()
@@ -41,6 +36,4 @@ class Boundary:
             if self.calls == self.frozen:
                 self.seen = output if isinstance(output, tuple) else (output,)
             return output
-        # Blocks before the last frozen one pass their input on: nobody looks at it.
-        streams = self.given if self.calls == self.frozen else inputs[: len(self.given)]
-        return streams if len(streams) > 1 else streams[0]
+        return self.given if len(self.given) > 1 else self.given[0]

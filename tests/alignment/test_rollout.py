@@ -47,6 +47,20 @@ def test_the_ratio_moves_when_the_policy_does(policy):
     assert (now - made.log_probabilities[1]).abs().min() > 1e-4
 
 
+def test_each_step_adds_standard_normal_noise_of_its_own(policy):
+    """Mean, variance and correlations of what stands between a step's mean and its outcome."""
+    prompts = policy.encode(TEXTS * 8)
+    made = rollout(policy, prompts, [(0, k) for k in range(16)], steps=4, eta=1.0)
+    noises = [made.path[0].flatten()]
+    for index in made.log_probabilities:
+        step = transition(policy, made.path[index], made.timesteps[index], prompts, 1.0)
+        noises.append(((made.path[index + 1] - step.mean) / step.std).flatten().detach())
+    table = torch.stack(noises).double()  # (start and steps, element)
+    spread = 4 / table.shape[1] ** 0.5
+    torch.testing.assert_close(table.mean(1), torch.zeros(4).double(), rtol=0, atol=spread)
+    torch.testing.assert_close(table.cov(), torch.eye(4).double(), rtol=0, atol=2 * spread)
+
+
 def test_a_clip_depends_on_its_key_and_prompt_alone(policy):
     prompts = policy.encode(TEXTS)
     both = rollout(policy, prompts, KEYS, steps=3, eta=1.0)

@@ -1,0 +1,59 @@
+"""Whether rebuilt toy models are as good as stated: the intervals, and what is compared."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from gtsvj_reward.metrics.pairwise import proportion_interval
+from studies.page import read_results
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def compare():
+    spec = importlib.util.spec_from_file_location("compare", ROOT / "recipes/toy/compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(share, count):
+    return {"shares": {"shape": share}, "intervals": {"shape": proportion_interval(share, count)}}
+
+
+def test_shares_differ_as_in_newcombes_own_example(compare):
+    """56 of 70 against 48 of 80: 0.0524 to 0.3339, Newcombe 1998 (Stat. Med. 17), method 10."""
+    found = compare.shares("shape", row(48 / 80, 80), row(56 / 70, 70))
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=5e-5),
+        pytest.approx(0.3339, abs=5e-5),
+    )
+    assert found.verdict == "better"
+    again = compare.shares("shape", row(56 / 70, 70), row(48 / 80, 80))
+    assert (again.low, again.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+    assert again.verdict == "worse"
+    assert compare.shares("shape", row(0.5, 80), row(0.55, 80)).verdict == "same"
+
+
+def test_accuracies_differ_by_welchs_interval(compare):
+    """By hand: variances 1 and 4, three seeds each, by the formulas."""
+    found = compare.accuracies("cross", [1.0, 2.0, 3.0], [4.0, 6.0, 8.0])
+    half = 3.2192 * (1 / 3 + 4 / 3) ** 0.5
+    assert (found.low, found.high) == (
+        pytest.approx(4 - half, abs=2e-3),
+        pytest.approx(4 + half, abs=2e-3),
+    )
+    assert found.verdict == "same"
+    assert compare.accuracies("cross", [1.0, 1.1], [3.0, 3.1]).verdict == "better"
+
+
+def test_what_is_stated_equals_itself(compare):
+    generator = json.loads((ROOT / "docs/toy/generator.json").read_text())
+    judge = read_results(ROOT / "studies/results")
+    found = [*compare.of_generator(generator, generator), *compare.of_judge(judge, judge)]
+    assert len(found) == 6 * 5 + len(compare.STUDY_MEASURES)
+    assert {item.verdict for _, item in found} == {"same"}
+    assert len(compare.table(found).splitlines()) == len(found) + 2
