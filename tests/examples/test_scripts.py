@@ -151,3 +151,22 @@ def test_two_processes_do_what_one_does(tmp_path):
         first = read_journal(tmp_path / "one" / script / "metrics.jsonl")[0]
         other = read_journal(tmp_path / "two" / script / "metrics.jsonl")[0]
         assert first["proxy"] == pytest.approx(other["proxy"], abs=1e-4)
+
+
+def test_the_settings_on_the_page_are_settings_of_the_script(tmp_path):
+    ddpo, shared = importlib.import_module("ddpo"), importlib.import_module("shared")
+    page = (EXAMPLES.parent / "docs/alignment/README.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    file = tmp_path / "ddpo.yaml"
+    file.write_text(text)
+    found = shared.parse(ddpo.DDPOArguments, ["--config", str(file), "--clips_per_prompt", "4"])
+    assert (found.num_frames, found.gold, found.learning_rate) == (
+        49,
+        ["path/to/another/judge"],
+        3e-4,
+    )
+    assert found.gradient_checkpointing is True
+    assert found.clips_per_prompt == 4, "the command line wins"
+    file.write_text(text + "clips_for_prompt: 8\n")
+    with pytest.raises(ValueError, match="clips_for_prompt"):
+        shared.parse(ddpo.DDPOArguments, ["--config", str(file)])
