@@ -52,6 +52,22 @@ def keys_of(infos):
     return sorted({content_key(load_clip(info.path).latents) for info in infos})
 
 
+def assert_right(cache, judge, infos):
+    """What is stored of each clip is what leaves its own frozen blocks; how many there are."""
+    folder = feature_folder(Path(cache), judge, None)
+    found = 0
+    for info in infos:
+        latents = load_clip(info.path).latents
+        stored_now = folder.of(latents).tensors
+        if stored_now is not None:
+            with torch.no_grad(), judge.backbone.at_boundary(folder.frozen) as boundary:
+                judge(latents[None])
+            for ours, stream in zip(stored_now, boundary.seen, strict=True):
+                torch.testing.assert_close(ours, stream[0], rtol=1e-3, atol=1e-4)
+            found += 1
+    return found
+
+
 def test_clip_by_clip_nothing_changes_to_the_bit(world, tmp_path, calls):
     """Twelve clips to train on and four held out, two epochs and a half."""
     settings = {**ONE, "max_steps": 30}
@@ -82,8 +98,9 @@ def test_batches_differ_by_rounding_and_cut_clips_are_not_kept(world, tmp_path):
             world, output_dir=str(tmp_path / name), feature_cache=cache, **settings
         )
         assert_same(weights(plain), weights(cached), rtol=1e-4, atol=1e-5)
-    assert set(stored(cache)) <= set(keys_of(LatentFolder(world / "rated").infos))
-    assert len(stored(cache)) > 8
+    infos = LatentFolder(world / "rated").infos
+    assert set(stored(cache)) <= set(keys_of(infos))
+    assert 8 < assert_right(cache, cached.judge, infos) == len(stored(cache))
 
 
 def test_comparisons_read_them_too(world, tmp_path, calls):
@@ -103,7 +120,9 @@ def test_comparisons_read_them_too(world, tmp_path, calls):
         assert_same(weights(plain), weights(cached), rtol=1e-4, atol=1e-6)
     frozen, own = calls(cached.judge)[0], calls(cached.judge)[-1]
     assert 1 < frozen < own / 2, "cut pairs alone run all blocks"
-    assert set(stored(cache)) <= set(keys_of(LatentFolder(world / "compared").infos))
+    infos = LatentFolder(world / "compared").infos
+    assert set(stored(cache)) <= set(keys_of(infos))
+    assert 8 < assert_right(cache, cached.judge, infos) == len(stored(cache))
 
 
 def test_the_discriminator_keeps_whole_reals_and_generated_clips(base, tmp_path):
@@ -124,10 +143,12 @@ def test_the_discriminator_keeps_whole_reals_and_generated_clips(base, tmp_path)
 
     plain, cache = train("a"), str(tmp_path / "cache")
     for name in ("b", "c"):
-        assert_same(weights(plain), weights(train(name, feature_cache=cache)), rtol=1e-4, atol=1e-6)
+        cached = train(name, feature_cache=cache)
+        assert_same(weights(plain), weights(cached), rtol=1e-4, atol=1e-6)
     whole = [*LatentFolder(tmp_path / "real").infos, *LatentFolder(tmp_path / "generated").infos]
     kept = set(stored(cache))
     assert kept <= set(keys_of(whole))
+    assert assert_right(cache, cached.judge, whole) == len(kept)
     for part in (whole[:8], whole[8:]):
         assert kept & set(keys_of(part)), "reals and generated clips are kept"
 
