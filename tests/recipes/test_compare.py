@@ -57,3 +57,16 @@ def test_what_is_stated_equals_itself(compare):
     assert len(found) == 6 * 5 + len(compare.STUDY_MEASURES)
     assert {item.verdict for _, item in found} == {"same"}
     assert len(compare.table(found).splitlines()) == len(found) + 2
+
+
+def test_the_page_says_what_the_last_rebuild_gave():
+    figures = json.loads((ROOT / "docs/toy/rebuilt.json").read_text())["figures"]
+    page = (ROOT / "docs/toy.md").read_text().split("## Trained again")[1]
+    verdicts = [figure["verdict"] for figure in figures]
+    assert f"Of {len(figures)} figures none is worse" in page
+    assert (verdicts.count("worse"), verdicts.count("better")) == (0, 1)
+    for figure in figures:
+        if figure["name"] in ("cross-content", "same content", "energy alone"):
+            numbers = f"{100 * figure['stated']:.1f} | {100 * figure['rebuilt']:.1f}"
+            interval = f"{100 * figure['low']:+.1f} to {100 * figure['high']:+.1f}"
+            assert f"{figure['name']} | {numbers} | {interval} |" in page
