@@ -26,8 +26,11 @@ help:  ## list the targets
 demo: $(VENV)/demo.stamp  ## train a small judge on real clips and report into demo-output/
 	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
 
+# Most tests keep one core busy. Two processes of one thread each take half of the time.
+WORKERS = 2
+
 test: $(VENV)/dev.stamp  ## run the tests
-	$(VENV)/bin/pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff, import layers, and what may not be committed
 	$(VENV)/bin/ruff check .
