@@ -90,8 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     sys.path.insert(0, str(ROOT / "examples"))
     config = yaml.safe_load(args.config.read_text())
-    for seed in args.seeds or config["seeds"]:
-        for name in args.only or config["algorithms"]:
+    for name in args.only or config["algorithms"]:
+        for seed in args.seeds or config["algorithms"][name]["seeds"]:
             path = args.results / f"{name}-{seed}.json"
             if not path.exists():
                 record = train_and_measure(name, seed, config, args.work)

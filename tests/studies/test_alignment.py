@@ -10,14 +10,15 @@ from studies.alignment_page import curve, gain, table, verdict
 from studies.page import Estimate
 
 SMALL = {
-    "seeds": [0],
     "fresh_clips": 4,
     "common": {
         "aspects": ["steadiness"], "batch_size": 4, "evaluation_clips": 4, "samples": 0,
         "device": "cpu", "num_inference_steps": 2, "iterations": 1, "prompts_per_iteration": 4,
         "clips_per_prompt": 1,
     },
-    "algorithms": {"reward_gradients": {"script": "reward_gradients", "settings": {}}},
+    "algorithms": {
+        "reward_gradients": {"script": "reward_gradients", "seeds": [0], "settings": {}},
+    },
 }  # fmt: skip
 
 
