@@ -20,7 +20,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXP
 from torch import Tensor
 
 from benchmarks.cost import table
-from benchmarks.counting import GIB, count_gradient, count_scoring, held, on_meta
+from benchmarks.counting import GIB, count_gradient, count_scoring, frozen_model, held
 from benchmarks.full_models import FULL_MODELS, FullModel
 from gtsvj_reward import VideoJudge
 from gtsvj_reward.alignment import (
@@ -128,7 +128,7 @@ def setting(model: FullModel, size: tuple[int, int, int], recomputing: bool) -> 
     judge = replace(model, size=size).judge(transformer)
     judge.backbone.gradient_checkpointing = recomputing
     scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
-    vae = on_meta(AutoencoderKLCogVideoX)
+    vae = frozen_model(AutoencoderKLCogVideoX)
     pipe = CogVideoXPipeline(None, None, vae, transformer, scheduler)
     policy = Policy(
         pipe, ClipSize(*size), rank=RANK, text_length=WORDS, gradient_checkpointing=recomputing

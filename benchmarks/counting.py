@@ -213,12 +213,17 @@ def count_gradient(run: Callable[[], Tensor], *modules: nn.Module) -> Gradient:
     return Gradient(operations=meter.operations, forward=forward, saved=kept, peak=meter.peak)
 
 
-def on_meta(make: Callable[[], Any], dtype: torch.dtype = torch.bfloat16) -> Any:
-    """A frozen model on the meta device, in evaluation mode, in the dtype that it is used in."""
+def frozen_model(
+    make: Callable[[], Any], dtype: torch.dtype = torch.bfloat16, device: str = "meta"
+) -> Any:
+    """A frozen model, in evaluation mode, in the dtype that it is used in.
+
+    On the meta device it has no values, elsewhere random ones.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return make().eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)

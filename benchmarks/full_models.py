@@ -25,7 +25,7 @@ from diffusers import (
 from diffusers.models.transformers.transformer_mochi import MochiRoPE
 from torch import Tensor
 
-from benchmarks.counting import on_meta
+from benchmarks.counting import frozen_model
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 
 
@@ -74,11 +74,11 @@ class FullModel:
 
     def transformer(self) -> Any:
         """The frozen transformer in bfloat16, without values."""
-        return on_meta(self.make_transformer)
+        return frozen_model(self.make_transformer)
 
     def vae(self) -> Any:
         """The frozen VAE in bfloat16, without values."""
-        return on_meta(self.make_vae)
+        return frozen_model(self.make_vae)
 
 
 class PlainRoPE(MochiRoPE):

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.cost import Row, read, table
-from benchmarks.counting import GIB
+from benchmarks.counting import GIB, frozen_model
 from benchmarks.full_models import FULL_MODELS, FullModel
 from benchmarks.lora_placement import step_with_features, training_step
 from gtsvj_reward import VideoJudge
+from gtsvj_reward.backbones import backbone_for
 
 PARTS = ("scores", "gradients", "training", "compiled")
 COUNTED = Path(__file__).parents[1] / "docs" / "full_size_costs.json"
@@ -41,17 +42,6 @@ JUDGES: dict[str, dict[str, Any]] = {
 """Name in the counted table -> changes to the judge."""
 
 
-def on_gpu(make: Callable[[], Any]) -> Any:
-    """A frozen model with random bfloat16 weights, made on the device."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("cuda"):
-            return make().eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(before)
-
-
 @dataclass(frozen=True)
 class Subject:
     """A model with weights on the device."""
@@ -62,8 +52,8 @@ class Subject:
 
     def judge(self, fraction: float = 1.0, **changes: Any) -> VideoJudge:
         """A frozen judge that has a share of the blocks."""
-        blocks = self.model.judge(self.transformer).config.depth or 0
-        return self.model.judge(self.transformer, depth=round(fraction * blocks), **changes).eval()
+        depth = round(fraction * backbone_for(self.transformer).depth)
+        return self.model.judge(self.transformer, depth=depth, **changes).eval()
 
     def clip(self, *, grad: bool = False) -> Tensor:
         """One clip of noise."""
@@ -73,7 +63,7 @@ class Subject:
 
     def decode(self) -> tuple[Any, Callable[[Tensor], Tensor]]:
         """The VAE, and what decodes latents with it."""
-        vae = on_gpu(self.model.make_vae)
+        vae = frozen_model(self.model.make_vae, device="cuda")
         return vae, lambda clip: vae.decode(clip.to(torch.bfloat16).transpose(1, 2)).sample
 
 
@@ -252,7 +242,7 @@ def main() -> None:
     print(found, flush=True)
     for name in args.models:
         model = FULL_MODELS[name]
-        subject = Subject(name, model, on_gpu(model.make_transformer))
+        subject = Subject(name, model, frozen_model(model.make_transformer, device="cuda"))
         for part in args.parts:
             for row in ways[part](subject):
                 found["rows"].append({"model": name, "part": part, **row})

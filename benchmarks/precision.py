@@ -65,9 +65,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     latents = toy_latents(args.clips)
+    dtypes = {**({} if args.device == "cpu" else {"float32": torch.float32}), **DTYPES}
     print(f"{args.clips} clips; |error| / standard deviation of the float32 scores")
     for name in ("gtsvj-toy", "gtsvj-toy-discriminator"):
-        dtypes = {**({} if args.device == "cpu" else {"float32": torch.float32}), **DTYPES}
         for label, dtype in dtypes.items():
             found = errors(latents, name, dtype, args.device)
             numbers = ", ".join(f"{key} {value:.4f}" for key, value in found.items())

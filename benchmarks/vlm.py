@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
-from benchmarks.counting import on_meta
+from benchmarks.counting import frozen_model
 
 SAMPLED_FPS = 2.0
 EDGE = 448
@@ -42,7 +42,7 @@ LANGUAGE = {
 def qwen2_vl(vision: dict[str, Any] = VISION, language: dict[str, Any] = LANGUAGE) -> Any:
     """The frozen model in bfloat16, without values and without a head."""
     config = Qwen2VLConfig(vision_config=dict(vision), text_config=dict(language))
-    return on_meta(lambda: Qwen2VLModel(config))
+    return frozen_model(lambda: Qwen2VLModel(config))
 
 
 def sampled_frames(frames: int, fps: float) -> int:

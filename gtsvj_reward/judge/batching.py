@@ -40,6 +40,7 @@ def in_batches(
     clips: Sequence[Tensor],
     call: Callable[[Tensor, list[int]], JudgeOutput],
     batch_size: int | None = None,
+    kinds: Sequence[bool] | None = None,
 ) -> list[JudgeOutput]:
     """What a function says of each clip, in the given order.
 
@@ -47,10 +48,12 @@ def in_batches(
         clips: clips that may differ in shape.
         call: called once for each batch of clips of one shape, with their places in `clips`.
         batch_size: clips per call; None: all of one shape.
+        kinds: of each clip; clips of different kinds share no call. None: all are of one.
     """
-    buckets: dict[torch.Size, list[int]] = {}
+    buckets: dict[tuple[torch.Size, bool], list[int]] = {}
     for index, clip in enumerate(clips):
-        buckets.setdefault(clip.shape, []).append(index)
+        kind = kinds is not None and kinds[index]
+        buckets.setdefault((clip.shape, kind), []).append(index)
     outputs: dict[int, JudgeOutput] = {}
     for indices in buckets.values():
         size = batch_size or len(indices)

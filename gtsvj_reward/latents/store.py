@@ -117,6 +117,11 @@ def clip_info(path: str | Path) -> ClipInfo:
         return _info(path, opened)
 
 
+def unique_clips(infos: Sequence[ClipInfo]) -> list[ClipInfo]:
+    """Each latent file once, in order of appearance."""
+    return list({str(info.path): info for info in infos}.values())
+
+
 class LatentFolder(Sequence[LatentClip]):
     """All latent clips below a folder, sorted by path, read when indexed; all of one space.
 

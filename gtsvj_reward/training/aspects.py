@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.losses import aspect_loss
 from gtsvj_reward.metrics import pearson, spearman
 from gtsvj_reward.training.data import Truncation, trained_geometry
@@ -19,7 +19,7 @@ from gtsvj_reward.training.labelled import (
 )
 from gtsvj_reward.training.outputs import mean_aspects
 from gtsvj_reward.training.reward_arguments import AspectConfig
-from gtsvj_reward.training.reward_stage import RewardStageTrainer, unique_clips
+from gtsvj_reward.training.reward_stage import RewardStageTrainer
 from gtsvj_reward.training.trainer import check_space
 
 

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from gtsvj_reward.backbones import Features
 from gtsvj_reward.backbones.lora import frozen_blocks
-from gtsvj_reward.judge import JudgeOutput, VideoJudge
+from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
 from gtsvj_reward.judge.batching import in_batches
 from gtsvj_reward.latents.files import read_safetensors, write_safetensors, write_text
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.store import ClipInfo, unique_clips
 
 Example = TypeVar("Example")
 
@@ -91,30 +91,37 @@ class FeatureFolder:
             known: of each clip.
         """
 
-        def run(batch: Tensor, chosen: list[int]) -> JudgeOutput:
-            with judge.backbone.at_boundary(self.frozen) as boundary:
+        def call(batch: Tensor, chosen: list[int]) -> JudgeOutput:
+            rows = [known[index] for index in chosen]
+            given = stacked(rows, batch.device)
+            with judge.backbone.at_boundary(self.frozen, given) as boundary:
                 output: JudgeOutput = judge(batch)
-            for place, index in enumerate(chosen):
-                key = known[places[index]].key
-                if key is not None:
-                    self.keep(key, tuple(stream[place] for stream in boundary.seen))
+            for place, row in enumerate(rows):
+                if given is None and row.key is not None:
+                    self.keep(row.key, tuple(stream[place] for stream in boundary.seen))
             return output
 
-        def replay(batch: Tensor, chosen: list[int]) -> JudgeOutput:
-            rows = [known[places[index]].tensors or () for index in chosen]
-            given = tuple(
-                torch.stack(streams).to(batch.device) for streams in zip(*rows, strict=True)
-            )
-            with judge.backbone.at_boundary(self.frozen, given):
-                output: JudgeOutput = judge(batch)
-            return output
+        return in_batches(clips, call, kinds=[item.tensors is not None for item in known])
 
-        outputs: dict[int, JudgeOutput] = {}
-        for stored, call in ((False, run), (True, replay)):
-            places = [i for i, item in enumerate(known) if (item.tensors is not None) == stored]
-            found = in_batches([clips[index] for index in places], call)
-            outputs.update(zip(places, found, strict=True))
-        return [outputs[index] for index in range(len(clips))]
+
+def stacked(rows: Sequence[ClipFeatures], device: torch.device) -> Features | None:
+    """What is stored of clips, with a batch axis; None if nothing is."""
+    streams = [row.tensors for row in rows if row.tensors is not None]
+    if not streams:
+        return None
+    return tuple(torch.stack(stream).to(device) for stream in zip(*streams, strict=True))
+
+
+def judge_with(
+    folder: FeatureFolder | None,
+    judge: VideoJudge,
+    clips: Sequence[Tensor],
+    known: Sequence[ClipFeatures],
+) -> list[JudgeOutput]:
+    """`judge_clips`, by way of a folder of features if there is one."""
+    if folder is None:
+        return judge_clips(judge, clips)
+    return folder.judge(judge, clips, known)
 
 
 class ClipDataset(Dataset[Example]):
@@ -227,7 +234,7 @@ def disk_cost(folder: FeatureFolder, judge: VideoJudge, infos: Sequence[ClipInfo
     Raises:
         ValueError: if that is more than there is room for.
     """
-    shapes = [info.shape for info in {str(info.path): info for info in infos}.values()]
+    shapes = [info.shape for info in unique_clips(infos)]
     sizes = {shape: feature_bytes(folder, judge, shape) for shape in set(shapes)}
     held = sum(file.stat().st_size for file in folder.path.glob("*.safetensors"))
     cost = DiskCost(

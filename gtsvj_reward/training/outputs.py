@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
-from gtsvj_reward.training.features import ClipFeatures, FeatureFolder
+from gtsvj_reward.judge import JudgeOutput, VideoJudge
+from gtsvj_reward.training.features import ClipFeatures, FeatureFolder, judge_with
 
 
 class ClipScores(nn.Module):
@@ -28,9 +28,7 @@ class ClipScores(nn.Module):
             clips: latents (time, channel, height, width).
             known: of each clip, where there is a folder of features.
         """
-        if self.features is None:
-            return judge_clips(self.judge, clips)
-        return self.features.judge(self.judge, clips, known)
+        return judge_with(self.features, self.judge, clips, known)
 
     def activation_checkpointing_enable(
         self,

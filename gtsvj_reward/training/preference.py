@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.model import Part
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
@@ -20,7 +20,7 @@ from gtsvj_reward.training.data import Truncation, trained_geometry
 from gtsvj_reward.training.labelled import ClipPair, ClipPairs, collate_pairs
 from gtsvj_reward.training.outputs import mean_scores
 from gtsvj_reward.training.reward_arguments import PreferenceConfig
-from gtsvj_reward.training.reward_stage import RewardStageTrainer, unique_clips
+from gtsvj_reward.training.reward_stage import RewardStageTrainer
 from gtsvj_reward.training.trainer import check_space
 
 

@@ -84,8 +84,3 @@ def earlier_training(config: JudgeConfig) -> dict[str, Any]:
         name if ": " in name else f"{config.stage}: {name}": value
         for name, value in config.training.items()
     }
-
-
-def unique_clips(infos: Sequence[ClipInfo]) -> list[ClipInfo]:
-    """Each latent file once, in order of appearance."""
-    return list({str(info.path): info for info in infos}.values())

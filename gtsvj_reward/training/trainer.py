@@ -9,17 +9,22 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
-from gtsvj_reward.judge import Geometry, JudgeOutput, VideoJudge, judge_clips, save_judge
+from gtsvj_reward.judge import Geometry, VideoJudge, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys
-from gtsvj_reward.training.features import ClipDataset, FeatureFolder, disk_cost, feature_folder
+from gtsvj_reward.training.features import (
+    ClipDataset,
+    FeatureFolder,
+    disk_cost,
+    feature_folder,
+    judge_with,
+)
 from gtsvj_reward.training.outputs import ClipScores
 
 logger = logging.getLogger(__name__)
@@ -178,19 +183,13 @@ class JudgeTrainer(Trainer):
         self, judge: VideoJudge, infos: Sequence[ClipInfo]
     ) -> Iterator[tuple[int, float, list[float]]]:
         for index in range(self.args.process_index, len(infos), self.args.world_size):
+            latents, folder = load_clip(infos[index].path).latents, self.evaluation_features
+            known = [] if folder is None else [folder.of(latents)]
             with torch.no_grad():
-                output = self._judge_whole(judge, load_clip(infos[index].path).latents)
+                (output,) = judge_with(folder, judge, [latents.to(self.args.device)], known)
             aspects = output.aspects
             means = [] if aspects is None else aspects.mean(dim=0).tolist()
             yield index, output.scores.mean().item(), means
-
-    def _judge_whole(self, judge: VideoJudge, latents: Tensor) -> JudgeOutput:
-        """What a judge says of a clip (time, channel, height, width) as it is on disk."""
-        clips = [latents.to(self.args.device)]
-        if self.evaluation_features is None:
-            return judge_clips(judge, clips)[0]
-        known = self.evaluation_features.of(latents)
-        return self.evaluation_features.judge(judge, clips, [known])[0]
 
     def run_record(self) -> dict[str, Any]:
         """What every stage records of its run for `config.json` and the model card."""

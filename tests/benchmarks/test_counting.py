@@ -12,9 +12,9 @@ from benchmarks.counting import (
     SavedBytes,
     count_gradient,
     count_scoring,
+    frozen_model,
     fused_attention,
     held,
-    on_meta,
     operations,
 )
 from tests.conftest import clips, tiny_judge
@@ -50,7 +50,7 @@ def test_saved_bytes_of_a_known_graph():
 
 
 def test_a_storage_is_saved_once_and_weights_never():
-    layer = on_meta(lambda: nn.Linear(10, 10), torch.float32)
+    layer = frozen_model(lambda: nn.Linear(10, 10), torch.float32)
     x = meta(10, 10, grad=True)
     with SavedBytes(layer) as saved:
         y = layer(x * x)  # the product keeps x, twice; a frozen layer keeps its weight alone
@@ -106,7 +106,7 @@ def test_recomputing_keeps_the_inputs_of_blocks_and_runs_them_twice():
             nn.Linear(16, 64, bias=False), nn.GELU(), nn.Linear(64, 16, bias=False)
         )
 
-    layers = [on_meta(block, torch.float32) for _ in range(6)]
+    layers = [frozen_model(block, torch.float32) for _ in range(6)]
     x = meta(8, 16, grad=True)
     plain = count_gradient(lambda: chain(x, layers, False), *layers)
     again = count_gradient(lambda: chain(x, layers, True), *layers)
@@ -133,7 +133,7 @@ def test_a_judge_has_the_same_operations_on_both_devices(kind):
 
 
 def test_models_on_the_meta_device_are_in_their_dtype():
-    vae = on_meta(
+    vae = frozen_model(
         lambda: AutoencoderKLCogVideoX(block_out_channels=(8, 8, 8, 8), norm_num_groups=4)
     )
     assert {p.dtype for p in vae.parameters()} == {torch.bfloat16}
