@@ -28,7 +28,6 @@ from gtsvj_reward.evaluation import (
     ScoreTable,
     evaluate_comparisons,
     read_scores,
-    score_clips,
 )
 from gtsvj_reward.judge.inspect import describe_checkpoint
 from gtsvj_reward.latents.store import LatentFolder, load_clip
@@ -40,6 +39,7 @@ from gtsvj_reward.plotting import (
     plot_trajectory,
 )
 from gtsvj_reward.plotting.canvas import new_figure, save, style_panel
+from gtsvj_reward.scoring import score_clips
 from gtsvj_reward.toy import ASPECTS, captions
 from gtsvj_reward.toy.corpus import (
     SEEN,

@@ -116,9 +116,9 @@ def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
 
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.annotations import find_clips
-    from gtsvj_reward.evaluation import score_clips
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.scoring import score_clips
 
     folder = LatentFolder(args.latents)
     found = find_clips(videos, folder, allow_missing=args.allow_missing_videos)

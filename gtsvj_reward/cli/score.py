@@ -26,7 +26,7 @@ def score(argv: list[str]) -> int:
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
 
-    from gtsvj_reward.reward import encoding, pictures, report
+    from gtsvj_reward.scoring import encoding, pictures, report
 
     is_videos = args.folder.is_dir() and encoding.folder_kind(args.folder) == "videos"
     videos = args.folder if is_videos else args.videos
@@ -80,7 +80,7 @@ def rank(argv: list[str]) -> int:
     if args.scores is not None:
         refuse_given(parser, args, JUDGE_FLAGS + VIDEO_FLAGS, "has no use with --scores")
 
-    from gtsvj_reward.reward import groups, ranking
+    from gtsvj_reward.scoring import groups, ranking
 
     ranking.check_paths(args.out, args.pairs)
     prompts = None if args.groups is None else groups.read_groups(args.groups)

@@ -9,7 +9,7 @@ from gtsvj_reward.cli.processes import processes
 
 if TYPE_CHECKING:
     from gtsvj_reward.judge import JudgeConfig
-    from gtsvj_reward.reward.table import ScoredClip
+    from gtsvj_reward.scoring.table import ScoredClip
 
 DTYPES = ["float32", "bfloat16", "float16"]
 JUDGE_FLAGS = ("checkpoint", "folder", "base_model", "device", "dtype", "batch_size",
@@ -68,7 +68,8 @@ def latents_for(
     import torch
 
     from gtsvj_reward.assets.vae import load_vae
-    from gtsvj_reward.reward import encoding
+    from gtsvj_reward.reward.encoding import reading_for
+    from gtsvj_reward.scoring import encoding
 
     if encoding.folder_kind(args.folder) == "latents":
         refuse_given(parser, args, VIDEO_FLAGS, f"is for videos, {args.folder} holds latent files")
@@ -76,7 +77,7 @@ def latents_for(
     if args.vae is None:
         parser.error(f"{args.folder} holds videos: they need --vae, the VAE of the judge's latents")
     names = ("fps", "height", "width", "num_frames")
-    reading = encoding.reading_for(config, **{name: vars(args)[name] for name in names})
+    reading = reading_for(config, **{name: vars(args)[name] for name in names})
     latents = Path(args.latents or out.with_name(f"{out.stem}-latents"))
     device = args.device or state.device
     encoding.encode_for(
@@ -115,7 +116,7 @@ def run_scoring(
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
-    from gtsvj_reward.reward import scoring, shards, table
+    from gtsvj_reward.scoring import folder, shards, table
 
     table.check_suffix(out)
     state = processes(args.device)
@@ -136,7 +137,7 @@ def run_scoring(
     if args.overwrite and state.is_main_process:
         finished.clear()
     state.wait_for_everyone()
-    scoring.score_shard(
+    folder.score_shard(
         reward,
         clips,
         finished,
@@ -146,7 +147,7 @@ def run_scoring(
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    scored = scoring.collect_scores(clips, finished)
+    scored = folder.collect_scores(clips, finished)
     table.write_scores(scored, out)
     judge = reward.judge
     return Scored(scored, latents, judge.backbone.patch_size_t, judge.config.temporal_stride)

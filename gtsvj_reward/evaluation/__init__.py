@@ -7,7 +7,6 @@ from gtsvj_reward.evaluation.compare import (
     read_results as read_results,
 )
 from gtsvj_reward.evaluation.evaluate import evaluate_comparisons as evaluate_comparisons
-from gtsvj_reward.evaluation.judging import score_clips as score_clips
 from gtsvj_reward.evaluation.plots import plot_evaluation as plot_evaluation
 from gtsvj_reward.evaluation.published import (
     PUBLISHED as PUBLISHED,

@@ -13,11 +13,11 @@ from PIL import Image
 
 from gtsvj_reward.latents import LatentSpace, encode_folder
 from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.reward.pictures import plot_scores, source_frames
-from gtsvj_reward.reward.report import best_first, shown_ranks, write_report
-from gtsvj_reward.reward.table import ScoredClip
-from tests.reward.test_encoding import write_videos
-from tests.reward.test_scoring import write_clip
+from gtsvj_reward.scoring.pictures import plot_scores, source_frames
+from gtsvj_reward.scoring.report import best_first, shown_ranks, write_report
+from gtsvj_reward.scoring.table import ScoredClip
+from tests.scoring.test_encoding import write_videos
+from tests.scoring.test_folder import write_clip
 
 NASTY = 'a"<script>alert(1)<b>&$x^$'
 
@@ -143,7 +143,7 @@ def test_best_first_without_statistics_is_by_the_raw_score():
 
 
 def test_pictures_are_energies_or_scores(encoded, tmp_path, monkeypatch):
-    from gtsvj_reward.reward import pictures
+    from gtsvj_reward.scoring import pictures
 
     drawn = []
 

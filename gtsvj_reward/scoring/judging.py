@@ -4,9 +4,9 @@ from pathlib import Path
 
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.reward import GTSVJReward
-from gtsvj_reward.reward.scoring import collect_scores, score_shard
-from gtsvj_reward.reward.shards import Shards, run_header
-from gtsvj_reward.reward.table import write_scores
+from gtsvj_reward.scoring.folder import collect_scores, score_shard
+from gtsvj_reward.scoring.shards import Shards, run_header
+from gtsvj_reward.scoring.table import write_scores
 
 
 def score_clips(

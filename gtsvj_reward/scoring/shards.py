@@ -12,7 +12,7 @@ from typing import Any
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
 from gtsvj_reward.latents.files import file_sha256, whole_lines
 from gtsvj_reward.reward.reward import GTSVJReward
-from gtsvj_reward.reward.table import ScoredClip, json_line
+from gtsvj_reward.scoring.table import ScoredClip, json_line
 
 FORMAT_VERSION = 1
 Append = Callable[[Sequence["FinishedClip"]], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from gtsvj_reward.annotations.tables import write_table
 from gtsvj_reward.latents.files import write_text
-from gtsvj_reward.reward.table import check_suffix
+from gtsvj_reward.scoring.table import check_suffix
 
 
 @dataclass(frozen=True, kw_only=True)

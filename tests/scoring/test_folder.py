@@ -14,15 +14,15 @@ from gtsvj_reward.annotations.tables import read_table
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import GeometryError, NonFiniteError
-from gtsvj_reward.reward.scoring import (
+from gtsvj_reward.scoring.folder import (
     batches,
     collect_scores,
     named_clips,
     score_folder,
     score_shard,
 )
-from gtsvj_reward.reward.shards import ScoringMismatchError, Shards, run_header
-from gtsvj_reward.reward.table import write_scores
+from gtsvj_reward.scoring.shards import ScoringMismatchError, Shards, run_header
+from gtsvj_reward.scoring.table import write_scores
 from tests.conftest import clips, tiny_judge, tiny_space
 
 HEADER = {"judge": "a" * 64, "dtype": "float32"}

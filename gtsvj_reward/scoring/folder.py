@@ -9,8 +9,8 @@ from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.reward.output import GeometryError, NonFiniteError
 from gtsvj_reward.reward.reward import GTSVJReward
-from gtsvj_reward.reward.shards import FileRecord, FinishedClip, ScoringMismatchError, Shards
-from gtsvj_reward.reward.table import ScoredClip
+from gtsvj_reward.scoring.shards import FileRecord, FinishedClip, ScoringMismatchError, Shards
+from gtsvj_reward.scoring.table import ScoredClip
 
 
 def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gtsvj_reward.latents.store import ClipInfo, clip_info
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.plotting import plot_trajectory
-from gtsvj_reward.reward.table import ScoredClip
+from gtsvj_reward.scoring.table import ScoredClip
 
 _READING = ("fps", "height", "width", "start", "frames_fps")
 """Settings of a latent file that say how its video was read."""

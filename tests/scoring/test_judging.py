@@ -5,10 +5,11 @@ import json
 import pytest
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.evaluation import read_scores, score_clips
+from gtsvj_reward.evaluation import read_scores
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import GeometryError
+from gtsvj_reward.scoring import score_clips
 from tests.conftest import clips, tiny_judge, tiny_space
 from tests.training.conftest import write_clips
 

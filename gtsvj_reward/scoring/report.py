@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.reward.pictures import plot_clip
-from gtsvj_reward.reward.table import ScoredClip
+from gtsvj_reward.scoring.pictures import plot_clip
+from gtsvj_reward.scoring.table import ScoredClip
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
