@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.cost import Row, read, table
 from benchmarks.counting import GIB, frozen_model
 from benchmarks.full_models import FULL_MODELS, FullModel
-from benchmarks.lora_placement import step_with_features, training_step
+from benchmarks.lora_placement import training_step
 from gtsvj_reward import VideoJudge
 from gtsvj_reward.backbones import backbone_for
 
@@ -146,17 +146,12 @@ def gradient(subject: Subject, score: Callable[[Tensor], Tensor]) -> None:
 
 
 def training(subject: Subject) -> Iterator[dict[str, Any]]:
-    """One clip's forward and backward pass, by LoRA's place, and with features that are given."""
+    """One clip's forward and backward pass, by LoRA's place."""
     clip = subject.clip()
     for place in ("first", "middle", "last", "all"):
         judge = subject.judge(lora_placement=place)
         judge.unfreeze()
         yield {"what": f"LoRA on {place}", **timed(partial(training_step, judge, clip))}
-    judge = subject.judge()
-    judge.unfreeze()
-    with_features, features = step_with_features(judge, clip)
-    size = sum(tensor.nbytes for tensor in features)
-    yield {"what": "LoRA on last, features given", "bytes": size, **timed(with_features)}
 
 
 def compiled(subject: Subject) -> Iterator[dict[str, Any]]:

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.backbones import Features, load_transformer
-from gtsvj_reward.backbones.lora import Placement, frozen_blocks
+from gtsvj_reward.backbones import load_transformer
+from gtsvj_reward.backbones.lora import Placement
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 FULL_SIZE = (1, 13, 16, 60, 90)
@@ -62,32 +62,15 @@ def training_step(judge: VideoJudge, latents: torch.Tensor) -> None:
     judge.zero_grad()
 
 
-def step_with_features(
-    judge: VideoJudge, latents: torch.Tensor
-) -> tuple[Callable[[], None], Features]:
-    """A training step that is given what leaves the frozen blocks, and what it is given."""
-    frozen = frozen_blocks(judge.backbone)
-    with torch.no_grad(), judge.backbone.at_boundary(frozen) as boundary:
-        judge(latents)
-
-    def step() -> None:
-        with judge.backbone.at_boundary(frozen, boundary.seen):
-            training_step(judge, latents)
-
-    return step, boundary.seen
-
-
 def placements_counted(transformer: Any) -> dict[str, float]:
-    """Placement -> operations of a training step of one clip, at last with features given."""
+    """Placement -> operations of a training step of one clip."""
     latents = torch.zeros(FULL_SIZE, device="meta")
-    found = {
+    return {
         place: tera(lambda place=place: training_step(
             judge_of(transformer, lora_placement=place), latents
         ))
         for place in PLACEMENTS
     }  # fmt: skip
-    step, _ = step_with_features(judge_of(transformer, lora_placement="last"), latents)
-    return {**found, "last, features given": tera(step)}
 
 
 def placements_timed(rounds: int) -> dict[str, float]:

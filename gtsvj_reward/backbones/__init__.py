@@ -1,7 +1,6 @@
 """Video diffusion transformers, read as feature extractors."""
 
 from gtsvj_reward.backbones.base import Backbone as Backbone, TextCondition as TextCondition
-from gtsvj_reward.backbones.boundary import Features as Features
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone as CogVideoXBackbone
 from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.boundary import Boundary, Features
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, frozen_view
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 
@@ -58,7 +56,6 @@ class Backbone(nn.Module, ABC):
         null_words: tokens of the null text, where there may be fewer of them than the model's
             pipeline has; None where their number is fixed.
         live: what ties the weights to a transformer in use; None for weights of its own.
-        boundary: what a pass takes down or is given at a block; see `at_boundary`.
     """
 
     family: str
@@ -71,7 +68,6 @@ class Backbone(nn.Module, ABC):
     gradient_checkpointing: bool = False
     null_words: int | None = None
     live: LiveWeights | None = None
-    boundary: Boundary | None = None
 
     @abstractmethod
     def forward(
@@ -163,39 +159,10 @@ class Backbone(nn.Module, ABC):
             tensor.data = tensor.data.to(dtype)
 
     def run_block(self, block: nn.Module, *inputs: Tensor | tuple[Tensor, Tensor] | None) -> Any:
-        """Call a block, checkpointed when that is on and gradients are recorded.
-
-        `forward` calls every block through this, in order: see `at_boundary`.
-        """
-
-        def call() -> Any:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
-            return block(*inputs)
-
-        return call() if self.boundary is None else self.boundary.run(call)
-
-    @contextmanager
-    def at_boundary(self, frozen: int, given: Features | None = None) -> Iterator[Boundary]:
-        """Within it, one forward pass takes down what leaves block `frozen - 1`, or is given it.
-
-        Args:
-            frozen: number of blocks before the boundary, 1 at least.
-            given: what left them in an earlier pass over the same clips; they are not run again.
-
-        Raises:
-            ValueError: if the backbone did not run its blocks through `run_block`, or not once.
-        """
-        self.boundary = Boundary(frozen, given)
-        try:
-            yield self.boundary
-            if self.boundary.calls != self.depth:
-                raise ValueError(
-                    f"{self.family} ran {self.boundary.calls} blocks through `run_block` in one "
-                    f"pass, it has {self.depth}: what leaves its frozen blocks cannot be kept"
-                )
-        finally:
-            self.boundary = None
+        """Call a block, checkpointed when that is on and gradients are recorded."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
 
 class TransformerBackbone(Backbone):

@@ -132,15 +132,6 @@ def check_same_tensors(expected: dict[str, Tensor], got: dict[str, Tensor], file
             )
 
 
-def frozen_blocks(backbone: Backbone) -> int:
-    """Number of blocks below the first one that carries the adapter; all of them without one."""
-    for block in range(backbone.depth):
-        targets = (backbone.get_submodule(name) for name in backbone.lora_targets(block))
-        if any(isinstance(module, LoraLayer) for module in targets):
-            return block
-    return backbone.depth
-
-
 def lora_layers(backbone: Backbone) -> list[LoraLayer]:
     """The layers that carry the adapter."""
     return [module for module in backbone.modules() if isinstance(module, LoraLayer)]

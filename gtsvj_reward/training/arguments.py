@@ -74,14 +74,6 @@ class JudgeTrainingConfig(TrainingArguments):
         default=1e-3, metadata={"help": "Learning rate of the head; the adapter has its own."}
     )
 
-    feature_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder for the output of the frozen blocks below the first adapter, of clips "
-            "that are seen whole. Later epochs and runs read it instead of running the blocks."
-        },
-    )
-
     output_dir: str = field(default="", metadata={"help": "Folder for checkpoints and the judge."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the adapter."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to it."})
@@ -109,11 +101,6 @@ class JudgeTrainingConfig(TrainingArguments):
             )
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: it would drop the latents")
-        if self.feature_cache and self.torch_compile:
-            raise ValueError(
-                "`feature_cache` and `torch_compile` exclude each other: a compiled judge cannot "
-                "leave blocks out from one batch to the next"
-            )
 
 
 @dataclass(kw_only=True)

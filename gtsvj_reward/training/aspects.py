@@ -91,7 +91,6 @@ class AspectTrainer(RewardStageTrainer):
             collate=collate_rated,
             geometry=trained_geometry(infos, truncation),
             held_out=self.held_out,
-            repeated=[*self.labelled, *self.calibration[0]],
             callbacks=callbacks or [],
         )
 
@@ -103,7 +102,7 @@ class AspectTrainer(RewardStageTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean squared error over the labels of a batch."""
-        outputs = model(inputs["clips"], inputs["known"])
+        outputs = model(inputs["clips"])
         predicted, target = mean_aspects(outputs), inputs["target"]
         mask = ~target.isnan()
         weights = None if self.weights is None else self.weights.to(predicted)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.latents.store import ClipInfo, load_clip
@@ -17,7 +17,6 @@ from gtsvj_reward.perturbations import (
     latent_steps,
     truncated_length,
 )
-from gtsvj_reward.training.features import ClipDataset, ClipFeatures
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,6 @@ class Pair:
     """A perturbation, or `generated`."""
     anchor: str
     """`real`, or `generated` where a generated clip is the positive."""
-    known: tuple[ClipFeatures, ClipFeatures]
-    """Of the positive and the negative."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Truncation:
         )
 
 
-class ContrastivePairs(ClipDataset[Pair]):
+class ContrastivePairs(Dataset[Pair]):
     """Pairs for the contrastive loss; `pairs[epoch * len(pairs) + index]` is always the same one.
 
     Args:
@@ -98,19 +95,14 @@ class ContrastivePairs(ClipDataset[Pair]):
         other = int(torch.randint(max(1, len(self.generated)), (), generator=generator))
         info = self.generated[other] if draw.anchor == "generated" else self.real[index]
         keep = self.truncation.keep(info, generator)
-        whole = keep == info.shape[0]
         positive = load_clip(info.path).latents[:keep]
         if draw.kind == GENERATED:
             negative = load_clip(self.generated[other].path).latents
-            if not whole:
+            if keep < info.shape[0]:
                 negative = negative[: same_duration(info, keep, self.generated[other])]
         else:
             negative = self.sampler.apply(draw.kind, positive[None], generator)[0]
-        known = (
-            self.known(positive, whole),
-            self.known(negative, whole and draw.kind == GENERATED),
-        )
-        return Pair(positive, negative, draw.kind, draw.anchor, known)
+        return Pair(positive, negative, draw.kind, draw.anchor)
 
 
 class EpochKeys(Sampler[int]):
@@ -136,14 +128,13 @@ class EpochKeys(Sampler[int]):
         return iter([start + index for index in order.tolist()])
 
 
-def collate(pairs: list[Pair]) -> dict[str, list[Tensor] | list[str] | list[ClipFeatures]]:
-    """A batch as lists, since clips may differ in size; `known`: positives, then negatives."""
+def collate(pairs: list[Pair]) -> dict[str, list[Tensor] | list[str]]:
+    """A batch as lists, since clips may differ in size."""
     return {
         "positive": [pair.positive for pair in pairs],
         "negative": [pair.negative for pair in pairs],
         "kind": [pair.kind for pair in pairs],
         "anchor": [pair.anchor for pair in pairs],
-        "known": [pair.known[0] for pair in pairs] + [pair.known[1] for pair in pairs],
     }
 
 

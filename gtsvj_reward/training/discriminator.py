@@ -82,7 +82,6 @@ class DiscriminatorTrainer(JudgeTrainer):
             collate=collate,
             geometry=trained_geometry([*real, *generated], truncation),
             held_out=self.held_out[0],
-            repeated=[*real, *generated],
             callbacks=[self.saturation, *(callbacks or [])],
         )
         if not generated:
@@ -99,7 +98,7 @@ class DiscriminatorTrainer(JudgeTrainer):
     ) -> Any:
         """Mean contrastive loss of a batch of pairs."""
         positives, negatives = inputs["positive"], inputs["negative"]
-        outputs = model(positives + negatives, inputs["known"])
+        outputs = model(positives + negatives)
         energies = [-output.scores for output in outputs]
         first, second = energies[: len(positives)], energies[len(positives) :]
         beta = self.args.beta

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.files import file_sha256
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.training.data import Truncation, same_duration
-from gtsvj_reward.training.features import ClipDataset, ClipFeatures
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,6 @@ class RatedExample:
     """(time, channel, height, width)."""
     target: Tensor
     """Range-normalised labels (aspect,); NaN where there is none."""
-    known: ClipFeatures
-    """What is stored of it."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,9 @@ class PairExample:
     """Likewise."""
     label: int
     """+1, 0 or -1."""
-    known: tuple[ClipFeatures, ClipFeatures]
-    """Of the first and the second."""
 
 
-class RatedClips(ClipDataset[RatedExample]):
+class RatedClips(Dataset[RatedExample]):
     """Rated clips; `clips[epoch * len(clips) + index]` is always the same one.
 
     Args:
@@ -103,11 +99,10 @@ class RatedClips(ClipDataset[RatedExample]):
         info = self.clips[index].info
         keep = self.truncation.keep(info, keyed_generator(self.seed, epoch, index))
         latents = load_clip(info.path).latents[:keep]
-        known = self.known(latents, keep == info.shape[0])
-        return RatedExample(latents, self.targets[index], known)
+        return RatedExample(latents, self.targets[index])
 
 
-class ClipPairs(ClipDataset[PairExample]):
+class ClipPairs(Dataset[PairExample]):
     """Compared clips; `pairs[epoch * len(pairs) + index]` is always the same pair.
 
     Where a pair is truncated, both clips are cut to the same duration (paper section 5.1).
@@ -136,36 +131,25 @@ class ClipPairs(ClipDataset[PairExample]):
         keep = self.truncation.keep(pair.first, keyed_generator(self.seed, epoch, index))
         first = load_clip(pair.first.path).latents[:keep]
         second = load_clip(pair.second.path).latents
-        whole = keep == pair.first.shape[0]
-        if not whole:
+        if keep < pair.first.shape[0]:
             second = second[: same_duration(pair.first, keep, pair.second)]
-        known = (
-            self.known(first, whole),
-            self.known(second, whole),
-        )
-        return PairExample(first, second, pair.label, known)
+        return PairExample(first, second, pair.label)
 
 
-def collate_rated(
-    examples: list[RatedExample],
-) -> dict[str, Tensor | list[Tensor] | list[ClipFeatures]]:
+def collate_rated(examples: list[RatedExample]) -> dict[str, Tensor | list[Tensor]]:
     """A batch; clips as a list, since they may differ in size."""
     return {
         "clips": [example.latents for example in examples],
         "target": torch.stack([example.target for example in examples]),
-        "known": [example.known for example in examples],
     }
 
 
-def collate_pairs(
-    examples: list[PairExample],
-) -> dict[str, Tensor | list[Tensor] | list[ClipFeatures]]:
-    """A batch; clips as lists, since they may differ in size; `known`: firsts, then seconds."""
+def collate_pairs(examples: list[PairExample]) -> dict[str, Tensor | list[Tensor]]:
+    """A batch; clips as lists, since they may differ in size."""
     return {
         "first": [example.first for example in examples],
         "second": [example.second for example in examples],
         "label": torch.tensor([example.label for example in examples]),
-        "known": [item.known[0] for item in examples] + [item.known[1] for item in examples],
     }
 
 

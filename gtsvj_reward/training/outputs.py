@@ -1,12 +1,9 @@
 """The judge inside a trainer."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.judge import JudgeOutput, VideoJudge
-from gtsvj_reward.training.features import ClipFeatures, FeatureFolder, judge_with
+from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
 
 
 class ClipScores(nn.Module):
@@ -19,16 +16,14 @@ class ClipScores(nn.Module):
     def __init__(self, judge: VideoJudge) -> None:
         super().__init__()
         self.judge = judge
-        self.features: FeatureFolder | None = None
 
-    def forward(self, clips: list[Tensor], known: Sequence[ClipFeatures] = ()) -> list[JudgeOutput]:
+    def forward(self, clips: list[Tensor]) -> list[JudgeOutput]:
         """Scores (step,) and aspects (step, aspect) of each clip, in the given order.
 
         Args:
             clips: latents (time, channel, height, width).
-            known: of each clip, where there is a folder of features.
         """
-        return judge_with(self.features, self.judge, clips, known)
+        return judge_clips(self.judge, clips)
 
     def activation_checkpointing_enable(
         self,

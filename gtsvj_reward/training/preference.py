@@ -97,7 +97,6 @@ class PreferenceTrainer(RewardStageTrainer):
             collate=collate_pairs,
             geometry=trained_geometry(infos, truncation),
             held_out=self.held_out,
-            repeated=[*self.labelled, *self.calibration[0]],
             callbacks=callbacks or [],
         )
 
@@ -109,7 +108,7 @@ class PreferenceTrainer(RewardStageTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean negative log-likelihood of a batch of comparisons."""
-        outputs = model(inputs["first"] + inputs["second"], inputs["known"])
+        outputs = model(inputs["first"] + inputs["second"])
         scores, labels = mean_scores(outputs), inputs["label"]
         first, second = scores[: len(labels)], scores[len(labels) :]
         loss = preference_loss(first, second, labels, self.args).mean()

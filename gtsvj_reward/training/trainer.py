@@ -1,6 +1,5 @@
 """What the trainers of all three stages share."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,25 +8,16 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
-from gtsvj_reward.judge import Geometry, VideoJudge, save_judge
+from gtsvj_reward.judge import Geometry, VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys
-from gtsvj_reward.training.features import (
-    ClipDataset,
-    FeatureFolder,
-    disk_cost,
-    feature_folder,
-    judge_with,
-)
 from gtsvj_reward.training.outputs import ClipScores
-
-logger = logging.getLogger(__name__)
 
 
 class JudgeTrainer(Trainer):
@@ -44,7 +34,6 @@ class JudgeTrainer(Trainer):
         collate: makes a batch of examples.
         geometry: what clips the judge sees.
         held_out: clips to evaluate on.
-        repeated: clips that the run can see whole more than once, for `feature_cache`.
         callbacks: further callbacks.
 
     Raises:
@@ -58,12 +47,11 @@ class JudgeTrainer(Trainer):
         args: JudgeTrainingConfig,
         *,
         parts: Collection[Part],
-        dataset: ClipDataset[Any],
+        dataset: Dataset[Any],
         length: int,
         collate: Any,
         geometry: Geometry,
         held_out: Sequence[Any],
-        repeated: Sequence[ClipInfo],
         callbacks: list[TrainerCallback],
     ) -> None:
         batch = args.train_batch_size * args.world_size
@@ -87,16 +75,6 @@ class JudgeTrainer(Trainer):
             eval_dataset=held_out,
             callbacks=callbacks,
         )
-        self.evaluation_features: FeatureFolder | None = None
-        if args.feature_cache:
-            root = Path(args.feature_cache)
-            self.evaluation_features = feature_folder(root, judge, None)
-            mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}
-            folder = feature_folder(root, judge, mixed.get(self.accelerator.mixed_precision))
-            self.model.features = dataset.features = folder
-            cost = disk_cost(folder, judge, repeated)
-            if self.is_world_process_zero():
-                logger.warning("`feature_cache`: %s at %s", cost, folder.path)
 
     @property
     def judge(self) -> VideoJudge:
@@ -183,10 +161,9 @@ class JudgeTrainer(Trainer):
         self, judge: VideoJudge, infos: Sequence[ClipInfo]
     ) -> Iterator[tuple[int, float, list[float]]]:
         for index in range(self.args.process_index, len(infos), self.args.world_size):
-            latents, folder = load_clip(infos[index].path).latents, self.evaluation_features
-            known = [] if folder is None else [folder.of(latents)]
+            latents = load_clip(infos[index].path).latents
             with torch.no_grad():
-                (output,) = judge_with(folder, judge, [latents.to(self.args.device)], known)
+                (output,) = judge_clips(judge, [latents.to(self.args.device)])
             aspects = output.aspects
             means = [] if aspects is None else aspects.mean(dim=0).tolist()
             yield index, output.scores.mean().item(), means

@@ -166,11 +166,8 @@ def test_perturbations_there_are_those_of_the_cpu(latents, name):
 
 
 @pytest.mark.parametrize("precision", [{}, {"bf16": True}, {"fp16": True}], ids=str)
-@pytest.mark.parametrize("cached", [False, True], ids=["plain", "feature_cache"])
-def test_both_reward_stages_train_there(world, precision, cached):
+def test_both_reward_stages_train_there(world, precision):
     settings = {**ON_GPU, **precision, "max_steps": 6}
-    if cached:
-        settings["feature_cache"] = str(world / "features")
     aspects = train_aspects(world, **settings)
     preference = train_preference(world, **settings)
     for trainer in (aspects, preference):
