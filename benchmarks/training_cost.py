@@ -1,4 +1,4 @@
-"""What the recipe `recipes/cogvideox-2b/` takes: disk, operations, GPU hours, checkpoints.
+"""What the recipe `examples/cogvideox-2b/` takes: disk, operations, GPU hours, checkpoints.
 
     python benchmarks/training_cost.py
 
@@ -25,7 +25,7 @@ from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "cogvideox-2b"
+RECIPE = Path(__file__).parents[1] / "examples" / "cogvideox-2b"
 STAGES: tuple[Stage, ...] = ("discriminator", "aspects", "preference")
 LATENTS = (13, 16, 60, 90)
 ASPECTS = 21

@@ -55,7 +55,7 @@ def show(path):
 # The generator is a real `CogVideoXPipeline`, of 1.8 million parameters. The judge is built on the
 # generator's own frozen weights, so that it costs an adapter and a head, and no second model.
 #
-# On a GPU, with a judge that you have trained (`02_train_a_judge.ipynb`, `recipes/cogvideox-2b`),
+# On a GPU, with a judge that you have trained (`02_train_a_judge.ipynb`, `examples/cogvideox-2b`),
 # set `REAL_MODEL` and the cells up to "What the score cannot tell" work with CogVideoX-2B. We had
 # no such judge and no such GPU: **this switch has not been run.**
 

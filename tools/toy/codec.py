@@ -1,6 +1,6 @@
 """Train the codec of the toy world, an `AutoencoderKLCogVideoX` of 1.4 M parameters.
 
-    PYTHONPATH=recipes/demo python recipes/toy/codec.py --run runs/toy/codec --steps 2300
+    python -m tools.toy.codec --run runs/toy/codec --steps 2300
 
 It starts from the weights of the demo's codec, which has seen real clips, and learns the world's
 flat colours and sharp edges. A third of its clips are damaged (gain, blur, noise), so that damage
@@ -19,11 +19,11 @@ from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
-from train_codec import CONFIG, LOSS_WEIGHT_KL, load_state, save_state
 
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.toy.world import SIZE, bodies_mask, draw_scene, render
+from tools.demo.train_codec import CONFIG, LOSS_WEIGHT_KL, load_state, save_state
 
 TOY_CONFIG = {**CONFIG, "sample_height": SIZE, "sample_width": SIZE}
 TRAIN_KEY, HELD_OUT_KEY = 101, 102

@@ -1,6 +1,6 @@
 """Train a generator of mixed quality: the toy generator, fine-tuned on clips half of which flicker.
 
-    python recipes/toy/unsteady.py --run runs/toy/unsteady
+    python -m tools.toy.unsteady --run runs/toy/unsteady
 
 People's data is like that, and an aligned generator should keep what is good in it. A LoRA adapter
 learns scenes of which a half is clean, a quarter flickers and a quarter drifts in colour. It is

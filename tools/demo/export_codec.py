@@ -1,6 +1,6 @@
 """Turn a trained demo codec into the bundled asset: scale, float16, figures, card, hashes.
 
-    python recipes/demo/export_codec.py --run runs/demo-codec --videos DIR --out DIR
+    python -m tools.demo.export_codec --run runs/demo-codec --videos DIR --out DIR
 
 The scaling factor makes the latents of the training shots have standard deviation 1. Figures are
 measured with the exported file, on frames that training did not read.
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    from train_codec import CONFIG, TRAINING_SHOTS
+    from tools.demo.train_codec import CONFIG, TRAINING_SHOTS
 
     vae = AutoencoderKLCogVideoX(**CONFIG, scaling_factor=1.0)
     vae.load_state_dict(load_file(args.run / "vae.safetensors"))

@@ -1,6 +1,6 @@
 """Train the small video diffusion transformer that ships as `gtsvj-demo-base`.
 
-    python recipes/demo/train_base.py --videos DIR --photos DIR --run runs/demo-base --out DIR
+    python -m tools.demo.train_base --videos DIR --photos DIR --run runs/demo-base --out DIR
 
 A `CogVideoXTransformer3DModel` learns to denoise latents of the demo codec (v-prediction, the
 noise schedule of CogVideoX), on the same training shots and moving photos as the codec. It is the
@@ -20,11 +20,11 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
-from train_codec import TRAINING_SHOTS, crop_shot, load_photos, load_shots, move_photo
 
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.demo.clips import FRAMES, SIZE
 from gtsvj_reward.latents import LatentSpace
+from tools.demo.train_codec import TRAINING_SHOTS, crop_shot, load_photos, load_shots, move_photo
 
 CODEC = "gtsvj-demo-codec"
 CONFIG = {

@@ -1,7 +1,7 @@
 """Turn trained parts into the toy world's bundled models: float16, cards, hashes, figures.
 
-    PYTHONPATH=recipes/demo python recipes/toy/export.py codec --run runs/toy/codec --out DIR
-    PYTHONPATH=recipes/demo python recipes/toy/export.py pipeline --codec DIR --run DIR --out DIR
+    python -m tools.toy.export codec --run runs/toy/codec --out DIR
+    python -m tools.toy.export pipeline --codec DIR --run DIR --out DIR
 
 The codec is given a scaling factor with which latents of clean clips have standard deviation 1.
 """
@@ -27,7 +27,7 @@ SCALE_KEY = 103
 
 def export_codec(run: Path, out: Path) -> None:
     """The codec with the values that float16 keeps, and its scaling factor."""
-    from codec import TOY_CONFIG, psnr
+    from tools.toy.codec import TOY_CONFIG, psnr
 
     vae = AutoencoderKLCogVideoX(**TOY_CONFIG, scaling_factor=1.0)
     vae.load_state_dict(load_file(run / "vae.safetensors"))
@@ -43,7 +43,7 @@ def export_codec(run: Path, out: Path) -> None:
 
 def export_pipeline(codec: Path, run: Path, out: Path) -> None:
     """A pipeline folder of the averaged weights, in float16."""
-    from generator import SCHEDULE, Generator
+    from tools.toy.generator import SCHEDULE, Generator
 
     tokenizer = make_tokenizer()
     model = Generator(tokenizer)

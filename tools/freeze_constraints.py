@@ -1,6 +1,6 @@
 """Write the versions installed beside this interpreter as pip constraints.
 
-    .venv/bin/python scripts/freeze_constraints.py constraints.txt
+    .venv/bin/python -m tools.freeze_constraints constraints.txt
 
 A version that needs a newer Python than the package's own lowest one is marked, so that older
 interpreters are left to find a version of their own. Local labels (`+cpu`) are dropped: which

@@ -9,7 +9,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from scripts.notebooks import (
+from tools.notebooks import (
     PICTURE_WIDTH,
     code_cells,
     execute,

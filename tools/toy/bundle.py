@@ -1,9 +1,9 @@
 """Put the toy world's trained models where the package looks for them, with cards and hashes.
 
-    python recipes/toy/bundle.py pipeline --from runs/toy/pipeline --figures docs/toy/generator.json
-    python recipes/toy/bundle.py detector --from runs/toy/detector
-    python recipes/toy/bundle.py unsteady --from runs/toy/unsteady/lora
-    python recipes/toy/bundle.py judge --from runs/study --seed 0
+    python -m tools.toy.bundle pipeline --from runs/toy/pipeline --figures docs/toy/generator.json
+    python -m tools.toy.bundle detector --from runs/toy/detector
+    python -m tools.toy.bundle unsteady --from runs/toy/unsteady/lora
+    python -m tools.toy.bundle judge --from runs/study --seed 0
 
 The judge is the study's row `full`, with the seed that is asked for.
 """

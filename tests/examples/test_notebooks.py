@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from scripts.notebooks import FOLDER, LIMIT, problems, run, sources
+from tools.notebooks import FOLDER, LIMIT, problems, run, sources
 
 
 @pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)

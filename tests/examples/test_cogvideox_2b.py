@@ -1,4 +1,4 @@
-"""The page of recipes/cogvideox-2b runs from top to bottom, on tiny models and made-up files."""
+"""The page of examples/cogvideox-2b runs from top to bottom, on tiny models and made-up files."""
 
 import csv
 import json
@@ -17,10 +17,10 @@ from gtsvj_reward.reward import reward as reward_module
 from gtsvj_reward.training.outputs import ClipScores
 from tests.annotations.conftest import aspect_names
 from tests.conftest import tiny_transformer
-from tests.recipes.conftest import OWN, write_data
-from tests.recipes.running import BASE, LAUNCH, ROOT, run_page, write_settings
+from tests.examples.recipe_data import OWN, write_data
+from tests.examples.running import BASE, LAUNCH, ROOT, run_page, write_settings
 
-RECIPE = ROOT / "recipes" / "cogvideox-2b"
+RECIPE = ROOT / "examples" / "cogvideox-2b"
 PAGE = (RECIPE / "README.md").read_text(encoding="utf-8")
 
 COUNTS = {

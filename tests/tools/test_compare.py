@@ -1,6 +1,5 @@
 """Whether rebuilt toy models are as good as stated: the intervals, and what is compared."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,23 +7,16 @@ import pytest
 
 from gtsvj_reward.metrics.pairwise import proportion_interval
 from studies.page import read_results
+from tools.toy import compare
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def compare():
-    spec = importlib.util.spec_from_file_location("compare", ROOT / "recipes/toy/compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def row(share, count):
     return {"shares": {"shape": share}, "intervals": {"shape": proportion_interval(share, count)}}
 
 
-def test_shares_differ_as_in_newcombes_own_example(compare):
+def test_shares_differ_as_in_newcombes_own_example():
     """56 of 70 against 48 of 80: 0.0524 to 0.3339, Newcombe 1998 (Stat. Med. 17), method 10."""
     found = compare.shares("shape", row(48 / 80, 80), row(56 / 70, 70))
     assert (found.low, found.high) == (
@@ -38,7 +30,7 @@ def test_shares_differ_as_in_newcombes_own_example(compare):
     assert compare.shares("shape", row(0.5, 80), row(0.55, 80)).verdict == "same"
 
 
-def test_accuracies_differ_by_welchs_interval(compare):
+def test_accuracies_differ_by_welchs_interval():
     """By hand: variances 1 and 4, three seeds each, by the formulas."""
     found = compare.accuracies("cross", [1.0, 2.0, 3.0], [4.0, 6.0, 8.0])
     half = 3.2192 * (1 / 3 + 4 / 3) ** 0.5
@@ -50,7 +42,7 @@ def test_accuracies_differ_by_welchs_interval(compare):
     assert compare.accuracies("cross", [1.0, 1.1], [3.0, 3.1]).verdict == "better"
 
 
-def test_what_is_stated_equals_itself(compare):
+def test_what_is_stated_equals_itself():
     generator = json.loads((ROOT / "docs/toy/generator.json").read_text())
     judge = read_results(ROOT / "studies/results")
     found = [*compare.of_generator(generator, generator), *compare.of_judge(judge, judge)]

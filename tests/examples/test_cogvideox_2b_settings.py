@@ -1,4 +1,4 @@
-"""The settings of recipes/cogvideox-2b exist, are the paper's where it states them, and say so."""
+"""The settings of examples/cogvideox-2b exist, are the paper's where it states them, and say so."""
 
 import re
 from dataclasses import fields
@@ -14,9 +14,9 @@ from gtsvj_reward.training import (
     JudgeArguments,
     PreferenceConfig,
 )
-from tests.recipes.running import BASE, ROOT, SMALLER_SETTINGS, blocks
+from tests.examples.running import BASE, ROOT, SMALLER_SETTINGS, blocks
 
-RECIPE = ROOT / "recipes" / "cogvideox-2b"
+RECIPE = ROOT / "examples" / "cogvideox-2b"
 PAGE = (RECIPE / "README.md").read_text(encoding="utf-8")
 
 CONFIGS = {

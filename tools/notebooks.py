@@ -1,8 +1,8 @@
 """Run the example notebooks and store what they show.
 
-    python scripts/notebooks.py                # all of them; minutes each
-    python scripts/notebooks.py 01 --fast      # some of them, with small numbers
-    python scripts/notebooks.py --text         # after a change of text cells alone
+    python -m tools.notebooks                # all of them; minutes each
+    python -m tools.notebooks 01 --fast      # some of them, with small numbers
+    python -m tools.notebooks --text         # after a change of text cells alone
 
 The source of a notebook is the Python file of its name: cells begin with `# %%`, text cells with
 `# %% [markdown]`. The `.ipynb` beside it is made from it and never edited by hand.
@@ -24,7 +24,9 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-FOLDER = Path(__file__).resolve().parent.parent / "examples" / "notebooks"
+from tools.check_tree import MACHINE_PATH, ROOT
+
+FOLDER = ROOT / "examples" / "notebooks"
 SCRIPTS = FOLDER.parent
 """Folder of the example scripts, which notebooks import from the folder above theirs."""
 FAST = "GTSVJ_FAST"
@@ -36,7 +38,6 @@ PICTURE_WIDTH, PICTURE_COLOURS = 1000, 256
 INSTALLED = re.compile(r"\S*/site-packages/")
 """Where packages are on this machine, as warnings name it."""
 MARK, TEXT_MARK = "# %%", "# %% [markdown]"
-MACHINE_PATH = re.compile(r"(?<![\w.:/~])/(?:home|root|tmp|work|Users|opt|mnt|private)/[\w.-]+")
 
 
 def sources(folder: Path = FOLDER) -> list[Path]:
@@ -170,8 +171,8 @@ def problems(notebook: Any, source: Path) -> list[str]:
     for number, output in shown:
         if output.output_type == "error":
             found.append(f"cell [{number}] failed: {output.ename}: {output.evalue}")
-        paths = MACHINE_PATH.findall(spoken(output))
-        found += [f"cell [{number}] shows an absolute path: {path}" for path in paths]
+        paths = MACHINE_PATH.findall(spoken(output).encode())
+        found += [f"cell [{number}] shows an absolute path: {path.decode()}" for path in paths]
     if not any("image/png" in output.get("data", {}) for _, output in shown):
         found.append("it shows no picture")
     return found

@@ -1,6 +1,6 @@
 """Train the toy world's generator: a text encoder and a video transformer for `CogVideoXPipeline`.
 
-    PYTHONPATH=recipes/demo python recipes/toy/generator.py --codec DIR --run DIR --steps 9700
+    python -m tools.toy.generator --codec DIR --run DIR --steps 9700
 
 A `CogVideoXTransformer3DModel` and a `T5EncoderModel` learn together to denoise latents of the
 world's clips (v-prediction, uniform timesteps, an average of the weights over training). One
@@ -20,7 +20,6 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train_codec import load_state, save_state
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from gtsvj_reward.assets.vae import load_vae
@@ -29,6 +28,7 @@ from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.toy.corpus import encode_frames
 from gtsvj_reward.toy.words import TEXT_LENGTH, make_tokenizer
 from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene, render
+from tools.demo.train_codec import load_state, save_state
 
 TRAIN_KEY, HELD_OUT_KEY = 1, 2
 HELD_OUT = 128

@@ -1,6 +1,6 @@
 """Train the toy world's detector on rendered clips.
 
-    python recipes/toy/detector.py --out runs/toy/detector
+    python -m tools.toy.detector --out runs/toy/detector
 
 Every batch is drawn afresh; a fifth of the clips is blurred a little, as a codec would do.
 """

@@ -1,6 +1,6 @@
 """Whether models that were trained again are as good as the bundled ones are said to be.
 
-    python recipes/toy/compare.py --rebuilt runs/toy --out docs/toy/rebuilt.json
+    python -m tools.toy.compare --rebuilt runs/toy --out docs/toy/rebuilt.json
 
 `make toy` ends with it. Stated figures are those of `docs/toy/generator.json` and of the study's
 row `full` in `studies/results`, which a rebuild leaves alone. A difference is called clear if its
@@ -21,8 +21,8 @@ from scipy.stats import ttest_ind
 
 from gtsvj_reward.latents.files import write_text
 from studies.page import MEASURES, ZERO_SHOT, Results, read_results
+from tools.check_tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STUDY_MEASURES = {**MEASURES, "energy alone": ZERO_SHOT}
 
 

@@ -1,0 +1,1 @@
+"""What makes and checks the repository: run from the checkout, `python -m tools.check_tree`."""

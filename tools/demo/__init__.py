@@ -1,0 +1,1 @@
+"""How the demo's codec and base transformer were trained."""

@@ -1,0 +1,1 @@
+"""How the models of the toy world were trained, measured and bundled."""
