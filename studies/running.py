@@ -23,11 +23,17 @@ from gtsvj_reward.metrics import pearson
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.toy.raters import ASPECTS, qualities
 from gtsvj_reward.toy.world import FRAMES, SIZE
-from gtsvj_reward.training.arguments import DiscriminatorConfig, JudgeArguments
-from gtsvj_reward.training.calibration import CalibrationSettings, calibrate_perturbations
-from gtsvj_reward.training.reward_arguments import AspectConfig, PreferenceConfig
-from gtsvj_reward.training.run import train_discriminator
-from gtsvj_reward.training.run_reward import train_aspects, train_preference
+from gtsvj_reward.training import (
+    AspectConfig,
+    CalibrationSettings,
+    DiscriminatorConfig,
+    JudgeArguments,
+    PreferenceConfig,
+    calibrate_perturbations,
+    train_aspects,
+    train_discriminator,
+    train_preference,
+)
 from studies.data import TestPair, test_pairs
 from studies.rows import Row, Stage1, sampler_of
 

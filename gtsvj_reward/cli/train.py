@@ -10,12 +10,12 @@ def train_discriminator(argv: list[str]) -> int:
     """`gtsvj train-discriminator`."""
     from gtsvj_reward.losses import contrastive_bound
     from gtsvj_reward.plotting import plot_training
-    from gtsvj_reward.training import DiscriminatorConfig, run
+    from gtsvj_reward.training import DiscriminatorConfig, train_discriminator as train
 
     judge, config = judge_and_config(
         "train-discriminator", "Stage 1: train the energy judge.", DiscriminatorConfig, argv
     )
-    trainer = run.train_discriminator(judge, config)
+    trainer = train(judge, config)
     if trainer.is_world_process_zero():
         plot_training(
             trainer.state.log_history,
@@ -28,19 +28,19 @@ def train_discriminator(argv: list[str]) -> int:
 
 def train_aspects(argv: list[str]) -> int:
     """`gtsvj train-aspects`."""
-    from gtsvj_reward.training import AspectConfig, run_reward
+    from gtsvj_reward.training import AspectConfig, train_aspects as train
 
     judge, config = judge_and_config(
         "train-aspects", "Stage 2: predict what people said of each aspect.", AspectConfig, argv
     )
-    trainer = run_reward.train_aspects(judge, config)
+    trainer = train(judge, config)
     report(trainer)
     return 0
 
 
 def train_preference(argv: list[str]) -> int:
     """`gtsvj train-preference`."""
-    from gtsvj_reward.training import PreferenceConfig, run_reward
+    from gtsvj_reward.training import PreferenceConfig, train_preference as train
 
     judge, config = judge_and_config(
         "train-preference",
@@ -48,7 +48,7 @@ def train_preference(argv: list[str]) -> int:
         PreferenceConfig,
         argv,
     )
-    trainer = run_reward.train_preference(judge, config)
+    trainer = train(judge, config)
     report(trainer)
     return 0
 

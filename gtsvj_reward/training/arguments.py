@@ -1,14 +1,11 @@
-"""What can be set from a YAML file or the command line when a judge is trained."""
+"""What can be set from a YAML file or the command line, of any stage."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from transformers import TrainingArguments
 
 from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TokenPooling
-from gtsvj_reward.perturbations import PerturbationSampler
 
 
 @dataclass(kw_only=True)
@@ -101,70 +98,6 @@ class JudgeTrainingConfig(TrainingArguments):
             )
         if self.remove_unused_columns:
             raise ValueError("`remove_unused_columns` must stay off: it would drop the latents")
-
-
-@dataclass(kw_only=True)
-class DiscriminatorConfig(JudgeTrainingConfig):
-    """Stage 1: data, objective and optimisation of the energy judge (paper sections 4.1, 5.1).
-
-    The paper states beta, the truncation and Table A.1.
-    """
-
-    real: str = field(default="", metadata={"help": "Folder of real latent clips (positives)."})
-    generated: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of generated latent clips; without it Table A.1 is renormalised."
-        },
-    )
-    held_out_real: str | None = field(
-        default=None, metadata={"help": "Folder of real clips for evaluation, not trained on."}
-    )
-    held_out_generated: str | None = field(
-        default=None, metadata={"help": "Folder of generated clips for evaluation."}
-    )
-    perturbations: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; "
-            "Table A.1 by default."
-        },
-    )
-    beta: float = field(default=0.2, metadata={"help": "Weight of the squared energies, Eq. 4."})
-    loss_per_step: bool = field(
-        default=False,
-        metadata={"help": "Take the loss of each step's energy, not of their mean over time."},
-    )
-    saturation_share: float = field(
-        default=0.9,
-        metadata={"help": "Share of the loss's bound at which training counts as saturated."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_set(self, "real")
-
-    def sampler(self) -> PerturbationSampler:
-        """The sampler of `perturbations`, or Table A.1.
-
-        Raises:
-            FileNotFoundError: if the file is not there.
-            ValueError: if it is not a sampler's JSON.
-        """
-        if self.perturbations is None:
-            return PerturbationSampler()
-        path = Path(self.perturbations)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no file {path}: make one with `gtsvj calibrate-perturbations`"
-            )
-        try:
-            values = json.loads(path.read_text())
-            return PerturbationSampler.from_dict(values.get("sampler", values))
-        except (AttributeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not the JSON of a perturbation sampler: {error}"
-            ) from error
 
 
 def require_set(args: JudgeTrainingConfig, *names: str) -> None:

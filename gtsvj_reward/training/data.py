@@ -1,36 +1,19 @@
-"""Pairs of a positive and a negative clip, each drawn from (seed, epoch, index) alone."""
+"""What the examples of all stages share: keys, truncation, splits, geometry."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from gtsvj_reward.judge import Geometry
-from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.perturbations import (
-    GENERATED,
     MINIMUM_STEPS,
-    PerturbationSampler,
     keyed_generator,
     latent_steps,
     truncated_length,
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A positive clip, a negative one, and what makes it negative."""
-
-    positive: Tensor
-    """Scaled latents (time, channel, height, width)."""
-    negative: Tensor
-    """Likewise; another size if it is a generated clip of another size."""
-    kind: str
-    """A perturbation, or `generated`."""
-    anchor: str
-    """`real`, or `generated` where a generated clip is the positive."""
 
 
 @dataclass(frozen=True)
@@ -52,57 +35,6 @@ class Truncation:
             temporal_compression=info.space.temporal_compression,
             generator=generator,
         )
-
-
-class ContrastivePairs(Dataset[Pair]):
-    """Pairs for the contrastive loss; `pairs[epoch * len(pairs) + index]` is always the same one.
-
-    Args:
-        real: real clips; one pair of each per epoch.
-        generated: generated clips, possibly none.
-        sampler: which negatives, how often.
-        truncation: how pairs are cut. A perturbation is applied after the cut. A generated
-            negative is cut to the duration of its anchor.
-        seed: of every draw.
-
-    Raises:
-        ValueError: without real clips, or with clips too short to perturb, which are named.
-    """
-
-    def __init__(
-        self,
-        real: Sequence[ClipInfo],
-        generated: Sequence[ClipInfo],
-        *,
-        sampler: PerturbationSampler,
-        truncation: Truncation,
-        seed: int,
-    ) -> None:
-        if not real:
-            raise ValueError("no real clips to train on")
-        check_lengths([*real, *generated])
-        self.real, self.generated = list(real), list(generated)
-        self.sampler, self.truncation, self.seed = sampler, truncation, seed
-
-    def __len__(self) -> int:
-        """Pairs of one epoch."""
-        return len(self.real)
-
-    def __getitem__(self, key: int) -> Pair:
-        epoch, index = divmod(key, len(self))
-        generator = keyed_generator(self.seed, epoch, index)
-        draw = self.sampler.draw(generator, generated_available=bool(self.generated))
-        other = int(torch.randint(max(1, len(self.generated)), (), generator=generator))
-        info = self.generated[other] if draw.anchor == "generated" else self.real[index]
-        keep = self.truncation.keep(info, generator)
-        positive = load_clip(info.path).latents[:keep]
-        if draw.kind == GENERATED:
-            negative = load_clip(self.generated[other].path).latents
-            if keep < info.shape[0]:
-                negative = negative[: same_duration(info, keep, self.generated[other])]
-        else:
-            negative = self.sampler.apply(draw.kind, positive[None], generator)[0]
-        return Pair(positive, negative, draw.kind, draw.anchor)
 
 
 class EpochKeys(Sampler[int]):
@@ -128,16 +60,6 @@ class EpochKeys(Sampler[int]):
         return iter([start + index for index in order.tolist()])
 
 
-def collate(pairs: list[Pair]) -> dict[str, list[Tensor] | list[str]]:
-    """A batch as lists, since clips may differ in size."""
-    return {
-        "positive": [pair.positive for pair in pairs],
-        "negative": [pair.negative for pair in pairs],
-        "kind": [pair.kind for pair in pairs],
-        "anchor": [pair.anchor for pair in pairs],
-    }
-
-
 def same_duration(anchor: ClipInfo, keep: int, other: ClipInfo) -> int:
     """Latent frames of another clip that last as long as `keep` latent frames of the anchor."""
     seconds = anchor.space.video_frames(keep) / anchor.fps
@@ -147,22 +69,6 @@ def same_duration(anchor: ClipInfo, keep: int, other: ClipInfo) -> int:
         temporal_compression=other.space.temporal_compression,
     )
     return max(MINIMUM_STEPS, steps)
-
-
-def check_lengths(infos: Sequence[ClipInfo]) -> None:
-    """Refuse clips that are too short for a perturbation.
-
-    Raises:
-        ValueError: with their number and the first one.
-    """
-    least = MINIMUM_STEPS
-    short = [info for info in infos if info.shape[0] < least]
-    if short:
-        raise ValueError(
-            f"{len(short)} of {len(infos)} clips have fewer than {least} latent frames, which "
-            f"perturbations need; the first is {short[0].path} with {short[0].shape[0]}. "
-            "Encode longer clips, or leave these out"
-        )
 
 
 def split(

@@ -1,193 +1,121 @@
-"""Labelled clips as examples, each drawn from (seed, epoch, index) alone."""
+"""What stages 2 and 3 share: labels, the judge of the stage before, the scale of the score."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from gtsvj_reward.judge import Aspect
-from gtsvj_reward.latents.files import file_sha256
-from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.perturbations import keyed_generator
-from gtsvj_reward.training.data import Truncation, same_duration
+from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
+from gtsvj_reward.latents.files import file_sha256, write_text
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
+from gtsvj_reward.training.trainer import JudgeTrainer
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class RatedClip:
-    """A clip and what people said of it."""
+CLIPS_FILE = "labelled_clips.json"
+"""Beside a judge: hashes of the clips that its stage was trained on or evaluated with."""
 
-    info: ClipInfo
-    """Where its latents are."""
-    scores: Mapping[str, float]
-    """Aspect -> label on the aspect's own scale; missing ones are left out."""
-    row: str
-    """Row of the file, for messages."""
+Reader = TypeVar("Reader", bound=Callable[..., object])
 
 
-@dataclass(frozen=True)
-class ClipPair:
-    """Two clips and which of them people preferred."""
+@dataclass(kw_only=True)
+class LabelledConfig(JudgeTrainingConfig):
+    """What stages 2 and 3 share: where they start, and where labels and clips are."""
 
-    first: ClipInfo
-    second: ClipInfo
-    label: int
-    """+1: the first is better; -1: the second; 0: the same."""
-    row: str
-    """Row of the file, for messages."""
-
-
-@dataclass(frozen=True)
-class RatedExample:
-    """One clip of a batch."""
-
-    latents: Tensor
-    """(time, channel, height, width)."""
-    target: Tensor
-    """Range-normalised labels (aspect,); NaN where there is none."""
-
-
-@dataclass(frozen=True)
-class PairExample:
-    """One pair of a batch."""
-
-    first: Tensor
-    """Latents (time, channel, height, width)."""
-    second: Tensor
-    """Likewise."""
-    label: int
-    """+1, 0 or -1."""
+    from_judge: str | None = field(
+        default=None,
+        metadata={
+            "help": "Judge of the stage before: folder, bundled name or hub id. Its base model is "
+            "loaded from where it says, or from `base_model`."
+        },
+    )
+    latents: str = field(
+        default="", metadata={"help": "Folder of latent clips, which the labels refer to."}
+    )
+    allow_missing_videos: bool = field(
+        default=False,
+        metadata={"help": "Train on the rest where labelled videos have no latents."},
+    )
+    calibration: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of latent clips over which mean and standard deviation of the score "
+            "are measured; the held-out clips by default."
+        },
+    )
 
 
-class RatedClips(Dataset[RatedExample]):
-    """Rated clips; `clips[epoch * len(clips) + index]` is always the same one.
+class LabelledTrainer(JudgeTrainer):
+    """Adds to `JudgeTrainer` how a stage with aspects ends.
 
-    Args:
-        clips: what was rated.
-        aspects: what the judge predicts; labels of other aspects are not used.
-        truncation: how clips are cut.
-        seed: of every draw.
-
-    Raises:
-        ValueError: without clips, for a clip without any label, a label outside its scale, or an
-            aspect that no clip has.
+    Attributes:
+        calibration: clips over which the scale of the score is measured, and what they are.
+        labelled: all clips that the stage has seen labels of.
+        before: how earlier stages were trained, for the record.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[RatedClip],
-        aspects: Sequence[Aspect],
-        *,
-        truncation: Truncation,
-        seed: int,
-    ) -> None:
-        if not clips:
-            raise ValueError("no rated clips to train on")
-        _, bare = with_labels(clips, aspects)
-        if bare:
-            raise ValueError(f"{bare} of {len(clips)} clips have no label of any aspect")
-        self.clips, self.truncation, self.seed = list(clips), truncation, seed
-        self.targets = normalised_targets(clips, aspects)
+    calibration: tuple[Sequence[ClipInfo], str]
+    labelled: Sequence[ClipInfo]
+    before: dict[str, Any]
 
-    def __len__(self) -> int:
-        """Clips of one epoch."""
-        return len(self.clips)
+    def finish(self) -> dict[str, float]:
+        """Evaluate, measure the scale of scores, record the run, save the judge.
 
-    def __getitem__(self, key: int) -> RatedExample:
-        epoch, index = divmod(key, len(self))
-        info = self.clips[index].info
-        keep = self.truncation.keep(info, keyed_generator(self.seed, epoch, index))
-        latents = load_clip(info.path).latents[:keep]
-        return RatedExample(latents, self.targets[index])
-
-
-class ClipPairs(Dataset[PairExample]):
-    """Compared clips; `pairs[epoch * len(pairs) + index]` is always the same pair.
-
-    Where a pair is truncated, both clips are cut to the same duration (paper section 5.1).
-
-    Args:
-        pairs: what was compared.
-        truncation: how pairs are cut.
-        seed: of every draw.
-
-    Raises:
-        ValueError: without pairs.
-    """
-
-    def __init__(self, pairs: Sequence[ClipPair], *, truncation: Truncation, seed: int) -> None:
-        if not pairs:
-            raise ValueError("no compared clips to train on")
-        self.pairs, self.truncation, self.seed = list(pairs), truncation, seed
-
-    def __len__(self) -> int:
-        """Pairs of one epoch."""
-        return len(self.pairs)
-
-    def __getitem__(self, key: int) -> PairExample:
-        epoch, index = divmod(key, len(self))
-        pair = self.pairs[index]
-        keep = self.truncation.keep(pair.first, keyed_generator(self.seed, epoch, index))
-        first = load_clip(pair.first.path).latents[:keep]
-        second = load_clip(pair.second.path).latents
-        if keep < pair.first.shape[0]:
-            second = second[: same_duration(pair.first, keep, pair.second)]
-        return PairExample(first, second, pair.label)
-
-
-def collate_rated(examples: list[RatedExample]) -> dict[str, Tensor | list[Tensor]]:
-    """A batch; clips as a list, since they may differ in size."""
-    return {
-        "clips": [example.latents for example in examples],
-        "target": torch.stack([example.target for example in examples]),
-    }
-
-
-def collate_pairs(examples: list[PairExample]) -> dict[str, Tensor | list[Tensor]]:
-    """A batch; clips as lists, since they may differ in size."""
-    return {
-        "first": [example.first for example in examples],
-        "second": [example.second for example in examples],
-        "label": torch.tensor([example.label for example in examples]),
-    }
-
-
-def normalised_targets(clips: Sequence[RatedClip], aspects: Sequence[Aspect]) -> Tensor:
-    """Labels scaled to 0..1 (clip, aspect), NaN where there is none.
-
-    Raises:
-        ValueError: for labels outside their scale, and for aspects without any label.
-    """
-    targets = torch.full((len(clips), len(aspects)), float("nan"))
-    outside = []
-    for index, clip in enumerate(clips):
-        for column, aspect in enumerate(aspects):
-            label = clip.scores.get(aspect.name)
-            if label is None:
-                continue
-            if not aspect.low <= label <= aspect.high:
-                outside.append(f"row {clip.row}: {aspect.name} {label:g}")
-            targets[index, column] = (label - aspect.low) / (aspect.high - aspect.low)
-    if outside:
-        scales = ", ".join(f"{item.name} {item.low:g}..{item.high:g}" for item in aspects)
-        raise ValueError(
-            f"{len(outside)} labels lie outside their scale; the first are "
-            f"{'; '.join(outside[:3])}. The scales are {scales}"
+        Returns:
+            The metrics of that last evaluation.
+        """
+        metrics = self.report(self.held_out_metrics())
+        statistics = self.statistics()
+        self.judge.config = replace(
+            self.judge.config, **statistics, training={**self.record(metrics), **self.before}
         )
-    empty = [aspects[i].name for i in range(len(aspects)) if bool(targets[:, i].isnan().all())]
-    if empty:
-        raise ValueError(f"no clip has a label for {empty}: leave these aspects out")
-    return targets
+        self.save_model()
+        if self.is_world_process_zero():
+            hashes = sorted({clip_identity(info) for info in self.labelled})
+            write_text(Path(self.args.output_dir) / CLIPS_FILE, json.dumps(hashes) + "\n")
+        return metrics
+
+    def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """What `config.json` and the model card say about the run."""
+        raise NotImplementedError
+
+    def statistics(self) -> dict[str, Any]:
+        """Mean and standard deviation of the score, means and covariances of the aspects.
+
+        Raises:
+            ValueError: if the score is the same for all calibration clips.
+        """
+        infos, name = self.calibration
+        scores, aspects = self.predict_clips(infos)
+        raw = torch.tensor(list(scores.values()), dtype=torch.float64)
+        table = torch.tensor(list(aspects.values()), dtype=torch.float64)  # (clip, aspect)
+        if len(raw) < 2 or not raw.std() > 0:
+            raise ValueError(
+                f"the score is the same for all {len(raw)} clips of {name}: its scale cannot be "
+                "measured; give more clips with `calibration`, or train longer"
+            )
+        centred = table - table.mean(dim=0)
+        covariance = centred.T @ centred / (len(table) - 1)
+        return {
+            "reward_mean": raw.mean().item(),
+            "reward_std": raw.std().item(),
+            "reward_data": f"{name} ({len(raw)} clips)",
+            "aspect_mean": tuple(table.mean(dim=0).tolist()),
+            "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
+        }
 
 
-def with_labels(
-    clips: Sequence[RatedClip], aspects: Sequence[Aspect]
-) -> tuple[list[RatedClip], int]:
-    """The clips that have a label for one of the aspects at least, and the number of the others."""
-    names = {aspect.name for aspect in aspects}
-    kept = [clip for clip in clips if not names.isdisjoint(clip.scores)]
-    return kept, len(clips) - len(kept)
+def earlier_training(config: JudgeConfig) -> dict[str, Any]:
+    """The training record of the stages before, each entry under the name of its stage."""
+    return {
+        name if ": " in name else f"{config.stage}: {name}": value
+        for name, value in config.training.items()
+    }
 
 
 def clip_identity(info: ClipInfo) -> str:
@@ -197,48 +125,51 @@ def clip_identity(info: ClipInfo) -> str:
     return file_sha256(info.path)
 
 
-def split_pairs(
-    pairs: Sequence[ClipPair], fraction: float, seed: int
-) -> tuple[list[ClipPair], list[ClipPair]]:
-    """Pairs to train on and pairs held out, such that no clip is in both.
-
-    Pairs that share a clip, directly or through others, stay together; groups are held out in an
-    order that depends on the seed alone until at least the fraction is reached.
+def judge_of_stage_before(arguments: JudgeArguments, args: LabelledConfig) -> VideoJudge:
+    """The judge of `from_judge`, which brings its own backbone settings.
 
     Raises:
-        ValueError: if all pairs hang together.
+        ValueError: for backbone settings given beside it.
     """
-    groups = connected_groups(pairs)
-    if len(groups) < 2:
-        raise ValueError(
-            f"all {len(pairs)} pairs hang together through shared clips, so none can be held out: "
-            "give `held_out_comparisons`"
-        )
-    held_out: set[int] = set()
-    order = torch.randperm(len(groups), generator=keyed_generator(seed, -1)).tolist()
-    for group in order[:-1]:
-        if len(held_out) >= fraction * len(pairs):
-            break
-        held_out.update(groups[group])
-    train = [pair for index, pair in enumerate(pairs) if index not in held_out]
-    return train, [pairs[index] for index in sorted(held_out)]
+    own = ("base_model", "head_width", "token_pooling")
+    changed = [
+        item.name
+        for item in fields(JudgeArguments)
+        if item.name not in own and getattr(arguments, item.name) != item.default
+    ]
+    if changed:
+        raise ValueError(f"{changed} come from the judge of `from_judge`: leave them out")
+    folder = resolve_checkpoint(str(args.from_judge))
+    return load_judge(folder, base_model=arguments.base_model or None)
 
 
-def connected_groups(pairs: Sequence[ClipPair]) -> list[list[int]]:
-    """Indices of pairs that share clips, directly or through others."""
-    parent = list(range(len(pairs)))
+def calibration_clips(args: LabelledConfig) -> tuple[list[ClipInfo], str] | None:
+    """Clips of the folder `calibration`, and its name; None without one."""
+    if args.calibration is None:
+        return None
+    return LatentFolder(args.calibration).infos, Path(args.calibration).name
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
 
-    seen: dict[str, int] = {}
-    for index, pair in enumerate(pairs):
-        for info in (pair.first, pair.second):
-            parent[root(index)] = root(seen.setdefault(str(info.path), index))
-    groups: dict[int, list[int]] = {}
-    for index in range(len(pairs)):
-        groups.setdefault(root(index), []).append(index)
-    return list(groups.values())
+def chosen_reader(readers: Mapping[str, Reader], name: str, setting: str) -> Reader:
+    """The reader of a format.
+
+    Raises:
+        ValueError: for a name that is not in the table.
+    """
+    if name not in readers:
+        raise ValueError(f"`{setting}` must be one of {list(readers)}, got {name!r}")
+    return readers[name]
+
+
+def report_left_out(path: str, kept: int, left_out: int, skipped: Mapping[str, int]) -> None:
+    """Say how many rows and labels of a file are not used, and why.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    if not kept:
+        raise ValueError(f"no row of {path} is left: none of its videos has latents")
+    if left_out:
+        logger.warning("%s: %d rows left out for want of latents, %d kept", path, left_out, kept)
+    for reason, count in skipped.items():
+        logger.warning("%s: %d labels left out: %s", path, count, reason)

@@ -1,11 +1,10 @@
-"""From folders and arguments to a trained judge on disk."""
+"""From folders and arguments to a fresh judge, and where a run goes on."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.assets import folder_of
@@ -13,14 +12,8 @@ from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.store import ClipInfo, LatentFolder
-from gtsvj_reward.training.arguments import (
-    DiscriminatorConfig,
-    JudgeArguments,
-    JudgeTrainingConfig,
-)
-from gtsvj_reward.training.data import split
-from gtsvj_reward.training.discriminator import DiscriminatorTrainer
+from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -74,40 +67,6 @@ def build_judge(
     return VideoJudge.from_transformer(backbone, config, seed=seed)
 
 
-def train_discriminator(
-    judge_arguments: JudgeArguments, args: DiscriminatorConfig
-) -> DiscriminatorTrainer:
-    """Train stage 1 and write the judge to `output_dir`; the work of `gtsvj train-discriminator`.
-
-    An output folder that holds checkpoints of an interrupted run is resumed.
-
-    Returns:
-        The trainer, with its log and the trained judge.
-    """
-    set_seed(args.seed)
-    real, held_out_real, space = folders(
-        args.real, args.held_out_real, args.held_out_fraction, args.seed
-    )
-    generated: list[ClipInfo] = []
-    held_out_generated: list[ClipInfo] = []
-    if args.generated is not None:
-        generated, held_out_generated, _ = folders(
-            args.generated, args.held_out_generated, args.held_out_fraction, args.seed
-        )
-    trainer = DiscriminatorTrainer(
-        build_judge(judge_arguments, space, seed=args.seed),
-        args,
-        real=real,
-        generated=generated,
-        held_out_real=held_out_real,
-        held_out_generated=held_out_generated,
-    )
-    trainer.train(resume_from_checkpoint=resume_point(args))
-    trainer.finish()
-    trainer.save_state()
-    return trainer
-
-
 def resume_point(args: JudgeTrainingConfig) -> str | bool | None:
     """The checkpoint to go on from: the one that was asked for, or the last in `output_dir`."""
     resume: str | bool | None = args.resume_from_checkpoint
@@ -116,18 +75,6 @@ def resume_point(args: JudgeTrainingConfig) -> str | bool | None:
         if resume is not None:
             logger.warning("resuming from %s; choose another output_dir to start anew", resume)
     return resume
-
-
-def folders(
-    train: str, held_out: str | None, fraction: float, seed: int
-) -> tuple[list[ClipInfo], list[ClipInfo], LatentSpace]:
-    """Clips to train on, clips held out, and their latent space."""
-    folder = LatentFolder(train)
-    if held_out is None:
-        return *split(folder.infos, fraction, seed), folder.space
-    apart = LatentFolder(held_out).infos
-    check_apart(folder.infos, apart)
-    return folder.infos, apart, folder.space
 
 
 def check_apart(train: Sequence[ClipInfo], held_out: Sequence[ClipInfo]) -> None:

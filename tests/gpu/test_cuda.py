@@ -166,7 +166,7 @@ def test_perturbations_there_are_those_of_the_cpu(latents, name):
 
 
 @pytest.mark.parametrize("precision", [{}, {"bf16": True}, {"fp16": True}], ids=str)
-def test_both_reward_stages_train_there(world, precision):
+def test_both_labelled_stages_train_there(world, precision):
     settings = {**ON_GPU, **precision, "max_steps": 6}
     aspects = train_aspects(world, **settings)
     preference = train_preference(world, **settings)

@@ -9,7 +9,8 @@ from gtsvj_reward.training import (
     AspectConfig,
     JudgeArguments,
     PreferenceConfig,
-    run_reward,
+    train_aspects as run_aspects,
+    train_preference as run_preference,
 )
 from tests.conftest import tiny_space
 
@@ -61,8 +62,8 @@ def preference_args(world, **changes):
 
 
 def train_aspects(world, **changes):
-    return run_reward.train_aspects(JudgeArguments(head_width=16), aspect_args(world, **changes))
+    return run_aspects(JudgeArguments(head_width=16), aspect_args(world, **changes))
 
 
 def train_preference(world, **changes):
-    return run_reward.train_preference(JudgeArguments(), preference_args(world, **changes))
+    return run_preference(JudgeArguments(), preference_args(world, **changes))

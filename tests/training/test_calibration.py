@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
-from gtsvj_reward.training import (
-    CalibrationSettings,
-    calibrate_perturbations,
-    calibration as module,
+from gtsvj_reward.training import CalibrationSettings, calibrate_perturbations
+from gtsvj_reward.training.discriminator import calibration as module
+from gtsvj_reward.training.discriminator.calibration import (
+    decay_time,
+    probabilities,
+    running_mean,
+    threshold,
 )
-from gtsvj_reward.training.calibration import decay_time, probabilities, running_mean, threshold
 from tests.conftest import tiny_judge
 from tests.training.conftest import write_clips
 

@@ -2,15 +2,8 @@ import pytest
 import torch
 
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
-from gtsvj_reward.training.data import (
-    ContrastivePairs,
-    EpochKeys,
-    Truncation,
-    collate,
-    same_duration,
-    split,
-    trained_geometry,
-)
+from gtsvj_reward.training.data import EpochKeys, Truncation, same_duration, split, trained_geometry
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, collate
 from tests.training.conftest import write_clips
 
 

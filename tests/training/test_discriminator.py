@@ -14,10 +14,16 @@ from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS
-from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer, JudgeArguments, run
-from gtsvj_reward.training.callbacks import SaturationWatch
-from gtsvj_reward.training.discriminator import means
-from gtsvj_reward.training.held_out import REAL, metrics_by_kind, pair_up
+from gtsvj_reward.training import (
+    DiscriminatorConfig,
+    DiscriminatorTrainer,
+    JudgeArguments,
+    build_judge,
+    train_discriminator,
+)
+from gtsvj_reward.training.discriminator.held_out import REAL, metrics_by_kind, pair_up
+from gtsvj_reward.training.discriminator.saturation import SaturationWatch
+from gtsvj_reward.training.discriminator.trainer import means
 from gtsvj_reward.training.outputs import ClipScores
 from tests.conftest import clips, tiny_judge, tiny_space
 from tests.training.conftest import write_clips
@@ -42,14 +48,14 @@ def config(tmp_path, **changes):
 
 def train(tmp_path, base, **changes):
     """Train a tiny judge from folders, as the command line does."""
-    return run.train_discriminator(
+    return train_discriminator(
         JudgeArguments(base_model=str(base), head_width=16), config(tmp_path, **changes)
     )
 
 
 def test_every_trainable_parameter_moves_and_no_frozen_one(tmp_path, base):
     write_clips(tmp_path / "real", 10)
-    before = run.build_judge(
+    before = build_judge(
         JudgeArguments(base_model=str(base), head_width=16), tiny_space(), seed=42
     ).state_dict()
     judge = train(tmp_path, base).judge
@@ -81,7 +87,7 @@ def test_cheaper_judges_are_trained_as_they_will_score(tmp_path, base):
     write_clips(tmp_path / "real", 10)
     options = {"latent_pooling": 2, "temporal_stride": 2, "text_tokens": 4, "depth": 3}
     arguments = JudgeArguments(base_model=str(base), head_width=16, **options)
-    trainer = run.train_discriminator(arguments, config(tmp_path, max_steps=2))
+    trainer = train_discriminator(arguments, config(tmp_path, max_steps=2))
     recorded = read_config(tmp_path / "out")
     assert {name: getattr(recorded, name) for name in options} == options
     assert recorded.geometry.latent_frames == (3, 7)
@@ -96,9 +102,9 @@ def test_clips_too_short_for_the_stride_are_refused_before_training(tmp_path, ba
     write_clips(tmp_path / "real", 10)
     arguments = JudgeArguments(base_model=str(base), head_width=16, temporal_stride=3)
     with pytest.raises(ValueError, match=r"3 latent frames is too short.*one in 3"):
-        run.train_discriminator(arguments, config(tmp_path))
+        train_discriminator(arguments, config(tmp_path))
     assert not (tmp_path / "out").exists()
-    run.train_discriminator(arguments, config(tmp_path, truncation_probability=0.0, max_steps=1))
+    train_discriminator(arguments, config(tmp_path, truncation_probability=0.0, max_steps=1))
 
 
 def test_score_statistics_are_those_of_the_held_out_clips(tmp_path, base):

@@ -6,17 +6,11 @@ from hypothesis import given, settings, strategies as st
 
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import load_clip
+from gtsvj_reward.training.aspects.data import RatedClip, RatedClips, normalised_targets
 from gtsvj_reward.training.data import Truncation
-from gtsvj_reward.training.labelled import (
-    ClipPair,
-    ClipPairs,
-    RatedClip,
-    RatedClips,
-    clip_identity,
-    connected_groups,
-    normalised_targets,
-    split_pairs,
-)
+from gtsvj_reward.training.labelled import clip_identity
+from gtsvj_reward.training.preference.data import ClipPair, ClipPairs
+from gtsvj_reward.training.preference.labels import connected_groups, split_pairs
 from tests.conftest import ASPECTS
 from tests.training.conftest import write_clips
 

@@ -1,26 +1,19 @@
-"""From files of labels and folders of latents to labelled clips."""
+"""From a file of ratings and a folder of latents to rated clips."""
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from gtsvj_reward.annotations import (
-    COMPARISON_FORMATS,
     RATING_FORMATS,
     AspectScale,
     find_clips,
-    keep_found_comparisons,
     keep_found_ratings,
 )
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
+from gtsvj_reward.training.aspects.data import RatedClip
+from gtsvj_reward.training.aspects.settings import AspectConfig
 from gtsvj_reward.training.data import split
-from gtsvj_reward.training.labelled import ClipPair, RatedClip
-from gtsvj_reward.training.reward_arguments import AspectConfig, PreferenceConfig
-
-logger = logging.getLogger(__name__)
-
-Reader = TypeVar("Reader", bound=Callable[..., object])
+from gtsvj_reward.training.labelled import chosen_reader, report_left_out
 
 
 def rated_clips(
@@ -38,38 +31,6 @@ def rated_clips(
     report_left_out(path, len(kept.rows), left_out, ratings.skipped)
     clips = [RatedClip(found.clips[row.video], row.scores, row.row) for row in kept.rows]
     return clips, ratings.scales or ratings.aspects
-
-
-def compared_clips(path: str, folder: LatentFolder, args: PreferenceConfig) -> list[ClipPair]:
-    """Pairs with a label in the dimension to train on, whose clips have latents.
-
-    Raises:
-        ValueError: for an unknown format or dimension, or pairs without latents unless they are
-            allowed.
-    """
-    read = chosen_reader(COMPARISON_FORMATS, args.comparisons_format, "comparisons_format")
-    comparisons = read(path)
-    if args.dimension not in comparisons.dimensions:
-        raise ValueError(
-            f"{path} has no dimension {args.dimension!r}: choose one of {comparisons.dimensions}"
-        )
-    found = find_clips(comparisons.videos(), folder, allow_missing=args.allow_missing_videos)
-    kept, left_out = keep_found_comparisons(comparisons, found)
-    report_left_out(path, len(kept.rows), left_out, comparisons.skipped)
-    pairs = [
-        ClipPair(
-            found.clips[row.video_a],
-            found.clips[row.video_b],
-            row.labels[args.dimension],
-            row.row,
-        )
-        for row in kept.rows
-        if args.dimension in row.labels
-    ]
-    unlabelled = len(kept.rows) - len(pairs)
-    if unlabelled:
-        logger.warning("%s: %d pairs have no label for %s", path, unlabelled, args.dimension)
-    return pairs
 
 
 def choose_aspects(
@@ -115,28 +76,3 @@ def split_rated(
         [clip for clip in rated if str(clip.info.path) not in held_out],
         [clip for clip in rated if str(clip.info.path) in held_out],
     )
-
-
-def chosen_reader(readers: Mapping[str, Reader], name: str, setting: str) -> Reader:
-    """The reader of a format.
-
-    Raises:
-        ValueError: for a name that is not in the table.
-    """
-    if name not in readers:
-        raise ValueError(f"`{setting}` must be one of {list(readers)}, got {name!r}")
-    return readers[name]
-
-
-def report_left_out(path: str, kept: int, left_out: int, skipped: Mapping[str, int]) -> None:
-    """Say how many rows and labels of a file are not used, and why.
-
-    Raises:
-        ValueError: if none is left.
-    """
-    if not kept:
-        raise ValueError(f"no row of {path} is left: none of its videos has latents")
-    if left_out:
-        logger.warning("%s: %d rows left out for want of latents, %d kept", path, left_out, kept)
-    for reason, count in skipped.items():
-        logger.warning("%s: %d labels left out: %s", path, count, reason)

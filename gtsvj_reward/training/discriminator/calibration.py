@@ -19,7 +19,7 @@ from gtsvj_reward.perturbations import (
     PerturbationSampler,
     keyed_generator,
 )
-from gtsvj_reward.training.data import check_lengths
+from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
 
 Method = Literal["decay_time", "inverse_gradient"]

@@ -23,10 +23,10 @@ from gtsvj_reward.training import (
     JudgeArguments,
     PreferenceTrainer,
     RatedClip,
-    run_reward,
+    train_aspects as run_aspects,
 )
-from gtsvj_reward.training.aspects import aspect_metrics
-from gtsvj_reward.training.label_files import choose_aspects
+from gtsvj_reward.training.aspects.labels import choose_aspects
+from gtsvj_reward.training.aspects.trainer import aspect_metrics
 from tests.conftest import ASPECTS, clips, tiny_aspect_judge
 from tests.training.conftest import write_clips
 from tests.training.stages import (
@@ -98,18 +98,18 @@ def test_statistics_are_those_of_the_named_calibration_set(world):
 
 
 def test_no_dm_starts_from_the_bare_base(world, base):
-    run_reward.train_aspects(
+    run_aspects(
         JudgeArguments(base_model=str(base), head_width=16),
         aspect_args(world, from_judge=None, output_dir=str(world / "bare")),
     )
     assert "No DM" in read_config(world / "bare").training["started from"]
     with pytest.raises(ValueError, match="`keep_energy` needs `from_judge`"):
-        run_reward.train_aspects(
+        run_aspects(
             JudgeArguments(base_model=str(base)),
             aspect_args(world, from_judge=None, keep_energy=True),
         )
     with pytest.raises(ValueError, match="`base_model` must be set"):
-        run_reward.train_aspects(JudgeArguments(), aspect_args(world, from_judge=None))
+        run_aspects(JudgeArguments(), aspect_args(world, from_judge=None))
 
 
 def test_stages_refuse_judges_of_other_stages(world):
@@ -119,7 +119,7 @@ def test_stages_refuse_judges_of_other_stages(world):
     with pytest.raises(ValueError, match=r"'aspects' starts from .* 'discriminator'"):
         train_aspects(world, from_judge=str(world / "aspects"), output_dir=str(world / "again"))
     with pytest.raises(ValueError, match=r"\['depth', 'lora_rank'\] come from the judge"):
-        run_reward.train_aspects(JudgeArguments(depth=2, lora_rank=4), aspect_args(world))
+        run_aspects(JudgeArguments(depth=2, lora_rank=4), aspect_args(world))
 
 
 @pytest.mark.parametrize("keep_energy", [False, True])

@@ -15,16 +15,11 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.perturbations import GENERATED
-from gtsvj_reward.training.arguments import DiscriminatorConfig
-from gtsvj_reward.training.callbacks import SaturationWatch
-from gtsvj_reward.training.data import (
-    ContrastivePairs,
-    Truncation,
-    check_lengths,
-    collate,
-    trained_geometry,
-)
-from gtsvj_reward.training.held_out import REAL, held_out_energies, metrics_by_kind
+from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, check_lengths, collate
+from gtsvj_reward.training.discriminator.held_out import REAL, held_out_energies, metrics_by_kind
+from gtsvj_reward.training.discriminator.saturation import SaturationWatch
+from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
 from gtsvj_reward.training.trainer import JudgeTrainer, check_space
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.model import Part
-from gtsvj_reward.latents.store import ClipInfo, unique_clips
+from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
@@ -17,14 +17,14 @@ from gtsvj_reward.losses import (
 )
 from gtsvj_reward.metrics import accuracy_with_ties, accuracy_without_ties
 from gtsvj_reward.training.data import Truncation, trained_geometry
-from gtsvj_reward.training.labelled import ClipPair, ClipPairs, collate_pairs
+from gtsvj_reward.training.labelled import LabelledTrainer
 from gtsvj_reward.training.outputs import mean_scores
-from gtsvj_reward.training.reward_arguments import PreferenceConfig
-from gtsvj_reward.training.reward_stage import RewardStageTrainer
+from gtsvj_reward.training.preference.data import ClipPair, ClipPairs, clips_of, collate_pairs
+from gtsvj_reward.training.preference.settings import PreferenceConfig
 from gtsvj_reward.training.trainer import check_space
 
 
-class PreferenceTrainer(RewardStageTrainer):
+class PreferenceTrainer(LabelledTrainer):
     """Trains a judge of stage `preference`: the linear layer and the adapter, or the layer alone.
 
     Logged: `loss`, `grad_norm`, `accuracy` (share of untied training pairs scored in the right
@@ -169,8 +169,3 @@ def preference_loss(
     if args.preference_loss == "rao_kupper":
         return rao_kupper_loss(first, second, labels, args.tie_threshold)
     return bradley_terry_with_ties_loss(first, second, labels, args.gamma)
-
-
-def clips_of(pairs: Sequence[ClipPair]) -> list[ClipInfo]:
-    """All clips of some pairs, each once."""
-    return unique_clips([info for pair in pairs for info in (pair.first, pair.second)])

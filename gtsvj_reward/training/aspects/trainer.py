@@ -10,20 +10,20 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.losses import aspect_loss
 from gtsvj_reward.metrics import pearson, spearman
-from gtsvj_reward.training.data import Truncation, trained_geometry
-from gtsvj_reward.training.labelled import (
+from gtsvj_reward.training.aspects.data import (
     RatedClip,
     RatedClips,
     collate_rated,
     normalised_targets,
 )
+from gtsvj_reward.training.aspects.settings import AspectConfig
+from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.labelled import LabelledTrainer
 from gtsvj_reward.training.outputs import mean_aspects
-from gtsvj_reward.training.reward_arguments import AspectConfig
-from gtsvj_reward.training.reward_stage import RewardStageTrainer
 from gtsvj_reward.training.trainer import check_space
 
 
-class AspectTrainer(RewardStageTrainer):
+class AspectTrainer(LabelledTrainer):
     """Trains a judge of stage `aspects`: adapter and aspect head, squared error.
 
     The prediction for a clip is the mean over time of its steps' predictions. Missing labels are

@@ -1,0 +1,10 @@
+"""Stage 1: an energy per latent step, no labels (paper section 4.1)."""
+
+from gtsvj_reward.training.discriminator.calibration import (
+    Calibration as Calibration,
+    CalibrationSettings as CalibrationSettings,
+    calibrate_perturbations as calibrate_perturbations,
+)
+from gtsvj_reward.training.discriminator.run import train_discriminator as train_discriminator
+from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig as DiscriminatorConfig
+from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer as DiscriminatorTrainer

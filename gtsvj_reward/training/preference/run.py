@@ -1,0 +1,91 @@
+"""From comparisons and latents to a judge on disk; the work of `gtsvj train-preference`."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from transformers import set_seed
+
+from gtsvj_reward.judge import resolve_checkpoint
+from gtsvj_reward.latents.store import LatentFolder
+from gtsvj_reward.training.arguments import JudgeArguments
+from gtsvj_reward.training.labelled import (
+    CLIPS_FILE,
+    calibration_clips,
+    clip_identity,
+    earlier_training,
+    judge_of_stage_before,
+)
+from gtsvj_reward.training.preference.data import ClipPair, clips_of
+from gtsvj_reward.training.preference.labels import compared_clips, split_pairs
+from gtsvj_reward.training.preference.settings import PreferenceConfig
+from gtsvj_reward.training.preference.trainer import PreferenceTrainer
+from gtsvj_reward.training.run import check_apart, resume_point
+
+logger = logging.getLogger(__name__)
+
+
+def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) -> PreferenceTrainer:
+    """Train stage 3 and write the judge to `output_dir`; the work of `gtsvj train-preference`.
+
+    An output folder that holds checkpoints of an interrupted run is resumed.
+
+    Returns:
+        The trainer, with its log and the trained judge.
+    """
+    set_seed(args.seed)
+    folder = LatentFolder(args.latents)
+    pairs = compared_clips(args.comparisons, folder, args)
+    if args.held_out_comparisons is None:
+        pairs, held_out = split_pairs(pairs, args.held_out_fraction, args.seed)
+    else:
+        held_out = compared_clips(args.held_out_comparisons, folder, args)
+        check_apart(clips_of(pairs), clips_of(held_out))
+    judge = judge_of_stage_before(judge_arguments, args)
+    before = earlier_training(judge.config)
+    warn_of_reuse(str(args.from_judge), pairs, held_out)
+    judge.start_preference()
+    trainer = PreferenceTrainer(
+        judge,
+        args,
+        pairs=pairs,
+        held_out=held_out,
+        calibration=calibration_clips(args),
+        before=before,
+    )
+    trainer.train(resume_from_checkpoint=resume_point(args))
+    trainer.finish()
+    trainer.save_state()
+    return trainer
+
+
+def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[ClipPair]) -> None:
+    """Warn if pairs have clips whose aspect labels stage 2 has seen, with counts.
+
+    The aspects of such clips are fitted to their labels' noise, so that their comparisons teach
+    less, and held-out figures look better than they are.
+    """
+    file = resolve_checkpoint(judge) / CLIPS_FILE
+    if not file.is_file():
+        logger.warning(
+            "%s has no %s: it cannot be checked whether pairs have clips that stage 2 was "
+            "trained on",
+            judge,
+            CLIPS_FILE,
+        )
+        return
+    seen = set(json.loads(file.read_text()))
+    for name, part in (("training", pairs), ("held-out", held_out)):
+        clips = clips_of(part)
+        known = {str(info.path) for info in clips if clip_identity(info) in seen}
+        count = sum(str(p.first.path) in known or str(p.second.path) in known for p in part)
+        if count:
+            logger.warning(
+                "%d of %d %s pairs have clips whose aspect labels stage 2 has seen (%d of %d "
+                "clips): use other clips, or the third stage fits the second one's training noise",
+                count,
+                len(part),
+                name,
+                len(known),
+                len(clips),
+            )
