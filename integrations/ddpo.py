@@ -28,8 +28,7 @@ class DDPOReward:
     A judge needs videos: the published image pipelines of these trainers give it nothing to score.
     flow_grpo's Wan script hands out decoded videos; elsewhere a pipeline of your own does.
 
-    Calls from several threads wait for one another: the VAE's settings change during a call, and
-    weights that are offloaded move.
+    Calls from several threads wait for one another; at the VAE, for all that share it.
 
     Example:
         reward_function = DDPOReward(reward, images_are="latents", space=space, fps=8.0)
@@ -108,17 +107,18 @@ class DDPOReward:
             raise ValueError(f"got {len(prompts)} prompts for {len(videos)} videos")
         # Whether gradients are on is a property of the thread: in a pool they are, whatever the
         # trainer switched off in its own.
-        with self.lock, nullcontext() if self.differentiable else torch.no_grad():
+        with nullcontext() if self.differentiable else torch.no_grad():
             latents = videos
             if self.vae is not None and self.space is not None:
                 latents = self.space.encode(videos, self.vae)
-            scores = self.reward(
-                latents,
-                space=self.space,
-                fps=self.fps,
-                num_frames=self.num_frames,
-                normalize=self.normalize,
-            )
+            with self.lock:
+                scores = self.reward(
+                    latents,
+                    space=self.space,
+                    fps=self.fps,
+                    num_frames=self.num_frames,
+                    normalize=self.normalize,
+                )
         return scores, {}
 
     def videos(self, images: Any) -> Float[Tensor, "batch time channel height width"]:

@@ -23,6 +23,7 @@ from gtsvj_reward.latents.store import (
     load_clip as load_clip,
     save_clip as save_clip,
 )
+from gtsvj_reward.latents.vae_lock import vae_lock as vae_lock
 from gtsvj_reward.latents.video import (
     VideoClip as VideoClip,
     read_video as read_video,

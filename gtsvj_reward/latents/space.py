@@ -16,6 +16,7 @@ from gtsvj_reward.latents.checks import (
 )
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
 from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily, check_size
+from gtsvj_reward.latents.vae_lock import vae_lock
 from gtsvj_reward.latents.vaes import vae_family
 
 Layout = Literal["BTCHW", "BCTHW"]
@@ -309,7 +310,8 @@ class LatentSpace:
         Args:
             frames: in [0, 1]; 4f + 1 of them (`temporal_compression` f + 1), height and width in
                 multiples of `spatial_compression`.
-            vae: the VAE of this space; its tiling settings are put back.
+            vae: the VAE of this space; its tiling settings are put back. Threads that share it take
+                turns (`vae_lock`).
             generator: draws latents from the posterior; None takes its mode (deterministic).
             tile: height and width of a tile in pixels (CogVideoX: multiples of 48 and 40); smaller
                 frames are encoded whole. `auto`: as diffusers takes for the family; None: never.
@@ -319,7 +321,9 @@ class LatentSpace:
             ValueError: for frames of a wrong length, size or range.
         """
         family = self.family(vae)
-        return self.scale(family.encode(frames, vae, generator, family.chosen_tile(tile)))
+        with vae_lock(vae):
+            latents = family.encode(frames, vae, generator, family.chosen_tile(tile))
+        return self.scale(latents)
 
     def decode(
         self,
@@ -338,7 +342,8 @@ class LatentSpace:
         """
         family = self.family(vae)
         self.check(latents, check_statistics=False)
-        return family.decode(self.unscale(latents), vae, family.chosen_tile(tile))
+        with vae_lock(vae):
+            return family.decode(self.unscale(latents), vae, family.chosen_tile(tile))
 
     def family(self, vae: Any) -> VAEFamily:
         """The family of a VAE that could be this space's; weights are not compared.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError, Layout
+from gtsvj_reward.latents.vae_lock import vae_lock
 from gtsvj_reward.reward.combine import EnsembleOutput, WeightedOutput
 from gtsvj_reward.reward.members import Reward, checked
 from gtsvj_reward.reward.output import RewardOutput
@@ -54,8 +55,7 @@ class ClipScorer:
     decoding and encoding lose detail: do not mix both in one comparison.
 
     Gradients follow the caller's mode, to the latents or through the VAE to the frames. Calls from
-    several threads wait for one another: the VAE's settings change during a call, and weights that
-    are offloaded move.
+    several threads wait for one another, also those of other scorers at a VAE that they share.
 
     Args:
         reward: a judge, or a combination of judges, that takes no prompt.
@@ -98,7 +98,6 @@ class ClipScorer:
         self.fps = fps
         self.first_frames = first_frames
         self.normalize = normalize
-        self.encoding = Lock()
         self.scoring = nullcontext() if concurrent else Lock()
         refuse_foreign(reward, space, "the latents to score")
         refuse_foreign(reward, self.vae_space, "what the given VAE encodes to")
@@ -142,14 +141,13 @@ class ClipScorer:
                 "got decoded frames, but no VAE to encode them: hand over latents, or name the "
                 "judge's VAE, which makes each score cost an encoding"
             )
-        with self.encoding:
-            if isinstance(frames, Tensor):
-                latents: Clips = self.encoded(frames, self.vae_space)
-            else:
-                latents = [
-                    self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
-                    for index, video in enumerate(frames)
-                ]
+        if isinstance(frames, Tensor):
+            latents: Clips = self.encoded(frames, self.vae_space)
+        else:
+            latents = [
+                self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
+                for index, video in enumerate(frames)
+            ]
         return self.scores(latents, self.vae_space)
 
     def to(self, device: str | torch.device) -> None:
@@ -157,7 +155,8 @@ class ClipScorer:
         if isinstance(self.reward, GTSVJReward):
             self.reward.to(device)
         if self.vae is not None:
-            self.vae.to(device)
+            with vae_lock(self.vae):
+                self.vae.to(device)
 
     def encoded(self, frames: Tensor, space: LatentSpace, which: str = "") -> Tensor:
         """Latents of videos in [0, 1], of their first frames if that was asked for."""

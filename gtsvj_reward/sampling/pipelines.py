@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.vae_lock import vae_lock
 
 OutputType = Literal["np", "pil", "pt"]
 
@@ -134,5 +135,6 @@ def decode_clip(
 ) -> Any:
     """One decoded clip, as the pipeline's `frames[0]` would be, by one call of its VAE."""
     own = space.from_btchw(latents[None]).contiguous()
-    pixels = pipeline_kind(pipe).decode(pipe, own)
+    with vae_lock(pipe.vae):
+        pixels = pipeline_kind(pipe).decode(pipe, own)
     return pipe.video_processor.postprocess_video(video=pixels, output_type=output_type)[0]

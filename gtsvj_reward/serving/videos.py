@@ -17,7 +17,7 @@ from gtsvj_reward.serving.protocol import ScoreRequest
 
 
 class VideoReader:
-    """Makes jobs of mp4 files. Not for several threads at once: the VAE's settings change.
+    """Makes jobs of mp4 files; threads may share one, and take turns at its VAE.
 
     Args:
         reward: the judge.

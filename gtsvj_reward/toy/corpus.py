@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.latents import LatentSpace, vae_lock
 from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.perturbations import keyed_generator
@@ -92,7 +92,8 @@ def encode_frames(
             still.
     """
     video = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+    with torch.no_grad(), mixed, vae_lock(vae):
         latents = vae.encode(video).latent_dist.mode().transpose(1, 2).float()
     return space.scale(latents)
 

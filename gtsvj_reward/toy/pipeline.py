@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.latents import LatentSpace, vae_lock
 from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.toy.words import TEXT_LENGTH
 from gtsvj_reward.toy.world import FRAMES, SIZE, Frames
@@ -99,6 +99,7 @@ def decode(pipe: CogVideoXPipeline, latents: Tensor) -> list[Frames]:
     clips: list[Frames] = []
     with torch.no_grad():
         for part in latents.split(8):
-            video = pipe.vae.decode(space.unscale(part).transpose(1, 2)).sample
+            with vae_lock(pipe.vae):
+                video = pipe.vae.decode(space.unscale(part).transpose(1, 2)).sample
             clips.extend((127.5 * (video.permute(0, 2, 3, 4, 1) + 1)).round().clamp(0, 255).byte())
     return clips
