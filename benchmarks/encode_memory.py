@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 
 from gtsvj_reward import LatentSpace
+from gtsvj_reward.dtypes import dtype_of
 
 
 def peak() -> float:
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--decode", action="store_true", help="decode as well")
     args = parser.parse_args()
 
-    torch.set_default_dtype(getattr(torch, args.dtype))
+    torch.set_default_dtype(dtype_of(args.dtype))
     vae = AutoencoderKLCogVideoX().eval().requires_grad_(False)
     torch.set_default_dtype(torch.float32)
     space = LatentSpace.from_vae(vae)

@@ -14,6 +14,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 
 from gtsvj_reward import GTSVJReward, JudgeConfig, LatentSpace, VideoJudge
+from gtsvj_reward.dtypes import dtype_of
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 
@@ -28,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    torch.set_default_dtype(getattr(torch, args.dtype))
+    torch.set_default_dtype(dtype_of(args.dtype))
     transformer = CogVideoXTransformer3DModel().eval()  # the class defaults are the 2B's shape
     torch.set_default_dtype(torch.float32)
     parameters = sum(parameter.numel() for parameter in transformer.parameters())

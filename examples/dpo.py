@@ -28,7 +28,7 @@ from gtsvj_reward.alignment import (
     schedule,
 )
 from gtsvj_reward.losses import diffusion_dpo_loss
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 
 @dataclass(kw_only=True)

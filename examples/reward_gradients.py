@@ -22,7 +22,7 @@ from gtsvj_reward.alignment import (
     predicted_sample,
 )
 from gtsvj_reward.losses import reward_loss
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from transformers import HfArgumentParser
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Gold, Policy
 from gtsvj_reward.cli.parsing import with_config
+from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
 from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, frozen, load_pipeline
@@ -73,7 +74,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
 
 def load(arguments: AlignArguments) -> CogVideoXPipeline:
     """The pipeline, frozen, in the dtype that was asked for."""
-    dtype = getattr(torch, arguments.dtype)
+    dtype = dtype_of(arguments.dtype)
     if arguments.pretrained_model in TOYS:
         pipe = load_pipeline(arguments.pretrained_model)
         return pipe if dtype == torch.float32 else pipe.to(dtype)

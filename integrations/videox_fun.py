@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.losses.reward_gradient import check_objective, reward_loss
-from gtsvj_reward.reward.scorer_config import ScorerConfig, dtype_name
+from gtsvj_reward.reward.scorer_config import ScorerConfig
 
 
 class GTSVJVideoReward:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from gtsvj_reward.alignment import AlignmentRun
 from gtsvj_reward.alignment.run import SOUND
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from studies.alignment_page import write_page
 
 ROOT = Path(__file__).resolve().parents[1]

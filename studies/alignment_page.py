@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from gtsvj_reward.plotting.canvas import (
     FAINT,
     OTHER_STYLES,

@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from gtsvj_reward.assets.vae import load_vae
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.latents.files import write_text
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import (
     SEEN,
     UNSEEN,

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from gtsvj_reward.metrics.pairwise import proportion_interval
 from gtsvj_reward.toy.corpus import SEEN, UNSEEN
 from gtsvj_reward.toy.degradations import FAULTS

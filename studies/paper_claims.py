@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from studies.baselines import baseline_scores
 from studies.data import build, build_generated
 from studies.page import write_page

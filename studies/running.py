@@ -15,9 +15,9 @@ from gtsvj_reward.assets import folder_of
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.backbones.load import transformer_folder
+from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.metrics import pearson
 from gtsvj_reward.perturbations import PerturbationSampler

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gtsvj_reward.latents.files import whole_lines, write_text
+from gtsvj_reward.files import whole_lines, write_text
 
 
 class Journal:

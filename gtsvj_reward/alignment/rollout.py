@@ -16,7 +16,7 @@ from gtsvj_reward.alignment.transition import (
     log_probability,
     standard_normal,
 )
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 Key = tuple[int, ...]
 """Numbers that decide everything random about a clip."""

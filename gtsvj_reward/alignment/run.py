@@ -23,8 +23,8 @@ from gtsvj_reward.alignment.state import (
 )
 from gtsvj_reward.alignment.transition import Latents, add_noise, standard_normal
 from gtsvj_reward.losses import denoising_error
-from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.plotting import plot_alignment, plot_film_strips
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.reward import Reward
 from gtsvj_reward.reward.members import checked
 from gtsvj_reward.sampling.scoring import Scoring

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.latents.files import read_safetensors, write_safetensors, write_text
+from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 
 PREFIX = "iteration-"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

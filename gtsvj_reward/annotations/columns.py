@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.tables import Column
+from gtsvj_reward.tables import Column
 
 _SHOWN = 5
 """How many values and rows a message names."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons
-from gtsvj_reward.annotations.tables import read_table
+from gtsvj_reward.tables import read_table
 
 _LAYOUT = ComparisonLayout(
     video_a="left_video",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gtsvj_reward.annotations.columns import check, labels, optional_texts, texts
 from gtsvj_reward.annotations.records import Comparison, Comparisons
-from gtsvj_reward.annotations.tables import Table
+from gtsvj_reward.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)

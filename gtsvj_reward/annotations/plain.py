@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.cells import first_few, quoted
 from gtsvj_reward.annotations.columns import optional_texts, scores, texts
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
-from gtsvj_reward.annotations.tables import Table, read_table, write_table
+from gtsvj_reward.tables import Table, first_few, quoted, read_table, write_table
 
 _OVERALL = "overall"
 _RATING_COLUMNS = ("row", "video", "prompt", "model")

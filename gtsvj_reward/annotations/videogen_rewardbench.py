@@ -4,11 +4,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from gtsvj_reward.annotations.cells import first_few
 from gtsvj_reward.annotations.columns import optional_texts, scores, texts
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
-from gtsvj_reward.annotations.tables import Table, read_table
+from gtsvj_reward.tables import Table, first_few, read_table
 
 _DIMENSIONS = {"VQ": "VQ", "MQ": "MQ", "TA": "TA"}
 _OVERALL = {"overall": "Overall"}

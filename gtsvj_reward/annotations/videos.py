@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gtsvj_reward.annotations.cells import first_few
 from gtsvj_reward.annotations.names import Claims, NameIndex, identity
 from gtsvj_reward.annotations.records import Comparisons, Ratings
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.tables import first_few
 
 
 @dataclass(frozen=True, kw_only=True)

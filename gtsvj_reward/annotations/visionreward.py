@@ -8,7 +8,7 @@ from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS
 from gtsvj_reward.annotations.columns import optional_texts, scores, texts
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
-from gtsvj_reward.annotations.tables import Column, read_table
+from gtsvj_reward.tables import Column, read_table
 
 _COMPARISONS = ComparisonLayout(
     video_a="video1_path",

@@ -6,7 +6,7 @@ Each folder holds a model card (`README.md`) that says how it was made and what 
 import json
 from pathlib import Path
 
-from gtsvj_reward.latents.files import file_sha256
+from gtsvj_reward.files import file_sha256
 
 ROOT = Path(__file__).parent
 MANIFEST = "sha256.json"

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from gtsvj_reward.assets import ASSETS, folder_of
-from gtsvj_reward.latents.files import is_hub_id
+from gtsvj_reward.files import is_hub_id
 from gtsvj_reward.latents.vaes import VAE_FAMILIES
 
 

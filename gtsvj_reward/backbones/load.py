@@ -16,7 +16,7 @@ from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.backbones.wan import WanBackbone
-from gtsvj_reward.latents.files import is_hub_id, read_safetensors
+from gtsvj_reward.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,

@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from gtsvj_reward.backbones.base import Backbone
-from gtsvj_reward.latents.files import read_safetensors, write_safetensors
+from gtsvj_reward.files import read_safetensors, write_safetensors
 
 Placement = Literal["first", "middle", "last", "all"]
 """Third of the blocks in use that carries LoRA (paper section 5.3, Fig. 4), or all of them."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.dtypes import DTYPES, dtype_of
 
 
 def encode(argv: list[str]) -> int:
@@ -27,7 +28,7 @@ def encode(argv: list[str]) -> int:
     parser.add_argument("--max-frames", type=int, help="likewise; the longest, but no longer")
     parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
     parser.add_argument("--frames-fps", type=float, help="rate of folders of frames")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", help="where to encode; a GPU if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace files made otherwise")
     parser.add_argument(
@@ -35,13 +36,11 @@ def encode(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
-    import torch
-
     from gtsvj_reward.assets.vae import load_vae
     from gtsvj_reward.latents import LatentSpace, encode_folder
 
     state = processes(args.device)
-    vae = load_vae(args.vae, dtype=getattr(torch, args.dtype), device=args.device or state.device)
+    vae = load_vae(args.vae, dtype=dtype_of(args.dtype), device=args.device or state.device)
     report = encode_folder(
         args.videos,
         args.out,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.dtypes import DTYPES, dtype_of
 
 FORMATS = {
     "genai-bench": "genai-bench",
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
     parser.add_argument("--base-model", help="where the base transformer is, if it has moved")
     parser.add_argument("--device", help="where to score; a GPU if there is one")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", choices=DTYPES)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument(
         "--allow-untrained-geometry",
@@ -79,7 +80,7 @@ def measure(args: argparse.Namespace) -> int:
     """Score if asked to, evaluate, write and print."""
     from gtsvj_reward import evaluation
     from gtsvj_reward.annotations import COMPARISON_FORMATS
-    from gtsvj_reward.latents.files import write_text
+    from gtsvj_reward.files import write_text
 
     columns = columns_for(args.column_for)
     settings = evaluation.EvaluationSettings(
@@ -112,8 +113,6 @@ def measure(args: argparse.Namespace) -> int:
 
 def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
     """Score each video once with the judge; returns the table."""
-    import torch
-
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.annotations import find_clips
     from gtsvj_reward.judge import resolve_checkpoint
@@ -127,7 +126,7 @@ def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
         checkpoint,
         base_model=args.base_model,
         device=args.device or processes(args.device).device,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        dtype=dtype_of(args.dtype) if args.dtype else None,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,
     )
@@ -161,7 +160,7 @@ def columns_for(words: list[str]) -> dict[str, str]:
 def compare(args: argparse.Namespace) -> int:
     """Print results side by side with the paper's numbers, and write them if there is --out."""
     from gtsvj_reward import evaluation
-    from gtsvj_reward.latents.files import write_text
+    from gtsvj_reward.files import write_text
 
     results = evaluation.read_results(args.compare)
     print(evaluation.comparison_text(results))

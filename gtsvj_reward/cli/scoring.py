@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.dtypes import DTYPES, dtype_of
 
 if TYPE_CHECKING:
     from gtsvj_reward.judge import JudgeConfig
     from gtsvj_reward.scoring.table import ScoredClip
 
-DTYPES = ["float32", "bfloat16", "float16"]
 JUDGE_FLAGS = ("checkpoint", "folder", "base_model", "device", "dtype", "batch_size",
                "allow_untrained_geometry", "overwrite")  # fmt: skip
 VIDEO_FLAGS = ("vae", "space_id", "vae_dtype", "fps", "height", "width", "num_frames",
@@ -65,8 +65,6 @@ def latents_for(
     state: Any,
 ) -> Path:
     """The folder of latents to score; videos are encoded first, by all processes together."""
-    import torch
-
     from gtsvj_reward.assets.vae import load_vae
     from gtsvj_reward.reward.encoding import reading_for
     from gtsvj_reward.scoring import encoding
@@ -84,7 +82,7 @@ def latents_for(
         config,
         args.folder,
         latents,
-        vae=load_vae(args.vae, dtype=getattr(torch, args.vae_dtype), device=device),
+        vae=load_vae(args.vae, dtype=dtype_of(args.vae_dtype), device=device),
         reading=reading,
         space_id=args.space_id,
         frames_fps=args.frames_fps,
@@ -110,8 +108,6 @@ def run_scoring(
     parser: argparse.ArgumentParser, args: argparse.Namespace, out: Path
 ) -> Scored | None:
     """Score this process's share; the main process waits for all and writes the table."""
-    import torch
-
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import read_config
@@ -126,7 +122,7 @@ def run_scoring(
         checkpoint,
         base_model=args.base_model,
         device=args.device or state.device,
-        dtype=getattr(torch, args.dtype) if args.dtype else None,
+        dtype=dtype_of(args.dtype) if args.dtype else None,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,
     )

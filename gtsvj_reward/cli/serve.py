@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
-from gtsvj_reward.cli.scoring import DTYPES, refuse_given
+from gtsvj_reward.cli.scoring import refuse_given
+from gtsvj_reward.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from gtsvj_reward.serving.limits import Limits

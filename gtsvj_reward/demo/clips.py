@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gtsvj_reward.demo.degradations import DEGRADATIONS, Frames
 from gtsvj_reward.latents import list_videos, read_video, write_video
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 FPS = 25.0
 FRAMES = 25

@@ -10,8 +10,9 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.demo.clips import COMPRESSED, FPS, SIZE
 from gtsvj_reward.demo.degradations import DEGRADATIONS
 from gtsvj_reward.latents import LatentFolder, read_video
-from gtsvj_reward.perturbations import PERTURBATIONS, PerturbationSampler, keyed_generator
+from gtsvj_reward.perturbations import PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.plotting import plot_trajectory
+from gtsvj_reward.random_keys import keyed_generator
 
 DRAWS = 5
 """Draws of each perturbation per unseen clip."""

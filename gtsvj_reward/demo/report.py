@@ -9,8 +9,8 @@ import torch
 from gtsvj_reward.demo.clips import COMPRESSED, FPS, PAIR, SIZE
 from gtsvj_reward.demo.compare import Comparison
 from gtsvj_reward.demo.toy import FEWER_STEPS, JUDGE, Candidates
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import read_video
-from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.plotting import plot_film_strips
 from gtsvj_reward.toy.pipeline import STEPS

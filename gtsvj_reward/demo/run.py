@@ -21,7 +21,7 @@ from gtsvj_reward.demo.clips import (
 from gtsvj_reward.demo.compare import compare, draw_perturbed
 from gtsvj_reward.demo.report import write_report
 from gtsvj_reward.demo.toy import judge_candidates
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 
 CODEC = "gtsvj-demo-codec"
 BASE = "gtsvj-demo-base"

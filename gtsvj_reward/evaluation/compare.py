@@ -7,7 +7,7 @@ from gtsvj_reward.evaluation.accuracies import HELD_OUT, METHODS
 from gtsvj_reward.evaluation.align import overall_dimension
 from gtsvj_reward.evaluation.published import NOTE, PUBLISHED, SOURCE
 from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
-from gtsvj_reward.evaluation.tables import markdown_table, percent, text_table
+from gtsvj_reward.tables import markdown_table, percent, text_table
 
 TITLES = {
     "genai-bench": "GenAI-Bench",

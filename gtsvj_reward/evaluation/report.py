@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from gtsvj_reward.evaluation.accuracies import HELD_OUT, METHODS
 from gtsvj_reward.evaluation.result import Accuracy, Agreement, EvaluationResult
 from gtsvj_reward.evaluation.scores import ASPECT_PREFIX
-from gtsvj_reward.evaluation.tables import markdown_table, percent, text_table
+from gtsvj_reward.tables import markdown_table, percent, text_table
 
 SHORT = ("with_ties", "without_ties", HELD_OUT)
 """Methods in the tables of one line per generator or aspect."""

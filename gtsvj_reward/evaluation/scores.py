@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.annotations.tables import Column, read_table
+from gtsvj_reward.tables import Column, read_table
 
 VIDEO = "video"
 """Column that names the video."""

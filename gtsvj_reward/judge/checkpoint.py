@@ -22,10 +22,11 @@ from gtsvj_reward.backbones.lora import (
     load_adapter,
     save_adapter,
 )
+from gtsvj_reward.dtypes import dtype_of
+from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.judge.card import model_card
 from gtsvj_reward.judge.config import JudgeConfig
 from gtsvj_reward.judge.model import VideoJudge
-from gtsvj_reward.latents.files import read_safetensors, write_safetensors, write_text
 
 CONFIG_FILE = "config.json"
 HEAD_FILE = "head.safetensors"
@@ -143,7 +144,7 @@ def load_judge(
             f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
             f"It names {config.base_model!r}; pass that model with `base_model=`"
         )
-    set_dtype(wrapped, dtype, getattr(torch, str(config.base_dtype)))
+    set_dtype(wrapped, dtype, dtype_of(str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
     load_trained_weights(judge, folder)

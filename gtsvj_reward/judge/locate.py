@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from gtsvj_reward.assets import ASSETS, folder_of
-from gtsvj_reward.latents.files import is_hub_id
+from gtsvj_reward.files import is_hub_id
 
 
 def resolve_checkpoint(name: str, revision: str | None = None) -> Path:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers
+from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
 from gtsvj_reward.judge.heads import (
     AspectHead,
@@ -80,7 +81,7 @@ class VideoJudge(nn.Module):
             config,
             family=backbone.family,
             depth=backbone.depth,
-            base_dtype=str(weight.dtype).removeprefix("torch."),
+            base_dtype=dtype_name(weight.dtype),
             # On the meta device, where costs are counted, there is nothing to fingerprint.
             base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
         )

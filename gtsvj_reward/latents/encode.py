@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.dtypes import dtype_name
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import (
@@ -179,7 +180,7 @@ class _Job:
             **self.reading,
             "frames_fps": self.frames_fps if source.is_dir() else None,
             "tile": None if self.tile is None else list(self.tile),
-            "vae_dtype": str(self.vae.dtype).removeprefix("torch."),
+            "vae_dtype": dtype_name(self.vae.dtype),
             "time_rule": TIME_RULE,
             "space_rule": SPACE_RULE,
         }

@@ -1,7 +1,6 @@
 """Where frames come from: video files through ffmpeg, and folders of pictures."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -12,6 +11,8 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from gtsvj_reward.files import natural_order
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".gif")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -44,12 +45,6 @@ class UnreadableVideoError(ValueError):
 
 class VideoTooShortError(UnreadableVideoError):
     """A sound video with fewer frames than were asked for."""
-
-
-def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Sort key under which `frame2.png` comes before `frame10.png`."""
-    parts = re.split(r"(\d+)", path.as_posix())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any, overload
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.files import UnsoundFileError, open_safetensors, write_safetensors
+from gtsvj_reward.files import UnsoundFileError, open_safetensors, write_safetensors
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 
 FORMAT_VERSION = 1

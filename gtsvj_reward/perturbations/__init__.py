@@ -24,10 +24,10 @@ from gtsvj_reward.perturbations.sampler import (
     GENERATED as GENERATED,
     NegativeDraw as NegativeDraw,
     PerturbationSampler as PerturbationSampler,
-    keyed_generator as keyed_generator,
 )
 from gtsvj_reward.perturbations.truncation import (
     latent_steps as latent_steps,
     truncate as truncate,
     truncated_length as truncated_length,
 )
+from gtsvj_reward.random_keys import keyed_generator as keyed_generator

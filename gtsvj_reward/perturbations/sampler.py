@@ -1,6 +1,5 @@
-"""Which negative a training pair gets: Table A.1 as a sampler, and its keyed random draws."""
+"""Which negative a training pair gets: Table A.1 as a sampler."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -183,28 +182,6 @@ class PerturbationSampler:
             for name, value in values.items()
         }
         return cls(**settings)
-
-
-def keyed_generator(*key: int) -> torch.Generator:
-    """CPU generator whose stream is a function of the key alone.
-
-    Training draws everything about a sample from `keyed_generator(seed, epoch, index)`, so that
-    what a sample gets depends neither on workers and prefetching nor on where a run was resumed.
-    The seed is the first 63 bits of SHA-256 over the numbers in decimal, joined by commas: (1, 23)
-    and (12, 3) differ, and so do (1,) and (1, 0). PyTorch's CPU generator reads the low 32 bits of
-    a seed: among a million keys about a hundred pairs share their stream, which training can bear
-    and anything that needs unique streams cannot.
-
-    Args:
-        *key: whole numbers of any size or sign, at least one.
-
-    Raises:
-        ValueError: no key.
-    """
-    if not key:
-        raise ValueError("`keyed_generator` needs at least one number, e.g. (seed, epoch, index)")
-    digest = hashlib.sha256(",".join(f"{number:d}" for number in key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def _pick(column: Mapping[str, float], position: float) -> str:

@@ -9,12 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from gtsvj_reward.assets.vae import load_vae
+from gtsvj_reward.dtypes import DTYPES, dtype_name, dtype_of
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.members import Reward
 from gtsvj_reward.reward.reward import GTSVJReward
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @runtime_checkable
@@ -136,7 +135,7 @@ class ScorerConfig:
         space = None if self.latents_of is None else LatentSpace.from_vae(load_vae(self.latents_of))
         vae = None
         if self.encode_with is not None:
-            dtype = getattr(torch, self.vae_dtype)
+            dtype = dtype_of(self.vae_dtype)
             vae = load_vae(self.encode_with, dtype=dtype, device=self.device or "cpu")
         return ClipScorer(
             reward,
@@ -154,7 +153,7 @@ class ScorerConfig:
             str(self.judge),
             base_model=self.base_model,
             device=self.device,
-            dtype=None if self.dtype is None else getattr(torch, self.dtype),
+            dtype=None if self.dtype is None else dtype_of(self.dtype),
             aspects=self.aspects,
             weights=self.weights,
             batch_size=self.batch_size,
@@ -172,8 +171,3 @@ class ScorerConfig:
         if name is not None and name not in os.environ:
             raise ValueError(f"the environment has no variable {name!r} with the server's token")
         return connect(str(self.server_url), token=None if name is None else os.environ[name])
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """A dtype as a configuration holds it, e.g. `bfloat16`."""
-    return str(dtype).removeprefix("torch.")

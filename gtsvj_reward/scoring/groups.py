@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.columns import check, scores, texts
-from gtsvj_reward.annotations.tables import Column, read_table
+from gtsvj_reward.tables import Column, read_table
 
 VIDEO, PROMPT = "video", "prompt"
 """Columns of a file of groups."""

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.annotations.tables import write_table
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from gtsvj_reward.scoring.table import check_suffix
+from gtsvj_reward.tables import write_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents.store import clip_info
 from gtsvj_reward.scoring.pictures import plot_clip
 from gtsvj_reward.scoring.table import ScoredClip

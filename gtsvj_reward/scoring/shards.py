@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gtsvj_reward.dtypes import dtype_name
+from gtsvj_reward.files import file_sha256, whole_lines
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
-from gtsvj_reward.latents.files import file_sha256, whole_lines
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.scoring.table import ScoredClip, json_line
 
@@ -147,7 +148,7 @@ def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         **{f"judge's {path.name}": file_sha256(path) for path in files},
-        "dtype": str(weight.dtype).removeprefix("torch."),
+        "dtype": dtype_name(weight.dtype),
         "weights of aspects": None if selection is None else list(selection.weights),
         "allow_untrained_geometry": reward.allow_untrained_geometry,
         "version of gtsvj_reward": version("gtsvj-reward"),

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.annotations.tables import write_table
 from gtsvj_reward.reward.output import NonFiniteError, RewardOutput
+from gtsvj_reward.tables import write_table
 
 ASPECT = "aspect:"
 """What the columns of aspects begin with."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gtsvj_reward.latents.files import PICKLE_STARTS
+from gtsvj_reward.files import PICKLE_STARTS
 
 MAX_HEADER_BYTES = 1 << 16
 """A header of ours has under 2,000; spaces with statistics per channel make it longer."""

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
 from gtsvj_reward.assets.vae import load_vae
+from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import reading_for
 from gtsvj_reward.serving.limits import Limits
@@ -73,7 +72,7 @@ def build_app(settings: ServeSettings) -> "FastAPI":
         settings.checkpoint,
         base_model=settings.base_model,
         device=settings.device,
-        dtype=getattr(torch, settings.dtype) if settings.dtype else None,
+        dtype=dtype_of(settings.dtype) if settings.dtype else None,
         aspects=settings.aspects,
         allow_untrained_geometry=settings.allow_untrained_geometry,
     )
@@ -87,6 +86,6 @@ def build_app(settings: ServeSettings) -> "FastAPI":
             width=videos.width,
             num_frames=videos.num_frames,
         )
-        vae = load_vae(videos.vae, dtype=getattr(torch, videos.dtype), device=settings.device)
+        vae = load_vae(videos.vae, dtype=dtype_of(videos.dtype), device=settings.device)
         routers.append(unirl_routes(VideoReader(reward, vae, reading, videos.space_id)))
     return create_app(reward, limits=settings.limits, token=settings.token, routers=routers)

@@ -16,10 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import LatentSpace, vae_lock
-from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import LatentClip, save_clip
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.degradations import degraded
 from gtsvj_reward.toy.raters import ASPECTS, compare, rate
 from gtsvj_reward.toy.world import FPS, FRAMES, Frames, draw_scene

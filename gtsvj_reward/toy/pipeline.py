@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.latents import LatentSpace, vae_lock
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.words import TEXT_LENGTH
 from gtsvj_reward.toy.world import FRAMES, SIZE, Frames
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 Shape = Literal["square", "circle", "triangle"]
 Motion = Literal["drifting", "bouncing", "falling", "orbiting"]

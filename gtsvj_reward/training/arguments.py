@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.judge.heads import TokenPooling
 
 
@@ -22,7 +23,7 @@ class JudgeArguments:
         default="auto",
         metadata={
             "help": "dtype of the frozen base weights; auto keeps that of the files.",
-            "choices": ["auto", "float32", "bfloat16", "float16"],
+            "choices": ["auto", *DTYPES],
         },
     )
     depth: int | None = field(

@@ -10,10 +10,10 @@ from gtsvj_reward.judge import Geometry
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.perturbations import (
     MINIMUM_STEPS,
-    keyed_generator,
     latent_steps,
     truncated_length,
 )
+from gtsvj_reward.random_keys import keyed_order
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class EpochKeys(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch = self.epoch()
-        order = torch.randperm(self.length, generator=keyed_generator(self.seed, epoch))
+        order = keyed_order(self.length, self.seed, epoch)
         start = epoch * self.length
-        return iter([start + index for index in order.tolist()])
+        return iter([start + index for index in order])
 
 
 def same_duration(anchor: ClipInfo, keep: int, other: ClipInfo) -> int:
@@ -81,7 +81,7 @@ def split(
     """
     if len(infos) < 2:
         raise ValueError(f"cannot hold clips out of {len(infos)}: give a held-out folder")
-    order = torch.randperm(len(infos), generator=keyed_generator(seed, -1)).tolist()
+    order = keyed_order(len(infos), seed, -1)
     count = min(len(infos) - 1, max(1, round(fraction * len(infos))))
     held_out = set(order[:count])
     train = [info for index, info in enumerate(infos) if index not in held_out]

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from gtsvj_reward.files import file_sha256, write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
-from gtsvj_reward.latents.files import file_sha256, write_text
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
 from gtsvj_reward.training.trainer import JudgeTrainer

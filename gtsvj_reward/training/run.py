@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import backbone_for, load_transformer
+from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.latents.space import LatentSpace
@@ -45,7 +45,7 @@ def build_judge(
     )
     backbone = backbone_for(transformer)
     if arguments.base_dtype != "auto":
-        backbone.cast(getattr(torch, arguments.base_dtype))
+        backbone.cast(dtype_of(arguments.base_dtype))
     config = JudgeConfig(
         base_model=arguments.base_model,
         base_revision=arguments.base_revision,

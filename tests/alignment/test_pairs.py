@@ -8,7 +8,7 @@ from gtsvj_reward.alignment import load_pairs, mine_pairs, pair_errors, read_pai
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.losses import denoising_error
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from tests.alignment.conftest import TEXTS, moved
 from tests.conftest import tiny_space
 

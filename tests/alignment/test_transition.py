@@ -11,7 +11,7 @@ from gtsvj_reward.alignment import (
     transition_kl,
 )
 from gtsvj_reward.alignment.transition import standard_normal
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 
 
 def make_scheduler(steps, **changes):

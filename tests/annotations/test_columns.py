@@ -6,7 +6,7 @@ import pytest
 
 from gtsvj_reward.annotations.aspects import AspectScale
 from gtsvj_reward.annotations.columns import labels, optional_texts, scores, texts
-from gtsvj_reward.annotations.tables import Column
+from gtsvj_reward.tables import Column
 
 
 def column(*cells):

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.perturbations import keyed_generator
 from gtsvj_reward.perturbations.operations import PERTURBATIONS
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.sampling import best_of_n
 from gtsvj_reward.toy.pipeline import CALL, load_pipeline, sample
 from tests.backbones.families import FAMILIES

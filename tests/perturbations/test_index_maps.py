@@ -12,12 +12,12 @@ from gtsvj_reward.perturbations import (
     MINIMUM_STEPS,
     frame_drop_index,
     frame_shuffle_index,
-    keyed_generator,
     noisy_segment_slice,
     patch_swap_region,
     slice_pair,
     temporal_slice_swap_index,
 )
+from gtsvj_reward.random_keys import keyed_generator
 
 MAPS = {
     "frame_shuffle": frame_shuffle_index,

@@ -10,7 +10,6 @@ from gtsvj_reward.perturbations import (
     frame_drop_index,
     frame_shuffle,
     frame_shuffle_index,
-    keyed_generator,
     noisy_segment,
     noisy_segment_slice,
     patch_swap,
@@ -19,6 +18,7 @@ from gtsvj_reward.perturbations import (
     temporal_slice_swap,
     temporal_slice_swap_index,
 )
+from gtsvj_reward.random_keys import keyed_generator
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 SEEDS = st.integers(0, 2**40)

@@ -8,16 +8,15 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
 from gtsvj_reward.perturbations import (
     PERTURBATIONS,
     PerturbationSampler,
-    keyed_generator,
     noisy_segment,
     patch_swap,
 )
+from gtsvj_reward.random_keys import keyed_generator
 
 # Table A.1, typed from the paper: real column (plus 0.3 for generated clips), generated column.
 REAL = {
@@ -191,34 +190,3 @@ def test_apply_uses_the_settings():
 def test_apply_refuses_what_is_no_perturbation(kind, message):
     with pytest.raises(ValueError, match=message):
         PerturbationSampler().apply(kind, torch.zeros(1, 5, 3, 6, 6), torch.Generator())
-
-
-def test_equal_keys_give_equal_streams():
-    first, second = keyed_generator(3, 1, 4), keyed_generator(3, 1, 4)
-    assert torch.equal(torch.rand(5, generator=first), torch.rand(5, generator=second))
-
-
-@given(
-    first=st.lists(st.integers(-(2**70), 2**70), min_size=1, max_size=4),
-    second=st.lists(st.integers(-(2**70), 2**70), min_size=1, max_size=4),
-)
-@settings(deadline=None)
-def test_other_keys_give_other_streams(first, second):
-    same = keyed_generator(*first).initial_seed() == keyed_generator(*second).initial_seed()
-    assert same == (first == second)
-
-
-def test_how_a_key_is_cut_matters():
-    keys = [(1, 23), (12, 3), (123,), (1, 2, 3), (1,), (1, 0), (0, 1), (-1,), (3, 12)]
-    streams = {tuple(torch.rand(4, generator=keyed_generator(*key)).tolist()) for key in keys}
-    assert len(streams) == len(keys)
-
-
-def test_the_seed_is_the_documented_hash():
-    # printf '3,0,17' | sha256sum begins with the 8 bytes below; the seed is their top 63 bits.
-    assert keyed_generator(3, 0, 17).initial_seed() == 0xECDB5E7D075A9BAA >> 1
-
-
-def test_a_key_is_needed():
-    with pytest.raises(ValueError, match="at least one number"):
-        keyed_generator()

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
-from gtsvj_reward.perturbations import keyed_generator, latent_steps, truncate, truncated_length
+from gtsvj_reward.perturbations import latent_steps, truncate, truncated_length
+from gtsvj_reward.random_keys import keyed_generator
 
 
 def lengths(steps, times=4000, **options):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.annotations.tables import read_table
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import GeometryError, NonFiniteError
@@ -23,6 +22,7 @@ from gtsvj_reward.scoring.folder import (
 )
 from gtsvj_reward.scoring.shards import ScoringMismatchError, Shards, run_header
 from gtsvj_reward.scoring.table import write_scores
+from gtsvj_reward.tables import read_table
 from tests.conftest import clips, tiny_judge, tiny_space
 
 HEADER = {"judge": "a" * 64, "dtype": "float32"}

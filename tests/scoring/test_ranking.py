@@ -6,9 +6,9 @@ import math
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from gtsvj_reward.annotations.tables import read_table
 from gtsvj_reward.scoring.groups import folder_groups, read_groups, read_rewards
 from gtsvj_reward.scoring.ranking import check_paths, rank_clips, write_pairs, write_ranking
+from gtsvj_reward.tables import read_table
 
 REWARDS = {"b/2": 0.5, "a/1": 1.0, "b/1": 2.0, "a/2": 1.0, "a/3": -1.0, "b/3": 0.5}
 

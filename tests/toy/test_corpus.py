@@ -6,7 +6,7 @@ import torch
 from gtsvj_reward.annotations import read_comparisons, read_ratings
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.latents.store import LatentFolder, load_clip
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import (
     SEEN,
     UNSEEN,

@@ -1,6 +1,6 @@
 import torch
 
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.degradations import PIXEL_FAULTS
 from gtsvj_reward.toy.measures import colour_unrest, steadiness
 from gtsvj_reward.toy.world import draw_scene, render

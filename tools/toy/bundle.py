@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from gtsvj_reward.assets import ASSETS, MANIFEST, ROOT
-from gtsvj_reward.latents.files import file_sha256, write_text
+from gtsvj_reward.files import file_sha256, write_text
 
 PIPELINE_CARD = """# gtsvj-toy-pipeline
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtsvj_reward.assets.vae import load_vae
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.world import SIZE, bodies_mask, draw_scene, render
 from tools.demo.train_codec import CONFIG, LOSS_WEIGHT_KL, load_state, save_state
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from scipy.stats import ttest_ind
 
-from gtsvj_reward.latents.files import write_text
+from gtsvj_reward.files import write_text
 from studies.page import MEASURES, ZERO_SHOT, Results, read_results
 from tools.check_tree import ROOT
 

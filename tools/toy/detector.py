@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.degradations import blur
 from gtsvj_reward.toy.detector import CLASSES, Detector, agreement, detect
 from gtsvj_reward.toy.world import (

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import encode_frames
 from gtsvj_reward.toy.words import TEXT_LENGTH, make_tokenizer
 from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene, render

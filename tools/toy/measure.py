@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.metrics.pairwise import proportion_interval
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import encode_frames
 from gtsvj_reward.toy.detector import Detector, agreement, detect, frechet_distance, load_detector
 from gtsvj_reward.toy.pipeline import STEPS, decode, load_pipeline, sample

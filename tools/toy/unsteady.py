@@ -19,7 +19,7 @@ from tqdm import trange
 
 from gtsvj_reward.alignment import ClipSize, Policy, add_noise
 from gtsvj_reward.losses import denoising_error
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import ClipSpec, encode_frames
 from gtsvj_reward.toy.pipeline import load_pipeline
 from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training.data import Truncation
 
 

@@ -9,16 +9,16 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.latents.files import write_text
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import (
     GENERATED,
     PERTURBATIONS,
     PerturbationSampler,
-    keyed_generator,
 )
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
 

@@ -12,8 +12,8 @@ from gtsvj_reward.perturbations import (
     GENERATED,
     MINIMUM_STEPS,
     PerturbationSampler,
-    keyed_generator,
 )
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training.data import Truncation, same_duration
 
 

@@ -8,7 +8,8 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.metrics import pairwise_accuracy
-from gtsvj_reward.perturbations import GENERATED, PerturbationSampler, keyed_generator
+from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
+from gtsvj_reward.random_keys import keyed_generator
 
 REAL = "real"
 """The kind of an unperturbed real clip."""

@@ -3,15 +3,13 @@
 import logging
 from collections.abc import Sequence
 
-import torch
-
 from gtsvj_reward.annotations import (
     COMPARISON_FORMATS,
     find_clips,
     keep_found_comparisons,
 )
 from gtsvj_reward.latents.store import LatentFolder
-from gtsvj_reward.perturbations import keyed_generator
+from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.training.labelled import chosen_reader, report_left_out
 from gtsvj_reward.training.preference.data import ClipPair
 from gtsvj_reward.training.preference.settings import PreferenceConfig
@@ -69,7 +67,7 @@ def split_pairs(
             "give `held_out_comparisons`"
         )
     held_out: set[int] = set()
-    order = torch.randperm(len(groups), generator=keyed_generator(seed, -1)).tolist()
+    order = keyed_order(len(groups), seed, -1)
     for group in order[:-1]:
         if len(held_out) >= fraction * len(pairs):
             break

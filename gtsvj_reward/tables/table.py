@@ -10,9 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.annotations.cells import Cells, first_few, quoted, read_cells
-from gtsvj_reward.latents.files import write_text
-from gtsvj_reward.latents.sources import natural_order
+from gtsvj_reward.files import natural_order, write_text
+from gtsvj_reward.tables.cells import Cells, first_few, quoted, read_cells
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from gtsvj_reward.annotations.tables import read_table, write_table
+from gtsvj_reward.tables import read_table, write_table
 from tests.annotations.conftest import write_csv, write_jsonl, write_parquet
 
 ROWS = [{"id": "007", "n": "1.0"}, {"id": "08", "n": ""}]

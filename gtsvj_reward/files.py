@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,3 +112,9 @@ def check_safetensors_start(path: Path) -> None:
             f"{path} looks like a pickle (torch.save), which can run code when it is read: "
             "convert it to safetensors where you trust it"
         )
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sort key under which `frame2.png` comes before `frame10.png`."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
