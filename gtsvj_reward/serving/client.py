@@ -1,5 +1,6 @@
 """A reward behind a server: `ScoreClient` is called like a `GTSVJReward`, without gradients."""
 
+import os
 from types import TracebackType
 from typing import Any
 
@@ -38,7 +39,8 @@ class ScoreClient:
     what the server asks for, until `retry_for` seconds are over. No score is ever put in place of
     one that is missing.
 
-    Threads may share a client; `asyncio.to_thread(client, latents)` awaits one. It can be pickled.
+    Threads may share a client; `asyncio.to_thread(client, latents)` awaits one. It can be pickled,
+    and used on both sides of a `fork`: each process has connections of its own.
 
     Example:
         reward = ScoreClient("http://127.0.0.1:8000", space=LatentSpace.from_pipeline(pipe))
@@ -80,10 +82,23 @@ class ScoreClient:
         self.retry_for = retry_for
         self.clips_per_request = clips_per_request
         self.__name__ = "gtsvj_server"
-        self.http = self.connect()
+        self.pool = (os.getpid(), self.connect())
+
+    @property
+    def http(self) -> Any:
+        """The connection pool of this process.
+
+        A pool that came along through `fork` is left alone: its sockets are the parent's too, and
+        whoever reads first from one takes the other's answer.
+        """
+        process, pool = self.pool
+        if process != os.getpid():
+            pool = self.connect()
+            self.pool = (os.getpid(), pool)
+        return pool
 
     def connect(self) -> Any:
-        """The connection pool; nothing is sent yet."""
+        """A new connection pool; nothing is sent yet."""
         try:
             import httpx
         except ImportError as error:
@@ -199,8 +214,8 @@ class ScoreClient:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "http"}
+        return {name: value for name, value in self.__dict__.items() if name != "pool"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.http = self.connect()
+        self.pool = (os.getpid(), self.connect())
