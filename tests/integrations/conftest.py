@@ -9,6 +9,9 @@ from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.assets.vae import load_vae
 from tests.conftest import tiny_aspect_judge, tiny_transformer
 
+ROUNDING = 5e-5
+"""How far a score may move with the shape of the batch that it is computed in."""
+
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory, tiny_vae):

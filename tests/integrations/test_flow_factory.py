@@ -17,7 +17,7 @@ from gtsvj_reward.integrations import flow_factory
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.conftest import ROUNDING, videos
 
 PATH = "gtsvj_reward.integrations.flow_factory.GTSVJRewardModel"
 
@@ -129,7 +129,7 @@ def latent_settings(saved, **changes):
 def test_the_end_of_the_trajectory_is_scored(saved, judge, stored):
     samples = [Sample(**trajectory(clip, stored), video=videos(1)[0]) for clip in clips(5)]
     found = compute_rewards(loaded(latent_settings(saved)), samples)
-    torch.testing.assert_close(found, judge(clips(5)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, judge(clips(5)), rtol=0, atol=ROUNDING)
     assert found.std() > 1e-3
 
 
@@ -143,11 +143,13 @@ def test_evaluation_scores_videos_if_a_vae_was_named(saved, judge, vae):
     both = loaded(latent_settings(saved, encode_with=saved.vae))
     expected = judge.score_frames(videos(3), vae=vae, fps=8.0)
     for samples in (evaluated, unfinished):
-        torch.testing.assert_close(compute_rewards(both, samples), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(compute_rewards(both, samples), expected, rtol=0, atol=ROUNDING)
         with pytest.raises(ValueError, match="the clean latents are not among what Flow-Factory"):
             compute_rewards(loaded(latent_settings(saved)), samples)
     stored = finished(3)
-    torch.testing.assert_close(compute_rewards(both, stored), judge(clips(3)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        compute_rewards(both, stored), judge(clips(3)), rtol=0, atol=ROUNDING
+    )
     assert (judge(clips(3)) - expected).abs().min() > 1e-3
     with pytest.raises(ValueError, match="neither latents nor videos"):
         compute_rewards(both, [Sample()])
@@ -156,7 +158,7 @@ def test_evaluation_scores_videos_if_a_vae_was_named(saved, judge, vae):
 def test_pixels_only(saved, judge, vae):
     model = loaded({"judge": saved.judge, "encode_with": saved.vae})
     expected = judge.score_frames(videos(2), vae=vae)
-    torch.testing.assert_close(compute_rewards(model, finished(2)), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(compute_rewards(model, finished(2)), expected, rtol=0, atol=ROUNDING)
 
 
 def test_what_scores_are_made_of_is_handed_on(saved, judge):
@@ -172,7 +174,7 @@ def test_threads_of_an_asynchronous_reward(saved, judge):
     with ThreadPoolExecutor(4) as pool:
         batches = [[Sample(**trajectory(clip, [4]))] for clip in clips(6)]
         found = list(pool.map(lambda batch: compute_rewards(model, batch), batches))
-    torch.testing.assert_close(torch.cat(found), judge(clips(6)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(found), judge(clips(6)), rtol=0, atol=ROUNDING)
 
 
 def test_refusals_reach_the_trainer(saved):

@@ -13,7 +13,7 @@ from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.serving import RefusedError
 from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.conftest import ROUNDING, videos
 from tests.serving.conftest import serving
 
 
@@ -100,12 +100,14 @@ def test_latents_score_as_the_judge_says(saved, judge):
     for index, latents in enumerate(host_latents()):
         found = single(latents, settings)
         assert type(found["reward_score"]) is float
-        assert found["reward_score"] == pytest.approx(out.rewards[index].item(), abs=1e-5)
+        assert found["reward_score"] == pytest.approx(out.rewards[index].item(), abs=ROUNDING)
         extra = found["reward_extra_info"]
         assert extra.keys() == {
             "gtsvj_raw", "gtsvj_clear", "gtsvj_focus", "gtsvj_movement smoothness"
         }  # fmt: skip
-        assert extra["gtsvj_clear"] == pytest.approx(out.aspects["clear"][index].item(), abs=1e-5)
+        assert extra["gtsvj_clear"] == pytest.approx(
+            out.aspects["clear"][index].item(), abs=ROUNDING
+        )
         again = multi(latents, {**settings, "weight": 2.0, "required": True}, others=1.0)
         assert again["reward_score"] == pytest.approx(2 * found["reward_score"] + 1, abs=1e-6)
         assert again["reward_extra_info"]["reward/gtsvj/gtsvj_raw"] == extra["gtsvj_raw"]

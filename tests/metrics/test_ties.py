@@ -191,12 +191,13 @@ def test_a_fitted_threshold_flatters_and_a_held_out_one_does_not():
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_million_pairs_take_seconds():
+    """Of this process, however busy the machine; n squared would take hours."""
     generator = torch.Generator().manual_seed(0)
     differences = torch.randn(10**6, generator=generator)
     labels = torch.randint(-1, 2, (10**6,), generator=generator)
-    began = time.perf_counter()
+    began = time.process_time()
     found = accuracy_with_ties(differences, labels)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 30
     assert found.pairs == 10**6
 
 

@@ -34,9 +34,9 @@ def test_aspects_come_in_the_judges_order_and_on_their_scales():
     judge.head.aspects.bias.data.copy_(torch.tensor([0.0, 0.5, 1.0]))
     out = GTSVJReward(judge).details(clips())
     assert list(out.aspects) == [aspect.name for aspect in ASPECTS]
-    assert {name: values.tolist() for name, values in out.aspects.items()} == {
-        "clear": [1.0, 1.0], "focus": [1.5, 1.5], "movement smoothness": [4.0, 4.0],
-    }  # fmt: skip
+    expected = {"clear": 1.0, "focus": 1.5, "movement smoothness": 4.0}
+    for name, value in expected.items():  # a mean over steps may round
+        torch.testing.assert_close(out.aspects[name], torch.full((2,), value))
 
 
 def test_a_discriminator_has_no_aspects():

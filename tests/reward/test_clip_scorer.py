@@ -1,6 +1,7 @@
 """A reward that is told once what clips it gets."""
 
 import copy
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -148,10 +149,13 @@ def test_threads_wait_for_one_another_unless_they_need_not(concurrent):
         """Notes how many calls there were at once."""
 
         busy = most = 0
+        meeting = threading.Barrier(2)
 
         def __call__(self, latents, *, space=None, fps=None, num_frames=None, text=None,
                      normalize=True):  # fmt: skip
             self.busy += 1
+            if concurrent:
+                self.meeting.wait(60)  # fails unless two calls are here at once
             time.sleep(0.01)
             self.most, self.busy = max(self.most, self.busy), self.busy - 1
             return latents.mean(dim=(1, 2, 3, 4))

@@ -156,9 +156,9 @@ def run(pipe, seed=0, **arguments):
 
 
 def assert_same_clip(found, own):
-    """Equal up to 1e-5 of the clip's spread: rounding that depends on the batch grows by steps."""
+    """Equal up to 1e-4 of the clip's spread: rounding that depends on the batch grows by steps."""
     assert found.shape == own.shape
-    assert (found - own).abs().max() <= 1e-5 * own.std()
+    assert (found - own).abs().max() <= 1e-4 * own.std()
 
 
 class Quadratic:

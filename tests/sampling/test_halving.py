@@ -71,7 +71,8 @@ def test_the_best_early_scores_survive(pipe):
         with RewardCallback(pipe, Quadratic(), num_frames=9, steps=[1]) as recorder:
             run(pipe, seed, callback_on_step_end=recorder)
         early += recorder.records[0]["rewards"]
-    torch.testing.assert_close(found.early_scores, torch.tensor(early))
+    # Batches of two against single runs: rounding grows by steps, as in `assert_same_clip`.
+    torch.testing.assert_close(found.early_scores, torch.tensor(early), rtol=1e-4, atol=1e-4)
     assert set(found.finished) == set(torch.tensor(early).topk(2).indices.tolist())
     assert found.early_scores.unique().numel() == 5
 

@@ -25,6 +25,8 @@ class Scorer:
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.go.set()
         self.batches = []
         self.failures = {}
 
@@ -32,6 +34,8 @@ class Scorer:
         assert len({one.kind for one in jobs}) == 1
         values = [one.clips.flatten()[0].item() for one in jobs]
         self.batches.append([(value, one.size) for value, one in zip(values, jobs, strict=True)])
+        self.begun.set()
+        assert self.go.wait(120)
         time.sleep(self.seconds)
         if values[0] in self.failures:
             raise self.failures[values[0]]
@@ -96,11 +100,14 @@ def test_a_lone_job_starts_after_the_wait():
 def test_what_arrives_while_a_batch_is_scored_is_one_batch():
     async def use(batcher):
         first = asyncio.create_task(batcher.submit(job(0)))
-        await asyncio.sleep(0.1)
-        await submit_all(batcher, [job(value) for value in (1, 2, 3)])
-        await first
+        await asyncio.to_thread(scorer.begun.wait, 120)
+        later = [asyncio.create_task(batcher.submit(job(value))) for value in (1, 2, 3)]
+        await asyncio.sleep(0)  # they are in the queue
+        scorer.go.set()
+        await asyncio.gather(first, *later)
 
-    scorer = Scorer(seconds=0.3)
+    scorer = Scorer()
+    scorer.go.clear()
     run(scorer, use, max_wait=0.0)
     assert [len(batch) for batch in scorer.batches] == [1, 3]
 
@@ -138,16 +145,20 @@ def test_a_request_larger_than_a_batch_stays_together():
 def test_a_full_queue_refuses_with_an_estimate():
     async def use(batcher):
         await batcher.submit(job(0))  # to learn the pace
+        scorer.begun.clear()
+        scorer.go.clear()
         running = asyncio.create_task(batcher.submit(job(1)))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(scorer.begun.wait, 120)
         waiting = [asyncio.create_task(batcher.submit(job(2))) for _ in range(10)]
         await asyncio.sleep(0)
         with pytest.raises(NotScoredError) as refused:
             await batcher.submit(job(3))
+        scorer.go.set()
         await asyncio.gather(running, *waiting)
         return refused.value
 
-    refused = run(Scorer(seconds=0.6), use, max_queue=10, max_wait=0.0)
+    scorer = Scorer(seconds=0.6)
+    refused = run(scorer, use, max_queue=10, max_wait=0.0)
     assert refused.status == 429
     assert 1 <= refused.retry_after <= 60
 
