@@ -119,7 +119,6 @@ $(VENV)/demo.stamp: $(VENV)/created.stamp $(PINS)
 
 $(VENV)/codec.stamp: $(VENV)/demo.stamp
 	$(VENV)/bin/python $(PIP) -c constraints.txt --no-deps scikit-image
-	$(VENV)/bin/python $(PIP) -c constraints.txt imageio
 	touch $@
 
 # The oldest torch wheels for Linux carry CUDA: this environment takes about 6 GB.
@@ -132,5 +131,5 @@ $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml tools/lowest_version
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python -m tools.lowest_versions > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve]' \
-	  pytest hypothesis beartype scipy imageio nbclient nbformat ipykernel
+	  pytest hypothesis beartype scipy nbclient nbformat ipykernel
 	touch $@

@@ -27,5 +27,5 @@ from gtsvj_reward.latents.vae_lock import vae_lock as vae_lock
 from gtsvj_reward.latents.video import (
     VideoClip as VideoClip,
     read_video as read_video,
-    write_video as write_video,
 )
+from gtsvj_reward.latents.writing import write_video as write_video

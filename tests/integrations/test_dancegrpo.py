@@ -5,8 +5,7 @@ import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.integrations.dancegrpo import ScoringStopped, VideoAlignReward
-from gtsvj_reward.latents import LatentSpaceError
-from gtsvj_reward.latents.video import read_video, write_video
+from gtsvj_reward.latents import LatentSpaceError, read_video, write_video
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.encoding import Reading
 from tests.conftest import clips, tiny_judge

@@ -15,10 +15,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import imageio.v3 as iio
+import av
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,7 +56,9 @@ def load_shots(folder: Path) -> list[Tensor]:
     """Every training shot at two sizes; the smaller one shows more of the scene in a crop."""
     shots = []
     for name, ranges in TRAINING_SHOTS.items():
-        frames = to_tensor(iio.imread(folder / name, plugin="FFMPEG"))
+        with av.open(str(folder / name)) as container:
+            decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = to_tensor(np.stack(decoded))
         for start, stop in ranges:
             for short_side in (100, 144, 200):
                 scale = short_side / min(frames.shape[2:])
@@ -70,8 +73,7 @@ def load_photos(folder: Path) -> list[Tensor]:
     """Photos as float (3, height, width) in [0, 255], short side 320."""
     photos = []
     for name in PHOTOS:
-        image = iio.imread(folder / name)
-        image = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
+        image = np.array(Image.open(folder / name).convert("RGB"))
         tensor = torch.from_numpy(image).permute(2, 0, 1).float()[None]
         scale = 320 / min(tensor.shape[2:])
         size = [round(n * scale) for n in tensor.shape[2:]]
