@@ -13,8 +13,8 @@ from gtsvj_reward.cli import COMMANDS, main, with_config
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentFolder, write_video
 from gtsvj_reward.latents.space import LatentSpace
-from tests.conftest import tiny_judge, tiny_transformer
-from tests.training.conftest import write_clips
+from tests.tiny import tiny_judge, tiny_transformer
+from tests.training.clips import write_clips
 
 
 def moving_square(folder, count=3, frames=17):

@@ -9,8 +9,8 @@ from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.losses import denoising_error
 from gtsvj_reward.random_keys import keyed_generator
-from tests.alignment.conftest import TEXTS, moved
-from tests.conftest import tiny_space
+from tests.alignment.tiny import TEXTS, moved
+from tests.tiny import tiny_space
 
 KEYS = [(0, 1), (0, 2)]
 

@@ -5,7 +5,7 @@ from peft import LoraConfig
 
 from gtsvj_reward import GTSVJReward, JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.alignment import ClipSize, Policy, decoded, rollout
-from tests.alignment.conftest import SIZE, TEXTS, moved, tiny_pipeline
+from tests.alignment.tiny import SIZE, TEXTS, moved, tiny_pipeline
 
 KEYS = [(0, 1), (0, 2)]
 

@@ -11,7 +11,7 @@ from gtsvj_reward.alignment import (
     transition,
 )
 from gtsvj_reward.losses import clipped_policy_loss
-from tests.alignment.conftest import SIZE, TEXTS, moved, tiny_pipeline
+from tests.alignment.tiny import SIZE, TEXTS, moved, tiny_pipeline
 
 KEYS = [(0, 1), (0, 2)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gtsvj_reward.annotations import COMPARISON_FORMATS, RATING_FORMATS
-from tests.annotations.conftest import (
+from tests.annotations.rows import (
     BENCHMARK_ROWS,
     answer_row,
     latent_folder,

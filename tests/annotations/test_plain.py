@@ -20,7 +20,7 @@ from gtsvj_reward.annotations import (
     write_comparisons,
     write_ratings,
 )
-from tests.annotations.conftest import (
+from tests.annotations.rows import (
     BENCHMARK_ROWS,
     answer_row,
     rating_row,

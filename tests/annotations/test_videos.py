@@ -17,7 +17,7 @@ from gtsvj_reward.annotations import (
     keep_found_comparisons,
     keep_found_ratings,
 )
-from tests.annotations.conftest import latent_folder
+from tests.annotations.rows import latent_folder
 
 
 def sources(found):

@@ -8,7 +8,7 @@ from gtsvj_reward.annotations import (
     read_visionreward_comparisons,
     read_visionreward_ratings,
 )
-from tests.annotations.conftest import (
+from tests.annotations.rows import (
     answer_row,
     aspect_names,
     rating_row,

@@ -11,7 +11,7 @@ from gtsvj_reward.annotations import (
     read_videoreward_comparisons,
     read_videoreward_ratings,
 )
-from tests.annotations.conftest import BENCHMARK_ROWS, vote_row, write_csv, write_parquet
+from tests.annotations.rows import BENCHMARK_ROWS, vote_row, write_csv, write_parquet
 
 
 def test_videogen_rewardbench(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from gtsvj_reward.backbones import TextCondition
 from tests.backbones.family import Family
 from tests.backbones.test_cogvideox import diffusers_hidden
-from tests.conftest import KINDS, tiny_space, tiny_transformer
+from tests.tiny import KINDS, tiny_space, tiny_transformer
 
 
 def text(batch):

@@ -5,7 +5,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 
 from gtsvj_reward.backbones import TextCondition
 from tests.backbones.family import Family
-from tests.conftest import tiny_space
+from tests.tiny import tiny_space
 
 KINDS = {
     "mixed": {"num_layers": 2, "num_single_layers": 3},

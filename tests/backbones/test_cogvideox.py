@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from gtsvj_reward.backbones import TextCondition, backbone_for
 from gtsvj_reward.backbones.cogvideox import centred_crop
-from tests.conftest import KINDS, clips, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_transformer
 
 
 class PipelineLike:

@@ -12,7 +12,7 @@ from gtsvj_reward.backbones import TextCondition, backbone_for, load_transformer
 from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone, rotary_table
 from gtsvj_reward.backbones.lora import attach_lora
 from tests.backbones.family_hunyuan_video import hidden, null_text, text, tiny
-from tests.conftest import clips
+from tests.tiny import clips
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])

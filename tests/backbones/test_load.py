@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gtsvj_reward.backbones import backbone_for, load_transformer
-from tests.conftest import KINDS, clips, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_transformer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -13,7 +13,7 @@ from gtsvj_reward.backbones.lora import (
     lora_blocks,
     save_adapter,
 )
-from tests.conftest import clips, tiny_transformer
+from tests.tiny import clips, tiny_transformer
 
 
 def adapted(kind="2b", *, placement="last", rank=8, layers=4, seed=0):

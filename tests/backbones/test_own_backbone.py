@@ -10,7 +10,7 @@ from gtsvj_reward import GTSVJReward, JudgeConfig, VideoJudge
 from gtsvj_reward.backbones import Backbone, backbone_for
 from gtsvj_reward.judge import CheckpointError, save_judge
 from gtsvj_reward.latents import LatentSpaceError
-from tests.conftest import clips, tiny_space
+from tests.tiny import clips, tiny_space
 
 
 class Block(nn.Module):

@@ -1,6 +1,5 @@
 """`torch.compile` takes a judge in one graph."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -17,11 +16,9 @@ LEFT_OUT = {"cogvideox-1.5", "hunyuan_video-double", "hunyuan_video-single", "wa
 
 
 @pytest.fixture
-def unchecked():
+def compiled_anew(unchecked):
     """Without the shape checks of the test run, which cannot be compiled."""
-    jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
     torch._dynamo.reset()
 
 
@@ -35,7 +32,7 @@ def cases():
 
 
 @pytest.mark.parametrize("family", list(cases()))
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_judge_is_one_graph(family):
     judge = judge_of(family).requires_grad_(False)
     assert graph_breaks(judge, latents_of(family)) == []

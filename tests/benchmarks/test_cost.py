@@ -21,7 +21,7 @@ from benchmarks.mochi_formula import mochi_operations
 from benchmarks.vlm import TEXT_TOKENS, look_at, qwen2_vl, sampled_frames, scoring
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from tests.backbones.families import FAMILIES
-from tests.conftest import tiny_transformer
+from tests.tiny import tiny_transformer
 
 DOCS = Path(__file__).parents[2] / "docs"
 MOCHI = next(family for family in FAMILIES if family.name == "mochi")

@@ -17,7 +17,7 @@ from benchmarks.counting import (
     held,
     operations,
 )
-from tests.conftest import clips, tiny_judge
+from tests.tiny import clips, tiny_judge
 
 FLOAT = 4
 

@@ -10,7 +10,7 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.backbones import backbone_for
 from tests.backbones.families import FAMILIES
 from tests.backbones.test_families import judge_of, latents_of
-from tests.conftest import clips, tiny_aspect_judge, tiny_judge, tiny_transformer
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_transformer
 
 READS = {
     Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.numpy, Tensor.nonzero, Tensor.new_tensor,

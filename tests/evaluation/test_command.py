@@ -10,9 +10,9 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.cli.evaluate import columns_for, evaluate
 from gtsvj_reward.evaluation import EvaluationResult, evaluate_comparisons, read_scores
 from gtsvj_reward.judge import save_judge
-from tests.conftest import tiny_judge, tiny_transformer
-from tests.evaluation.conftest import FAST, made_up, made_up_scores
-from tests.training.conftest import write_clips
+from tests.evaluation.made_up import FAST, made_up, made_up_scores
+from tests.tiny import tiny_judge, tiny_transformer
+from tests.training.clips import write_clips
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gtsvj_reward.evaluation import (
     read_results,
 )
 from gtsvj_reward.evaluation.compare import accuracy_table, basis_table
-from tests.evaluation.conftest import FAST, made_up, made_up_scores
+from tests.evaluation.made_up import FAST, made_up, made_up_scores
 
 PRINTED = """
 VideoScore 49.03 71.69 49.10 54.90 41.80 50.22

@@ -10,7 +10,7 @@ from gtsvj_reward.annotations import Comparison, Comparisons
 from gtsvj_reward.evaluation import METHODS, EvaluationSettings, ScoreTable, evaluate_comparisons
 from gtsvj_reward.evaluation.pairs import group_rows
 from gtsvj_reward.metrics import bootstrap_interval
-from tests.evaluation.conftest import FAST, MODELS, QUICK, made_up, made_up_scores
+from tests.evaluation.made_up import FAST, MODELS, QUICK, made_up, made_up_scores
 
 
 def sign(value):

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from gtsvj_reward.annotations import find_clips
 from gtsvj_reward.evaluation.matching import match_videos
 from gtsvj_reward.latents import LatentClip, LatentFolder, save_clip
-from tests.conftest import clips, tiny_space
+from tests.tiny import clips, tiny_space
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from gtsvj_reward.evaluation import METHODS, evaluate_comparisons, result_markdown, result_text
 from gtsvj_reward.evaluation.report import accuracy_rows
-from tests.evaluation.conftest import FAST, MODELS, made_up, made_up_scores
+from tests.evaluation.made_up import FAST, MODELS, made_up, made_up_scores
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gtsvj_reward.evaluation import EvaluationResult, evaluate_comparisons
-from tests.evaluation.conftest import QUICK, made_up, made_up_scores
+from tests.evaluation.made_up import QUICK, made_up, made_up_scores
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import torch
 
 from gtsvj_reward.latents import write_video
-from tests.annotations.conftest import (
+from tests.annotations.rows import (
     BENCHMARK_ROWS,
     answer_row,
     rating_row,

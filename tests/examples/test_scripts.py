@@ -16,7 +16,7 @@ from gtsvj_reward import LatentSpace
 from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.toy.pipeline import load_pipeline
-from tests.examples.conftest import EXAMPLES, SMALL
+from tests.examples.scripts import EXAMPLES, SMALL
 
 OWN = {
     "ddpo": ["--epochs", "2", "--kl_weight", "0.1"],

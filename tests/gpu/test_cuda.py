@@ -21,7 +21,7 @@ from gtsvj_reward.sampling import best_of_n
 from gtsvj_reward.toy.pipeline import CALL, load_pipeline, sample
 from tests.backbones.families import FAMILIES
 from tests.backbones.test_families import judge_of, latents_of
-from tests.examples.conftest import SMALL
+from tests.examples.scripts import SMALL
 from tests.training.stages import train_aspects, train_preference
 
 pytestmark = [

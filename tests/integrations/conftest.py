@@ -1,4 +1,4 @@
-"""What adapters load: a judge with aspects, its VAE, and the VAE of another space, on disk."""
+"""Fixtures of these tests."""
 
 from types import SimpleNamespace
 
@@ -7,10 +7,7 @@ import torch
 
 from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.assets.vae import load_vae
-from tests.conftest import tiny_aspect_judge, tiny_transformer
-
-ROUNDING = 5e-5
-"""How far a score may move with the shape of the batch that it is computed in."""
+from tests.tiny import tiny_aspect_judge, tiny_transformer
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +35,3 @@ def judge(saved):
 def vae(saved):
     """Its VAE, as adapters load it."""
     return load_vae(saved.vae)
-
-
-def videos(batch=2, time=9, seed=0):
-    """Noise with colours in [0, 1], (batch, time, 3, height, width)."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(batch, time, 3, 64, 96, generator=generator)

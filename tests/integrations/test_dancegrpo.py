@@ -8,8 +8,8 @@ from gtsvj_reward.integrations.dancegrpo import ScoringStopped, VideoAlignReward
 from gtsvj_reward.latents import LatentSpaceError, read_video, write_video
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.encoding import Reading
-from tests.conftest import clips, tiny_judge
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
+from tests.tiny import clips, tiny_judge
 
 READING = Reading(fps=8.0, height=64, width=96, num_frames=9)
 GROUPS = {"vq": ["clear", "focus"], "mq": ["movement smoothness"]}

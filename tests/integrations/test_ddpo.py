@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,7 @@ from gtsvj_reward.integrations.ddpo import DDPOReward, flow_grpo_scorer
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.reward.combine import WeightedReward
-from tests.conftest import clips, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_judge, tiny_space
 
 PROMPTS = ("a dog", "a cat")
 
@@ -298,6 +297,7 @@ def test_latents_and_vaes_of_another_space_are_refused(reward, tiny_vae):
         DDPOReward(reward, images_are="pixels", vae=torch.nn.Linear(1, 1))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -310,13 +310,9 @@ def test_latents_and_vaes_of_another_space_are_refused(reward, tiny_vae):
     ],
 )
 def test_arguments_that_do_not_belong_together_are_refused(reward, arguments, text):
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        for make in (DDPOReward, flow_grpo_scorer):
-            with pytest.raises(ValueError, match=text):
-                make(reward, **arguments)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    for make in (DDPOReward, flow_grpo_scorer):
+        with pytest.raises(ValueError, match=text):
+            make(reward, **arguments)
 
 
 def test_examples_of_the_docstrings_run(reward, on_pixels, tiny_vae):

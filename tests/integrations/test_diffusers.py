@@ -12,8 +12,8 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.integrations import diffusers as adapter
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.sampling import latent_space
-from tests.conftest import tiny_judge, tiny_transformer
-from tests.sampling.conftest import CALL, cogvideox, embeds
+from tests.sampling.tiny import CALL, cogvideox, embeds
+from tests.tiny import tiny_judge, tiny_transformer
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import torch
 from gtsvj_reward.integrations.fastvideo import media_scorer
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward.clip_scorer import ClipScorer
-from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
+from tests.tiny import clips
 
 PROMPTS = ["a dog", "a cat"]
 

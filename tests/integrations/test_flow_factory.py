@@ -16,8 +16,8 @@ import torch
 from gtsvj_reward.integrations import flow_factory
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
-from tests.conftest import clips
-from tests.integrations.conftest import ROUNDING, videos
+from tests.integrations.tiny import ROUNDING, videos
+from tests.tiny import clips
 
 PATH = "gtsvj_reward.integrations.flow_factory.GTSVJRewardModel"
 

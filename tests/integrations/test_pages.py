@@ -14,8 +14,8 @@ from gtsvj_reward.assets import vae as assets
 from gtsvj_reward.integrations import dancegrpo
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
-from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
+from tests.tiny import clips
 
 DOCS = Path(__file__).parents[2] / "docs"
 OWN_FIELDS = {"name", "reward_model", "dtype", "batch_size", "device", "weight"}

@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -34,8 +33,8 @@ from gtsvj_reward.integrations.trl.texts import completion_text, noise_seed
 from gtsvj_reward.latents import LatentFileError, LatentSpaceError
 from gtsvj_reward.reward import GeometryError, NonFiniteError
 from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
-from tests.conftest import clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
-from tests.training.conftest import write_clips
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
+from tests.training.clips import write_clips
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trl.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -86,14 +85,6 @@ def tiny_pipeline(vae, kind="2b"):
     pipe.set_progress_bar_config(disable=True)
     pipe.asked = []
     return pipe
-
-
-@pytest.fixture
-def without_type_checks():
-    """Let values pass that the annotations exclude: users of the package have no such checks."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture
@@ -436,7 +427,7 @@ def test_pipelines_that_do_not_fit_are_refused(judge_of_pipe, reward, pipe):
         )
 
 
-@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.usefixtures("unchecked")
 def test_choices_are_checked(judge_of_pipe, pipe):
     with pytest.raises(ValueError, match=r"`missing` must be one of \['error', 'none'\], got 'x'"):
         LatentsRewardFunc(judge_of_pipe, missing="x")

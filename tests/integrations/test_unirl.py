@@ -16,8 +16,8 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.integrations import unirl
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
-from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
+from tests.tiny import clips
 
 
 class RewardBackend(ABC):

@@ -5,7 +5,7 @@ import torch
 
 from gtsvj_reward.integrations.vader import vader_loss_fn
 from gtsvj_reward.reward.clip_scorer import ClipScorer
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
 
 
 def vader_step(loss_fn, batch_samples, prompts, reward_fn="vidclip", decode_frame="all"):

@@ -12,9 +12,9 @@ from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.serving import RefusedError
-from tests.conftest import clips
-from tests.integrations.conftest import ROUNDING, videos
-from tests.serving.conftest import serving
+from tests.integrations.tiny import ROUNDING, videos
+from tests.serving.server import serving
+from tests.tiny import clips
 
 
 @pytest.fixture(autouse=True)

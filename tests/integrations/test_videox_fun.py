@@ -9,8 +9,8 @@ import torch
 from gtsvj_reward.integrations.videox_fun import GTSVJVideoReward
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
-from tests.conftest import clips
-from tests.integrations.conftest import videos
+from tests.integrations.tiny import videos
+from tests.tiny import clips
 
 PROMPTS = ["a dog", "a cat"]
 

@@ -15,7 +15,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
-from tests.conftest import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.backbones.lora import lora_blocks
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from tests.backbones.test_cogvideox import diffusers_hidden
-from tests.conftest import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
 
 
 @pytest.mark.parametrize("kind", KINDS)

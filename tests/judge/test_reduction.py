@@ -12,7 +12,7 @@ from gtsvj_reward.judge.reduction import reduce_latents
 from gtsvj_reward.reward import GeometryError
 from tests.backbones.family_cogvideox import tiny_transformer
 from tests.backbones.test_families import every_family, judge_of, latents_of
-from tests.conftest import clips, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_judge, tiny_space
 
 REDUCED = {"latent_pooling": 2, "temporal_stride": 2}
 FIXED_TEXT = ("hunyuan_video", "ltx")

@@ -15,7 +15,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
-from tests.conftest import (
+from tests.tiny import (
     ASPECTS,
     clips,
     tiny_aspect_judge,

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLCogVideoX
 
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 
 def clip(time, height=32, width=48, seed=0):

@@ -16,7 +16,7 @@ from gtsvj_reward.latents import (
     read_video,
     write_video,
 )
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 NAMES = ["a/x.mp4", "b/x.gif", "b/x.mp4", "b/y.mp4", "shot"]
 READING = {"fps": 5, "height": 16, "width": 24, "num_frames": 5}

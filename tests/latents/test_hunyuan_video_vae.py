@@ -12,7 +12,7 @@ from diffusers.video_processor import VideoProcessor
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.hunyuan_video_vae import DEFAULT_TILE, tile_stride
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 
 def tiny(seed=0, **changes):

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.ltx_vae import LTX_TILE, unpack_tokens
-from tests.latents.conftest import moving_frames
+from tests.latents.tiny import moving_frames
 
 NARROW = {
     "0.9.0": {

@@ -14,7 +14,7 @@ from diffusers import (
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.mochi_vae import tile_stride
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 OLD = version("diffusers").startswith("0.32.")
 

@@ -14,7 +14,7 @@ from diffusers import (
 from hypothesis import given, strategies as st
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
-from tests.latents.conftest import make_vae
+from tests.latents.tiny import make_vae
 
 # The parts of the published vae/config.json files that tell the models apart.
 PUBLISHED = {

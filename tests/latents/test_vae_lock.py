@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gtsvj_reward.latents import LatentSpace, vae_lock
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 
 def free(vae):

@@ -16,7 +16,7 @@ from gtsvj_reward.latents import (
     write_video,
 )
 from gtsvj_reward.latents.sources import source_sha256
-from tests.latents.conftest import moving_frames
+from tests.latents.tiny import moving_frames
 from tests.latents.tracks import counting_frames, shown, write_track
 
 SIZE = {"height": 32, "width": 48}

@@ -8,7 +8,7 @@ import torch
 
 from gtsvj_reward.latents import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.wan_vae import PUBLISHED, tile_and_stride
-from tests.latents.conftest import make_vae, moving_frames
+from tests.latents.tiny import make_vae, moving_frames
 
 pytest.importorskip("diffusers", minversion="0.36", reason="Wan VAEs are refused before 0.36")
 AutoencoderKLWan = diffusers.AutoencoderKLWan

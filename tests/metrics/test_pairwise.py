@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -70,13 +69,10 @@ def test_no_pairs_are_refused():
         pairwise_accuracy(torch.zeros(0), torch.zeros(0))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_unequal_lists_are_refused():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(ValueError, match=r"got shapes \(3,\) and \(1,\)"):
-            pairwise_accuracy(torch.zeros(3), torch.zeros(1))
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(ValueError, match=r"got shapes \(3,\) and \(1,\)"):
+        pairwise_accuracy(torch.zeros(3), torch.zeros(1))
 
 
 @pytest.mark.parametrize("arguments", [(1.1, 5), (-0.1, 5), (0.5, 0), (0.5, 5, 1.0), (math.nan, 5)])

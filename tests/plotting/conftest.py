@@ -1,18 +1,9 @@
 """What the tests of plots share."""
 
-import jaxtyping
 import numpy as np
 import pytest
 
 from gtsvj_reward.plotting import alignment, calibration, film, stages, training, trajectory
-
-
-@pytest.fixture
-def unchecked():
-    """Without the shape checks of the test run, as a user runs the package."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

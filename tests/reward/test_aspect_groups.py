@@ -12,7 +12,7 @@ from gtsvj_reward.reward.aspect_groups import (
     VISUAL_QUALITY,
     AspectGroups,
 )
-from tests.conftest import clips, tiny_aspect_judge, tiny_judge
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge
 
 GROUPS = {"still": ["clear", "focus"], "moving": ["movement smoothness"]}
 

@@ -3,7 +3,7 @@ import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.judge import save_judge
-from tests.conftest import ASPECTS, clips, tiny_aspect_judge, tiny_judge, tiny_transformer
+from tests.tiny import ASPECTS, clips, tiny_aspect_judge, tiny_judge, tiny_transformer
 
 
 @pytest.mark.parametrize("stage", ["aspects", "preference"])

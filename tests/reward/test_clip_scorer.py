@@ -12,7 +12,7 @@ from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError, NonFiniteError, RewardEnsemble, WeightedReward
 from gtsvj_reward.reward.clip_scorer import ClipScorer
-from tests.conftest import clips, tiny_aspect_judge, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space
 
 
 @pytest.fixture

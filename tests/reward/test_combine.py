@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -12,15 +11,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.reward import NonFiniteError
 from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward, reads_text
-from tests.conftest import clips, tiny_judge, tiny_space
-
-
-@pytest.fixture
-def unchecked():
-    """Without the shape checks of the test run, as a user runs the package."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+from tests.tiny import clips, tiny_judge, tiny_space
 
 
 class Scores:

@@ -4,7 +4,7 @@ import pytest
 
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.reward.encoding import Reading, reading_for
-from tests.conftest import tiny_judge
+from tests.tiny import tiny_judge
 
 
 def test_what_was_trained_on_in_one_way_only_need_not_be_said():

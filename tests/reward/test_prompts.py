@@ -7,7 +7,7 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
 from gtsvj_reward.reward.prompts import prompt_sensitivity
-from tests.conftest import clips, tiny_judge
+from tests.tiny import clips, tiny_judge
 
 
 def text_of(*values):

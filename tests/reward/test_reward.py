@@ -9,7 +9,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 from gtsvj_reward.reward import GeometryError, NonFiniteError
 from tests.backbones.test_cogvideox import pipeline_rotary
-from tests.conftest import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
 
 
 def reward_for(kind="2b", *, batch_size=8, **changes):

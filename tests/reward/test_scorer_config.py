@@ -9,7 +9,7 @@ from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward.scorer_config import ScorerConfig, dtype_name
-from tests.conftest import clips, tiny_aspect_judge, tiny_transformer
+from tests.tiny import clips, tiny_aspect_judge, tiny_transformer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import nn
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.backbones import SharingError
 from gtsvj_reward.judge import CheckpointError, JudgeConfig, VideoJudge, save_judge
-from tests.conftest import (
+from tests.tiny import (
     KINDS,
     clips,
     tiny_aspect_judge,

@@ -12,8 +12,7 @@ from gtsvj_reward.reward import GeometryError, NonFiniteError
 from gtsvj_reward.sampling import best_of_n, latent_space
 from gtsvj_reward.sampling.candidates import best_first
 from gtsvj_reward.sampling.pipelines import as_clips
-from tests.conftest import tiny_space
-from tests.sampling.conftest import (
+from tests.sampling.tiny import (
     CALL,
     PIPES,
     Failing,
@@ -26,6 +25,7 @@ from tests.sampling.conftest import (
     stochastic_flow,
     wan,
 )
+from tests.tiny import tiny_space
 
 
 def best(pipe, reward=None, n=3, **changes):

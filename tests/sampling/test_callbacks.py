@@ -19,8 +19,7 @@ from gtsvj_reward.sampling import (
 )
 from gtsvj_reward.sampling.guidance import last_quarter
 from gtsvj_reward.sampling.pipelines import as_clips
-from tests.conftest import tiny_judge
-from tests.sampling.conftest import (
+from tests.sampling.tiny import (
     CALL,
     Failing,
     Quadratic,
@@ -31,6 +30,7 @@ from tests.sampling.conftest import (
     run,
     wan,
 )
+from tests.tiny import tiny_judge
 
 
 def clips_of(pipe, latents):

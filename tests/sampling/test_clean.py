@@ -15,7 +15,7 @@ from diffusers import (
 
 from gtsvj_reward.sampling import predicted_clean_latents
 from gtsvj_reward.sampling.clean import NoiseLevel, clean_latents
-from tests.sampling.conftest import cogvideox, cogvideox_scheduler, run, stochastic_flow, wan
+from tests.sampling.tiny import cogvideox, cogvideox_scheduler, run, stochastic_flow, wan
 
 SHAPE = (2, 3, 4, 2, 2)
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}

@@ -11,7 +11,7 @@ from gtsvj_reward.sampling import (
     successive_halving,
 )
 from gtsvj_reward.sampling.pipelines import as_clips
-from tests.sampling.conftest import (
+from tests.sampling.tiny import (
     CALL,
     Failing,
     Quadratic,

@@ -6,8 +6,8 @@ import torch
 from gtsvj_reward.latents import LatentFileError, LatentSpace, LatentSpaceError, write_video
 from gtsvj_reward.reward.encoding import Reading
 from gtsvj_reward.scoring.encoding import check_complete, encode_for, folder_kind
-from tests.conftest import tiny_judge
-from tests.training.conftest import write_clips
+from tests.tiny import tiny_judge
+from tests.training.clips import write_clips
 
 READING = Reading(fps=8.0, height=32, width=48, num_frames=9)
 

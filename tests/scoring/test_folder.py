@@ -23,7 +23,7 @@ from gtsvj_reward.scoring.folder import (
 from gtsvj_reward.scoring.shards import ScoringMismatchError, Shards, run_header
 from gtsvj_reward.scoring.table import write_scores
 from gtsvj_reward.tables import read_table
-from tests.conftest import clips, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_judge, tiny_space
 
 HEADER = {"judge": "a" * 64, "dtype": "float32"}
 

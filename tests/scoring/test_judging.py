@@ -10,8 +10,8 @@ from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.scoring import score_clips
-from tests.conftest import clips, tiny_judge, tiny_space
-from tests.training.conftest import write_clips
+from tests.tiny import clips, tiny_judge, tiny_space
+from tests.training.clips import write_clips
 
 
 @pytest.fixture

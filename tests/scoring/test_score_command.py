@@ -17,10 +17,10 @@ from gtsvj_reward.judge import Geometry, save_judge
 from gtsvj_reward.latents import LatentSpace
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.scoring.folder import score_folder
-from tests.conftest import tiny_judge, tiny_transformer
 from tests.scoring.test_encoding import write_videos
 from tests.scoring.test_folder import mixed_folder, reward_for, write_clip
-from tests.training.conftest import write_clips
+from tests.tiny import tiny_judge, tiny_transformer
+from tests.training.clips import write_clips
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 GTSVJ = [sys.executable, "-m", "gtsvj_reward.cli"]

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 
 from gtsvj_reward.judge import save_judge
-from tests.conftest import tiny_judge, tiny_transformer
+from tests.tiny import tiny_judge, tiny_transformer
 
 
 def saved_judge(folder, **changes):

@@ -11,7 +11,7 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.serving.conftest import client_of
+from tests.serving.server import client_of
 
 ROUNDS = 20
 

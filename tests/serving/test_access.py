@@ -11,9 +11,9 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.serving import RefusedError, access, server
 from gtsvj_reward.serving.access import check_address, is_authorised, is_loopback, read_token
 from gtsvj_reward.serving.app import create_app
-from tests.conftest import clips
 from tests.serving.command import saved_judge
-from tests.serving.conftest import body_of, client_of, post, reward_of, serving
+from tests.serving.server import body_of, client_of, post, reward_of, serving
+from tests.tiny import clips
 
 TOKEN = "a-token-of-some-length"
 

@@ -17,8 +17,8 @@ from gtsvj_reward.reward import RewardEnsemble, WeightedReward
 from gtsvj_reward.serving import RefusedError, ScoreClient, ScoreServerError, retries
 from gtsvj_reward.serving.replies import ScoreReply, write_reply
 from gtsvj_reward.serving.retries import asked_pause
-from tests.conftest import clips
-from tests.serving.conftest import assert_same_scores, client_of, serving, varied
+from tests.serving.server import assert_same_scores, client_of, serving, varied
+from tests.tiny import clips
 
 SCORED = write_reply(
     ScoreReply(

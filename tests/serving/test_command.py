@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from gtsvj_reward.cli import main
-from tests.conftest import ASPECTS, tiny_aspect_judge, tiny_transformer
 from tests.serving.command import command, saved_judge
-from tests.serving.conftest import assert_same_scores, client_of, reward_of, varied
+from tests.serving.server import assert_same_scores, client_of, reward_of, varied
+from tests.tiny import ASPECTS, tiny_aspect_judge, tiny_transformer
 
 
 def test_a_saved_judge_is_served_and_ends_on_ctrl_c(tmp_path):

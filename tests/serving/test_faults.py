@@ -11,9 +11,8 @@ import httpx
 import pytest
 import torch
 
-from tests.conftest import clips
 from tests.serving.command import command, saved_judge
-from tests.serving.conftest import (
+from tests.serving.server import (
     HEADERS,
     assert_same_scores,
     body_of,
@@ -26,6 +25,7 @@ from tests.serving.conftest import (
     status_of,
     varied,
 )
+from tests.tiny import clips
 
 GOOD = body_of(clips(1))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.serving.conftest import assert_same_scores, varied
+from tests.serving.server import assert_same_scores, varied
 
 ROOT = Path(__file__).parents[2]
 

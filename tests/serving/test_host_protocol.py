@@ -12,8 +12,8 @@ from safetensors.torch import save
 
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.serving.protocol import PATH, VERSION_HEADER
-from tests.conftest import clips, tiny_judge
-from tests.serving.conftest import post, reward_of, serving
+from tests.serving.server import post, reward_of, serving
+from tests.tiny import clips, tiny_judge
 
 HEADERS_1 = {"content-type": "application/octet-stream", VERSION_HEADER: "1"}
 IMAGES = Geometry(latent_frames=(1, 7), height=(4, 12), width=(4, 16), fps=(8.0, 30.0))

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from gtsvj_reward.serving.metrics import Counter, Histogram
-from tests.conftest import clips
-from tests.serving.conftest import body_of, post, serving
+from tests.serving.server import body_of, post, serving
+from tests.tiny import clips
 
 LINE = re.compile(r'[a-z_]+(\{([a-z]+="[^"\\\n]*",?)+\})? -?[0-9.e+-]+')
 

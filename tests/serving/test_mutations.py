@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gtsvj_reward import TextCondition
 from gtsvj_reward.serving.protocol import CONTENT_TYPE, PATH, VERSION_HEADER
-from tests.conftest import clips, tiny_space
-from tests.serving.conftest import body_of
+from tests.serving.server import body_of
 from tests.serving.test_host_protocol import packed
+from tests.tiny import clips, tiny_space
 
 SMALL = clips(2, 3, 4, 4)
 SEEDS = [

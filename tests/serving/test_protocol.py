@@ -14,8 +14,8 @@ from gtsvj_reward.serving.protocol import (
     write_request,
 )
 from gtsvj_reward.serving.replies import ScoreReply, read_reply, write_reply
-from tests.conftest import clips, tiny_space
-from tests.serving.conftest import body_of
+from tests.serving.server import body_of
+from tests.tiny import clips, tiny_space
 
 REPLY = ScoreReply(
     scores=(0.1, -2.0),

@@ -10,9 +10,9 @@ import torch
 
 from gtsvj_reward.cli import main
 from gtsvj_reward.serving import RefusedError
-from tests.conftest import clips, tiny_space
 from tests.serving.command import command, saved_judge
-from tests.serving.conftest import assert_same_scores, client_of, reward_of, varied
+from tests.serving.server import assert_same_scores, client_of, reward_of, varied
+from tests.tiny import clips, tiny_space
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 

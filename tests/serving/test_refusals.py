@@ -11,8 +11,7 @@ from safetensors.torch import save
 
 from gtsvj_reward import LatentSpace, TextCondition
 from gtsvj_reward.serving.protocol import PATH, VERSION_HEADER
-from tests.conftest import clips, tiny_judge, tiny_space
-from tests.serving.conftest import (
+from tests.serving.server import (
     HEADERS,
     body_of,
     client_of,
@@ -23,6 +22,7 @@ from tests.serving.conftest import (
     serving,
     status_of,
 )
+from tests.tiny import clips, tiny_judge, tiny_space
 
 GOOD = body_of()
 

@@ -9,8 +9,7 @@ import torch
 from gtsvj_reward import TextCondition
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.serving import RefusedError
-from tests.conftest import clips, tiny_aspect_judge, tiny_judge, tiny_space
-from tests.serving.conftest import (
+from tests.serving.server import (
     assert_same_scores,
     body_of,
     client_of,
@@ -19,6 +18,7 @@ from tests.serving.conftest import (
     serving,
     varied,
 )
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space
 
 
 def test_scores_are_the_offline_ones(port, offline):

@@ -21,8 +21,8 @@ from gtsvj_reward.reward.encoding import Reading
 from gtsvj_reward.serving.refusals import NotScoredError
 from gtsvj_reward.serving.unirl import answer, unirl_routes
 from gtsvj_reward.serving.videos import VideoReader
-from tests.conftest import tiny_judge, tiny_space
-from tests.serving.conftest import assert_same_scores, post, reward_of, serving
+from tests.serving.server import assert_same_scores, post, reward_of, serving
+from tests.tiny import tiny_judge, tiny_space
 
 READING = Reading(fps=8.0, height=64, width=96, num_frames=17)
 

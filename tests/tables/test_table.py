@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from gtsvj_reward.tables import read_table, write_table
-from tests.annotations.conftest import write_csv, write_jsonl, write_parquet
+from tests.annotations.rows import write_csv, write_jsonl, write_parquet
 
 ROWS = [{"id": "007", "n": "1.0"}, {"id": "08", "n": ""}]
 

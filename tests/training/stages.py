@@ -12,7 +12,7 @@ from gtsvj_reward.training import (
     train_aspects as run_aspects,
     train_preference as run_preference,
 )
-from tests.conftest import tiny_space
+from tests.tiny import tiny_space
 
 COMMON = {
     "max_steps": 4, "per_device_train_batch_size": 4, "truncation_min_seconds": 0.5,

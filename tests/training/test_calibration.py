@@ -13,8 +13,8 @@ from gtsvj_reward.training.discriminator.calibration import (
     running_mean,
     threshold,
 )
-from tests.conftest import tiny_judge
-from tests.training.conftest import write_clips
+from tests.tiny import tiny_judge
+from tests.training.clips import write_clips
 
 SETTINGS = CalibrationSettings(steps=6, batch_size=4, window=2)
 

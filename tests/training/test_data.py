@@ -4,7 +4,7 @@ import torch
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
 from gtsvj_reward.training.data import EpochKeys, Truncation, same_duration, split, trained_geometry
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, collate
-from tests.training.conftest import write_clips
+from tests.training.clips import write_clips
 
 
 def pairs_of(tmp_path, *, generated=4, sampler=None, probability=0.0, seed=0):

@@ -25,8 +25,8 @@ from gtsvj_reward.training.discriminator.held_out import REAL, metrics_by_kind, 
 from gtsvj_reward.training.discriminator.saturation import SaturationWatch
 from gtsvj_reward.training.discriminator.trainer import means
 from gtsvj_reward.training.outputs import ClipScores
-from tests.conftest import clips, tiny_judge, tiny_space
-from tests.training.conftest import write_clips
+from tests.tiny import clips, tiny_judge, tiny_space
+from tests.training.clips import write_clips
 
 
 def config(tmp_path, **changes):

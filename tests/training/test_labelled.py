@@ -11,8 +11,8 @@ from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.labelled import clip_identity
 from gtsvj_reward.training.preference.data import ClipPair, ClipPairs
 from gtsvj_reward.training.preference.labels import connected_groups, split_pairs
-from tests.conftest import ASPECTS
-from tests.training.conftest import write_clips
+from tests.tiny import ASPECTS
+from tests.training.clips import write_clips
 
 NEVER = Truncation(0.0)
 ALWAYS = Truncation(1.0, 0.8, 3.0)

@@ -27,8 +27,8 @@ from gtsvj_reward.training import (
 )
 from gtsvj_reward.training.aspects.labels import choose_aspects
 from gtsvj_reward.training.aspects.trainer import aspect_metrics
-from tests.conftest import ASPECTS, clips, tiny_aspect_judge
-from tests.training.conftest import write_clips
+from tests.tiny import ASPECTS, clips, tiny_aspect_judge
+from tests.training.clips import write_clips
 from tests.training.stages import (
     aspect_args,
     preference_args,

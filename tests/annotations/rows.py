@@ -7,7 +7,7 @@ import pyarrow
 from pyarrow import parquet
 
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, save_clip
-from tests.conftest import clips, tiny_space
+from tests.tiny import clips, tiny_space
 
 ASPECTS = (
     "alignment composition focus 'camera movement' color 'lighting accurate' 'lighting aes' "

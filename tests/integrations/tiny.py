@@ -1,0 +1,12 @@
+"""Videos that adapters are given."""
+
+import torch
+
+ROUNDING = 5e-5
+"""How far a score may move with the shape of the batch that it is computed in."""
+
+
+def videos(batch=2, time=9, seed=0):
+    """Noise with colours in [0, 1], (batch, time, 3, height, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, time, 3, 64, 96, generator=generator)
