@@ -16,11 +16,10 @@ from shared import make_run, parse
 from gtsvj_reward.alignment import (
     AlignArguments,
     AlignmentRun,
+    Metrics,
     PromptStatistics,
     Rollout,
-    batches,
     log_probability,
-    mean_metrics,
     transition,
     transition_kl,
 )
@@ -47,80 +46,95 @@ class DDPOArguments(AlignArguments):
     clip_range: float = field(default=1e-4, metadata={"help": "Of the likelihood ratio."})
     kl_weight: float = field(default=0.0, metadata={"help": "Of the divergence to the reference."})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.epochs, self.updates_per_epoch) < 1:
+            raise ValueError(
+                "`epochs` and `updates_per_epoch` must be at least 1, got "
+                f"{self.epochs} and {self.updates_per_epoch}"
+            )
+        if not self.eta > 0:
+            raise ValueError(
+                f"`eta` must be positive, got {self.eta}: without noise a step has no density"
+            )
+
 
 def main(argv: list[str] | None = None) -> AlignmentRun:
     args = parse(DDPOArguments, argv)
     statistics = PromptStatistics()
     run = make_run(args, extra={"prompt_statistics": statistics})
     for iteration in run.iterations():
-        texts, keys = run.clips(iteration)
-        rollouts = run.rollouts(texts, keys, eta=args.eta)
-        with torch.no_grad():
-            rewards = torch.cat([run.scores(batch.clean) for batch in rollouts])
-        everything, prompts = run.gather(rewards), run.prompts_of_all(iteration)
-        if args.advantages == "group":
-            advantages = group_z_scores(everything, prompts)
-        else:
-            advantages = statistics.advantages(everything, prompts)
-        advantages = advantages.clamp(-args.advantage_clip, args.advantage_clip)
-        metrics = []
-        for _ in range(args.epochs):
-            metrics += learn(run, args, rollouts, advantages[run.share(len(prompts))])
-        run.finish({"reward": everything.mean().item(), **mean_metrics(metrics)})
+        run.finish(iterate(run, args, statistics, iteration))
     return run
+
+
+def iterate(
+    run: AlignmentRun, args: DDPOArguments, statistics: PromptStatistics, iteration: int
+) -> list[Metrics]:
+    """Sample, score, learn; what is worth logging."""
+    count, (texts, keys) = args.updates_per_epoch, run.clips(iteration)
+    if len(texts) % count:
+        raise ValueError(
+            f"{len(texts)} clips of a process cannot be spread evenly over {count} updates "
+            "(`updates_per_epoch`)"
+        )
+    # Every `count`-th clip belongs to the same update, however many processes there are.
+    rollouts = [run.rollouts(texts[u::count], keys[u::count], eta=args.eta) for u in range(count)]
+    # (clip of the update, update), which is the order of the clips.
+    rewards = torch.stack([scores(run, part) for part in rollouts], dim=1).flatten()
+    everything, prompts = run.gather(rewards), run.prompts_of_all(iteration)
+    if args.advantages == "group":
+        advantages = group_z_scores(everything, prompts)
+    else:
+        advantages = statistics.advantages(everything, prompts)
+    own = advantages.clamp(-args.advantage_clip, args.advantage_clip)[run.share(len(prompts))]
+    metrics: list[Metrics] = [{"reward": everything}]
+    for _ in range(args.epochs):
+        for update, part in enumerate(rollouts):
+            metrics += learn(run, args, part, own[update::count])
+    return metrics
+
+
+@torch.no_grad()
+def scores(run: AlignmentRun, rollouts: list[Rollout]) -> torch.Tensor:
+    """Rewards of the clips of an update."""
+    return torch.cat([run.scores(batch.clean) for batch in rollouts])
 
 
 def learn(
     run: AlignmentRun, args: DDPOArguments, rollouts: list[Rollout], advantages: torch.Tensor
-) -> list[dict[str, float]]:
-    """One pass over the clips, in `updates_per_epoch` updates; what is worth logging.
+) -> list[Metrics]:
+    """One update; what is worth logging, a number for each clip.
 
-    Batches are those of the sampling: with other companions a clip's log-probability would differ
-    by rounding, and the ratio would not be exactly 1 before the first update.
+    The objective is the mean over clips and steps, whatever the batches. They are those of the
+    sampling: with other companions a clip's log-probability would differ by rounding, and the ratio
+    would not be exactly 1 before the first update.
     """
     parts = advantages.split([len(batch.prompts) for batch in rollouts])
-    pairs = list(zip(rollouts, parts, strict=True))
-    if len(pairs) % args.updates_per_epoch:
-        raise ValueError(
-            f"{len(pairs)} batches of a process cannot be spread over {args.updates_per_epoch} "
-            "updates (`updates_per_epoch`): lower `batch_size` or the number of updates"
-        )
-    metrics = []
-    for part in batches(len(pairs), len(pairs) // args.updates_per_epoch):
-        for batch, advantage in pairs[part]:
-            steps = [
-                learn_step(run, args, batch, advantage, index, share=len(pairs[part]))
-                for index in batch.log_probabilities
-            ]
-            metrics += steps
-        metrics.append({"grad_norm": run.update()})
-    return metrics
+    metrics: list[Metrics] = []
+    for batch, advantage in zip(rollouts, parts, strict=True):
+        for index in batch.log_probabilities:
+            losses, found = step_losses(run, args, batch, advantage, index)
+            run.backward(losses.sum() / (len(advantages) * len(batch.log_probabilities)))
+            metrics.append(found)
+    return [*metrics, {"grad_norm": run.update()}]
 
 
-def learn_step(
-    run: AlignmentRun,
-    args: DDPOArguments,
-    batch: Rollout,
-    advantage: torch.Tensor,
-    index: int,
-    share: int,
-) -> dict[str, float]:
-    """Gradient of one denoising step of one batch, which is one of `share` in its update."""
+def step_losses(
+    run: AlignmentRun, args: DDPOArguments, batch: Rollout, advantage: torch.Tensor, index: int
+) -> tuple[torch.Tensor, Metrics]:
+    """Losses of the clips of a batch at one denoising step, and what is worth logging."""
     here, timestep = batch.path[index], batch.timesteps[index]
     step = transition(run.policy, here, timestep, batch.prompts, args.eta)
     now = log_probability(batch.path[index + 1], step.mean, step.std)
     found = clipped_policy_loss(now, batch.log_probabilities[index], advantage, args.clip_range)
-    loss = found.loss.mean()
     with run.policy.reference():
         reference = transition(run.policy, here, timestep, batch.prompts, args.eta)
-    kl = transition_kl(step.mean, reference.mean, step.std).mean()
-    if args.kl_weight:
-        loss = loss + args.kl_weight * kl
-    run.backward(loss / (share * len(batch.log_probabilities)))
-    return {
-        "kl": kl.item(),
-        "clip_fraction": found.clipped.mean().item(),
-        "ratio_error": (found.ratio - 1).abs().max().item(),
+    kl = transition_kl(step.mean, reference.mean, step.std)
+    return found.loss + args.kl_weight * kl, {
+        "kl": kl.detach(),
+        "clip_fraction": found.clipped,
+        "ratio_error": (found.ratio - 1).abs(),
     }
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from gtsvj_reward.alignment import (
     AlignArguments,
     AlignmentRun,
+    Metrics,
+    StoredPair,
     batches,
     load_pairs,
-    mean_metrics,
     mine_pairs,
     pair_errors,
     read_pairs,
@@ -63,40 +64,62 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
     args = parse(DPOArguments, argv)
     run = make_run(args)
     levels = noise_levels(run, args)
-    stored = read_pairs(args.pairs, args.latents).pairs if args.pairs and args.latents else None
+    stored = read_pairs(args.pairs, args.latents).pairs if args.pairs and args.latents else ()
     if stored:
         run.policy.encode([pair.prompt for pair in stored])
     for iteration in run.iterations():
-        if stored is None:
-            texts, chosen, rejected, metrics = mined(run, args, iteration)
-        else:
-            generator = keyed_generator(args.seed, 4, iteration)
-            drawn = torch.randint(len(stored), (run.clips_in_all // 2,), generator=generator)
-            texts, chosen, rejected = load_pairs([stored[i] for i in drawn.tolist()], run.policy)
-            metrics = {}
-        found = [
-            learn(run, args, (texts, chosen, rejected), levels, (iteration, update))
-            for update in range(args.updates)
-        ]
-        metrics["drift"] = drift(run, args, texts, chosen, iteration)
-        run.finish({**metrics, **mean_metrics(found)})
+        run.finish(iterate(run, args, stored, levels, iteration))
     return run
 
 
+def iterate(
+    run: AlignmentRun,
+    args: DPOArguments,
+    stored: Sequence[StoredPair],
+    levels: Sequence[int],
+    iteration: int,
+) -> list[Metrics]:
+    """Get pairs, learn from them; what is worth logging, a number for each pair or clip."""
+    metrics: list[Metrics] = []
+    if stored:
+        generator = keyed_generator(args.seed, 4, iteration)
+        drawn = torch.randint(len(stored), (run.clips_in_all // 2,), generator=generator)
+        texts, chosen, rejected = load_pairs([stored[i] for i in drawn.tolist()], run.policy)
+    else:
+        texts, chosen, rejected, found = mined(run, args, iteration)
+        metrics.append(found)
+    for update in range(args.updates):
+        metrics += learn(run, args, (texts, chosen, rejected), levels, (iteration, update))
+    return [*metrics, *drift(run, args, texts, chosen, iteration)]
+
+
+@torch.no_grad()
 def drift(
     run: AlignmentRun, args: DPOArguments, texts: list[str], chosen: Tensor, iteration: int
-) -> float:
-    """How far predictions are from the reference's, on some of this process's better clips."""
-    own = own_pairs(run, len(texts))[: args.batch_size]
-    keys = [(args.seed, 6, iteration, index) for index in own]
-    prompts = run.policy.encode([texts[index] for index in own])
-    with torch.no_grad():
-        return run.drift(chosen[own], prompts, keys).mean().item()
+) -> list[Metrics]:
+    """How far predictions are from the reference's, on the better clips of this process."""
+    metrics: list[Metrics] = []
+    for indices in own_pairs(run, len(texts), args.batch_size):
+        keys = [(args.seed, 6, iteration, index) for index in indices]
+        prompts = run.policy.encode([texts[index] for index in indices])
+        metrics.append({"drift": run.drift(chosen[indices], prompts, keys)})
+    return metrics
 
 
-def own_pairs(run: AlignmentRun, count: int) -> list[int]:
-    """This process's share of the pairs, which need not be an even one."""
-    return list(range(run.accelerator.process_index, count, run.accelerator.num_processes))
+def own_pairs(run: AlignmentRun, count: int, size: int) -> list[list[int]]:
+    """This process's share of the pairs, which need not be an even one, in batches.
+
+    Raises:
+        ValueError: if there are fewer pairs than processes.
+    """
+    processes = run.accelerator.num_processes
+    if count < processes:
+        raise ValueError(
+            f"{count} pairs for {processes} processes in iteration {run.done}: lower `min_margin`, "
+            "or sample more prompts and clips"
+        )
+    own = list(range(run.accelerator.process_index, count, processes))
+    return [own[part] for part in batches(len(own), size)]
 
 
 def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:
@@ -108,7 +131,7 @@ def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:
 
 def mined(
     run: AlignmentRun, args: DPOArguments, iteration: int
-) -> tuple[list[str], Tensor, Tensor, dict[str, float]]:
+) -> tuple[list[str], Tensor, Tensor, Metrics]:
     """Prompts, better and worse clips of the current policy, and what is worth logging."""
     texts, keys = run.clips(iteration)
     made = [batch.clean for batch in run.rollouts(texts, keys, eta=args.eta)]
@@ -118,16 +141,11 @@ def mined(
     latents, rewards = run.gather(torch.cat(made)), run.gather(scored)
     prompts = run.prompts_of_all(iteration)
     pairs = mine_pairs(rewards, prompts, min_margin=args.min_margin)
-    if len(pairs.chosen) < run.accelerator.num_processes:
-        raise ValueError(
-            f"{len(pairs.chosen)} of {args.prompts_per_iteration} prompts gave a pair in iteration "
-            f"{iteration}: lower `min_margin`, or sample more clips per prompt"
-        )
-    metrics = {
-        "reward": rewards.mean().item(),
+    metrics: Metrics = {
+        "reward": rewards,
         "pairs": float(len(pairs.chosen)),
         "pairs_dropped": float(pairs.dropped),
-        "pair_margin": sum(pairs.margins) / len(pairs.margins),
+        "pair_margin": torch.tensor(pairs.margins),
     }
     better, worse = list(pairs.chosen), list(pairs.rejected)
     return [prompts[i] for i in better], latents[better], latents[worse], metrics
@@ -139,13 +157,11 @@ def learn(
     pairs: tuple[list[str], Tensor, Tensor],
     levels: Sequence[int],
     key: tuple[int, int],
-) -> dict[str, float]:
+) -> list[Metrics]:
     """One update over all pairs, each with a noise of its own."""
     texts, chosen, rejected = pairs
-    own = own_pairs(run, len(texts))
-    entries = []
-    for part in batches(len(own), max(1, args.batch_size // 2)):
-        indices = own[part]
+    metrics: list[Metrics] = []
+    for indices in own_pairs(run, len(texts), max(1, args.batch_size // 2)):
         errors = pair_errors(
             run.policy,
             run.policy.encode([texts[i] for i in indices]),
@@ -155,16 +171,17 @@ def learn(
             timesteps=levels,
         )
         found = diffusion_dpo_loss(*errors, beta=args.beta)
+        # Gradients are averaged over processes, whose shares may differ by a pair.
         run.backward(found.loss.sum() * run.accelerator.num_processes / len(texts))
-        entries.append(
+        metrics.append(
             {
-                "loss": found.loss.mean().item(),
-                "implicit_accuracy": (found.margin > 0).float().mean().item(),
-                "chosen_error": (errors[0] - errors[2]).mean().item(),
-                "rejected_error": (errors[1] - errors[3]).mean().item(),
+                "loss": found.loss.detach(),
+                "implicit_accuracy": (found.margin > 0).float(),
+                "chosen_error": (errors[0] - errors[2]).detach(),
+                "rejected_error": (errors[1] - errors[3]).detach(),
             }
         )
-    return {**mean_metrics(entries), "grad_norm": run.update()}
+    return [*metrics, {"grad_norm": run.update()}]
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from shared import make_run, parse
 from gtsvj_reward.alignment import (
     AlignArguments,
     AlignmentRun,
+    Metrics,
     batches,
     differentiable_sample,
-    mean_metrics,
     predicted_sample,
 )
 from gtsvj_reward.losses import reward_loss
@@ -70,31 +70,33 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
     args = parse(RewardGradientArguments, argv)
     run = make_run(args)
     for iteration in run.iterations():
-        texts, keys = run.clips(iteration)
-        metrics = []
-        chosen = draw_step(args, iteration)
-        for part in batches(len(texts), args.batch_size):
-            prompts = run.policy.encode(texts[part])
-            if args.method == "draft":
-                latents = differentiable_sample(
-                    run.policy, prompts, keys[part], steps=args.num_inference_steps, last=chosen
-                )
-            else:
-                latents = predicted_sample(
-                    run.policy, prompts, keys[part], steps=args.num_inference_steps, stop=chosen
-                )
-            rewards = run.scores(latents)
-            loss = reward_loss(rewards, target=args.target, reduction="mean")
-            run.backward(loss * len(rewards) / len(texts))
-            # A second, small graph: the first one is freed by now.
-            with torch.set_grad_enabled(args.drift_weight > 0):
-                drift = run.drift(latents, prompts, keys[part]).mean()
-            if args.drift_weight:
-                run.backward(args.drift_weight * drift * len(rewards) / len(texts))
-            metrics.append({"reward": rewards.mean().item(), "drift": drift.item()})
-        metrics.append({"grad_norm": run.update()})
-        run.finish(mean_metrics(metrics))
+        run.finish(iterate(run, args, iteration))
     return run
+
+
+def iterate(run: AlignmentRun, args: RewardGradientArguments, iteration: int) -> list[Metrics]:
+    """Sample with a graph, score, learn; what is worth logging, a number for each clip."""
+    texts, keys = run.clips(iteration)
+    metrics: list[Metrics] = []
+    steps, chosen = args.num_inference_steps, draw_step(args, iteration)
+    for part in batches(len(texts), args.batch_size):
+        prompts = run.policy.encode(texts[part])
+        if args.method == "draft":
+            latents = differentiable_sample(
+                run.policy, prompts, keys[part], steps=steps, last=chosen
+            )
+        else:
+            latents = predicted_sample(run.policy, prompts, keys[part], steps=steps, stop=chosen)
+        rewards = run.scores(latents)
+        losses = reward_loss(rewards, target=args.target, reduction="none")
+        run.backward(losses.sum() / len(texts))
+        # A second, small graph: the first one is freed by now.
+        with torch.set_grad_enabled(args.drift_weight > 0):
+            drift = run.drift(latents, prompts, keys[part])
+        if args.drift_weight:
+            run.backward(args.drift_weight * drift.sum() / len(texts))
+        metrics.append({"reward": rewards.detach(), "drift": drift.detach()})
+    return [*metrics, {"grad_norm": run.update()}]
 
 
 def draw_step(args: RewardGradientArguments, iteration: int) -> int:

@@ -33,7 +33,7 @@ from gtsvj_reward.alignment.rollout import (
 from gtsvj_reward.alignment.run import (
     AlignmentRun as AlignmentRun,
     Gold as Gold,
-    mean_metrics as mean_metrics,
+    Metrics as Metrics,
 )
 from gtsvj_reward.alignment.transition import (
     Transition as Transition,

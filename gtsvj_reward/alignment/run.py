@@ -32,6 +32,9 @@ from gtsvj_reward.sampling.scoring import Scoring
 Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
 """(clean latents without padding, prompts) -> one number per clip, higher being better."""
 
+Metrics = Mapping[str, float | Float[Tensor, "..."]]
+"""Name -> a number, or numbers of several clips."""
+
 TRAINING, EVALUATION = 0, 1
 """Second number of a clip's key, after the seed: iterations and checkups share no noise."""
 LATEST, SOUND = "lora", "lora-sound"
@@ -189,7 +192,8 @@ class AlignmentRun:
                 f"the loss of iteration {self.done} is {loss.item()}: lower `learning_rate`, or "
                 "look at the rewards of the last iterations in metrics.jsonl"
             )
-        self.accelerator.backward(loss)
+        # Not accelerate's own, which divides by the accumulation that its configuration names.
+        loss.backward()
 
     def update(self) -> float:
         """One step of the optimizer with gradients averaged over processes; their norm.
@@ -242,25 +246,35 @@ class AlignmentRun:
             wanted = policy.predict(noisy, timestep, prompts, guided=False)
         return denoising_error(policy.predict(noisy, timestep, prompts, guided=False), wanted)
 
-    def finish(self, metrics: Mapping[str, float]) -> None:
+    def finish(self, metrics: Sequence[Metrics]) -> None:
         """End an iteration: log its numbers, check up and save where that is due.
 
         Args:
-            metrics: the same names in every process; their mean over processes is logged.
+            metrics: of parts of the iteration, whatever the parts; the same names in every process.
+                The mean of all numbers of a name, of all processes, is logged.
         """
         self.done += 1
-        self.record({"iteration": self.done, **self.over_processes(metrics)})
+        self.record({"iteration": self.done, **self.means(metrics)})
         last = self.done == self.arguments.iterations
         if last or self.done % self.arguments.evaluate_every == 0:
             self.check_up()
         if last or self.stopped or self.done % self.arguments.save_every == 0:
             self.save()
 
-    def over_processes(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Means over processes."""
-        values = torch.tensor(list(metrics.values()), dtype=torch.float32)
-        mean = self.accelerator.reduce(values.to(self.accelerator.device), "mean")
-        return dict(zip(metrics, mean.tolist(), strict=True))
+    def means(self, metrics: Sequence[Metrics]) -> dict[str, float]:
+        """Mean of all numbers of each name, of all processes."""
+        found: dict[str, list[Tensor]] = {}
+        for entry in metrics:
+            for name, values in entry.items():
+                found.setdefault(name, []).append(
+                    torch.as_tensor(values, dtype=torch.float32).flatten()
+                )
+        device = self.accelerator.device
+        gathered = {name: torch.cat([v.to(device) for v in parts]) for name, parts in found.items()}
+        # (name, 2): sum and count
+        sums = torch.tensor([[v.sum().item(), len(v)] for v in gathered.values()], device=device)
+        totals = self.accelerator.reduce(sums, "sum")
+        return dict(zip(found, (totals[:, 0] / totals[:, 1]).tolist(), strict=True))
 
     def record(self, entry: dict[str, float]) -> None:
         """Add an entry to the journal, and to accelerate's trackers."""
@@ -392,10 +406,3 @@ def check_share(count: int, processes: int, what: str) -> None:
     """
     if count % processes:
         raise ValueError(f"{processes} processes cannot share {count} {what} evenly")
-
-
-def mean_metrics(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each name over the entries that have it."""
-    names = dict.fromkeys(name for entry in entries for name in entry)
-    values = {name: [entry[name] for entry in entries if name in entry] for name in names}
-    return {name: sum(found) / len(found) for name, found in values.items()}

@@ -43,6 +43,13 @@ def test_a_state_goes_through_json():
     assert torch.equal(statistics.advantages(new, prompts), again.advantages(new, prompts))
 
 
+def test_advantages_are_cut_off_from_the_graph_of_differentiable_rewards():
+    rewards = torch.arange(4.0, requires_grad=True)
+    found = PromptStatistics().advantages(rewards * 2, ["a"] * 4)
+    assert found.abs().max() > 1
+    assert not found.requires_grad
+
+
 def test_equal_rewards_have_no_advantage():
     found = PromptStatistics().advantages(torch.full((8,), 0.1), ["a"] * 8)
     assert found.abs().max() < 1e-6

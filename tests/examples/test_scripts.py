@@ -17,6 +17,7 @@ from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.toy.pipeline import load_pipeline
 from tests.examples.scripts import EXAMPLES, SMALL
+from tests.examples.tiny_runs import gradients_of_all_scripts
 
 OWN = {
     "ddpo": ["--epochs", "2", "--kl_weight", "0.1"],
@@ -125,11 +126,24 @@ def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path):
     assert run("reward_gradients", tmp_path, "--guard_patience", "0").done == 2
 
 
+def in_two_processes(*command):
+    """Run a Python file on the tree under test, not on an installed package."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--main_process_port", "0", *command]  # fmt: skip
+    path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         "import importlib, json, sys\n"
+        "import gtsvj_reward\n"
+        f"assert gtsvj_reward.__file__.startswith({str(EXAMPLES.parent)!r})\n"
         "for script, argv in json.loads(sys.argv[1]).items():\n"
         "    importlib.import_module(script).main(argv)\n"
     )
@@ -137,12 +151,7 @@ def test_two_processes_do_what_one_does(tmp_path):
         script: [*SMALL, *own, "--output_dir", str(tmp_path / "two" / script)]
         for script, own in OWN.items()
     }
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-               "--main_process_port", "0", str(driver), json.dumps(settings)]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(str(driver), json.dumps(settings))
     for script in OWN:
         run(script, tmp_path / "one" / script)
         one, two = adapter(tmp_path / "one" / script), adapter(tmp_path / "two" / script)
@@ -151,6 +160,19 @@ def test_two_processes_do_what_one_does(tmp_path):
         first = read_journal(tmp_path / "one" / script / "metrics.jsonl")[0]
         other = read_journal(tmp_path / "two" / script / "metrics.jsonl")[0]
         assert first["proxy"] == pytest.approx(other["proxy"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_and_means_of_one(tmp_path):
+    """With batches and pairs that two processes share unevenly; AdamW would hide a factor."""
+    in_two_processes("-m", "tests.examples.tiny_runs", str(tmp_path))
+    two = load_file(tmp_path / "gradients.safetensors")
+    one = gradients_of_all_scripts(tmp_path / "one")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert value.abs().max() > 0 or name.endswith(("ratio_error", "clip_fraction")), name
+        gap = (two[name] - value).norm()
+        assert gap <= 1e-5 * value.norm() + 1e-6 * ("/" in name), (name, gap)
 
 
 def test_the_settings_on_the_page_are_settings_of_the_script(tmp_path):

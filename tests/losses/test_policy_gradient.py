@@ -38,6 +38,15 @@ def test_gradient_is_the_policy_gradient_until_the_clip_and_nothing_beyond():
     assert not found.ratio.requires_grad
 
 
+def test_no_gradient_flows_into_advantages_and_old_log_probabilities():
+    now, old, advantages = (torch.full((2,), 0.1, requires_grad=True) for _ in range(3))
+    found = clipped_policy_loss(now, old, advantages, 0.5)
+    found.loss.sum().backward()
+    assert now.grad.abs().min() > 0
+    assert old.grad is None
+    assert advantages.grad is None
+
+
 @pytest.mark.parametrize("clip_range", [0.0, -1.0, float("nan")])
 def test_clip_range_must_be_positive(clip_range):
     with pytest.raises(ValueError, match="clip_range"):
