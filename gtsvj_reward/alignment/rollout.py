@@ -43,9 +43,20 @@ class Rollout:
 
 
 def schedule(policy: Policy, steps: int) -> tuple[int, ...]:
-    """Timesteps of so many steps, noisiest first; the policy's scheduler is set to them."""
+    """Timesteps of so many steps, noisiest first; the policy's scheduler is set to them.
+
+    Raises:
+        ValueError: for a number of steps that diffusers gives another number of timesteps, by an
+            error of rounding: 61, 103, 121 and 59 more below 1000.
+    """
     policy.scheduler.set_timesteps(steps)
-    return tuple(int(timestep) for timestep in policy.scheduler.timesteps)
+    timesteps = tuple(int(timestep) for timestep in policy.scheduler.timesteps)
+    if len(timesteps) != steps:
+        raise ValueError(
+            f"diffusers makes {len(timesteps)} timesteps for {steps} steps, the last of them "
+            f"{timesteps[-1]}: take a few steps more or less; numbers that divide 1000 always work"
+        )
+    return timesteps
 
 
 @torch.no_grad()

@@ -57,9 +57,14 @@ def ddim_transition(
         μ  = √ᾱ' x̂₀ + √(β' - σ²) (x - √ᾱ x̂₀) / √β
 
     where a prime marks the less noisy end. `CogVideoXDDIMScheduler.step` ignores its `eta`; at
-    η = 0 the mean is what it returns, bitwise. Like it, this takes the other end to be
-    1000 / steps below `timestep`, which for numbers of steps that do not divide 1000 is not quite
-    the next timestep of the schedule.
+    η = 0 the mean is what it returns, bitwise, but for the last step of some schedules. Like it,
+    this takes the other end to be ⌊1000 / steps⌋ below `timestep`, which for numbers of steps that
+    do not divide 1000 is not quite the next timestep of the schedule.
+
+    The last step ends without noise, σ = 0 and μ = x̂₀, for any number of steps. The scheduler's own
+    stops at the noise of timestep 0, √(1 - ᾱ₀) = 0.05, where 1000 / steps is rounded up (6, 7, 11,
+    13, 15, 17, ... steps), or with `set_alpha_to_one=False`. Stochastic, that step would have a σ
+    so small that it makes up most of a policy gradient.
 
     Args:
         scheduler: after `set_timesteps`.
@@ -90,11 +95,12 @@ def ddim_transition(
 
 
 def noise_levels(scheduler: CogVideoXDDIMScheduler, timestep: int) -> tuple[Tensor, Tensor]:
-    """ᾱ at a timestep and at the one that the scheduler steps to."""
+    """ᾱ at a timestep and at the one that is stepped to, which after the last is without noise."""
     steps = scheduler.num_inference_steps
     previous = timestep - scheduler.config.num_train_timesteps // steps
-    there = scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod
-    return scheduler.alphas_cumprod[timestep], there
+    last = timestep == int(scheduler.timesteps[-1])
+    levels = scheduler.alphas_cumprod
+    return levels[timestep], levels.new_ones(()) if last else levels[previous]
 
 
 def prediction_type(scheduler: Any) -> str:

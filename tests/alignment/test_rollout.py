@@ -16,10 +16,12 @@ from tests.alignment.tiny import SIZE, TEXTS, moved, tiny_pipeline
 KEYS = [(0, 1), (0, 2)]
 
 
-def test_the_ratio_is_exactly_1_before_the_first_update(policy):
+@pytest.mark.parametrize("steps", [5, 6, 7])
+def test_the_ratio_is_exactly_1_before_the_first_update(policy, steps):
     moved(policy)
-    made = rollout(policy, policy.encode(TEXTS), KEYS, steps=5, eta=1.0)
-    assert set(made.log_probabilities) == {0, 1, 2, 3}  # the last step ends without noise
+    made = rollout(policy, policy.encode(TEXTS), KEYS, steps=steps, eta=1.0)
+    # the last step ends without noise
+    assert set(made.log_probabilities) == set(range(steps - 1))
     for index, old in made.log_probabilities.items():
         step = transition(policy, made.path[index], made.timesteps[index], made.prompts, 1.0)
         now = log_probability(made.path[index + 1], step.mean, step.std)
@@ -153,3 +155,5 @@ def test_arguments_are_checked(policy):
     with pytest.raises(ValueError, match="got 3"):
         predicted_sample(policy, prompts, KEYS, steps=3, stop=3)
     assert schedule(policy, 4) == (999, 749, 499, 249)
+    with pytest.raises(ValueError, match="62 timesteps for 61 steps, the last of them -1"):
+        schedule(policy, 61)
