@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,7 +97,9 @@ class AlignArguments:
     save_every: int = field(default=10, metadata={"help": "Iterations between checkpoints."})
     guard_patience: int = field(
         default=2,
-        metadata={"help": "Checkups in a row at which a gold falls and the reward rises, to stop."},
+        metadata={
+            "help": "Checkups in a row at which one gold falls and the reward rises, to stop."
+        },
     )
     report_to: str = field(
         default="none", metadata={"help": "Tracker of accelerate: tensorboard, wandb, or none."}
@@ -128,6 +131,11 @@ class AlignArguments:
     def folder(self) -> Path:
         """Of the run."""
         return Path(self.output_dir)
+
+    @property
+    def looks(self) -> int:
+        """Checkups after the first."""
+        return math.ceil(self.iterations / self.evaluate_every)
 
     def fingerprint(self) -> str:
         """SHA-256 over every setting that decides what the iterations do."""

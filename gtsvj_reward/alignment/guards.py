@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.metrics.student import student_quantile
+
 
 @dataclass(frozen=True)
 class Checkup:
@@ -42,15 +44,23 @@ class Checkup:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, with its 95% interval by the normal approximation."""
+    """Mean of paired differences, with its interval by Student's t."""
 
     mean: float
     low: float
     high: float
 
 
-def paired_difference(after: Float[Tensor, " clip"], before: Float[Tensor, " clip"]) -> Difference:
+def paired_difference(
+    after: Float[Tensor, " clip"], before: Float[Tensor, " clip"], *, tail: float = 0.025
+) -> Difference:
     """How much a measure rose on the same prompts and seeds.
+
+    Args:
+        after: a measure of each clip.
+        before: the same of the same clips.
+        tail: probability that the true mean is beyond either end; 0.025 gives a 95% interval. It
+            holds for two measurements that were not picked by what they gave.
 
     Raises:
         ValueError: if the two are not of the same clips, or of fewer than two.
@@ -62,7 +72,8 @@ def paired_difference(after: Float[Tensor, " clip"], before: Float[Tensor, " cli
         )
     gaps = (after - before).double()
     mean, error = gaps.mean().item(), gaps.std().item() / math.sqrt(len(gaps))
-    return Difference(mean, mean - 1.96 * error, mean + 1.96 * error)
+    half = student_quantile(tail, len(gaps) - 1) * error
+    return Difference(mean, mean - half, mean + half)
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ class Verdict:
     """What the guards say after a checkup."""
 
     alarms: tuple[str, ...]
-    """Sentences for a person."""
+    """Sentences for a person; the measure that diverged most often in a row comes first."""
     diverged: bool
     """Whether the proxy has risen while a gold measure fell."""
     stop: bool
@@ -82,13 +93,21 @@ class Guards:
     """Compares each checkup with earlier ones, and says when to stop.
 
     Proxy and gold diverge if, since the checkup at which a gold measure was best, that measure has
-    fallen and the proxy has risen, both with a 95% interval of the paired differences clear of 0.
-    With `patience` such checkups in a row the run is to be stopped. Intervals of repeated looks are
-    too narrow by themselves; patience makes up for it.
+    fallen and the proxy has risen, both by Student's t. When one measure has diverged at `patience`
+    checkups in a row the run is to be stopped.
+
+    The best checkup is picked by chance too, and there are many looks. So each comparison gets the
+    tail that is left when `false_alarms` is divided by all comparisons of two checkups that the
+    planned looks allow, and by the number of gold measures (Bonferroni; Dunn 1961, Multiple
+    comparisons among means, JASA 56). Then the probability of any alarm about measures that do not
+    fall is at most `false_alarms`, over all planned looks together. Looks beyond the plan are
+    tested as if they had been the plan, and add to it.
 
     Args:
         patience: checkups in a row before the stop; 0 never stops.
         roughness_factor: alarm when trajectories vary so many times more than at the start.
+        looks: checkups that are planned after the first.
+        false_alarms: probability of an alarm in a run without divergence.
 
     Raises:
         ValueError: for numbers out of range.
@@ -96,15 +115,22 @@ class Guards:
 
     patience: int = 2
     roughness_factor: float = 3.0
+    looks: int = 20
+    false_alarms: float = 0.05
     checkups: list[Checkup] = field(default_factory=list)
-    diverged: int = 0
-    """Checkups in a row that diverged."""
+    diverged: dict[str, int] = field(default_factory=dict)
+    """Gold measure -> checkups in a row that diverged by it."""
 
     def __post_init__(self) -> None:
         if self.patience < 0 or not self.roughness_factor > 1:
             raise ValueError(
                 "expected patience >= 0 and roughness_factor > 1, got "
                 f"{self.patience} and {self.roughness_factor}"
+            )
+        if self.looks < 1 or not 0 < self.false_alarms < 1:
+            raise ValueError(
+                "expected looks >= 1 and false_alarms between 0 and 1, got "
+                f"{self.looks} and {self.false_alarms}"
             )
 
     def look(self, checkup: Checkup) -> Verdict:
@@ -119,10 +145,11 @@ class Guards:
                 f"{sorted(checkup.golds)}"
             )
         self.checkups.append(checkup)
-        diverged = [text for name in checkup.golds if (text := self._divergence(name))]
-        self.diverged = self.diverged + 1 if diverged else 0
-        stop = 0 < self.patience <= self.diverged
-        return Verdict((*diverged, *self._rough()), bool(diverged), stop)
+        found = {name: text for name in checkup.golds if (text := self._divergence(name))}
+        self.diverged = {name: self.diverged.get(name, 0) + 1 for name in found}
+        longest = sorted(found, key=lambda name: -self.diverged[name])
+        stop = bool(longest) and 0 < self.patience <= self.diverged[longest[0]]
+        return Verdict((*(found[name] for name in longest), *self._rough()), bool(found), stop)
 
     def _divergence(self, name: str) -> str | None:
         """A sentence if a gold measure has fallen since its best while the proxy rose."""
@@ -130,8 +157,10 @@ class Guards:
         best = max(self.checkups, key=lambda checkup: checkup.golds[name].mean().item())
         if best is latest:
             return None
-        gold = paired_difference(latest.golds[name], best.golds[name])
-        proxy = paired_difference(latest.proxy, best.proxy)
+        looks = max(self.looks, len(self.checkups) - 1)
+        tail = self.false_alarms / (len(latest.golds) * math.comb(looks + 1, 2))
+        gold = paired_difference(latest.golds[name], best.golds[name], tail=tail)
+        proxy = paired_difference(latest.proxy, best.proxy, tail=tail)
         if gold.high >= 0 or proxy.low <= 0:
             return None
         return (
@@ -153,15 +182,13 @@ class Guards:
 
     def state(self) -> dict[str, Any]:
         """What `load` takes, for JSON."""
-        return {
-            "checkups": [checkup.state() for checkup in self.checkups],
-            "diverged": self.diverged,
-        }
+        return {"checkups": [checkup.state() for checkup in self.checkups]}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
-        self.checkups = [checkup_of(entry) for entry in state["checkups"]]
-        self.diverged = int(state["diverged"])
+        """Go on from a state: look at its checkups once more."""
+        self.checkups, self.diverged = [], {}
+        for entry in state["checkups"]:
+            self.look(checkup_of(entry))
 
 
 def checkup_of(entry: Mapping[str, Any]) -> Checkup:

@@ -94,7 +94,7 @@ class AlignmentRun:
         self.prompts = list(prompts)
         self.accelerator = accelerator
         self.extra = dict(extra or {})
-        self.guards = Guards(patience=arguments.guard_patience)
+        self.guards = Guards(patience=arguments.guard_patience, looks=arguments.looks)
         self.parameters = policy.parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),

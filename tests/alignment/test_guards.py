@@ -73,17 +73,20 @@ def test_a_state_goes_through_json_and_the_run_goes_on_alike():
     again.load(json.loads(json.dumps(guards.state())))
     last = checkup(2, *entries[2], roughness=0.1)
     assert guards.look(last) == again.look(last)
-    assert guards.diverged == again.diverged == 2
+    assert guards.diverged == again.diverged == {"g": 2}
 
 
 def test_the_interval_is_that_of_paired_differences():
     before = torch.tensor([1.0, 2.0, 3.0, 4.0])
     after = torch.tensor([2.0, 4.0, 4.0, 6.0])
-    # differences 1 2 1 2: mean 1.5, standard deviation √(1/3), standard error √(1/12)
-    found = paired_difference(after, before)
-    assert found.mean == pytest.approx(1.5)
-    assert found.low == pytest.approx(1.5 - 1.96 * math.sqrt(1 / 12))
-    assert found.high == pytest.approx(1.5 + 1.96 * math.sqrt(1 / 12))
+    # differences 1 2 1 2: mean 1.5, standard deviation √(1/3), standard error √(1/12); Student's t
+    # at three degrees of freedom is 3.182 for 95%, 5.841 for 99%
+    for tail, quantile in ((0.025, 3.1824), (0.005, 5.8409)):
+        found = paired_difference(after, before, tail=tail)
+        assert found.mean == pytest.approx(1.5)
+        assert found.low == pytest.approx(1.5 - quantile * math.sqrt(1 / 12), abs=1e-4)
+        assert found.high == pytest.approx(1.5 + quantile * math.sqrt(1 / 12), abs=1e-4)
+    assert paired_difference(after, before) == paired_difference(after, before, tail=0.025)
     with pytest.raises(ValueError, match="the same clips"):
         # below the shape annotations, which only tests check
         unwrap(paired_difference)(after, before[:3])
@@ -102,3 +105,81 @@ def test_other_measures_and_settings_are_refused():
     for settings in ({"patience": -1}, {"roughness_factor": 1.0}):
         with pytest.raises(ValueError, match="expected patience"):
             Guards(**settings)
+    for settings in ({"looks": 0}, {"false_alarms": 0.0}):
+        with pytest.raises(ValueError, match="expected looks"):
+            Guards(**settings)
+
+
+def measured(iteration, **golds):
+    """A checkup of a reward that rises for certain."""
+    return Checkup(iteration, torch.arange(float(CLIPS)) + iteration, golds)
+
+
+def test_only_the_same_measure_time_after_time_stops_a_run():
+    good, bad = torch.arange(float(CLIPS)), torch.arange(float(CLIPS)) - 1
+    guards = Guards(patience=2)
+    guards.look(measured(0, a=good, b=good))
+    first = guards.look(measured(1, a=bad, b=good))
+    second = guards.look(measured(2, a=good, b=bad))
+    assert [first.diverged, second.diverged] == [True, True]
+    assert not second.stop, "two measures fell, one after the other"
+    third = guards.look(measured(3, a=bad, b=bad))
+    assert third.stop
+    assert [alarm[:6] for alarm in third.alarms] == ["b fell", "a fell"]
+
+
+def test_a_reward_that_may_not_have_risen_is_no_divergence():
+    good, bad = torch.arange(float(CLIPS)), torch.arange(float(CLIPS)) - 1
+    # differences -1.5 and 2 by turns: mean 0.25, standard error 1.77 / √50 = 0.25
+    uncertain = torch.tensor([-1.5, 2.0]).repeat(CLIPS // 2)
+    for rise, diverged in ((uncertain, False), (torch.ones(CLIPS), True)):
+        guards = Guards()
+        guards.look(Checkup(0, torch.zeros(CLIPS), {"g": good}))
+        assert guards.look(Checkup(1, rise, {"g": bad})).diverged is diverged
+
+
+@pytest.mark.parametrize("looks", [1, 20])
+def test_a_fall_counts_by_all_comparisons_that_are_planned(looks):
+    # Standard error 1, 49 degrees of freedom: Student's t with a tail of 0.05 / comparisons; one
+    # look has one comparison, 20 looks have 20 · 21 / 2.
+    unit = torch.tensor([-1.0, 1.0]).repeat(CLIPS // 2)
+    gaps = unit / unit.std() * math.sqrt(CLIPS)
+    quantile = {1: 1.6766, 20: 3.7442}[looks]
+    for factor, diverged in ((0.99, False), (1.01, True)):
+        guards = Guards(looks=looks)
+        guards.look(measured(0, g=torch.zeros(CLIPS)))
+        found = guards.look(measured(1, g=gaps - factor * quantile))
+        assert found.diverged is diverged
+
+
+def simulated(runs, *, fall=0.0, looks=20, clips=32):
+    """Share of runs with an alarm, and of those stopped.
+
+    Clips differ with standard deviation 1, and each measurement of a clip by another 0.5; one of
+    two measures falls for good at the fifth checkup.
+    """
+    generator, alarmed, stopped = torch.Generator().manual_seed(0), 0, 0
+    for _ in range(runs):
+        guards, own = Guards(looks=looks), torch.randn(2, clips, generator=generator)
+        found = []
+        for k in range(looks + 1):
+            gold = own + 0.5 * torch.randn(2, clips, generator=generator)
+            gold[0] -= fall * (k >= 5)
+            proxy = torch.arange(float(clips)) + k
+            found.append(guards.look(Checkup(k, proxy, {"a": gold[0], "b": gold[1]})))
+        alarmed += any(verdict.diverged for verdict in found)
+        stopped += any(verdict.stop for verdict in found)
+    return alarmed / runs, stopped / runs
+
+
+@pytest.mark.parametrize("clips", [4, 32])
+def test_sound_runs_are_left_alone(clips):
+    """20 looks at two measures that do not change while the reward rises."""
+    alarmed, stopped = simulated(200, clips=clips)
+    assert alarmed <= 0.05
+    assert stopped <= 0.05
+
+
+def test_runs_with_a_real_fall_are_stopped():
+    _, stopped = simulated(40, fall=0.6)
+    assert stopped >= 0.95
