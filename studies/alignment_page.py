@@ -49,8 +49,8 @@ def verdict(estimate: Estimate) -> str:
     return "**falls**" if estimate.value + estimate.half < 0 else "cannot be told"
 
 
-def table(records: Records, place: str) -> str:
-    """Gains of every measure, over seeds."""
+def table(records: Records, place: str, *, chosen: bool = False) -> str:
+    """Gains of every measure, over seeds; without verdicts if they chose the checkpoint."""
     lines = [
         "| algorithm | measure | untrained | gain, 95% t interval over seeds | each seed | |",
         "| --- | --- | ---: | ---: | ---: | --- |",
@@ -66,7 +66,7 @@ def table(records: Records, place: str) -> str:
             each = ", ".join(f"{value:+.2f}" for value in gains)
             lines.append(
                 f"| {name.replace('_', ' ')} | {TITLES[measure]} | {start:.2f} | "
-                f"{estimate.value:+.2f}{half} | {each} | {verdict(estimate)} |"
+                f"{estimate.value:+.2f}{half} | {each} | {'' if chosen else verdict(estimate)} |"
             )
     return "\n".join(lines)
 
@@ -118,7 +118,7 @@ def write_page(results: Path, page: Path, config: Mapping[str, Any]) -> None:
     text = (Path(__file__).parent / "alignment_page.md").read_text()
     for key, value in {
         "notes": notes.read_text().strip() if notes.exists() else "",
-        "sound": table(records, "after"),
+        "sound": table(records, "after", chosen=True),
         "last": table(records, "last"),
         "endings": endings(records),
         "clips": str(config["fresh_clips"]),

@@ -58,6 +58,7 @@ def test_gains_and_verdicts():
     assert gain(runs["dpo"][0], "reward", "after") == 0.5
     # mean .6, standard deviation .1, t = 4.303 at two degrees of freedom: ± .248
     assert "| +0.60 ± 0.25 | +0.50, +0.70, +0.60 | **rises** |" in table(runs, "after")
+    assert "rises" not in table(runs, "after", chosen=True)
     assert verdict(Estimate(-0.6, 0.2, 3)) == "**falls**"
     assert verdict(Estimate(0.1, 0.2, 3)) == "cannot be told"
     assert verdict(Estimate(0.1, None, 1)) == "one seed"
