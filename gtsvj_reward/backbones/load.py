@@ -85,8 +85,14 @@ def known_family(name: str) -> type[TransformerBackbone]:
     """The backbone class for a diffusers class name.
 
     Raises:
+        SharingError: for a class that `fully_shard` has renamed.
         ValueError: if the name is not in `BACKBONES`.
     """
+    if name.startswith("FSDP") and name.removeprefix("FSDP") in BACKBONES:
+        raise SharingError(
+            f"{name} is a {name.removeprefix('FSDP')} whose weights `fully_shard` has spread over "
+            "processes, and a judge needs whole ones: give it a transformer that is not sharded"
+        )
     if name not in BACKBONES:
         raise ValueError(
             f"no backbone for {name!r}; known: {', '.join(BACKBONES)}. "

@@ -18,6 +18,8 @@ from gtsvj_reward.backbones import (
 )
 from gtsvj_reward.backbones.lora import (
     ADAPTER_CONFIG_FILE,
+    ADAPTER_FILE,
+    adapter_state,
     check_same_tensors,
     load_adapter,
     save_adapter,
@@ -52,8 +54,11 @@ def head_state(judge: VideoJudge) -> dict[str, Tensor]:
 def save_judge(judge: VideoJudge, path: str | Path) -> None:
     """Write a checkpoint folder; `config.json` last, so that an interrupted save does not load.
 
+    Before that, what was written is read back and compared with the judge.
+
     Raises:
-        CheckpointError: if the adapter was merged, or the judge has no weights (meta device).
+        CheckpointError: if the adapter was merged, the judge has no weights (meta device), or holds
+            a part of them (sharded), or what was written is not what it holds.
     """
     if judge.config.base_fingerprint is None:
         raise CheckpointError("a judge on the meta device has no weights to save")
@@ -65,9 +70,36 @@ def save_judge(judge: VideoJudge, path: str | Path) -> None:
     write_safetensors(folder / HEAD_FILE, head_state(judge), {"format": "pt"})
     if judge.config.lora_rank:
         save_adapter(judge.backbone, folder, judge.config.base_model)
+    check_written(judge, folder)
     config = replace(judge.config, **weights_record(judge))
     write_text(folder / CARD_FILE, model_card(config))
     write_text(folder / CONFIG_FILE, config.to_json())
+
+
+def check_written(judge: VideoJudge, folder: Path) -> None:
+    """Read head and adapter back, as loading does, and compare them with the judge.
+
+    Raises:
+        CheckpointError: for a tensor that is missing, extra, empty, or has another shape or value.
+    """
+    held = {HEAD_FILE: head_state(judge)}
+    if judge.config.lora_rank:
+        held[ADAPTER_FILE] = adapter_state(judge.backbone)
+    for name, state in held.items():
+        file = folder / name
+        try:
+            written = read_safetensors(file)[0]
+            check_same_tensors(state, written, file)
+        except ValueError as error:
+            raise CheckpointError(f"the checkpoint was not written: {error}") from error
+        for key, tensor in state.items():
+            if not tensor.numel():
+                raise CheckpointError(
+                    f"the checkpoint was not written: {key!r} is empty, as where weights are "
+                    "sharded (FSDP, DeepSpeed ZeRO-3): train with DDP or ZeRO-2"
+                )
+            if not torch.allclose(written[key], tensor.cpu(), rtol=0, atol=0, equal_nan=True):
+                raise CheckpointError(f"{file} does not hold what was saved: {key!r} differs")
 
 
 def weights_record(judge: VideoJudge) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.judge.heads import TokenPooling
+from gtsvj_reward.training.refused import refuse_settings
 
 
 @dataclass(kw_only=True)
@@ -55,8 +56,8 @@ class JudgeArguments:
 class JudgeTrainingConfig(TrainingArguments):
     """What all stages share: optimisation, truncation, what is held out.
 
-    Everything that `transformers.TrainingArguments` has can be set as well. The paper states no
-    learning rate, batch size or number of steps: these are ours.
+    What else `transformers.TrainingArguments` has can be set as well, apart from what `REFUSED`
+    names. The paper states no learning rate, batch size or number of steps: these are ours.
     """
 
     held_out_fraction: float = field(
@@ -75,7 +76,8 @@ class JudgeTrainingConfig(TrainingArguments):
     output_dir: str = field(default="", metadata={"help": "Folder for checkpoints and the judge."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the adapter."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to it."})
-    weight_decay: float = field(default=0.0, metadata={"help": "AdamW's decoupled decay."})
+    optim: str = field(default="adamw_torch", metadata={"help": "As in transformers."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Of all trained parameters."})
     lr_scheduler_type: str = field(
         default="constant_with_warmup", metadata={"help": "As in transformers."}
     )
@@ -97,8 +99,7 @@ class JudgeTrainingConfig(TrainingArguments):
             raise ValueError(
                 f"`held_out_fraction` must lie in (0, 1), got {self.held_out_fraction}"
             )
-        if self.remove_unused_columns:
-            raise ValueError("`remove_unused_columns` must stay off: it would drop the latents")
+        refuse_settings(self)
 
 
 def require_set(args: JudgeTrainingConfig, *names: str) -> None:

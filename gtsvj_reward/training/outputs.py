@@ -13,6 +13,9 @@ class ClipScores(nn.Module):
     call, so that gradients are averaged once.
     """
 
+    accepts_loss_kwargs = True
+    """Trainer: the loss is weighted over accumulated batches already."""
+
     def __init__(self, judge: VideoJudge) -> None:
         super().__init__()
         self.judge = judge

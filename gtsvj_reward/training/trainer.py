@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 
@@ -18,13 +19,15 @@ from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys
 from gtsvj_reward.training.outputs import ClipScores
+from gtsvj_reward.training.refused import refuse_sharding
 
 
 class JudgeTrainer(Trainer):
     """A `transformers.Trainer` of a judge: adapter and head, never the base weights.
 
     Checkpoints hold config, adapter and head beside Trainer's own resume files. A resumed run
-    repeats the uninterrupted one, since every draw is keyed by (seed, epoch, index).
+    repeats the uninterrupted one, since every draw is keyed by (seed, epoch, index). The loss of a
+    step is the mean over all terms of its batches, of all processes, however they are cut.
 
     Args:
         judge: what is trained.
@@ -37,8 +40,8 @@ class JudgeTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: for fewer examples than a batch, or a shortest or smallest clip of which the
-            judge would see too little.
+        ValueError: for fewer examples than a batch, a shortest or smallest clip of which the
+            judge would see too little, or weights that are to be sharded.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class JudgeTrainer(Trainer):
         held_out: Sequence[Any],
         callbacks: list[TrainerCallback],
     ) -> None:
+        refuse_sharding(args)
         batch = args.train_batch_size * args.world_size
         if length < batch and args.dataloader_drop_last:
             raise ValueError(
@@ -76,6 +80,8 @@ class JudgeTrainer(Trainer):
             callbacks=callbacks,
         )
 
+    loss_is_scaled_for_ga = True  # transformers 5; `ClipScores.accepts_loss_kwargs` in 4
+
     @property
     def judge(self) -> VideoJudge:
         """The judge in training, out of any wrapper."""
@@ -86,22 +92,52 @@ class JudgeTrainer(Trainer):
         return self.keys
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with one learning rate for the adapter and one for head and preference layer."""
+        """That of `optim`, with a learning rate for the adapter, one for head and preference."""
         if self.optimizer is None:
             named = [(n, p) for n, p in self.judge.named_parameters() if p.requires_grad]
             adapter = [parameter for name, parameter in named if name.startswith("backbone.")]
             head = [parameter for name, parameter in named if not name.startswith("backbone.")]
+            rates = [(head, self.args.head_learning_rate), (adapter, self.args.learning_rate)]
             groups = [
-                {"params": head, "lr": self.args.head_learning_rate},
-                {"params": adapter, "lr": self.args.learning_rate},
+                {"params": parameters, "lr": rate, "weight_decay": self.args.weight_decay}
+                for parameters, rate in rates
+                if parameters
             ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                betas=(self.args.adam_beta1, self.args.adam_beta2),
-                eps=self.args.adam_epsilon,
-                weight_decay=self.args.weight_decay,
-            )
+            factory, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = factory(groups, **settings)
         return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The batches of one step of this process, and the terms of the loss of all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        terms = torch.tensor(sum(self.terms(batch) for batch in batches), device=device)
+        return batches, self.accelerator.gather(terms).sum()
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """What a batch adds to the loss of its step; without a step, its own mean loss.
+
+        Gradients, and the logged loss, are averaged over processes after this.
+        """
+        loss = self.mean_loss(model, inputs)
+        if num_items_in_batch is not None:
+            loss = loss * (self.terms(inputs) * self.args.world_size / num_items_in_batch)
+        return (loss, {}) if return_outputs else loss
+
+    def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Mean over the terms of a batch; remembers what is logged."""
+        raise NotImplementedError
+
+    def terms(self, inputs: dict[str, Any]) -> int:
+        """How many terms the loss of a batch is the mean of."""
+        raise NotImplementedError
 
     def remember(self, name: str, value: float) -> None:
         """Add a value to a running mean of the next log entry."""
@@ -184,7 +220,8 @@ class JudgeTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the judge's own checkpoint format instead of a state dict of everything."""
         del state_dict
-        save_judge(self.judge, Path(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            save_judge(self.judge, Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Fill adapter and head from a checkpoint of this trainer."""

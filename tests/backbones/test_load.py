@@ -3,9 +3,11 @@ import json
 import diffusers
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch.distributed.fsdp import fully_shard
 
-from gtsvj_reward.backbones import backbone_for, load_transformer
+from gtsvj_reward.backbones import SharingError, backbone_for, load_transformer, shared_backbone
 from tests.tiny import KINDS, clips, tiny_transformer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -115,3 +117,16 @@ def test_what_diffusers_keeps_in_float32_is_loaded_so(tmp_path):
     for name, tensor in expected.state_dict().items():
         assert loaded.state_dict()[name].dtype == tensor.dtype, name
     assert {t.dtype for t in loaded.parameters()} == {torch.bfloat16, torch.float32}
+
+
+def test_a_transformer_that_was_sharded_is_refused_as_such(tmp_path):
+    """`fully_shard` renames the class, which then looks like a family without a backbone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        transformer = fully_shard(tiny_transformer())
+        assert type(transformer).__name__ == "FSDPCogVideoXTransformer3DModel"
+        for wrap in (backbone_for, shared_backbone):
+            with pytest.raises(SharingError, match="`fully_shard` has spread over processes"):
+                wrap(transformer)
+    finally:
+        dist.destroy_process_group()

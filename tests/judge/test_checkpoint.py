@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gtsvj_reward.files import write_safetensors
 from gtsvj_reward.judge import (
     Aspect,
     CheckpointError,
@@ -239,3 +240,29 @@ def test_the_card_states_what_matters(saved):
     for part in ("Higher is better", "sees no prompt", "mean", "tiny", "3-7 latent frames"):
         assert part in card
     assert "(raw - 0.25) / 0.5, measured on two clips" in card
+
+
+@pytest.mark.parametrize("part", [".lora_A.", "head."])
+def test_empty_tensors_are_no_checkpoint(tmp_path, part):
+    """As DeepSpeed ZeRO-3 leaves parameters between their uses: of shape (0,)."""
+    judge = tiny_judge()
+    for name, parameter in judge.named_parameters():
+        if part in name:
+            parameter.data = torch.empty(0)
+    with pytest.raises(CheckpointError, match=r"was not written: .* is empty.*DDP or ZeRO-2"):
+        save_judge(judge, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no judge"):
+        read_config(tmp_path)
+
+
+def test_what_was_written_is_read_back_before_it_counts(tmp_path, monkeypatch):
+    """A disk that keeps the header of a file, and other values."""
+    judge = tiny_judge()
+
+    def damaged(path, tensors, metadata):
+        write_safetensors(path, {n: torch.zeros_like(t) for n, t in tensors.items()}, metadata)
+
+    monkeypatch.setattr("gtsvj_reward.judge.checkpoint.write_safetensors", damaged)
+    with pytest.raises(CheckpointError, match="does not hold what was saved"):
+        save_judge(judge, tmp_path)
+    assert not (tmp_path / "config.json").exists()

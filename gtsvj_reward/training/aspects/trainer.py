@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
@@ -94,13 +95,7 @@ class AspectTrainer(LabelledTrainer):
             callbacks=callbacks or [],
         )
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Mean squared error over the labels of a batch."""
         outputs = model(inputs["clips"])
         predicted, target = mean_aspects(outputs), inputs["target"]
@@ -108,9 +103,13 @@ class AspectTrainer(LabelledTrainer):
         weights = None if self.weights is None else self.weights.to(predicted)
         loss = aspect_loss(predicted, target, mask, weights=weights, reduction="mean")
         self.remember_errors(predicted.detach(), target)
-        return (loss, {"outputs": outputs}) if return_outputs else loss
+        return loss
 
-    def remember_errors(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
+    def terms(self, inputs: dict[str, Any]) -> int:
+        """The labels of a batch."""
+        return int((~inputs["target"].isnan()).sum())
+
+    def remember_errors(self, predicted: Tensor, target: Tensor) -> None:
         """Add squared errors to the running means of the next log entry."""
         errors = (predicted - target).square().tolist()
         for row in errors:
@@ -140,10 +139,10 @@ class AspectTrainer(LabelledTrainer):
 
 
 def aspect_metrics(
-    predicted: torch.Tensor,
-    targets: torch.Tensor,
+    predicted: Tensor,
+    targets: Tensor,
     names: Sequence[str],
-    weights: torch.Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> dict[str, float]:
     """Squared error and correlations of range-normalised aspects (clip, aspect).
 

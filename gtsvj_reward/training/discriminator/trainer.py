@@ -84,13 +84,7 @@ class DiscriminatorTrainer(JudgeTrainer):
                 "no generated clips: the real column of Table A.1 is renormalised to %s", self.used
             )
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Mean contrastive loss of a batch of pairs."""
         positives, negatives = inputs["positive"], inputs["negative"]
         outputs = model(positives + negatives)
@@ -106,7 +100,11 @@ class DiscriminatorTrainer(JudgeTrainer):
         else:
             loss = contrastive_loss(means(first), means(second), beta).mean()
         self.remember_energies(means(first), means(second), inputs["kind"], inputs["anchor"])
-        return (loss, {"energies": energies}) if return_outputs else loss
+        return loss
+
+    def terms(self, inputs: dict[str, Any]) -> int:
+        """The pairs of a batch."""
+        return len(inputs["positive"])
 
     def remember_energies(
         self, first: Tensor, second: Tensor, kinds: list[str], anchors: list[str]

@@ -100,13 +100,7 @@ class PreferenceTrainer(LabelledTrainer):
             callbacks=callbacks or [],
         )
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Mean negative log-likelihood of a batch of comparisons."""
         outputs = model(inputs["first"] + inputs["second"])
         scores, labels = mean_scores(outputs), inputs["label"]
@@ -115,7 +109,11 @@ class PreferenceTrainer(LabelledTrainer):
         for difference, label in zip((first - second).tolist(), labels.tolist(), strict=True):
             if label:
                 self.remember("accuracy", float(difference * label > 0))
-        return (loss, {"outputs": outputs}) if return_outputs else loss
+        return loss
+
+    def terms(self, inputs: dict[str, Any]) -> int:
+        """The pairs of a batch."""
+        return len(inputs["label"])
 
     def held_out_metrics(self) -> dict[str, float]:
         """Loss and accuracies over the held-out pairs."""
