@@ -1,5 +1,8 @@
 """Names of dtypes, as settings, flags and files hold them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -21,3 +24,17 @@ def dtype_of(name: str) -> torch.dtype:
     if not isinstance(found, torch.dtype):
         raise ValueError(f"no dtype is called {name!r}: expected one of {', '.join(DTYPES)}")
     return found
+
+
+@contextmanager
+def built_in_float32() -> Iterator[None]:
+    """Modules are built in float32 inside, whatever `torch.set_default_dtype` says.
+
+    The default is one for all threads of the process; it is put back at the end.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -54,8 +54,16 @@ def test_unknown_commands_are_refused(capsys):
 def test_errors_are_one_line_and_exit_with_1(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "nothing")]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("gtsvj inspect: no judge in")
+    assert error.startswith("gtsvj inspect: no judge '")
     assert error.count("\n") == 1
+
+
+def test_inspect_takes_the_names_that_score_and_serve_take(capsys):
+    assert main(["inspect", "gtsvj-toy", "--pipeline", "gtsvj-toy-pipeline"]) == 0
+    printed = capsys.readouterr().out
+    assert "fits gtsvj-toy-pipeline: same latents" in printed
+    assert main(["inspect", "gtsvj-toi"]) == 1
+    assert "not a bundled name (gtsvj-demo-base" in capsys.readouterr().err
 
 
 def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):

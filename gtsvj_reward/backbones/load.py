@@ -16,6 +16,7 @@ from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
 from gtsvj_reward.backbones.wan import WanBackbone
+from gtsvj_reward.dtypes import built_in_float32
 from gtsvj_reward.files import is_hub_id, read_safetensors
 
 BACKBONES: dict[str, type[TransformerBackbone]] = {
@@ -124,7 +125,7 @@ def load_transformer(
     config = json.loads((folder / "config.json").read_text())
     family = known_family(config.get("_class_name", "unnamed class"))
     depth = check_depth(depth, family.block_count(config))
-    with init_empty_weights(include_buffers=False):
+    with built_in_float32(), init_empty_weights(include_buffers=False):
         model = family.skeleton(config, depth)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tensors = read_tensors(folder, expected)

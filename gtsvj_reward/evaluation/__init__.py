@@ -33,6 +33,8 @@ from gtsvj_reward.metrics import (
     accuracy_with_ties as accuracy_with_ties,
     accuracy_without_ties as accuracy_without_ties,
     bootstrap_interval as bootstrap_interval,
+    cross_fitted_accuracy_with_ties as cross_fitted_accuracy_with_ties,
+    cross_fitted_interval as cross_fitted_interval,
     held_out_accuracy_with_ties as held_out_accuracy_with_ties,
     pearson as pearson,
     spearman as spearman,

@@ -14,6 +14,8 @@ from gtsvj_reward.metrics import (
     accuracy_with_ties,
     accuracy_without_ties,
     bootstrap_interval,
+    cross_fitted_accuracy_with_ties,
+    cross_fitted_interval,
     held_out_accuracy_with_ties,
     videoreward_accuracy_with_ties,
     videoreward_accuracy_without_ties,
@@ -21,14 +23,18 @@ from gtsvj_reward.metrics import (
 
 Method = Callable[[Float[Tensor, " pair"], Int[Tensor, " pair"]], TieAccuracy]
 
+CROSS_FITTED = "cross_fitted_with_ties"
+"""The method that answers each pair at a threshold from other folds."""
+
 HELD_OUT = "held_out_with_ties"
-"""The method whose threshold comes from other pairs than its accuracy."""
+"""The method that answers one half of the pairs at a threshold from the other."""
 
 FITTED: dict[str, Method] = {
     "with_ties": accuracy_with_ties,
     "videoreward_with_ties": videoreward_accuracy_with_ties,
 }
-"""Methods that count human ties and fit a threshold on the pairs they report on."""
+"""Methods that count human ties and fit a threshold on the pairs they report on: optimistic, and
+without an interval, since resampling them resamples the optimism."""
 
 UNTIED: dict[str, Method] = {
     "without_ties": accuracy_without_ties,
@@ -37,9 +43,10 @@ UNTIED: dict[str, Method] = {
 """Methods that leave human ties out."""
 
 METHODS = {
-    "with_ties": "with ties (Deutsch et al.)",
+    CROSS_FITTED: "with ties, cross-fitted threshold",
     "without_ties": "without ties",
-    HELD_OUT: "with ties, threshold from other pairs",
+    HELD_OUT: "with ties, threshold from the other half",
+    "with_ties": "with ties, in-sample threshold (Deutsch et al.)",
     "videoreward_with_ties": "with ties (VideoReward's script)",
     "videoreward_without_ties": "without ties (VideoReward's script)",
 }
@@ -60,6 +67,8 @@ def measure_accuracies(
         reason = reason_against(name, pairs)
         if reason is not None:
             undefined[name] = reason
+        elif name == CROSS_FITTED:
+            accuracies[name] = measure_cross_fitted(pairs, settings)
         elif name == HELD_OUT:
             accuracies[name] = measure_held_out(pairs, settings)
         else:
@@ -73,6 +82,8 @@ def reason_against(name: str, pairs: Pairs) -> str | None:
         return "no labelled pairs"
     if name in UNTIED and not len(pairs.untied()):
         return f"people called all {len(pairs)} pairs the same"
+    if name == CROSS_FITTED and len(pairs.folds.unique()) < 2:
+        return f"all {len(pairs)} pairs are in one fold: none are left to fit its threshold on"
     fitted = int(pairs.calibration.sum())
     if name == HELD_OUT and not 0 < fitted < len(pairs):
         return f"{fitted} of {len(pairs)} pairs are in the calibration half: it needs both halves"
@@ -80,7 +91,7 @@ def reason_against(name: str, pairs: Pairs) -> str | None:
 
 
 def measure(name: str, pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
-    """Accuracy by a method of `FITTED` or `UNTIED`; in the bootstrap, thresholds are refitted."""
+    """Accuracy by a method of `FITTED` or `UNTIED`."""
     method = FITTED[name] if name in FITTED else UNTIED[name]
     counted = pairs if name in FITTED else pairs.untied()
     found = method(pairs.differences, pairs.labels)
@@ -90,13 +101,36 @@ def measure(name: str, pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
 
     return Accuracy(
         accuracy=found.accuracy,
-        interval=interval(accuracy, counted, settings),
+        interval=None if name in FITTED else interval(accuracy, counted, settings),
         pairs=len(counted),
         human_ties=int((pairs.labels == 0).sum()),
         predicted_ties=found.predicted_ties,
         threshold=found.threshold,
         constant=method(torch.zeros_like(pairs.differences), pairs.labels).accuracy,
         chance=chance_with_ties(pairs, pairs) if name in FITTED else 0.5,
+    )
+
+
+def measure_cross_fitted(pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
+    """Accuracy of all pairs, each at a threshold of other folds, which the bootstrap fits anew."""
+    split = (pairs.differences, pairs.labels, pairs.folds)
+    found = cross_fitted_accuracy_with_ties(*split)
+    zeros = torch.zeros_like(pairs.differences)
+    return Accuracy(
+        accuracy=found.accuracy,
+        interval=cross_fitted_interval(
+            *split,
+            groups=pairs.groups,
+            resamples=settings.resamples,
+            confidence=settings.confidence,
+            seed=settings.seed,
+        ),
+        pairs=len(pairs),
+        human_ties=found.human_ties,
+        predicted_ties=found.predicted_ties,
+        threshold=found.threshold,
+        constant=cross_fitted_accuracy_with_ties(zeros, pairs.labels, pairs.folds).accuracy,
+        chance=chance_with_ties(pairs, pairs),
     )
 
 

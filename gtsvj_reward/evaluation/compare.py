@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gtsvj_reward.evaluation.accuracies import HELD_OUT, METHODS
+from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, METHODS
 from gtsvj_reward.evaluation.align import overall_dimension
 from gtsvj_reward.evaluation.published import NOTE, PUBLISHED, SOURCE
 from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
@@ -148,18 +148,21 @@ def overall(path: str, result: EvaluationResult) -> Agreement:
 def basis_table(results: Mapping[str, EvaluationResult]) -> list[list[str]]:
     """What each measured number rests on, and what a know-nothing gets on the same pairs."""
     header = ["file", "scorer", "benchmark", "data", "label", "column", "evaluated"]
-    header += ["w/ ties: chance", "w/ ties: constant score", METHODS[HELD_OUT], "w/o ties: chance"]
+    header += [
+        "w/ ties: chance",
+        "w/ ties: constant score",
+        METHODS[CROSS_FITTED],
+        "w/o ties: chance",
+    ]
     rows = [header]
     for path, result in results.items():
         item = overall(path, result)
-        fitted, held_out = item.accuracies.get("with_ties"), item.accuracies.get(HELD_OUT)
+        fitted, crossed = item.accuracies.get("with_ties"), item.accuracies.get(CROSS_FITTED)
         row = [path, result.scorer, result.benchmark, f"{result.data} ({result.fingerprint[:8]})"]
         row += [item.dimension, item.column, f"{result.evaluated} of {result.comparisons}"]
         row += ["", ""] if fitted is None else [percent(fitted.chance), percent(fitted.constant)]
         row.append(
-            "undefined"
-            if held_out is None
-            else f"{percent(held_out.accuracy)} (n {held_out.pairs})"
+            "undefined" if crossed is None else f"{percent(crossed.accuracy)} (n {crossed.pairs})"
         )
         row.append(percent(0.5))
         rows.append(row)
@@ -172,8 +175,9 @@ def notes(results: Mapping[str, EvaluationResult]) -> str:
         f'Rows marked "{NOTE}" are from the {SOURCE} (there MonetBench is called MonteBench, and '
         "VideoGen-RewardBench VideoReward-Bench). Their data, number of pairs and treatment of "
         "ties may differ from those measured.",
-        "Measured: with ties by Deutsch et al., threshold fitted on the same pairs; without ties "
-        "human ties are left out. n is the number of pairs; `incomplete`: videos were missing.",
+        "Measured: with ties by Deutsch et al., threshold fitted on the same pairs, which is too "
+        "high; without ties human ties are left out. n is the number of pairs; `incomplete`: "
+        "videos were missing.",
     ]
     for benchmark, title in TITLES.items():
         prints = {r.fingerprint: r.data for r in results.values() if r.benchmark == benchmark}

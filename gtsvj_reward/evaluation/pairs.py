@@ -9,27 +9,33 @@ from torch import Tensor
 
 from gtsvj_reward.annotations import Comparison
 
+FOLDS = 10
+"""Folds of the cross-fitted threshold; as many as there are groups, if those are fewer."""
+
 
 @dataclass(frozen=True)
 class GroupedRows:
-    """Comparisons, the group of each, and the half of the calibration split it is in."""
+    """Comparisons, the group of each, and on which side of the two splits it is."""
 
     rows: tuple[Comparison, ...]
     """In the order of the file."""
     groups: tuple[int, ...]
     """Number of the prompt of each row; a row without a prompt has a number of its own."""
     calibration: tuple[bool, ...]
-    """Whether the row's group is one that thresholds are fitted on."""
+    """Whether the row's group is one that the held-out threshold is fitted on."""
+    folds: tuple[int, ...]
+    """The fold of the row's group, for cross-fitted thresholds."""
     resampled: str
     """What a group is: `prompts`, `pairs`, or `prompts and pairs`."""
 
     def keep(self, chosen: Sequence[bool]) -> "GroupedRows":
-        """The rows that are chosen; groups and halves stay as they are."""
+        """The rows that are chosen; groups, halves and folds stay as they are."""
         kept = [index for index, wanted in enumerate(chosen) if wanted]
         return GroupedRows(
             rows=tuple(self.rows[i] for i in kept),
             groups=tuple(self.groups[i] for i in kept),
             calibration=tuple(self.calibration[i] for i in kept),
+            folds=tuple(self.folds[i] for i in kept),
             resampled=self.resampled,
         )
 
@@ -46,6 +52,8 @@ class Pairs:
     """Pairs of one number are resampled together."""
     calibration: Bool[Tensor, " pair"]
     """Pairs that the held-out method fits its threshold on."""
+    folds: Int[Tensor, " pair"]
+    """The fold of each pair, for the cross-fitted method."""
     models: tuple[frozenset[str], ...]
     """The generators of each pair, as far as they are known."""
 
@@ -59,6 +67,7 @@ class Pairs:
             labels=self.labels[mask],
             groups=self.groups[mask],
             calibration=self.calibration[mask],
+            folds=self.folds[mask],
             models=tuple(m for m, kept in zip(self.models, mask.tolist(), strict=True) if kept),
         )
 
@@ -72,16 +81,16 @@ class Pairs:
 
 
 def group_rows(rows: Sequence[Comparison], *, fraction: float, seed: int) -> GroupedRows:
-    """Group comparisons by prompt, and set groups aside for calibration.
+    """Group comparisons by prompt, set groups aside for calibration, and deal them into folds.
 
     Rows of one prompt share videos and raters, so they are not independent: they are resampled
-    together and never stand on both sides of the split. Without prompts every row is its own
+    together and never stand on both sides of a split. Without prompts every row is its own
     group, and a video may then be on both sides.
 
     Args:
-        rows: all comparisons of a file, so that the split does not depend on what was scored.
+        rows: all comparisons of a file, so that no split depends on what was scored.
         fraction: share of the groups that is set aside; at least one, and never all of several.
-        seed: of the split.
+        seed: of the splits.
     """
     numbers: dict[tuple[str, str | int], int] = {}
     groups = []
@@ -91,12 +100,14 @@ def group_rows(rows: Sequence[Comparison], *, fraction: float, seed: int) -> Gro
     count = min(max(round(fraction * len(numbers)), 1), len(numbers) - 1)
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
     chosen = set(order[: max(count, 0)].tolist())
+    fold = {group: place % FOLDS for place, group in enumerate(order.tolist())}
     kinds = {kind for kind, _ in numbers}
     names = {"prompt": "prompts", "row": "pairs"}
     return GroupedRows(
         rows=tuple(rows),
         groups=tuple(groups),
         calibration=tuple(group in chosen for group in groups),
+        folds=tuple(fold[group] for group in groups),
         resampled=" and ".join(names[kind] for kind in names if kind in kinds),
     )
 
@@ -120,6 +131,7 @@ def scored_pairs(grouped: GroupedRows, dimension: str, scores: Mapping[str, floa
         calibration=torch.tensor(
             [grouped.calibration[index] for index in labelled], dtype=torch.bool
         ),
+        folds=torch.tensor([grouped.folds[index] for index in labelled], dtype=torch.int64),
         models=tuple(
             frozenset(model for model in (row.model_a, row.model_b) if model is not None)
             for row in rows

@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from gtsvj_reward.evaluation.accuracies import HELD_OUT, METHODS
+from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, FITTED, METHODS
 from gtsvj_reward.evaluation.result import Accuracy, Agreement, EvaluationResult
 from gtsvj_reward.evaluation.scores import ASPECT_PREFIX
 from gtsvj_reward.tables import markdown_table, percent, text_table
 
-SHORT = ("with_ties", "without_ties", HELD_OUT)
+SHORT = (CROSS_FITTED, "without_ties", "with_ties")
 """Methods in the tables of one line per generator or aspect."""
 
 READING = (
     "Accuracies are in percent. Read each beside its `chance` (what random scores tend to) and its "
     "`constant` (what one and the same score for every video gets): with ties, 50 can be worse "
-    "than saying nothing. `threshold` is the largest score difference that counts as a tie; except "
-    f'for "{METHODS[HELD_OUT]}" it was fitted on the very pairs of the row, as in published '
-    "tables, which flatters."
+    "than saying nothing. `threshold` is the largest score difference that counts as a tie. "
+    f'"{METHODS[CROSS_FITTED]}" answers each pair at a threshold of other pairs, as new ones '
+    f'would be. "{METHODS["with_ties"]}" is fitted on the very pairs of the row, as published '
+    "tables are: it is too high, the more so the fewer pairs there are, and has no interval."
 )
 
 
@@ -79,18 +80,21 @@ def accuracy_rows(items: Sequence[Agreement]) -> list[list[str]]:
     for item in items:
         for name, found in item.accuracies.items():
             row = [item.dimension, item.column, METHODS[name], percent(found.accuracy)]
-            row += [interval_text(found), percent(found.chance), percent(found.constant)]
+            row += [interval_text(name, found), percent(found.chance), percent(found.constant)]
             row += [str(found.pairs), str(found.human_ties), str(found.predicted_ties)]
-            rows.append([*row, *threshold_cells(found)])
+            rows.append([*row, *threshold_cells(name, found)])
     return rows
 
 
-def threshold_cells(found: Accuracy) -> list[str]:
+def threshold_cells(name: str, found: Accuracy) -> list[str]:
     """A method's threshold, and what it was fitted on."""
     if found.threshold is None:
         return ["", ""]
-    others = found.calibration_pairs
-    fitted_on = "these pairs" if others is None else f"{others} other pairs"
+    fitted_on = "these pairs"
+    if name == CROSS_FITTED:
+        fitted_on = "these pairs, for new ones; each answered by other folds"
+    elif found.calibration_pairs is not None:
+        fitted_on = f"{found.calibration_pairs} other pairs"
     return [f"{found.threshold:.6g}", fitted_on]
 
 
@@ -122,23 +126,23 @@ def short_rows(
         row = [*start, item.column, str(item.pairs), str(item.human_ties)]
         for name in SHORT:
             found = item.accuracies.get(name)
-            row += ["undefined", ""] if found is None else short_cells(found)
+            row += ["undefined", ""] if found is None else short_cells(name, found)
         rows.append(row)
     return rows
 
 
-def short_cells(found: Accuracy) -> list[str]:
+def short_cells(name: str, found: Accuracy) -> list[str]:
     """Accuracy with its interval, and what it is to be read beside."""
     return [
-        f"{percent(found.accuracy)} ({interval_text(found)}, n {found.pairs})",
+        f"{percent(found.accuracy)} ({interval_text(name, found)}, n {found.pairs})",
         f"{percent(found.chance)} / {percent(found.constant)}",
     ]
 
 
-def interval_text(found: Accuracy) -> str:
-    """Both ends in percent."""
+def interval_text(name: str, found: Accuracy) -> str:
+    """Both ends in percent, or why there are none."""
     if found.interval is None:
-        return "one group alone"
+        return "in-sample" if name in FITTED else "one group alone"
     return f"{percent(found.interval[0])}-{percent(found.interval[1])}"
 
 

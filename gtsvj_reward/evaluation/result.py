@@ -37,7 +37,8 @@ class Accuracy:
     accuracy: float
     """0..1."""
     interval: tuple[float, float] | None
-    """Percentile bootstrap over groups; None: the counted pairs are of one group alone."""
+    """Bootstrap over groups; None: the counted pairs are of one group alone, or the threshold was
+    fitted on these very pairs, whose resamples say nothing of others."""
     pairs: int
     """Pairs that count; without the human ties where the method leaves them out."""
     human_ties: int
@@ -45,13 +46,15 @@ class Accuracy:
     predicted_ties: int
     """Pairs of `pairs` that the scores call the same."""
     threshold: float | None
-    """Differences up to it are predicted ties; None: the method has no threshold."""
+    """Differences up to it are predicted ties; None: the method has no threshold. The
+    cross-fitted method's is fitted on all pairs, for new ones."""
     constant: float
     """What the method gives a scorer that gives every video the same score."""
     chance: float
     """What it tends to, with many pairs, for scores that know nothing and never collide."""
     calibration_pairs: int | None = None
-    """Pairs that the threshold was fitted on, none of them in `pairs`; None: on `pairs`."""
+    """Pairs that the threshold was fitted on, none of them in `pairs`; None: on `pairs`, all or
+    those of other folds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers
-from gtsvj_reward.dtypes import dtype_name
+from gtsvj_reward.dtypes import built_in_float32, dtype_name
 from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
 from gtsvj_reward.judge.heads import (
     AspectHead,
@@ -85,17 +85,18 @@ class VideoJudge(nn.Module):
             # On the meta device, where costs are counted, there is nothing to fingerprint.
             base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
         )
-        self.head = make_head(backbone.dim, config, seed)
-        self.preference = preference_layer(config) if config.stage == "preference" else None
         backbone.requires_grad_(False)
-        if config.lora_rank:
-            attach_lora(
-                backbone,
-                rank=config.lora_rank,
-                alpha=config.lora_alpha,
-                placement=config.lora_placement,
-                seed=seed,
-            )
+        with built_in_float32():
+            self.head = make_head(backbone.dim, config, seed)
+            self.preference = preference_layer(config) if config.stage == "preference" else None
+            if config.lora_rank:
+                attach_lora(
+                    backbone,
+                    rank=config.lora_rank,
+                    alpha=config.lora_alpha,
+                    placement=config.lora_placement,
+                    seed=seed,
+                )
         self.register_buffer("stored_text", stored_text)
         self.eval()
 

@@ -2,6 +2,10 @@
 
 from gtsvj_reward.metrics.bootstrap import bootstrap_interval as bootstrap_interval
 from gtsvj_reward.metrics.correlation import pearson as pearson, spearman as spearman
+from gtsvj_reward.metrics.cross_fit import (
+    cross_fitted_accuracy_with_ties as cross_fitted_accuracy_with_ties,
+    cross_fitted_interval as cross_fitted_interval,
+)
 from gtsvj_reward.metrics.pairwise import (
     PairwiseAccuracy as PairwiseAccuracy,
     pairwise_accuracy as pairwise_accuracy,

@@ -15,6 +15,7 @@ def bootstrap_interval(
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    around: float | None = None,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval.
 
@@ -33,6 +34,8 @@ def bootstrap_interval(
         resamples: how many times to draw.
         confidence: coverage, between 0 and 1.
         seed: of the draws; the same interval in every run.
+        around: moves all draws so that this is their mean, for a statistic that repeated pairs
+            bias; None: they stay where they are.
 
     Returns:
         Lower and upper end, in the units of the statistic.
@@ -58,6 +61,8 @@ def bootstrap_interval(
             f"({len(undefined)} of {resamples} are not finite): it needs pairs that resampling can "
             "leave out; give it more pairs"
         )
+    if around is not None:
+        values += around - values.mean()
     ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
     low, high = values.quantile(ends).tolist()
     return low, high

@@ -4,8 +4,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from gtsvj_reward.metrics.arrays import Scores, as_tensor
 
-def pearson(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> float:
+
+def pearson(first: Scores, second: Scores) -> float:
     """Linear correlation, -1..1, computed in float64.
 
     Args:
@@ -16,12 +18,12 @@ def pearson(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> fl
         ValueError: unequal lengths, fewer than two, a score that is not finite, or scores that are
             all the same, with which no correlation is defined.
     """
-    _check(first, second)
-    product = _direction(first.double()) @ _direction(second.double())
+    one, other = _checked(first, second)
+    product = _direction(one.double()) @ _direction(other.double())
     return min(1.0, max(-1.0, product.item()))  # rounding must not push it beyond
 
 
-def spearman(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> float:
+def spearman(first: Scores, second: Scores) -> float:
     """Correlation of the ranks, -1..1; equal scores share the mean of their ranks.
 
     Args:
@@ -31,8 +33,8 @@ def spearman(first: Float[Tensor, " clip"], second: Float[Tensor, " clip"]) -> f
     Raises:
         ValueError: as for `pearson`.
     """
-    _check(first, second)
-    return pearson(average_ranks(first), average_ranks(second))
+    one, other = _checked(first, second)
+    return pearson(average_ranks(one), average_ranks(other))
 
 
 def average_ranks(values: Float[Tensor, " clip"]) -> Float64[Tensor, " clip"]:
@@ -53,13 +55,14 @@ def _direction(values: Tensor) -> Tensor:
     return unit
 
 
-def _check(first: Tensor, second: Tensor) -> None:
-    if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
+def _checked(first: Scores, second: Scores) -> tuple[Tensor, Tensor]:
+    one, other = as_tensor(first, "first"), as_tensor(second, "second")
+    if one.ndim != 1 or one.shape != other.shape or len(one) < 2:
         raise ValueError(
             "expected two equally long lists of scores, at least two each; "
-            f"got shapes {tuple(first.shape)} and {tuple(second.shape)}"
+            f"got shapes {tuple(one.shape)} and {tuple(other.shape)}"
         )
-    for name, values in {"first": first, "second": second}.items():
+    for name, values in {"first": one, "second": other}.items():
         undefined = (~values.isfinite()).nonzero().flatten().tolist()
         if undefined:
             raise ValueError(
@@ -71,3 +74,4 @@ def _check(first: Tensor, second: Tensor) -> None:
                 f"`{name}` is {values[0].item():g} for all {len(values)} clips: correlation with a "
                 "constant is undefined"
             )
+    return one, other

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+
+from gtsvj_reward.metrics.arrays import Scores, as_tensor
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,7 @@ class PairwiseAccuracy:
         return proportion_interval(self.accuracy, self.pairs, confidence)
 
 
-def pairwise_accuracy(
-    first: Float[Tensor, " pair"], second: Float[Tensor, " pair"]
-) -> PairwiseAccuracy:
+def pairwise_accuracy(first: Scores, second: Scores) -> PairwiseAccuracy:
     """How often the first clip of a pair scores higher than the second.
 
     Args:
@@ -37,17 +35,19 @@ def pairwise_accuracy(
     Raises:
         ValueError: shapes that differ, no pairs, or a score that is not a number.
     """
-    if first.ndim != 1 or first.shape != second.shape or len(first) == 0:
+    winners, losers = as_tensor(first, "first"), as_tensor(second, "second")
+    if winners.ndim != 1 or winners.shape != losers.shape or len(winners) == 0:
         raise ValueError(
             "expected two equally long lists of scores, at least one pair; "
-            f"got shapes {tuple(first.shape)} and {tuple(second.shape)}"
+            f"got shapes {tuple(winners.shape)} and {tuple(losers.shape)}"
         )
-    undefined = torch.isnan(first) | torch.isnan(second)
+    undefined = torch.isnan(winners) | torch.isnan(losers)
     if undefined.any():
         raise ValueError(f"pair {int(undefined.nonzero()[0])} has a score that is NaN")
-    wins = int((first > second).sum())
-    ties = int((first == second).sum())
-    return PairwiseAccuracy(accuracy=(wins + ties / 2) / len(first), pairs=len(first), ties=ties)
+    wins = int((winners > losers).sum())
+    ties = int((winners == losers).sum())
+    pairs = len(winners)
+    return PairwiseAccuracy(accuracy=(wins + ties / 2) / pairs, pairs=pairs, ties=ties)
 
 
 def proportion_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:

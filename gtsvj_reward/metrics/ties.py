@@ -5,11 +5,15 @@ people preferred A, -1 where they preferred B, 0 where they saw no difference. A
 scores into the same three answers: |difference| <= threshold is a predicted tie.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
+
+from gtsvj_reward.metrics.arrays import Labels, Scores, as_tensor
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,16 @@ class TieAccuracy:
     """Largest |difference| that is a predicted tie; None where ties are not predicted."""
 
 
-def accuracy_with_ties(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"]
-) -> TieAccuracy:
+def accuracy_with_ties(differences: Scores, labels: Labels) -> TieAccuracy:
     """Accuracy at the threshold that suits these very pairs best.
 
     The tie calibration of Deutsch et al. (2023, arXiv:2305.14324). Threshold 0, at which only equal
     scores are ties, and every distinct |difference| are tried, so that pairs with the same one
     become ties together; the smallest of the best thresholds is kept. O(n log n).
 
-    The threshold is fitted on the pairs that it is judged by. So is that of published tables; see
-    `held_out_accuracy_with_ties` for a fair one. A constant score reaches the share of human ties.
+    The threshold is fitted on the pairs that it is judged by, as in published tables, which is
+    optimistic: see `cross_fitted_accuracy_with_ties` for what new pairs would get. A constant score
+    reaches the share of human ties.
 
     Args:
         differences: score(A) - score(B); compared in float64, so that rounding in the subtraction
@@ -48,12 +51,12 @@ def accuracy_with_ties(
     Raises:
         ValueError: no pairs, unequal lengths, a difference that is not finite, another label.
     """
-    values = check_pairs(differences, labels)
-    return at_threshold(values, labels, best_threshold(values, labels))
+    values, answers = check_pairs(differences, labels)
+    return at_threshold(values, answers, best_threshold(values, answers))
 
 
 def accuracy_against_threshold(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"]
+    differences: Scores, labels: Labels
 ) -> tuple[Float64[Tensor, " threshold"], Float64[Tensor, " threshold"]]:
     """Accuracy at every threshold that tells: 0 and each distinct |difference|.
 
@@ -65,13 +68,12 @@ def accuracy_against_threshold(
     Raises:
         ValueError: as for `accuracy_with_ties`.
     """
-    thresholds, correct = correct_by_threshold(check_pairs(differences, labels), labels)
-    return thresholds, correct.double() / len(labels)
+    values, answers = check_pairs(differences, labels)
+    thresholds, correct = correct_by_threshold(values, answers)
+    return thresholds, correct.double() / len(answers)
 
 
-def accuracy_at_threshold(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"], threshold: float
-) -> TieAccuracy:
+def accuracy_at_threshold(differences: Scores, labels: Labels, threshold: float) -> TieAccuracy:
     """Accuracy at a threshold that was chosen beforehand.
 
     Args:
@@ -84,13 +86,13 @@ def accuracy_at_threshold(
     """
     if not 0 <= threshold < float("inf"):
         raise ValueError(f"`threshold` must be >= 0 and finite, got {threshold}")
-    return at_threshold(check_pairs(differences, labels), labels, threshold)
+    return at_threshold(*check_pairs(differences, labels), threshold)
 
 
 def held_out_accuracy_with_ties(
-    differences: Float[Tensor, " pair"],
-    labels: Int[Tensor, " pair"],
-    calibration: Bool[Tensor, " pair"],
+    differences: Scores,
+    labels: Labels,
+    calibration: Bool[Tensor, " pair"] | Bool[np.ndarray, " pair"] | Sequence[bool],
 ) -> TieAccuracy:
     """Accuracy on some pairs at the threshold that suits the other pairs best.
 
@@ -104,25 +106,24 @@ def held_out_accuracy_with_ties(
     Raises:
         ValueError: pairs on one side only; else as for `accuracy_with_ties`.
     """
-    values = check_pairs(differences, labels)
-    if calibration.shape != labels.shape:
+    values, answers = check_pairs(differences, labels)
+    fitted = as_tensor(calibration, "calibration").bool()
+    if fitted.shape != answers.shape:
         raise ValueError(
-            f"`calibration` must have one entry per pair: got shape {tuple(calibration.shape)} "
-            f"for {len(labels)} pairs"
+            f"`calibration` must have one entry per pair: got shape {tuple(fitted.shape)} "
+            f"for {len(answers)} pairs"
         )
-    chosen = int(calibration.sum())
-    if not 0 < chosen < len(labels):
+    chosen = int(fitted.sum())
+    if not 0 < chosen < len(answers):
         raise ValueError(
-            f"`calibration` is True for {chosen} of {len(labels)} pairs: "
+            f"`calibration` is True for {chosen} of {len(answers)} pairs: "
             "both the calibration and the evaluation need at least one"
         )
-    threshold = best_threshold(values[calibration], labels[calibration])
-    return at_threshold(values[~calibration], labels[~calibration], threshold)
+    threshold = best_threshold(values[fitted], answers[fitted])
+    return at_threshold(values[~fitted], answers[~fitted], threshold)
 
 
-def accuracy_without_ties(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"]
-) -> TieAccuracy:
+def accuracy_without_ties(differences: Scores, labels: Labels) -> TieAccuracy:
     """Accuracy on the pairs in which people preferred one clip.
 
     Nothing is predicted a tie: equal scores are a wrong answer, counted in `predicted_ties`. (Half
@@ -131,62 +132,78 @@ def accuracy_without_ties(
     Raises:
         ValueError: if people called every pair a tie; else as for `accuracy_with_ties`.
     """
-    values = check_pairs(differences, labels)
-    decided = labels != 0
+    scored, told = check_pairs(differences, labels)
+    decided = told != 0
     if not decided.any():
         raise ValueError(
-            f"all {len(labels)} pairs are human ties: accuracy without ties has no pair to count; "
+            f"all {len(told)} pairs are human ties: accuracy without ties has no pair to count; "
             "use `accuracy_with_ties`"
         )
-    values, answers = values[decided], labels[decided]
+    values, answers = scored[decided], told[decided]
     return TieAccuracy(
         accuracy=int((values.sign() == answers).sum()) / len(answers),
         pairs=len(answers),
-        human_ties=len(labels) - len(answers),
+        human_ties=len(told) - len(answers),
         predicted_ties=int((values == 0).sum()),
         threshold=None,
     )
 
 
-def check_pairs(differences: Tensor, labels: Tensor) -> Float64[Tensor, " pair"]:
-    """The differences in float64, once differences and labels have passed as pairs.
+def check_pairs(
+    differences: Scores, labels: Labels
+) -> tuple[Float64[Tensor, " pair"], Int[Tensor, " pair"]]:
+    """The differences in float64 and the labels, once both have passed as pairs.
 
     Raises:
+        TypeError: for anything but numbers.
         ValueError: with the index of the first pair at fault and how many there are.
     """
-    if differences.ndim != 1 or differences.shape != labels.shape or len(labels) == 0:
+    values, answers = as_tensor(differences, "differences"), as_tensor(labels, "labels")
+    if values.ndim != 1 or values.shape != answers.shape or len(answers) == 0:
         raise ValueError(
             "expected one difference and one label per pair, at least one pair; "
-            f"got shapes {tuple(differences.shape)} and {tuple(labels.shape)}"
+            f"got shapes {tuple(values.shape)} and {tuple(answers.shape)}"
         )
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be integers (+1, -1, 0), got {labels.dtype}")
-    undefined = (~differences.isfinite()).nonzero().flatten().tolist()
+    if answers.is_floating_point() or answers.dtype == torch.bool:
+        raise ValueError(f"labels must be integers (+1, -1, 0), got {answers.dtype}")
+    undefined = (~values.isfinite()).nonzero().flatten().tolist()
     if undefined:
         raise ValueError(
-            f"pair {undefined[0]} has the difference {differences[undefined[0]].item()} "
-            f"({len(undefined)} of {len(labels)} pairs are not finite)"
+            f"pair {undefined[0]} has the difference {values[undefined[0]].item()} "
+            f"({len(undefined)} of {len(answers)} pairs are not finite)"
         )
-    unknown = ((labels < -1) | (labels > 1)).nonzero().flatten().tolist()
+    unknown = ((answers < -1) | (answers > 1)).nonzero().flatten().tolist()
     if unknown:
         raise ValueError(
-            f"pair {unknown[0]} has the label {labels[unknown[0]].item()} ({len(unknown)} of "
-            f"{len(labels)} pairs): expected +1 (A), -1 (B) or 0 (tie)"
+            f"pair {unknown[0]} has the label {answers[unknown[0]].item()} ({len(unknown)} of "
+            f"{len(answers)} pairs): expected +1 (A), -1 (B) or 0 (tie)"
         )
-    return differences.detach().double()
+    return values.detach().double(), answers.long()
+
+
+def gains_by_threshold(
+    values: Float64[Tensor, " pair"], labels: Int[Tensor, " pair"], folds: Int[Tensor, " pair"]
+) -> tuple[Float64[Tensor, " threshold"], Int[Tensor, "fold threshold"]]:
+    """Candidate thresholds in ascending order, and how many pairs of each fold become right.
+
+    Right at a threshold, and not yet where no pair is a tie.
+    """
+    size, order = values.abs().sort()
+    # Each pair that becomes a tie is right from there on, or not; (0, 0) is right either way.
+    gain = ((labels == 0).long() - (values.sign() == labels).long())[order]
+    own = torch.zeros(int(folds.max()) + 1, len(gain) + 1, dtype=torch.long)
+    own[folds[order], torch.arange(1, len(gain) + 1)] = gain
+    thresholds, counts = torch.cat([size.new_zeros(1), size]).unique_consecutive(return_counts=True)
+    last = counts.cumsum(0) - 1  # position after the last pair within the threshold
+    return thresholds, own.cumsum(1)[:, last]
 
 
 def correct_by_threshold(
     values: Float64[Tensor, " pair"], labels: Int[Tensor, " pair"]
 ) -> tuple[Float64[Tensor, " threshold"], Int[Tensor, " threshold"]]:
     """Candidate thresholds in ascending order, and how many pairs are right at each."""
-    size, order = values.abs().sort()
-    right, tied = (values.sign() == labels)[order], (labels == 0)[order]
-    # Each pair that becomes a tie is right from there on, or not; (0, 0) is right either way.
-    gain = tied.long() - right.long()
-    thresholds, counts = torch.cat([size.new_zeros(1), size]).unique_consecutive(return_counts=True)
-    last = counts.cumsum(0) - 1  # position after the last pair within the threshold
-    return thresholds, right.sum() + torch.cat([gain.new_zeros(1), gain.cumsum(0)])[last]
+    thresholds, gains = gains_by_threshold(values, labels, torch.zeros_like(labels))
+    return thresholds, (values.sign() == labels).sum() + gains[0]
 
 
 def best_threshold(values: Float64[Tensor, " pair"], labels: Int[Tensor, " pair"]) -> float:
@@ -196,10 +213,21 @@ def best_threshold(values: Float64[Tensor, " pair"], labels: Int[Tensor, " pair"
 
 
 def at_threshold(
-    values: Float64[Tensor, " pair"], labels: Int[Tensor, " pair"], threshold: float
+    values: Float64[Tensor, " pair"],
+    labels: Int[Tensor, " pair"],
+    threshold: float,
+    applied: Float64[Tensor, " pair"] | None = None,
 ) -> TieAccuracy:
-    """What `accuracy_at_threshold` returns, for pairs that were checked."""
-    answers = values.sign().masked_fill(values.abs() <= threshold, 0)
+    """What `accuracy_at_threshold` returns, for pairs that were checked.
+
+    Args:
+        values: the differences.
+        labels: what people said.
+        threshold: what is reported, and applied to every pair.
+        applied: the thresholds of the pairs instead.
+    """
+    limit = torch.full_like(values, threshold) if applied is None else applied
+    answers = values.sign().masked_fill(values.abs() <= limit, 0)
     return TieAccuracy(
         accuracy=int((answers == labels).sum()) / len(labels),
         pairs=len(labels),

@@ -4,15 +4,11 @@ Differences and labels as in `gtsvj_reward.metrics.ties`. Use `accuracy_with_tie
 a comparison with numbers that were made by that script.
 """
 
-from jaxtyping import Float, Int
-from torch import Tensor
-
+from gtsvj_reward.metrics.arrays import Labels, Scores
 from gtsvj_reward.metrics.ties import TieAccuracy, accuracy_without_ties, check_pairs
 
 
-def videoreward_accuracy_with_ties(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"]
-) -> TieAccuracy:
+def videoreward_accuracy_with_ties(differences: Scores, labels: Labels) -> TieAccuracy:
     """Best accuracy met while one pair after another becomes a predicted tie.
 
     Pairs are taken in the order of |difference|, those with the same in the order given. Unlike
@@ -29,25 +25,23 @@ def videoreward_accuracy_with_ties(
     Raises:
         ValueError: as for `accuracy_with_ties`; the script prints the exception and returns 0.
     """
-    values = check_pairs(differences, labels)
+    values, answers = check_pairs(differences, labels)
     size, order = values.abs().sort(stable=True)
     # A pair not yet turned is no tie, though its scores be equal.
-    right = ((values.sign() == labels) & (labels != 0))[order].long()
-    tied = (labels == 0)[order].long()
+    right = ((values.sign() == answers) & (answers != 0))[order].long()
+    tied = (answers == 0)[order].long()
     correct = right.sum() + (tied - right).cumsum(0)
     best = int(correct.argmax())
     return TieAccuracy(
-        accuracy=int(correct[best]) / len(labels),
-        pairs=len(labels),
-        human_ties=int((labels == 0).sum()),
+        accuracy=int(correct[best]) / len(answers),
+        pairs=len(answers),
+        human_ties=int((answers == 0).sum()),
         predicted_ties=best + 1,
         threshold=size[best].item(),
     )
 
 
-def videoreward_accuracy_without_ties(
-    differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"]
-) -> TieAccuracy:
+def videoreward_accuracy_without_ties(differences: Scores, labels: Labels) -> TieAccuracy:
     """Accuracy on the pairs in which people preferred one clip.
 
     On what both accept this is `accuracy_without_ties`: the script, too, counts equal scores as a

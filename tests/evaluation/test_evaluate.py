@@ -8,7 +8,6 @@ import torch
 
 from gtsvj_reward.annotations import Comparison, Comparisons
 from gtsvj_reward.evaluation import METHODS, EvaluationSettings, ScoreTable, evaluate_comparisons
-from gtsvj_reward.evaluation.pairs import group_rows
 from gtsvj_reward.metrics import bootstrap_interval
 from tests.evaluation.made_up import FAST, MODELS, QUICK, made_up, made_up_scores
 
@@ -71,7 +70,21 @@ def slow_interval(statistic, pairs, rows, settings=QUICK):
     )
 
 
-def check(agreement, rows, scores, calibration_prompts):
+def slow_folds(rows, prompt_order):
+    """Prompts are dealt out to ten folds in the order of the split."""
+    return [prompt_order.index(row.prompt) % 10 for row in rows]
+
+
+def slow_cross_fit(pairs, folds):
+    right = 0
+    for fold in set(folds):
+        others = [pair for pair, own in zip(pairs, folds, strict=True) if own != fold]
+        mine = [pair for pair, own in zip(pairs, folds, strict=True) if own == fold]
+        right += right_at(mine, slow_fit(others))
+    return right / len(pairs)
+
+
+def check(agreement, rows, scores, prompt_order):
     """Every number of an agreement, recomputed."""
     pairs = as_pairs(rows, agreement.dimension, scores)
     ties = sum(label == 0 for _, label in pairs)
@@ -85,9 +98,16 @@ def check(agreement, rows, scores, calibration_prompts):
     assert found.predicted_ties == sum(abs(d) <= threshold for d, _ in pairs)
     assert found.constant == ties / len(pairs), "a constant score gets the share of ties"
     assert found.chance == pytest.approx(max(ties, (len(pairs) - ties) / 2) / len(pairs))
-    assert found.interval == pytest.approx(
-        slow_interval(lambda p: slow_with_ties(p)[0], pairs, rows)
-    )
+    assert found.interval is None, "resampled optimism is no interval"
+
+    folds = slow_folds(rows, prompt_order)
+    found = agreement.accuracies["cross_fitted_with_ties"]
+    assert found.accuracy == slow_cross_fit(pairs, folds)
+    assert found.threshold == threshold, "the one for new pairs"
+    assert (found.pairs, found.human_ties) == (len(pairs), ties)
+    assert found.constant == ties / len(pairs)
+    low, high = found.interval
+    assert 0 <= low < found.accuracy < high <= 1
 
     decided = [pair for pair in pairs if pair[1]]
     decided_rows = [row for row in rows if row.labels[agreement.dimension]]
@@ -103,9 +123,9 @@ def check(agreement, rows, scores, calibration_prompts):
 
     found = agreement.accuracies["videoreward_with_ties"]
     assert found.accuracy == slow_walk(pairs)
-    assert found.interval == pytest.approx(slow_interval(slow_walk, pairs, rows))
+    assert found.interval is None
 
-    held = [row.prompt not in calibration_prompts for row in rows]
+    held = [row.prompt not in prompt_order[: len(prompt_order) // 2] for row in rows]
     fitted = [pair for pair, kept in zip(pairs, held, strict=True) if not kept]
     reported = [pair for pair, kept in zip(pairs, held, strict=True) if kept]
     reported_rows = [row for row, kept in zip(rows, held, strict=True) if kept]
@@ -129,28 +149,27 @@ def test_a_whole_evaluation_equals_a_slow_one(comparisons, table):
         for v in comparisons.videos()
     }
     scores = {"VQ": both, "MQ": table.columns["reward"], "overall": table.columns["reward"]}
-    grouped = group_rows(comparisons.rows, fraction=0.5, seed=0)
-    halves = zip(grouped.rows, grouped.calibration, strict=True)
-    fitted_on = {row.prompt for row, chosen in halves if chosen}
-    assert len(fitted_on) == 6
+    prompts = list(dict.fromkeys(row.prompt for row in comparisons.rows))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).tolist()
+    prompt_order = [prompts[place] for place in order]
 
     assert [a.dimension for a in result.dimensions] == ["VQ", "MQ", "overall"]
     assert [a.column for a in result.dimensions] == ["aspect:clear+aspect:focus", *2 * ["reward"]]
     for item in result.dimensions:
         rows = rows_of(comparisons, item.dimension)
-        check(item, rows, scores[item.dimension], fitted_on)
+        check(item, rows, scores[item.dimension], prompt_order)
     assert [(a.model, a.dimension) for a in result.models] == [
         (model, name) for model in MODELS for name in comparisons.dimensions
     ]
     for item in result.models:
         rows = rows_of(comparisons, item.dimension, item.model)
         assert len(rows) < len(comparisons.rows)
-        check(item, rows, scores[item.dimension], fitted_on)
+        check(item, rows, scores[item.dimension], prompt_order)
     assert [a.column for a in result.aspects] == ["aspect:clear", "aspect:focus"]
     for item in result.aspects:
         assert item.dimension == "overall"
         rows = rows_of(comparisons, "overall")
-        check(item, rows, table.columns[item.column], fitted_on)
+        check(item, rows, table.columns[item.column], prompt_order)
     accuracies = {a.accuracies["with_ties"].accuracy for a in result.dimensions + result.aspects}
     assert len(accuracies) > 2, "all alike: the test proves nothing"
     assert result.resampled == "prompts"
@@ -292,6 +311,7 @@ def test_what_pairs_do_not_define_is_said():
     lonely = result.models[0]
     assert lonely.accuracies["with_ties"].interval is None
     assert "it needs both halves" in lonely.undefined["held_out_with_ties"]
+    assert "all 1 pairs are in one fold" in lonely.undefined["cross_fitted_with_ties"]
 
 
 def test_aspects_need_an_overall_label(comparisons, table):

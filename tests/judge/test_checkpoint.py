@@ -16,7 +16,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
-from tests.tiny import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+from tests.tiny import KINDS, clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 
 
 @pytest.fixture
@@ -42,6 +42,24 @@ def test_saved_judges_load_bitwise(tmp_path, kind, changes):
     assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
     assert loaded.config == judge.config
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_loading_does_not_follow_the_default_dtype(tmp_path):
+    """Set to bfloat16, as some trainers do, it must not round what the files hold."""
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    judge = tiny_aspect_judge(stage="preference", base_model=str(tmp_path / "base"))
+    save_judge(judge, tmp_path / "judge")
+    expected = judge(clips()).scores
+    latents = clips()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        loaded = load_judge(tmp_path / "judge")
+        assert torch.get_default_dtype() == torch.bfloat16, "it is the caller's"
+        there = loaded(latents).scores
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(there, expected)
+    assert torch.equal(loaded(clips()).scores, expected)
 
 
 def test_stored_text_is_part_of_the_checkpoint(tmp_path):

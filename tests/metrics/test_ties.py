@@ -4,6 +4,7 @@ import math
 import random
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -260,3 +261,50 @@ def test_bad_splits_are_refused():
         held_out_accuracy_with_ties(*pairs, torch.zeros(3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"got shape \(2,\) for 3 pairs"):
         held_out_accuracy_with_ties(*pairs, torch.tensor([True, False]))
+
+
+KINDS = {
+    "tensor": (lambda x: torch.tensor(x).double(), torch.tensor),
+    "float32": (lambda x: torch.tensor(x), torch.tensor),
+    "numpy": (np.array, np.array),
+    "small numpy": (lambda x: np.array(x, dtype=np.float32), lambda x: np.array(x, dtype=np.int8)),
+    "list": (list, list),
+    "tuple": (tuple, tuple),
+}
+SPLIT = [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CALLS)
+def test_numbers_come_as_people_have_them(kind, name):
+    """Halves are exact in every dtype, so that every kind says the same."""
+    differences, labels = [0.5, -1.0, 2.0, -0.5, 3.0], [1, -1, 0, 0, 1]
+    make, make_labels = KINDS[kind]
+    options = (SPLIT,) if name.startswith("held_out") else CALLS[name]
+    call = getattr(metrics, name)
+    expected = call(doubles(*differences), torch.tensor(labels), *options)
+    found = call(make(differences), make_labels(labels), *options)
+    if name == "accuracy_against_threshold":
+        found, expected = ([part.tolist() for part in both] for both in (found, expected))
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_come_as_people_have_them(kind):
+    make, _ = KINDS[kind]
+    first, second = [0.5, 1.0, 2.5, 2.5], [0.25, 1.5, 2.0, 2.5]
+    # First wins twice, ties once: 2.5 / 4. Ranks 1, 2, 3.5, 3.5 and 1, 2, 3, 4 have the
+    # covariance 4.5 and the variances 4.5 and 5.
+    assert metrics.pairwise_accuracy(make(first), make(second)).accuracy == 2.5 / 4
+    assert metrics.spearman(make(first), make(second)) == pytest.approx(4.5 / math.sqrt(22.5))
+    assert metrics.pearson(make(first), make(first)) == pytest.approx(1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_holds_no_numbers_is_refused():
+    with pytest.raises(TypeError, match=r"`differences` must hold numbers .* got list of <U1"):
+        accuracy_with_ties(["a", "b"], [1, 0])
+    with pytest.raises(TypeError, match="`labels` must hold numbers"):
+        accuracy_with_ties([1.0, 2.0], ["A", "tie"])
+    with pytest.raises(ValueError, match=r"got shapes \(0,\) and \(0,\)"):
+        accuracy_with_ties([], [])
