@@ -23,7 +23,7 @@ from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.model import Part
-from gtsvj_reward.latents.cogvideox_vae import DEFAULT_TILE
+from gtsvj_reward.latents.cogvideox_vae import CogVideoXVAE
 
 RECIPE = Path(__file__).parents[1] / "examples" / "cogvideox-2b"
 STAGES: tuple[Stage, ...] = ("discriminator", "aspects", "preference")
@@ -77,7 +77,7 @@ def count_encode() -> float:
     """
     with torch.device("meta"):
         vae, frames = AutoencoderKLCogVideoX().eval(), torch.zeros(1, 3, 49, 480, 720)
-    vae.enable_tiling(*DEFAULT_TILE, 1 / 6, 1 / 5)
+    vae.enable_tiling(*CogVideoXVAE.tile, 1 / 6, 1 / 5)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         vae.encode(frames).latent_dist.mode()
     return float(counter.get_total_flops()) / 1e12

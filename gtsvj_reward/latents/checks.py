@@ -1,4 +1,4 @@
-"""Refusals of tensors that cannot be latents of a given space."""
+"""Refusals of tensors that cannot be latents of a given space, or frames that its VAE encodes."""
 
 import torch
 from torch import Tensor
@@ -79,3 +79,45 @@ def check_values(latents: Tensor, expected_std: tuple[float, float] | None) -> N
                 "`LatentSpace.scale` do that), not pixels, noise schedules' inputs or raw VAE "
                 "output. If the values are right, pass `check_statistics=False`"
             )
+
+
+def latent_steps(num_frames: int, temporal_compression: int) -> int:
+    """Latent frames of a clip of `num_frames` frames: the first one alone, then groups.
+
+    Raises:
+        ValueError: if `num_frames` is not `temporal_compression` * f + 1.
+    """
+    steps, rest = divmod(num_frames - 1, temporal_compression)
+    if num_frames < 1 or rest:
+        raise ValueError(
+            f"expected {temporal_compression}f + 1 frames (1, {temporal_compression + 1}, "
+            f"{2 * temporal_compression + 1}, ...), got {num_frames}: cut the clip to such a length"
+        )
+    return steps + 1
+
+
+def check_size(spatial_compression: int, height: int, width: int) -> None:
+    """Refuse frame sizes that would make broken latents.
+
+    Raises:
+        ValueError: with the sizes that work.
+    """
+    if height < 1 or width < 1 or height % spatial_compression or width % spatial_compression:
+        raise ValueError(
+            f"expected height and width in multiples of {spatial_compression}, "
+            f"got {height}x{width}: crop or resize the frames"
+        )
+
+
+def check_range(frames: Tensor) -> None:
+    """Refuse values outside [0, 1], but for rounding.
+
+    Raises:
+        ValueError: with the range that was given.
+    """
+    low, high = (bound.item() for bound in torch.aminmax(frames.detach()))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(
+            f"expected frames in [0, 1], got {low:.4g} to {high:.4g}: divide uint8 frames by 255; "
+            "frames in [-1, 1] need `(frames + 1) / 2`"
+        )

@@ -96,7 +96,7 @@ def encode_folder(
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
     family = space.family(vae)
     chosen = family.chosen_tile(tile)
-    family.check(space.spatial_compression, chosen, height, width)
+    family.check(height, width, chosen)
     for limit in (num_frames, max_frames):
         if limit is not None:
             space.latent_frames(limit)

@@ -12,11 +12,12 @@ from torch import Tensor
 from gtsvj_reward.latents.checks import (
     LatentSpaceError as LatentSpaceError,
     check_layout,
+    check_size,
     check_values,
+    latent_steps,
 )
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
-from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily, check_size
-from gtsvj_reward.latents.vae_lock import vae_lock
+from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily
 from gtsvj_reward.latents.vaes import vae_family
 
 Layout = Literal["BTCHW", "BCTHW"]
@@ -98,13 +99,12 @@ class LatentSpace:
             LatentSpaceError: for a VAE of another family.
         """
         family = vae_family(vae)
-        values = family.fields(vae)
-        name = family.name(vae) if id is None else id
+        name = family.name() if id is None else id
         shared = None
         if id is None and name == "cogvideox-5b" and patch_size_t == 2:
             name, shared = "cogvideox-1.5", name
-        patches_time = patch_size_t if patch_size_t != 1 else None
-        return cls(id=name, vae=shared, patch_size_t=patches_time, **values)
+        patches = None if patch_size_t == 1 else patch_size_t
+        return cls(id=name, vae=shared, patch_size_t=patches, **family.fields)
 
     @classmethod
     def from_pipeline(cls, pipe: Any, id: str | None = None) -> "LatentSpace":
@@ -150,12 +150,8 @@ class LatentSpace:
 
     def _same_statistics(self, other: "LatentSpace") -> bool:
         """Whether mean and std agree as far as bfloat16 holds them: LTX VAEs cast them along."""
-        pairs = zip(
-            (self.mean or ()) + (self.std or ()),
-            (other.mean or ()) + (other.std or ()),
-            strict=True,
-        )
-        return all(isclose(ours, theirs, rel_tol=2**-7) for ours, theirs in pairs)
+        ours, theirs = ((*(space.mean or ()), *(space.std or ())) for space in (self, other))
+        return all(isclose(a, b, rel_tol=2**-7) for a, b in zip(ours, theirs, strict=True))
 
     def latent_frames(self, num_frames: int) -> int:
         """Latent frames of a clip of `num_frames` frames, without padding.
@@ -163,14 +159,7 @@ class LatentSpace:
         Raises:
             ValueError: if `num_frames` is not `temporal_compression` * f + 1.
         """
-        steps, rest = divmod(num_frames - 1, self.temporal_compression)
-        if num_frames < 1 or rest:
-            raise ValueError(
-                f"expected {self.temporal_compression}f + 1 frames (1, "
-                f"{self.temporal_compression + 1}, {2 * self.temporal_compression + 1}, ...), "
-                f"got {num_frames}"
-            )
-        return steps + 1
+        return latent_steps(num_frames, self.temporal_compression)
 
     def video_frames(self, latent_frames: int) -> int:
         """Frames that `latent_frames` unpadded latent frames decode to."""
@@ -302,16 +291,14 @@ class LatentSpace:
     ) -> Float[Tensor, "batch steps channels rows columns"]:
         """Scaled latents of clips, float32, on the VAE's device.
 
-        Memory stays bounded: one clip and one tile at a time, a few frames of it where the VAE
-        can (CogVideoX, Wan). Tiles overlap and
-        are blended as diffusers does, which changes values slightly. Differentiable if gradients
-        are on.
+        Memory stays bounded: one clip and one tile at a time, a few frames of it where the VAE can
+        (CogVideoX, Wan). Tiles overlap and are blended as diffusers does, which changes values
+        slightly. Differentiable if gradients are on.
 
         Args:
             frames: in [0, 1]; 4f + 1 of them (`temporal_compression` f + 1), height and width in
                 multiples of `spatial_compression`.
-            vae: the VAE of this space; its tiling settings are put back. Threads that share it take
-                turns (`vae_lock`).
+            vae: the VAE of this space; its settings are put back, threads take turns (`vae_lock`).
             generator: draws latents from the posterior; None takes its mode (deterministic).
             tile: height and width of a tile in pixels (CogVideoX: multiples of 48 and 40); smaller
                 frames are encoded whole. `auto`: as diffusers takes for the family; None: never.
@@ -321,9 +308,7 @@ class LatentSpace:
             ValueError: for frames of a wrong length, size or range.
         """
         family = self.family(vae)
-        with vae_lock(vae):
-            latents = family.encode(frames, vae, generator, family.chosen_tile(tile))
-        return self.scale(latents)
+        return self.scale(family.encode(frames, generator, family.chosen_tile(tile)))
 
     def decode(
         self,
@@ -342,8 +327,7 @@ class LatentSpace:
         """
         family = self.family(vae)
         self.check(latents, check_statistics=False)
-        with vae_lock(vae):
-            return family.decode(self.unscale(latents), vae, family.chosen_tile(tile))
+        return family.decode(self.unscale(latents), family.chosen_tile(tile))
 
     def family(self, vae: Any) -> VAEFamily:
         """The family of a VAE that could be this space's; weights are not compared.
@@ -352,7 +336,7 @@ class LatentSpace:
             LatentSpaceError: for one of another geometry or scaling, naming both.
         """
         family = vae_family(vae)
-        given = family.fields(vae)
+        given = family.fields
         expected = {name: getattr(self, name) for name in given}
         # Under this space's own name: weights are not compared.
         if not self.same_latents(LatentSpace(id=self.vae or self.id, **given)):

@@ -3,19 +3,19 @@
 from typing import Any
 
 from gtsvj_reward.latents.checks import LatentSpaceError
-from gtsvj_reward.latents.cogvideox_vae import COGVIDEOX_VAE
-from gtsvj_reward.latents.hunyuan_video_vae import HUNYUAN_VIDEO_VAE
-from gtsvj_reward.latents.ltx_vae import LTX_VAE
-from gtsvj_reward.latents.mochi_vae import MOCHI_VAE
+from gtsvj_reward.latents.cogvideox_vae import CogVideoXVAE
+from gtsvj_reward.latents.hunyuan_video_vae import HunyuanVideoVAE
+from gtsvj_reward.latents.ltx_vae import LTXVAE
+from gtsvj_reward.latents.mochi_vae import MochiVAE
 from gtsvj_reward.latents.vae_family import VAEFamily
-from gtsvj_reward.latents.wan_vae import WAN_VAE
+from gtsvj_reward.latents.wan_vae import WanVAE
 
-VAE_FAMILIES: dict[str, VAEFamily] = {
-    "AutoencoderKLCogVideoX": COGVIDEOX_VAE,
-    "AutoencoderKLHunyuanVideo": HUNYUAN_VIDEO_VAE,
-    "AutoencoderKLLTXVideo": LTX_VAE,
-    "AutoencoderKLMochi": MOCHI_VAE,
-    "AutoencoderKLWan": WAN_VAE,
+VAE_FAMILIES: dict[str, type[VAEFamily]] = {
+    "AutoencoderKLCogVideoX": CogVideoXVAE,
+    "AutoencoderKLHunyuanVideo": HunyuanVideoVAE,
+    "AutoencoderKLLTXVideo": LTXVAE,
+    "AutoencoderKLMochi": MochiVAE,
+    "AutoencoderKLWan": WanVAE,
 }
 """diffusers class name -> how such VAEs are read and run."""
 
@@ -33,4 +33,4 @@ def vae_family(vae: Any) -> VAEFamily:
             "supported, and a channel count does not tell them apart. Build the `LatentSpace` by "
             "hand if you make latents with it yourself"
         )
-    return VAE_FAMILIES[name]
+    return VAE_FAMILIES[name](vae)

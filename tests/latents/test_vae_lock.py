@@ -6,14 +6,12 @@ import os
 import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from threading import Barrier, BrokenBarrierError
 
 import pytest
 import torch
 
 from gtsvj_reward.latents import LatentSpace, vae_lock
-from tests.latents.tiny import make_vae, moving_frames
+from tests.latents.tiny import make_vae
 
 
 def free(vae):
@@ -62,34 +60,6 @@ def test_it_is_held_while_a_vae_encodes_and_decodes_and_freed_by_an_error(monkey
     with pytest.raises(RuntimeError, match="out of memory"):
         space.encode(frames, vae)
     assert free(vae)
-
-
-@torch.no_grad()
-def test_tiles_that_one_thread_asks_for_are_not_those_of_another(monkeypatch):
-    vae, tiles = make_vae(), [None, (48, 40), (48, 80), (96, 40)]
-    space = LatentSpace.from_vae(vae)
-    frames = moving_frames(1, 104, 88).permute(0, 3, 1, 2)[None].float() / 255
-    alone = [space.encode(frames, vae, tile=tile) for tile in tiles]
-    assert len({clip.sum().item() for clip in alone}) == len(tiles), "tiles change nothing here"
-    met, encode = Barrier(len(tiles)), vae._encode
-
-    def meeting(pixels):
-        # All threads come this far, with their settings made, unless they have to wait.
-        with suppress(BrokenBarrierError):
-            met.wait(timeout=0.2)
-        return encode(pixels)
-
-    monkeypatch.setattr(vae, "_encode", meeting)
-    with ThreadPoolExecutor(len(tiles)) as pool:
-        futures = [pool.submit(encoded, space, frames, vae, tile) for tile in tiles]
-        together = [future.result() for future in futures]
-    for ours, theirs in zip(alone, together, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def encoded(space, frames, vae, tile):
-    return space.encode(frames, vae, tile=tile)
 
 
 def test_copies_have_a_lock_of_their_own():
