@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,33 +25,9 @@ class LatentFileError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipInfo:
-    """What a latent file says about its clip, without the values."""
+class ClipRecord:
+    """What is known of a clip besides the values of its latents."""
 
-    path: Path
-    """The file."""
-    shape: tuple[int, int, int, int]
-    """Latent time, channels, height and width."""
-    space: LatentSpace
-    """What the latents belong to."""
-    fps: float
-    """Frames per second of the video."""
-    num_frames: int
-    """Frames of the video; 4f + 1 for CogVideoX."""
-    source: str | None
-    """Where the clip comes from, relative to the folder that was encoded; None: generated."""
-    source_sha256: str | None
-    """SHA-256 of the source; None: unknown."""
-    settings: dict[str, Any]
-    """How it was encoded; whatever JSON holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentClip:
-    """Scaled, unpadded latents of one clip and where they come from."""
-
-    latents: Float[Tensor, "time channels height width"]
-    """As the generator works on them; finite."""
     space: LatentSpace
     """What the latents belong to."""
     fps: float
@@ -59,11 +35,33 @@ class LatentClip:
     num_frames: int
     """Frames of the video; 4f + 1 for CogVideoX."""
     source: str | None = None
-    """Where the clip comes from; None: generated."""
+    """Where the clip comes from, relative to the folder that was encoded; None: generated."""
     source_sha256: str | None = None
     """SHA-256 of the source; None: unknown."""
     settings: dict[str, Any] = field(default_factory=dict)
     """How it was made; whatever JSON holds."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields above by name."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(ClipRecord)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipInfo(ClipRecord):
+    """What a latent file says about its clip, without the values."""
+
+    path: Path
+    """The file."""
+    shape: tuple[int, int, int, int]
+    """Latent time, channels, height and width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentClip(ClipRecord):
+    """Scaled, unpadded latents of one clip and where they come from."""
+
+    latents: Float[Tensor, "time channels height width"]
+    """As the generator works on them; finite."""
 
 
 def save_clip(path: str | Path, clip: LatentClip) -> None:
@@ -73,15 +71,7 @@ def save_clip(path: str | Path, clip: LatentClip) -> None:
         LatentSpaceError: if the latents do not fit their space or `num_frames`, or are not finite.
     """
     _check_clip(clip)
-    record = {
-        "version": FORMAT_VERSION,
-        "space": clip.space.to_dict(),
-        "fps": clip.fps,
-        "num_frames": clip.num_frames,
-        "source": clip.source,
-        "source_sha256": clip.source_sha256,
-        "settings": clip.settings,
-    }
+    record = {"version": FORMAT_VERSION, **clip.record(), "space": clip.space.to_dict()}
     write_safetensors(Path(path), {"latents": clip.latents}, {_KEY: json.dumps(record)})
 
 
@@ -96,8 +86,7 @@ def load_clip(path: str | Path) -> LatentClip:
     with _opened(path) as opened:
         info = _info(path, opened)
         latents = opened.get_tensor("latents")
-    values = {k: v for k, v in vars(info).items() if k not in ("path", "shape")}
-    clip = LatentClip(latents=latents, **values)
+    clip = LatentClip(latents=latents, **info.record())
     try:
         _check_clip(clip)
     except LatentSpaceError as error:
@@ -213,13 +202,7 @@ def _info(path: Path, opened: Any) -> ClipInfo:
             f"{path} must hold latents (time, {space.channels}, height, width) of `{space.id}`, "
             f"got shape {shape}"
         )
+    values = {name: record[name] for name in _RECORD - {"version", "space"}}
     return ClipInfo(
-        path=path,
-        shape=(shape[0], shape[1], shape[2], shape[3]),
-        space=space,
-        fps=record["fps"],
-        num_frames=record["num_frames"],
-        source=record["source"],
-        source_sha256=record["source_sha256"],
-        settings=record["settings"],
+        path=path, shape=(shape[0], shape[1], shape[2], shape[3]), space=space, **values
     )
