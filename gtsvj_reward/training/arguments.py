@@ -64,6 +64,15 @@ class JudgeTrainingConfig(TrainingArguments):
         default=0.1,
         metadata={"help": "Share of clips kept for evaluation where no held-out folder is given."},
     )
+    group_by: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which clips must stay on one side when some are held out: `folder`, or a "
+            "regular expression whose first group, in the name of a clip's source without suffix, "
+            r"names the group: `(.+)_\d+` for segments a_0, a_1 of a. A video under several names "
+            "is on one side in any case."
+        },
+    )
     truncation_probability: float = field(
         default=0.25, metadata={"help": "How often a pair is cut to a shorter prefix."}
     )

@@ -71,23 +71,6 @@ def same_duration(anchor: ClipInfo, keep: int, other: ClipInfo) -> int:
     return max(MINIMUM_STEPS, steps)
 
 
-def split(
-    infos: Sequence[ClipInfo], fraction: float, seed: int
-) -> tuple[list[ClipInfo], list[ClipInfo]]:
-    """Clips to train on and clips held out, by a shuffle that depends on the seed alone.
-
-    Raises:
-        ValueError: if there are fewer than two clips.
-    """
-    if len(infos) < 2:
-        raise ValueError(f"cannot hold clips out of {len(infos)}: give a held-out folder")
-    order = keyed_order(len(infos), seed, -1)
-    count = min(len(infos) - 1, max(1, round(fraction * len(infos))))
-    held_out = set(order[:count])
-    train = [info for index, info in enumerate(infos) if index not in held_out]
-    return train, [infos[index] for index in sorted(held_out)]
-
-
 def trained_geometry(infos: Sequence[ClipInfo], truncation: Truncation) -> Geometry:
     """Range of clips that training shows the judge, truncated ones included."""
     shortest = min(info.shape[0] for info in infos)

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from gtsvj_reward.files import file_sha256, write_text
+from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
+from gtsvj_reward.training.splits import clip_keys
 from gtsvj_reward.training.trainer import JudgeTrainer
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class LabelledTrainer(JudgeTrainer):
         )
         self.save_model()
         if self.is_world_process_zero():
-            hashes = sorted({clip_identity(info) for info in self.labelled})
+            hashes = sorted({key for info in self.labelled for key in clip_keys(info)})
             write_text(Path(self.args.output_dir) / CLIPS_FILE, json.dumps(hashes) + "\n")
         return metrics
 
@@ -116,13 +117,6 @@ def earlier_training(config: JudgeConfig) -> dict[str, Any]:
         name if ": " in name else f"{config.stage}: {name}": value
         for name, value in config.training.items()
     }
-
-
-def clip_identity(info: ClipInfo) -> str:
-    """What tells whether two latent files are of the same video: a hash of source or content."""
-    if info.source_sha256:
-        return info.source_sha256
-    return file_sha256(info.path)
 
 
 def judge_of_stage_before(arguments: JudgeArguments, args: LabelledConfig) -> VideoJudge:

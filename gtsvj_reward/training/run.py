@@ -2,9 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-
-from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import backbone_for, load_transformer
@@ -12,8 +9,7 @@ from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.store import ClipInfo
-from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
+from gtsvj_reward.training.arguments import JudgeArguments
 
 logger = logging.getLogger(__name__)
 
@@ -65,28 +61,3 @@ def build_judge(
         timestep=arguments.timestep,
     )
     return VideoJudge.from_transformer(backbone, config, seed=seed)
-
-
-def resume_point(args: JudgeTrainingConfig) -> str | bool | None:
-    """The checkpoint to go on from: the one that was asked for, or the last in `output_dir`."""
-    resume: str | bool | None = args.resume_from_checkpoint
-    if resume is None and Path(str(args.output_dir)).is_dir():
-        resume = get_last_checkpoint(args.output_dir)
-        if resume is not None:
-            logger.warning("resuming from %s; choose another output_dir to start anew", resume)
-    return resume
-
-
-def check_apart(train: Sequence[ClipInfo], held_out: Sequence[ClipInfo]) -> None:
-    """Refuse clips that are both trained on and held out, by the hash of their source.
-
-    Raises:
-        ValueError: with their number and the first pair.
-    """
-    seen = {info.source_sha256: info for info in train if info.source_sha256}
-    both = [(info, seen[info.source_sha256]) for info in held_out if info.source_sha256 in seen]
-    if both:
-        raise ValueError(
-            f"{len(both)} held-out clips are trained on as well; the first is {both[0][0].path}, "
-            f"the same video as {both[0][1].path}. Held-out figures would mean nothing"
-        )

@@ -1,7 +1,9 @@
 """What the trainers of all three stages share."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
+from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.judge import Geometry, VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
@@ -20,6 +23,8 @@ from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys
 from gtsvj_reward.training.outputs import ClipScores
 from gtsvj_reward.training.refused import refuse_sharding
+
+logger = logging.getLogger(__name__)
 
 
 class JudgeTrainer(Trainer):
@@ -167,6 +172,25 @@ class JudgeTrainer(Trainer):
         del eval_dataset, ignore_keys
         return self.report(self.held_out_metrics(), metric_key_prefix)
 
+    def run(self) -> None:
+        """Train, from where an interrupted run in `output_dir` stopped, and write the judge."""
+        resume = self.args.resume_from_checkpoint
+        if resume is None and Path(self.args.output_dir).is_dir():
+            resume = get_last_checkpoint(self.args.output_dir)
+            if resume is not None:
+                logger.warning("resuming from %s; choose another output_dir to start anew", resume)
+        self.train(resume_from_checkpoint=resume)
+        self.finish()
+        self.save_state()
+
+    def finish(self) -> dict[str, float]:
+        """Evaluate, measure the scale of scores, record the run, save the judge.
+
+        Returns:
+            The metrics of that last evaluation.
+        """
+        raise NotImplementedError
+
     def held_out_metrics(self) -> dict[str, float]:
         """Metrics of the held-out clips, by name."""
         raise NotImplementedError
@@ -178,6 +202,15 @@ class JudgeTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         return named
 
+    @contextmanager
+    def evaluating(self) -> Iterator[VideoJudge]:
+        """The judge in evaluation mode, without gradients."""
+        state = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            yield self.judge
+        self.model.train(state)
+
     def predict_clips(
         self, infos: Sequence[ClipInfo]
     ) -> tuple[dict[int, float], dict[int, list[float]]]:
@@ -185,24 +218,16 @@ class JudgeTrainer(Trainer):
 
         Each process scores its share; all get all.
         """
-        judge, state = self.judge, self.model.training
-        self.model.eval()
-        rows = list(self._share_of_predictions(judge, infos))
-        self.model.train(state)
+        rows = []
+        with self.evaluating() as judge:
+            for index in range(self.args.process_index, len(infos), self.args.world_size):
+                latents = load_clip(infos[index].path).latents.to(self.args.device)
+                (output,) = judge_clips(judge, [latents])
+                aspects = [] if output.aspects is None else output.aspects.mean(dim=0).tolist()
+                rows.append((index, output.scores.mean().item(), aspects))
         gathered = sorted(gather_object(rows))
         scores = {index: score for index, score, _ in gathered}
         return scores, {index: aspects for index, _, aspects in gathered}
-
-    def _share_of_predictions(
-        self, judge: VideoJudge, infos: Sequence[ClipInfo]
-    ) -> Iterator[tuple[int, float, list[float]]]:
-        for index in range(self.args.process_index, len(infos), self.args.world_size):
-            latents = load_clip(infos[index].path).latents
-            with torch.no_grad():
-                (output,) = judge_clips(judge, [latents.to(self.args.device)])
-            aspects = output.aspects
-            means = [] if aspects is None else aspects.mean(dim=0).tolist()
-            yield index, output.scores.mean().item(), means
 
     def run_record(self) -> dict[str, Any]:
         """What every stage records of its run for `config.json` and the model card."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
-from gtsvj_reward.training.data import EpochKeys, Truncation, same_duration, split, trained_geometry
+from gtsvj_reward.training.data import EpochKeys, Truncation, same_duration, trained_geometry
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, collate
 from tests.training.clips import write_clips
 
@@ -113,17 +113,6 @@ def test_short_clips_are_named(tmp_path):
         )
     with pytest.raises(ValueError, match="no real clips"):
         ContrastivePairs([], [], sampler=PerturbationSampler(), truncation=Truncation(), seed=0)
-
-
-def test_splits_are_disjoint_complete_and_repeatable(tmp_path):
-    infos = write_clips(tmp_path / "real", 10).infos
-    train, held_out = split(infos, 0.25, 0)
-    assert len(held_out) == 2
-    assert sorted(info.path for info in train + held_out) == [info.path for info in infos]
-    assert split(infos, 0.25, 0) == (train, held_out)
-    assert split(infos, 0.25, 1) != (train, held_out)
-    with pytest.raises(ValueError, match="cannot hold clips out of 1"):
-        split(infos[:1], 0.5, 0)
 
 
 def test_trained_geometry_counts_truncated_clips(tmp_path):

@@ -182,7 +182,7 @@ def test_training_learns_an_easy_difference(tmp_path, base):
         learning_rate=1e-3,
         head_learning_rate=1e-2,
     )
-    metrics = metrics_by_kind(trainer.held_out_by_kind(), 0.2)
+    metrics = metrics_by_kind(trainer.held_out_by_kind())
     assert metrics[f"accuracy/{GENERATED}"] == 1.0
     losses = [float(e["loss"]) for e in trainer.state.log_history if "loss" in e]
     assert losses[-1] < losses[0] - 1.0
@@ -386,3 +386,24 @@ def test_evaluation_does_not_depend_on_when_it_runs(tmp_path):
         assert first[REAL][index] == pytest.approx(judge.energies(clip).mean().item(), abs=1e-6), (
             info.path
         )
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_eval_loss_is_the_training_loss_on_the_held_out_clips(tmp_path, per_step):
+    """Nothing is learned: an epoch over the very clips that are held out has that mean loss."""
+    real = write_clips(tmp_path / "real", 8).infos
+    fake = write_clips(tmp_path / "fake", 4, time=5, seed=50).infos
+    args = config(
+        tmp_path, max_steps=2, logging_steps=2, learning_rate=0.0, head_learning_rate=0.0,
+        truncation_probability=0.5, loss_per_step=per_step, logging_first_step=False,
+    )  # fmt: skip
+    trainer = DiscriminatorTrainer(
+        tiny_judge(), args, real=real, generated=fake,
+        held_out_real=real, held_out_generated=fake,
+    )  # fmt: skip
+    trainer.train()
+    (loss,) = [float(e["loss"]) for e in trainer.state.log_history if "loss" in e]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(loss, abs=1e-4)
+    kinds = {trainer.pairs[key].kind for key in range(8)}
+    assert GENERATED in kinds
+    assert len(kinds) > 2

@@ -1,16 +1,11 @@
-import dataclasses
-
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
 
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import load_clip
 from gtsvj_reward.training.aspects.data import RatedClip, RatedClips, normalised_targets
 from gtsvj_reward.training.data import Truncation
-from gtsvj_reward.training.labelled import clip_identity
 from gtsvj_reward.training.preference.data import ClipPair, ClipPairs
-from gtsvj_reward.training.preference.labels import connected_groups, split_pairs
 from tests.tiny import ASPECTS
 from tests.training.clips import write_clips
 
@@ -91,48 +86,6 @@ def test_truncation_of_pairs_happens_as_often_as_asked(tmp_path):
     pairs = ClipPairs([ClipPair(*infos, 1, "x")], truncation=truncation, seed=1)
     cut = sum(len(pairs[key].first) < 9 for key in range(400))
     assert 80 - 32 <= cut <= 80 + 32
-
-
-def test_groups_are_the_connected_components_of_shared_clips(tmp_path):
-    infos = write_clips(tmp_path / "c", 7).infos
-    links = [(0, 1), (2, 3), (1, 4), (5, 6), (4, 0), (3, 2)]
-    pairs = [ClipPair(infos[a], infos[b], 1, "") for a, b in links]
-    assert sorted(map(sorted, connected_groups(pairs))) == [[0, 2, 4], [1, 5], [3]]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=25),
-    st.integers(0, 3),
-)
-def test_split_pairs_never_share_a_clip(clip_folder, links, seed):
-    infos = clip_folder.infos
-    pairs = [ClipPair(infos[a], infos[b], 1, str(i)) for i, (a, b) in enumerate(links)]
-    if len(connected_groups(pairs)) == 1:
-        with pytest.raises(ValueError, match="hang together"):
-            split_pairs(pairs, 0.3, seed)
-        return
-    train, held_out = split_pairs(pairs, 0.3, seed)
-    sides = [
-        {info.path for p in part for info in (p.first, p.second)} for part in (train, held_out)
-    ]
-    assert not sides[0] & sides[1]
-    assert train
-    assert held_out
-    assert sorted(int(p.row) for p in train + held_out) == list(range(len(pairs)))
-    assert split_pairs(pairs, 0.3, seed)[1] == held_out
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory):
-    return write_clips(tmp_path_factory.mktemp("clips"), 10, time=3)
-
-
-def test_identity_is_that_of_the_source_or_of_the_content(tmp_path):
-    infos = write_clips(tmp_path / "c", 2).infos
-    assert clip_identity(infos[0]) == infos[0].source_sha256
-    bare = [dataclasses.replace(info, source_sha256=None) for info in infos]
-    assert clip_identity(bare[0]) == clip_identity(bare[0]) != clip_identity(bare[1])
 
 
 def test_aspect_without_a_range_is_refused():

@@ -12,7 +12,6 @@ from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.aspects.data import RatedClip
 from gtsvj_reward.training.aspects.settings import AspectConfig
-from gtsvj_reward.training.data import split
 from gtsvj_reward.training.labelled import chosen_reader, report_left_out
 
 
@@ -63,16 +62,3 @@ def choose_aspects(
                 "`aspects`, for example `clear=1:5`"
             )
     return tuple(aspects)
-
-
-def split_rated(
-    rated: Sequence[RatedClip], fraction: float, seed: int
-) -> tuple[list[RatedClip], list[RatedClip]]:
-    """Rated clips to train on and held-out ones; all ratings of a clip stay together."""
-    infos = list({str(clip.info.path): clip.info for clip in rated}.values())
-    _, apart = split(infos, fraction, seed)
-    held_out = {str(info.path) for info in apart}
-    return (
-        [clip for clip in rated if str(clip.info.path) not in held_out],
-        [clip for clip in rated if str(clip.info.path) in held_out],
-    )

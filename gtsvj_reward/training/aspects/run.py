@@ -7,7 +7,7 @@ from transformers import set_seed
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.aspects.data import with_labels
-from gtsvj_reward.training.aspects.labels import choose_aspects, rated_clips, split_rated
+from gtsvj_reward.training.aspects.labels import choose_aspects, rated_clips
 from gtsvj_reward.training.aspects.settings import AspectConfig
 from gtsvj_reward.training.aspects.trainer import AspectTrainer
 from gtsvj_reward.training.labelled import (
@@ -15,7 +15,8 @@ from gtsvj_reward.training.labelled import (
     earlier_training,
     judge_of_stage_before,
 )
-from gtsvj_reward.training.run import build_judge, check_apart, resume_point
+from gtsvj_reward.training.run import build_judge
+from gtsvj_reward.training.splits import hold_out
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,17 @@ def train_aspects(judge_arguments: JudgeArguments, args: AspectConfig) -> Aspect
     set_seed(args.seed)
     folder = LatentFolder(args.latents)
     rated, scales = rated_clips(args.ratings, folder, args)
-    if args.held_out_ratings is None:
-        rated, held_out = split_rated(rated, args.held_out_fraction, args.seed)
-    else:
-        held_out, _ = rated_clips(args.held_out_ratings, folder, args)
-        check_apart([clip.info for clip in rated], [clip.info for clip in held_out])
+    given = None
+    if args.held_out_ratings is not None:
+        given, _ = rated_clips(args.held_out_ratings, folder, args)
+    rated, held_out = hold_out(
+        rated,
+        given,
+        lambda clip: [clip.info],
+        count=max(1, round(args.held_out_fraction * len(rated))),
+        args=args,
+        setting="held_out_ratings",
+    )
     aspects = choose_aspects(args.aspects, scales)
     rated, bare = with_labels(rated, aspects)
     held_out, held_out_bare = with_labels(held_out, aspects)
@@ -73,7 +80,5 @@ def train_aspects(judge_arguments: JudgeArguments, args: AspectConfig) -> Aspect
         calibration=calibration_clips(args),
         before=before,
     )
-    trainer.train(resume_from_checkpoint=resume_point(args))
-    trainer.finish()
-    trainer.save_state()
+    trainer.run()
     return trainer

@@ -6,7 +6,6 @@ import torch
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator
@@ -55,16 +54,15 @@ def held_out_energies(
             yield GENERATED, index, judge.energies(clip).mean().item()
 
 
-def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]], beta: float) -> dict[str, float]:
-    """Mean energy per kind, accuracy of real clips against each, mean loss, pairs and ties.
+def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Mean energy per kind, accuracy of real clips against each, pairs and ties.
 
     Args:
         by_kind: kind -> clip -> energy, `real` among the kinds.
-        beta: of the contrastive loss.
     """
     real = by_kind[REAL]
     metrics: dict[str, float] = {}
-    losses, pairs, ties = [], 0, 0
+    pairs, ties = 0, 0
     for kind, energies in by_kind.items():
         metrics[f"energy/{kind}"] = sum(energies.values()) / len(energies)
         if kind == REAL:
@@ -73,9 +71,7 @@ def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]], beta: float) -> 
         first, second = (torch.tensor(side) for side in zip(*matches, strict=True))
         result = pairwise_accuracy(-first, -second)
         metrics[f"accuracy/{kind}"] = result.accuracy
-        losses.append(contrastive_loss(first, second, beta).mean().item())
         pairs, ties = pairs + result.pairs, ties + result.ties
-    metrics["loss"] = sum(losses) / len(losses)
     return {**metrics, "pairs": pairs, "ties": ties}
 
 

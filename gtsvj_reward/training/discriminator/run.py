@@ -2,13 +2,12 @@
 
 from transformers import set_seed
 
-from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
-from gtsvj_reward.training.data import split
 from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer
-from gtsvj_reward.training.run import build_judge, check_apart, resume_point
+from gtsvj_reward.training.run import build_judge
+from gtsvj_reward.training.splits import check_apart, check_real, hold_out
 
 
 def train_discriminator(
@@ -22,15 +21,16 @@ def train_discriminator(
         The trainer, with its log and the trained judge.
     """
     set_seed(args.seed)
-    real, held_out_real, space = folders(
-        args.real, args.held_out_real, args.held_out_fraction, args.seed
-    )
+    real, held_out_real = folders(args.real, args.held_out_real, "held_out_real", args)
     generated: list[ClipInfo] = []
     held_out_generated: list[ClipInfo] = []
     if args.generated is not None:
-        generated, held_out_generated, _ = folders(
-            args.generated, args.held_out_generated, args.held_out_fraction, args.seed
+        generated, held_out_generated = folders(
+            args.generated, args.held_out_generated, "held_out_generated", args
         )
+        check_real([*real, *held_out_real], [*generated, *held_out_generated])
+        check_apart([*real, *generated], [*held_out_real, *held_out_generated])
+    space = real[0].space
     trainer = DiscriminatorTrainer(
         build_judge(judge_arguments, space, seed=args.seed),
         args,
@@ -39,19 +39,20 @@ def train_discriminator(
         held_out_real=held_out_real,
         held_out_generated=held_out_generated,
     )
-    trainer.train(resume_from_checkpoint=resume_point(args))
-    trainer.finish()
-    trainer.save_state()
+    trainer.run()
     return trainer
 
 
 def folders(
-    train: str, held_out: str | None, fraction: float, seed: int
-) -> tuple[list[ClipInfo], list[ClipInfo], LatentSpace]:
-    """Clips to train on, clips held out, and their latent space."""
-    folder = LatentFolder(train)
-    if held_out is None:
-        return *split(folder.infos, fraction, seed), folder.space
-    apart = LatentFolder(held_out).infos
-    check_apart(folder.infos, apart)
-    return folder.infos, apart, folder.space
+    train: str, held_out: str | None, setting: str, args: DiscriminatorConfig
+) -> tuple[list[ClipInfo], list[ClipInfo]]:
+    """Clips to train on and clips held out."""
+    infos = LatentFolder(train).infos
+    return hold_out(
+        infos,
+        None if held_out is None else LatentFolder(held_out).infos,
+        lambda info: [info],
+        count=max(1, round(args.held_out_fraction * len(infos))),
+        args=args,
+        setting=setting,
+    )

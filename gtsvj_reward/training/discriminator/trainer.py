@@ -1,6 +1,7 @@
 """Stage 1: the energy judge, trained with the contrastive loss on `transformers.Trainer`."""
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 
-from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.perturbations import GENERATED
@@ -33,8 +34,9 @@ class DiscriminatorTrainer(JudgeTrainer):
 
     Logged: `loss`, `bound_share` (share of -1/(2 beta) reached), `grad_norm`, `energy/<kind>` (mean
     training energy of reals, generated clips and each perturbation), and per evaluation
-    `eval_accuracy/<kind>` (held-out share of pairs in which the real clip has the lower energy),
-    `eval_energy/<kind>`, `eval_pairs` and `eval_ties`.
+    `eval_loss` (that of training, on pairs of held-out clips), `eval_accuracy/<kind>` (share of
+    pairs in which the real clip has the lower energy), `eval_energy/<kind>`, `eval_pairs` and
+    `eval_ties`.
 
     Args:
         judge: a fresh or loaded judge; adapter and head are trained.
@@ -66,6 +68,9 @@ class DiscriminatorTrainer(JudgeTrainer):
             real, generated, sampler=args.sampler(), truncation=truncation, seed=args.seed
         )
         self.held_out = (list(held_out_real), list(held_out_generated))
+        self.held_out_pairs = ContrastivePairs(
+            *self.held_out, sampler=self.pairs.sampler, truncation=truncation, seed=args.seed
+        )
         self.saturation = SaturationWatch(args.saturation_share)
         self.used = self.pairs.sampler.probabilities(bool(generated))
         super().__init__(
@@ -86,21 +91,10 @@ class DiscriminatorTrainer(JudgeTrainer):
 
     def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Mean contrastive loss of a batch of pairs."""
-        positives, negatives = inputs["positive"], inputs["negative"]
-        outputs = model(positives + negatives)
-        energies = [-output.scores for output in outputs]
-        first, second = energies[: len(positives)], energies[len(positives) :]
-        beta = self.args.beta
-        if self.args.loss_per_step:
-            losses = [
-                contrastive_loss(a[None], b[None], beta)[0]
-                for a, b in zip(first, second, strict=True)
-            ]
-            loss = torch.stack(losses).mean()
-        else:
-            loss = contrastive_loss(means(first), means(second), beta).mean()
+        outputs = model(inputs["positive"] + inputs["negative"])
+        first, second = pair_energies(outputs)
         self.remember_energies(means(first), means(second), inputs["kind"], inputs["anchor"])
-        return loss
+        return pair_losses(first, second, self.args).mean()
 
     def terms(self, inputs: dict[str, Any]) -> int:
         """The pairs of a batch."""
@@ -122,20 +116,31 @@ class DiscriminatorTrainer(JudgeTrainer):
         super().log(logs, start_time)
 
     def held_out_metrics(self) -> dict[str, float]:
-        """Held-out energies per kind and pairwise accuracy of real clips against each kind."""
-        return metrics_by_kind(self.held_out_by_kind(), self.args.beta)
+        """Loss of the held-out pairs; energies per kind and accuracy of real clips against each."""
+        return {"loss": self.held_out_loss(), **metrics_by_kind(self.held_out_by_kind())}
+
+    def held_out_loss(self) -> float:
+        """The training loss over one epoch of held-out pairs, which are always the same."""
+        keys = range(self.args.process_index, len(self.held_out_pairs), self.args.world_size)
+        rows = []
+        with self.evaluating() as judge:
+            for pair in map(self.held_out_pairs.__getitem__, keys):
+                clips = [clip.to(self.args.device) for clip in (pair.positive, pair.negative)]
+                sides = pair_energies(judge_clips(judge, clips))
+                rows.append(pair_losses(*sides, self.args).item())
+        losses = gather_object(rows)
+        return math.fsum(losses) / len(losses)
 
     def held_out_by_kind(self) -> dict[str, dict[int, float]]:
         """Energies of the held-out clips, kind -> clip -> energy, gathered from all processes."""
-        judge, state = self.judge, self.model.training
-        self.model.eval()
+        device = self.args.device
         shard = (self.args.process_index, self.args.world_size)
-        rows = list(
-            held_out_energies(
-                judge, *self.held_out, self.pairs.sampler, device=self.args.device, shard=shard
+        with self.evaluating() as judge:
+            rows = list(
+                held_out_energies(
+                    judge, *self.held_out, self.pairs.sampler, device=device, shard=shard
+                )
             )
-        )
-        self.model.train(state)
         by_kind: dict[str, dict[int, float]] = defaultdict(dict)
         for kind, index, energy in sorted(gather_object(rows)):
             by_kind[kind][index] = energy
@@ -148,7 +153,7 @@ class DiscriminatorTrainer(JudgeTrainer):
             The metrics of a last evaluation.
         """
         by_kind = self.held_out_by_kind()
-        metrics = self.report(metrics_by_kind(by_kind, self.args.beta))
+        metrics = self.report({"loss": self.held_out_loss(), **metrics_by_kind(by_kind)})
         scores = torch.tensor([-e for energies in by_kind.values() for e in energies.values()])
         counts = ", ".join(f"{len(energies)} {kind}" for kind, energies in sorted(by_kind.items()))
         self.judge.config = replace(
@@ -179,6 +184,22 @@ class DiscriminatorTrainer(JudgeTrainer):
         }
 
 
-def means(energies: list[Tensor]) -> Tensor:
+def pair_energies(outputs: Sequence[JudgeOutput]) -> tuple[list[Tensor], list[Tensor]]:
+    """Energies (step,) of positives and of negatives, which come after them."""
+    energies = [-output.scores for output in outputs]
+    return energies[: len(energies) // 2], energies[len(energies) // 2 :]
+
+
+def pair_losses(
+    first: Sequence[Tensor], second: Sequence[Tensor], args: DiscriminatorConfig
+) -> Tensor:
+    """Loss of each pair (pair,) of a positive and a negative clip."""
+    if not args.loss_per_step:
+        return contrastive_loss(means(first), means(second), args.beta)
+    pairs = zip(first, second, strict=True)
+    return torch.stack([contrastive_loss(a[None], b[None], args.beta)[0] for a, b in pairs])
+
+
+def means(energies: Sequence[Tensor]) -> Tensor:
     """Mean energy over time of clips that may differ in length."""
     return torch.stack([energy.mean() for energy in energies])

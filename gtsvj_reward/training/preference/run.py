@@ -2,25 +2,26 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 
 from transformers import set_seed
 
+from gtsvj_reward.files import file_sha256
 from gtsvj_reward.judge import resolve_checkpoint
-from gtsvj_reward.latents.store import LatentFolder
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.labelled import (
     CLIPS_FILE,
     calibration_clips,
-    clip_identity,
     earlier_training,
     judge_of_stage_before,
 )
 from gtsvj_reward.training.preference.data import ClipPair, clips_of
-from gtsvj_reward.training.preference.labels import compared_clips, split_pairs
+from gtsvj_reward.training.preference.labels import compared_clips
 from gtsvj_reward.training.preference.settings import PreferenceConfig
 from gtsvj_reward.training.preference.trainer import PreferenceTrainer
-from gtsvj_reward.training.run import check_apart, resume_point
+from gtsvj_reward.training.splits import clip_keys, hold_out
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,17 @@ def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) ->
     set_seed(args.seed)
     folder = LatentFolder(args.latents)
     pairs = compared_clips(args.comparisons, folder, args)
-    if args.held_out_comparisons is None:
-        pairs, held_out = split_pairs(pairs, args.held_out_fraction, args.seed)
-    else:
-        held_out = compared_clips(args.held_out_comparisons, folder, args)
-        check_apart(clips_of(pairs), clips_of(held_out))
+    given = None
+    if args.held_out_comparisons is not None:
+        given = compared_clips(args.held_out_comparisons, folder, args)
+    pairs, held_out = hold_out(
+        pairs,
+        given,
+        lambda pair: [pair.first, pair.second],
+        count=math.ceil(args.held_out_fraction * len(pairs)),
+        args=args,
+        setting="held_out_comparisons",
+    )
     judge = judge_of_stage_before(judge_arguments, args)
     before = earlier_training(judge.config)
     warn_of_reuse(str(args.from_judge), pairs, held_out)
@@ -53,9 +60,7 @@ def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) ->
         calibration=calibration_clips(args),
         before=before,
     )
-    trainer.train(resume_from_checkpoint=resume_point(args))
-    trainer.finish()
-    trainer.save_state()
+    trainer.run()
     return trainer
 
 
@@ -77,7 +82,7 @@ def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[Clip
     seen = set(json.loads(file.read_text()))
     for name, part in (("training", pairs), ("held-out", held_out)):
         clips = clips_of(part)
-        known = {str(info.path) for info in clips if clip_identity(info) in seen}
+        known = {str(info.path) for info in clips if not seen.isdisjoint(known_as(info))}
         count = sum(str(p.first.path) in known or str(p.second.path) in known for p in part)
         if count:
             logger.warning(
@@ -89,3 +94,8 @@ def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[Clip
                 len(known),
                 len(clips),
             )
+
+
+def known_as(info: ClipInfo) -> set[str]:
+    """What a clip may be called in `CLIPS_FILE`; older files have the hash of the file itself."""
+    return {*clip_keys(info), info.source_sha256 or file_sha256(info.path)}

@@ -1,0 +1,198 @@
+"""What is trained on and what is held out: no video, and no group of videos, is on both sides."""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import torch
+
+from gtsvj_reward.files import open_safetensors
+from gtsvj_reward.latents.store import ClipInfo, unique_clips
+from gtsvj_reward.random_keys import keyed_order
+from gtsvj_reward.training.arguments import JudgeTrainingConfig
+
+logger = logging.getLogger(__name__)
+
+Example = TypeVar("Example")
+
+BLOCKS, BLOCK = 256, 16
+"""Values of a clip that `content_key` reads: so many blocks, spread evenly, of so many values."""
+
+
+def content_key(info: ClipInfo) -> str:
+    """Hash of a clip's shape and of values spread over it, whatever the file is called or says.
+
+    Clips that differ in a small part alone count as the same, which is right for a split.
+    """
+    state = info.path.stat()
+    return _content_key(info.path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1 << 20)
+def _content_key(path: Path, _changed: int, _size: int) -> str:
+    with open_safetensors(path) as opened:
+        latents = opened.get_tensor("latents")
+        values = latents.flatten()  # mapped into memory: only what is taken below is read
+        if len(values) > BLOCKS * BLOCK:
+            starts = torch.linspace(0, len(values) - BLOCK, BLOCKS, dtype=torch.float64).long()
+            values = values[starts[:, None] + torch.arange(BLOCK)]
+        raw = values.contiguous().view(torch.uint8).numpy().tobytes()
+        return f"content:{sha256(repr(tuple(latents.shape)).encode() + raw).hexdigest()}"
+
+
+def group_key(info: ClipInfo, group_by: str) -> str | None:
+    """The group of a clip by the setting `group_by`, None if the expression does not fit."""
+    name = PurePosixPath(info.source or info.path.name)
+    if group_by == "folder":
+        return f"group:{name.parent}"
+    found = re.match(group_by, str(name.with_suffix("")))
+    return f"group:{found[1] if found.re.groups else found[0]}" if found else None
+
+
+def clip_keys(info: ClipInfo, group_by: str | None = None) -> frozenset[str]:
+    """What two clips share if they may not be on both sides: source, content or group."""
+    group = None if group_by is None else group_key(info, group_by)
+    return frozenset(filter(None, (info.source_sha256, content_key(info), group)))
+
+
+def hold_out(
+    examples: Sequence[Example],
+    given: Sequence[Example] | None,
+    clips: Callable[[Example], Sequence[ClipInfo]],
+    *,
+    count: int,
+    args: JudgeTrainingConfig,
+    setting: str,
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train on and held-out ones, with no video and no group on both sides.
+
+    Without given ones they are drawn by a shuffle that depends on the seed alone. Examples that
+    share a video or a group, directly or through others, then stay together.
+
+    Args:
+        examples: to train on, or to split.
+        given: held-out examples, if there are any.
+        clips: the clips of an example.
+        count: how many to hold out at least, where none are given.
+        args: seed, and which clips make a group.
+        setting: where held-out examples can be given, for the message.
+
+    Raises:
+        ValueError: if given ones are trained on as well, all examples hang together, or `group_by`
+            fits no clip.
+    """
+    infos = unique_clips([info for example in examples for info in clips(example)])
+    group_by = args.group_by
+    report_duplicates(infos, group_by)
+    if given is not None:
+        apart = unique_clips([info for example in given for info in clips(example)])
+        check_apart(infos, apart, group_by)
+        return list(examples), list(given)
+    keys = {str(info.path): clip_keys(info, group_by) for info in infos}
+    groups = connected_groups(
+        [
+            frozenset[str]().union(*(keys[str(info.path)] for info in clips(example)))
+            for example in examples
+        ]
+    )
+    if len(groups) < 2:
+        raise ValueError(
+            f"cannot hold out any of {len(examples)} examples: they hang together through shared "
+            f"videos or groups. Give `{setting}`"
+        )
+    held_out: set[int] = set()
+    for group in keyed_order(len(groups), args.seed, -1)[:-1]:
+        if len(held_out) >= count:
+            break
+        held_out.update(groups[group])
+    train = [example for index, example in enumerate(examples) if index not in held_out]
+    return train, [examples[index] for index in sorted(held_out)]
+
+
+def report_duplicates(infos: Sequence[ClipInfo], group_by: str | None) -> None:
+    """Say how many clips are a video that comes under another name, and how many a group has.
+
+    Raises:
+        ValueError: if `group_by` fits no clip.
+    """
+    videos = len(connected_groups([clip_keys(info) for info in infos]))
+    if videos < len(infos):
+        logger.warning(
+            "%d clips are %d videos, some under several names; each video stays on one side",
+            len(infos),
+            videos,
+        )
+    if group_by is None:
+        return
+    names = [group_key(info, group_by) for info in infos]
+    fitting = [name for name in names if name is not None]
+    if not fitting:
+        raise ValueError(
+            f"`group_by` {group_by!r} fits none of {len(infos)} clips, the first is "
+            f"{infos[0].source or infos[0].path.name}: write `folder`, or an expression like "
+            r"`(.+)_\d+` that fits from the start of the name"
+        )
+    alone = len(names) - len(fitting)
+    logger.warning(
+        "`group_by`: %d clips in %d groups, %d on their own", len(names), len(set(fitting)), alone
+    )
+
+
+def connected_groups(keys: Sequence[frozenset[str]]) -> list[list[int]]:
+    """Indices of examples that share keys, directly or through others."""
+    parent = list(range(len(keys)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    seen: dict[str, int] = {}
+    for index, own in enumerate(keys):
+        for key in sorted(own):
+            parent[root(index)] = root(seen.setdefault(key, index))
+    groups: dict[int, list[int]] = {}
+    for index in range(len(keys)):
+        groups.setdefault(root(index), []).append(index)
+    return list(groups.values())
+
+
+def check_apart(
+    train: Sequence[ClipInfo], held_out: Sequence[ClipInfo], group_by: str | None = None
+) -> None:
+    """Refuse clips that are both trained on and held out, under whatever name.
+
+    Raises:
+        ValueError: with their number and the first pair.
+    """
+    seen = {key: info for info in train for key in clip_keys(info, group_by)}
+    shared = [(info, clip_keys(info, group_by) & seen.keys()) for info in held_out]
+    both = [(info, keys) for info, keys in shared if keys]
+    if both:
+        info, keys = both[0]
+        key = min(keys, key=lambda key: key.startswith("group:"))
+        relation = "of the same group as" if key.startswith("group:") else "the same video as"
+        raise ValueError(
+            f"{len(both)} held-out clips are trained on as well; the first is {info.path}, "
+            f"{relation} {seen[key].path}. Held-out figures would mean nothing"
+        )
+
+
+def check_real(real: Sequence[ClipInfo], generated: Sequence[ClipInfo]) -> None:
+    """Refuse clips that are given as real and as generated.
+
+    Raises:
+        ValueError: with their number and the first pair.
+    """
+    seen = {content_key(info): info for info in real}
+    both = [(info, seen[content_key(info)]) for info in generated if content_key(info) in seen]
+    if both:
+        raise ValueError(
+            f"{len(both)} clips are given as generated and as real; the first is "
+            f"{both[0][0].path}, the same as {both[0][1].path}"
+        )
