@@ -15,10 +15,10 @@ from torch import Tensor
 
 from gtsvj_reward.latents.space import Layout
 from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.reward.aspect_groups import MOTION_QUALITY, VISUAL_QUALITY, AspectGroups
-from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.encoding import Reading
-from gtsvj_reward.reward.reward import GTSVJReward
 
 
 class ScoringStopped(BaseException):
@@ -81,7 +81,8 @@ class VideoAlignReward:
         ta: Sequence[str] | None = None,
         stop_the_run: bool = True,
     ) -> None:
-        if not isinstance(scorer.reward, GTSVJReward) or not scorer.normalize:
+        config = scorer.reward.config
+        if config is None or not scorer.normalize:
             raise ValueError(
                 "expected a scorer of one `GTSVJReward` with normalize=True: names are given to "
                 "its aspects, and `use_norm` chooses the scale"
@@ -89,7 +90,7 @@ class VideoAlignReward:
         if reading is not None and scorer.fps != reading.fps:
             raise ValueError(f"the scorer's fps is {scorer.fps}, `reading` says {reading.fps}")
         groups = {"VQ": vq, "MQ": mq} if ta is None else {"VQ": vq, "MQ": mq, "TA": ta}
-        self.groups = AspectGroups(scorer.reward.config, groups)
+        self.groups = AspectGroups(config, groups)
         self.scorer = scorer
         self.reading = reading
         self.stop_the_run = stop_the_run
@@ -149,10 +150,10 @@ class VideoAlignReward:
         options = {**vars(self.reading), "temporal_compression": step}
         return [read_video(path, **options).batch()[0] for path in paths]
 
-    def named(self, scores: ClipScores, use_norm: bool) -> list[NamedScores]:
+    def named(self, scores: RewardOutput, use_norm: bool) -> list[NamedScores]:
         """Scores of each clip under VideoAlign's names."""
         found = self.groups.scores(scores.parts, normalize=use_norm)
-        found["Overall"] = scores.rewards if use_norm else scores.parts["raw"]
+        found["Overall"] = scores.rewards if use_norm else scores.raw
         numbers = {name: values.tolist() for name, values in found.items()}
         count = len(scores.rewards)
         return [NamedScores({name: numbers[name][i] for name in numbers}) for i in range(count)]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace, Layout
-from gtsvj_reward.reward.members import Reward
+from gtsvj_reward.reward import AnyReward
 
 Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
 """A scorer of flow_grpo: (videos, prompts, metadata) -> (one number per video, {})."""
@@ -56,7 +56,7 @@ class DDPOReward:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: AnyReward,
         *,
         images_are: Literal["latents", "pixels"],
         vae: Any = None,
@@ -146,7 +146,7 @@ class DDPOReward:
 
 
 def flow_grpo_scorer(
-    reward: Reward,
+    reward: AnyReward,
     *,
     images_are: Literal["latents", "pixels"],
     vae: Any = None,

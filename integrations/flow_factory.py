@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
 
@@ -83,7 +84,7 @@ def score_samples(
     video: Sequence[Tensor] | None,
     all_latents: Sequence[Tensor] | None,
     latent_index_map: Sequence[Tensor] | None,
-) -> ClipScores:
+) -> RewardOutput:
     """Scores of what the host handed over: latents if the scorer takes them, else videos.
 
     Args:

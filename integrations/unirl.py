@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
 
@@ -121,7 +122,7 @@ def load_scorer(config: Mapping[str, Any], base_device: str) -> ClipScorer:
 
 
 @torch.no_grad()
-def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> ClipScores:
+def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> RewardOutput:
     """Scores of UniRL's decoded videos (3, time, height, width), colours in [0, 1].
 
     Raises:
@@ -148,7 +149,7 @@ def scored_track(scorer: ClipScorer, track: Any) -> Any:
     if len(latents) != len(track.sample_ids):
         raise ValueError(f"got latents of {len(latents)} clips for {len(track.sample_ids)} samples")
     scores = scorer.score_latents(latents, "BCTHW")
-    parts = {name: values.cpu() for name, values in scores.parts.items()}
+    parts = {name: values.cpu() for name, values in scores.components.items()}
     track = _track_with_field(track, "rewards", scores.rewards.cpu())
     return _track_with_field(track, "component_rewards", parts)
 

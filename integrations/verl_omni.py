@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtsvj_reward.reward.clip_scorer import ClipScorer, ClipScores
+from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
 
@@ -68,7 +69,7 @@ async def compute_score(
 
 def score_sample(
     settings: Mapping[str, Any], sample: Tensor, extra_info: Mapping[str, Any]
-) -> ClipScores:
+) -> RewardOutput:
     """Scores of a batch of one, without a graph."""
     scorer = scorer_for(ScorerConfig.from_dict(settings))
     decoded = sample.dtype == torch.uint8

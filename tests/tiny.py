@@ -107,3 +107,9 @@ def clips(batch=2, time=5, height=8, width=12, *, seed=0, dtype=torch.float32):
     """Gaussian latents of the tiny space."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, time, 4, height, width, generator=generator).to(dtype)
+
+
+def mixed_clips():
+    """Six clips of three shapes, out of order."""
+    shapes = [(3, 8, 12), (5, 8, 12), (3, 8, 12), (3, 4, 8), (5, 8, 12), (3, 4, 8)]
+    return [clips(1, *shape, seed=seed)[0] for seed, shape in enumerate(shapes)]

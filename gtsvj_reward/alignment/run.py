@@ -25,8 +25,7 @@ from gtsvj_reward.alignment.transition import Latents, add_noise, standard_norma
 from gtsvj_reward.losses import denoising_error
 from gtsvj_reward.plotting import plot_alignment, plot_film_strips
 from gtsvj_reward.random_keys import keyed_generator
-from gtsvj_reward.reward import Reward
-from gtsvj_reward.reward.members import checked
+from gtsvj_reward.reward import AnyReward, Clips
 from gtsvj_reward.sampling.scoring import Scoring
 
 Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
@@ -72,7 +71,7 @@ class AlignmentRun:
         self,
         arguments: AlignArguments,
         policy: Policy,
-        reward: Reward,
+        reward: AnyReward,
         *,
         golds: Mapping[str, Gold],
         prompts: Sequence[str],
@@ -316,13 +315,13 @@ class AlignmentRun:
         golds: dict[str, list[Tensor]] = {name: [] for name in self.golds}
         for part in batches(len(texts), self.arguments.batch_size):
             clips = latents[part]
-            scores, output = self.scoring.details(clips)
-            proxy.append(scores)
-            if output is not None:
+            output = self.scoring.details(clips)
+            proxy.append(output.rewards)
+            if output.trajectory:
                 roughness.append(trajectory_variance(output.trajectory))
             for name, gold in self.golds.items():
                 found = gold(clips, texts[part])
-                golds[name].append(checked(name, found, len(clips)).to(clips.device))
+                golds[name].append(Clips(latents=clips).scored(found, name).to(clips.device))
         return Checkup(
             iteration=self.done,
             proxy=self.gather(torch.cat(proxy)).cpu(),

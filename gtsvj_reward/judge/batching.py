@@ -1,6 +1,6 @@
 """Clips of any sizes through a judge."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,17 +27,28 @@ def judge_clips(
     Returns:
         Per clip, scores (step,) and aspects (step, aspect) or None.
     """
-    buckets: dict[torch.Size, list[int]] = {}
-    for index, clip in enumerate(clips):
-        buckets.setdefault(clip.shape, []).append(index)
     outputs: dict[int, JudgeOutput] = {}
-    for indices in buckets.values():
-        size = batch_size or len(indices)
-        for start in range(0, len(indices), size):
-            chosen = indices[start : start + size]
-            rows = None if text is None else text.rows(torch.tensor(chosen))
-            scores, aspects = judge(torch.stack([clips[index] for index in chosen]), rows)
-            for place, index in enumerate(chosen):
-                per_aspect = None if aspects is None else aspects[place]
-                outputs[index] = JudgeOutput(scores[place], per_aspect)
+    for chosen in buckets([clip.shape for clip in clips], batch_size):
+        rows = None if text is None else text.rows(torch.tensor(chosen))
+        scores, aspects = judge(torch.stack([clips[index] for index in chosen]), rows)
+        for place, index in enumerate(chosen):
+            per_aspect = None if aspects is None else aspects[place]
+            outputs[index] = JudgeOutput(scores[place], per_aspect)
     return [outputs[index] for index in range(len(clips))]
+
+
+def buckets(kinds: Sequence[Hashable], size: int | None = None) -> list[list[int]]:
+    """Indices of things of one kind, in order within each kind.
+
+    Args:
+        kinds: of each thing; kinds come in the order in which they are first seen.
+        size: the most of one bucket; None: all of a kind.
+    """
+    found: dict[Hashable, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        found.setdefault(kind, []).append(index)
+    return [
+        indices[start : start + (size or len(indices))]
+        for indices in found.values()
+        for start in range(0, len(indices), size or len(indices))
+    ]

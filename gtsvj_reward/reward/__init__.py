@@ -1,12 +1,15 @@
 """A judge made safe to call from a training loop."""
 
+from gtsvj_reward.reward.base import (
+    AnyReward as AnyReward,
+    Reward as Reward,
+    as_reward as as_reward,
+)
+from gtsvj_reward.reward.clips import Clips as Clips
 from gtsvj_reward.reward.combine import (
-    EnsembleOutput as EnsembleOutput,
     RewardEnsemble as RewardEnsemble,
-    WeightedOutput as WeightedOutput,
     WeightedReward as WeightedReward,
 )
-from gtsvj_reward.reward.members import Reward as Reward
 from gtsvj_reward.reward.output import (
     GeometryError as GeometryError,
     NonFiniteError as NonFiniteError,
@@ -18,3 +21,6 @@ from gtsvj_reward.reward.prompts import (
 )
 from gtsvj_reward.reward.reward import GTSVJReward as GTSVJReward
 from gtsvj_reward.reward.z_scores import group_z_scores as group_z_scores
+
+EnsembleOutput = WeightedOutput = RewardOutput
+"""Older names: all rewards return one kind of output."""

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.judge import Aspect, JudgeOutput
-from gtsvj_reward.reward.output import NonFiniteError, RewardOutput
+from gtsvj_reward.reward.clips import require_finite
+from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.selection import AspectSelection
 
 
@@ -16,7 +17,9 @@ def assemble(
     aspects: Sequence[Aspect],
     selection: AspectSelection | None,
     scale: tuple[float, float],
-    untrained_geometry: tuple[str | None, ...],
+    *,
+    notes: tuple[str | None, ...],
+    names: Sequence[str] | None = None,
 ) -> RewardOutput:
     """Scores, aspects and trajectories of some clips.
 
@@ -25,32 +28,28 @@ def assemble(
         aspects: names and scales; empty for a discriminator.
         selection: makes the score instead of the judge's own, if given.
         scale: mean and standard deviation that scores are normalised by.
-        untrained_geometry: per clip, passed on.
+        notes: per clip, passed on.
+        names: what messages call the clips.
 
     Raises:
         NonFiniteError: for a score that is NaN or infinite, with the clip's index.
     """
     trajectory = score_steps(outputs, selection)
     raw = torch.stack([steps.mean() for steps in trajectory])
-    bad = (~raw.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise NonFiniteError(
-            f"the score of clip {bad[0]} is {raw[bad[0]].item()} ({len(bad)} of {len(raw)} "
-            "clips): its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 "
-            "or float32"
-        )
+    hint = ": its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 or float32"
+    require_finite(raw, "the score of", "is", names, hint)
     per_step = [aspect_steps(output, aspects) for output in outputs]
     mean, std = scale
     return RewardOutput(
         rewards=(raw - mean) / std,
         raw=raw,
         trajectory=trajectory,
-        aspects={
+        parts={
             aspect.name: torch.stack([steps[aspect.name].mean() for steps in per_step])
             for aspect in aspects
         },
         aspect_trajectory=per_step,
-        untrained_geometry=untrained_geometry,
+        notes=notes,
     )
 
 

@@ -1,50 +1,17 @@
 """A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError, Layout
+from gtsvj_reward.latents.space import LatentSpace, Layout
 from gtsvj_reward.latents.vae_lock import vae_lock
-from gtsvj_reward.reward.combine import EnsembleOutput, WeightedOutput
-from gtsvj_reward.reward.members import Reward, checked
+from gtsvj_reward.reward.base import AnyReward, as_reward
+from gtsvj_reward.reward.clips import Clips, Latents
 from gtsvj_reward.reward.output import RewardOutput
-from gtsvj_reward.reward.reward import Clips, GTSVJReward
-
-
-@runtime_checkable
-class DetailedReward(Protocol):
-    """A reward that says what its scores are made of: a judge, near or far, or a combination."""
-
-    def details(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        normalize: bool = True,
-    ) -> RewardOutput | WeightedOutput | EnsembleOutput:
-        """Scores and their parts; see `GTSVJReward.details` for the arguments."""
-
-
-@dataclass(frozen=True)
-class ClipScores:
-    """What a reward says of some clips, in the order they were given."""
-
-    rewards: Float[Tensor, " clip"]
-    """The scores; float32, finite."""
-    parts: dict[str, Float[Tensor, " clip"]]
-    """What they are made of: `raw` and the aspects of a judge, the parts of a combination; empty
-    for a callable of one's own."""
-
-    def numbers(self) -> dict[str, list[float]]:
-        """The parts as plain numbers, for logs."""
-        return {name: values.tolist() for name, values in self.parts.items()}
 
 
 class ClipScorer:
@@ -75,7 +42,7 @@ class ClipScorer:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: AnyReward,
         *,
         space: LatentSpace | None = None,
         vae: Any = None,
@@ -91,7 +58,7 @@ class ClipScorer:
             )
         if first_frames is not None and first_frames < 1:
             raise ValueError(f"`first_frames` must be at least 1, got {first_frames}")
-        self.reward = reward
+        self.reward = as_reward(reward)
         self.space = space
         self.vae = vae
         self.vae_space = None if vae is None else LatentSpace.from_vae(vae)
@@ -99,10 +66,12 @@ class ClipScorer:
         self.first_frames = first_frames
         self.normalize = normalize
         self.scoring = nullcontext() if concurrent else Lock()
-        refuse_foreign(reward, space, "the latents to score")
-        refuse_foreign(reward, self.vae_space, "what the given VAE encodes to")
+        if space is not None:
+            self.reward.refuse_foreign(space, "the latents to score")
+        if self.vae_space is not None:
+            self.reward.refuse_foreign(self.vae_space, "what the given VAE encodes to")
 
-    def score_latents(self, latents: Clips, layout: Layout = "BTCHW") -> ClipScores:
+    def score_latents(self, latents: Latents, layout: Layout = "BTCHW") -> RewardOutput:
         """Scores of scaled latents, which are not decoded.
 
         Args:
@@ -120,12 +89,12 @@ class ClipScorer:
                 "of another model are refused"
             )
         if isinstance(latents, Tensor):
-            ordered: Clips = self.space.to_btchw(latents, layout)
+            ordered: Latents = self.space.to_btchw(latents, layout)
         else:
             ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
         return self.scores(ordered, self.space)
 
-    def score_frames(self, frames: Clips) -> ClipScores:
+    def score_frames(self, frames: Latents) -> RewardOutput:
         """Scores of decoded videos, encoded by `vae` first.
 
         Args:
@@ -142,7 +111,7 @@ class ClipScorer:
                 "judge's VAE, which makes each score cost an encoding"
             )
         if isinstance(frames, Tensor):
-            latents: Clips = self.encoded(frames, self.vae_space)
+            latents: Latents = self.encoded(frames, self.vae_space)
         else:
             latents = [
                 self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
@@ -152,8 +121,7 @@ class ClipScorer:
 
     def to(self, device: str | torch.device) -> None:
         """Move judge and VAE; a client of a server, or a combination, stays where it is."""
-        if isinstance(self.reward, GTSVJReward):
-            self.reward.to(device)
+        self.reward.to(device)
         if self.vae is not None:
             with vae_lock(self.vae):
                 self.vae.to(device)
@@ -174,33 +142,9 @@ class ClipScorer:
         except ValueError as error:
             raise type(error)(f"{which}{error}") from error
 
-    def scores(self, latents: Clips, space: LatentSpace) -> ClipScores:
+    def scores(self, latents: Latents, space: LatentSpace) -> RewardOutput:
         """Scores of latents in this package's order, and what they are made of."""
-        reward, fps, normalize = self.reward, self.fps, self.normalize
-        parts: dict[str, Tensor] = {}
         with self.scoring:
-            if isinstance(reward, DetailedReward):
-                out = reward.details(latents, space=space, fps=fps, normalize=normalize)
-                rewards = out.rewards
-                parts = (
-                    {"raw": out.raw, **out.aspects} if isinstance(out, RewardOutput) else out.parts
-                )
-            else:
-                rewards = reward(latents, space=space, fps=fps, normalize=normalize)
-        return ClipScores(checked("reward", rewards, len(latents)), parts)
-
-
-def refuse_foreign(reward: Reward, space: LatentSpace | None, what: str) -> None:
-    """Refuse, before anything is generated, a space that the judge does not score.
-
-    Combinations of judges are not looked into: they refuse at the first call.
-
-    Raises:
-        LatentSpaceError: naming both spaces.
-    """
-    if space is None or not isinstance(reward, GTSVJReward) or reward.space.same_latents(space):
-        return
-    raise LatentSpaceError(
-        f"the judge scores latents of {reward.space.title()}, {what} are of {space.title()}: use a "
-        "judge of that model, or let the host decode and encode anew with the VAE of the judge"
-    )
+            return self.reward.score(
+                Clips(latents=latents, space=space, fps=self.fps), self.normalize
+            )

@@ -2,43 +2,73 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
-from gtsvj_reward.reward.members import Reward, check_names, checked
-from gtsvj_reward.reward.output import GeometryError, NonFiniteError
-from gtsvj_reward.reward.reward import Clips, GTSVJReward
+from gtsvj_reward.reward.base import AnyReward, Reward, as_reward
+from gtsvj_reward.reward.clips import REFUSALS, Clips
+from gtsvj_reward.reward.output import RewardOutput
 
 
-@dataclass(frozen=True)
-class WeightedOutput:
-    """Scores of a `WeightedReward`, clip by clip."""
+class Combination(Reward):
+    """Several rewards with a name each.
 
-    rewards: Float[Tensor, " clip"]
-    """Sum of weight times score over the parts; float32."""
-    parts: dict[str, Float[Tensor, " clip"]]
-    """Name -> score of that reward, before its weight; float32."""
+    Prompt embeddings go to those that read them: a `GTSVJReward` whose `text_input` is `prompt`,
+    and any function of one's own. Scores come back on the device of the first.
+
+    Args:
+        rewards: (name, reward) of each; may be combinations themselves.
+
+    Raises:
+        ValueError: for no rewards, an empty name, or one given twice.
+    """
+
+    def __init__(self, rewards: Sequence[tuple[str, AnyReward]]) -> None:
+        names = [name for name, _ in rewards]
+        if not names:
+            raise ValueError("expected at least one (name, reward, weight), got none")
+        if not all(names):
+            raise ValueError(f"a reward needs a name that is not empty, got {names}")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names must be different, given more than once: {', '.join(twice)}")
+        self.rewards = {name: as_reward(reward, name) for name, reward in rewards}
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether any of the rewards does."""
+        return any(reward.reads_text for reward in self.rewards.values())
+
+    def parts(self, clips: Clips, normalize: bool) -> dict[str, Float[Tensor, " clip"]]:
+        """Scores of each reward by name, on the device of the first.
+
+        Raises:
+            LatentSpaceError, GeometryError, NonFiniteError: from a reward, with its name.
+            ValueError: `text` that no reward reads, or a reward without one score per clip.
+        """
+        if clips.text is not None and not self.reads_text:
+            raise ValueError(
+                f"none of the rewards ({', '.join(self.rewards)}) reads prompts: `text` would "
+                "change nothing, leave it out"
+            )
+        parts: dict[str, Tensor] = {}
+        for name, reward in self.rewards.items():
+            own = clips if reward.reads_text else replace(clips, text=None)
+            try:
+                parts[name] = reward.score(own, normalize).rewards
+            except REFUSALS as error:
+                said, who = str(error), f"reward {name!r}"
+                if said.startswith(who):  # a function's scores are refused under its name
+                    raise
+                raise type(error)(f"{who}: {said}") from error
+        device = next(iter(parts.values())).device
+        return {name: scores.to(device) for name, scores in parts.items()}
 
 
-@dataclass(frozen=True)
-class EnsembleOutput:
-    """Scores of a `RewardEnsemble`, clip by clip."""
-
-    rewards: Float[Tensor, " clip"]
-    """Mean of the members minus pessimism times disagreement; float32."""
-    parts: dict[str, Float[Tensor, " clip"]]
-    """Name -> score of that member; float32."""
-    disagreement: Float[Tensor, " clip"]
-    """Standard deviation over the members (of these members: divided by their number), >= 0, in
-    units of the normalised score."""
-
-
-class WeightedReward:
+class WeightedReward(Combination):
     """A weighted sum of rewards, differentiable wherever they are.
 
         WeightedReward([("quality", judge, 1.0), ("dynamics", other, 0.3)])
@@ -47,8 +77,7 @@ class WeightedReward:
     `normalize=True`, the default. A negative weight is a penalty, a weight of 0 reports a part
     without counting it.
 
-    Prompt embeddings go to the members that read them: a `GTSVJReward` whose `text_input` is
-    `prompt`, and any other callable. Scores come back on the device of the first part.
+    Prompt embeddings and devices as for `Combination`.
 
     Args:
         parts: (name, reward, weight) of each; members may be combined rewards themselves.
@@ -58,56 +87,26 @@ class WeightedReward:
             are all 0.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, Reward, float]]) -> None:
-        names = [name for name, _, _ in parts]
-        check_names(names)
-        self.rewards = {name: reward for name, reward, _ in parts}
+    def __init__(self, parts: Sequence[tuple[str, AnyReward, float]]) -> None:
+        super().__init__([(name, reward) for name, reward, _ in parts])
         self.weights = {name: float(weight) for name, _, weight in parts}
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {name!r} must be finite, got {weight}")
         if not any(self.weights.values()):
-            raise ValueError(f"all weights are 0 ({', '.join(names)}): every clip would score 0")
-        self.__name__ = "weighted_" + "_".join(names)
+            names = ", ".join(self.weights)
+            raise ValueError(f"all weights are 0 ({names}): every clip would score 0")
+        self.__name__ = "weighted_" + "_".join(self.weights)
 
-    def __call__(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> Float[Tensor, " clip"]:
-        """The weighted sums, float32; see `details`."""
-        return self.details(
-            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
-        ).rewards
-
-    def details(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> WeightedOutput:
-        """The weighted sums and their parts; see `GTSVJReward.details` for the arguments.
-
-        Raises:
-            LatentSpaceError, GeometryError, NonFiniteError: from a part, with its name.
-            ValueError: `text` that no part reads, or a part without one score per clip.
-        """
-        parts = score_all(self.rewards, latents, space, fps, num_frames, text, normalize)
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """The weighted sums, and the scores of each part before its weight."""
+        parts = self.parts(clips, normalize)
         terms = [weight * parts[name] for name, weight in self.weights.items()]
-        total = torch.stack(terms).sum(dim=0)
-        return WeightedOutput(rewards=checked(self.__name__, total, len(latents)), parts=parts)
+        total = clips.scored(torch.stack(terms).sum(dim=0), self.__name__)
+        return RewardOutput(rewards=total, raw=total, parts=parts)
 
 
-class RewardEnsemble:
+class RewardEnsemble(Combination):
     """The mean of several rewards of one kind, and how far they are apart.
 
         RewardEnsemble({"seed 0": first, "seed 1": second}, pessimism=1.0)
@@ -118,7 +117,7 @@ class RewardEnsemble:
 
     The gradient of the standard deviation does not exist where all members agree, and is 0 there.
     With `normalize=False` the members' scales are averaged as they are. Prompt embeddings and
-    devices as for `WeightedReward`.
+    devices as for `Combination`.
 
     Args:
         members: name -> reward, at least two; members may be combined rewards themselves.
@@ -128,58 +127,28 @@ class RewardEnsemble:
         ValueError: fewer than two members, an empty name, or a pessimism out of its range.
     """
 
-    def __init__(self, members: Mapping[str, Reward], *, pessimism: float = 0.0) -> None:
+    def __init__(self, members: Mapping[str, AnyReward], *, pessimism: float = 0.0) -> None:
         if len(members) < 2:
             raise ValueError(
                 f"an ensemble needs at least 2 members, got {len(members)}: one reward cannot "
                 "disagree with itself"
             )
-        check_names(list(members))
+        super().__init__(list(members.items()))
         if not 0 <= pessimism < math.inf:
             raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
-        self.rewards = dict(members)
         self.pessimism = pessimism
         self.__name__ = "ensemble_" + "_".join(members)
 
-    def __call__(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> Float[Tensor, " clip"]:
-        """The ensemble's scores, float32; see `details`."""
-        return self.details(
-            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
-        ).rewards
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """Scores and members, and as `uncertainty` the disagreement.
 
-    def details(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> EnsembleOutput:
-        """Scores, members and disagreement; see `GTSVJReward.details` for the arguments.
-
-        Raises:
-            LatentSpaceError, GeometryError, NonFiniteError: from a member, with its name.
-            ValueError: `text` that no member reads, or a member without one score per clip.
+        That is the standard deviation over these members (divided by their number), in units of the
+        normalised score.
         """
-        parts = score_all(self.rewards, latents, space, fps, num_frames, text, normalize)
+        parts = self.parts(clips, normalize)
         mean, deviation = mean_and_deviation(torch.stack(list(parts.values())))
-        total = mean - self.pessimism * deviation
-        return EnsembleOutput(
-            rewards=checked(self.__name__, total, len(latents)),
-            parts=parts,
-            disagreement=deviation,
-        )
+        total = clips.scored(mean - self.pessimism * deviation, self.__name__)
+        return RewardOutput(rewards=total, raw=total, parts=parts, uncertainty=deviation)
 
 
 def mean_and_deviation(
@@ -192,41 +161,3 @@ def mean_and_deviation(
     # The gradient of a norm is 0 at 0; that of a square root would be infinite.
     norm = torch.linalg.vector_norm(apart - mean, dim=0)
     return scores[0] + mean, norm / math.sqrt(len(scores))
-
-
-def reads_text(reward: Reward) -> bool:
-    """Whether a reward takes prompt embeddings; a callable of one's own is trusted to."""
-    if isinstance(reward, GTSVJReward):
-        return reward.config.text_input == "prompt"
-    if isinstance(reward, WeightedReward | RewardEnsemble):
-        return any(reads_text(member) for member in reward.rewards.values())
-    return True
-
-
-def score_all(
-    rewards: Mapping[str, Reward],
-    latents: Clips,
-    space: LatentSpace | None,
-    fps: float | None,
-    num_frames: int | None,
-    text: TextCondition | None,
-    normalize: bool,
-) -> dict[str, Float[Tensor, " clip"]]:
-    """Float32 scores of each reward by name, on the device of the first."""
-    if text is not None and not any(reads_text(reward) for reward in rewards.values()):
-        raise ValueError(
-            f"none of the rewards ({', '.join(rewards)}) reads prompts: `text` would change "
-            "nothing, leave it out"
-        )
-    parts: dict[str, Tensor] = {}
-    for name, reward in rewards.items():
-        own = text if reads_text(reward) else None
-        try:
-            scores = reward(
-                latents, space=space, fps=fps, num_frames=num_frames, text=own, normalize=normalize
-            )
-        except (LatentSpaceError, GeometryError, NonFiniteError) as error:
-            raise type(error)(f"reward {name!r}: {error}") from error
-        parts[name] = checked(name, scores, len(latents))
-    device = next(iter(parts.values())).device
-    return {name: scores.to(device) for name, scores in parts.items()}

@@ -1,7 +1,9 @@
 """What a reward returns, and how it refuses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,21 +18,84 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class RewardOutput:
-    """Scores of a batch of clips, in the order they were given; higher is better everywhere."""
+    """Scores of clips, in the order they were given, and what they are made of.
+
+    Higher is better everywhere; all numbers are float32. What only a judge can say is empty for
+    combinations of rewards and for functions.
+    """
 
     rewards: Float[Tensor, " clip"]
-    """Scores, normalised by the checkpoint's mean and standard deviation if asked for; float32."""
+    """The scores; a judge's are normalised by the checkpoint's statistics if asked for."""
     raw: Float[Tensor, " clip"]
     """Scores on the judge's own scale: minus the mean energy for a discriminator, the mean of the
     range-normalised aspects for an aspect judge, the preference layer's logits after stage 3, or
-    the selection of aspects that the reward was made with; float32."""
-    trajectory: list[Float[Tensor, " _"]]
-    """Per clip, the raw score of each step; its mean is `raw`. Clips may differ in length."""
-    aspects: dict[str, Float[Tensor, " clip"]] = field(default_factory=dict)
-    """Aspect name -> scores on the aspect's own scale, not clipped to it; empty for a
-    discriminator."""
+    the selection of aspects that the reward was made with. Of combinations and functions, which
+    have no such scale, `rewards` once more."""
+    trajectory: list[Float[Tensor, " _"]] = field(default_factory=list)
+    """A judge's, per clip: the raw score of each step; its mean is `raw`. Clips may differ in
+    length."""
+    parts: dict[str, Float[Tensor, " clip"]] = field(default_factory=dict)
+    """Name -> scores of a part: aspects of a judge on their own scales, not clipped to them; the
+    rewards of a weighted sum before their weights; the members of an ensemble."""
     aspect_trajectory: list[dict[str, Float[Tensor, " _"]]] = field(default_factory=list)
-    """Per clip, aspect name -> score of each step, whose mean is the clip's; empty dictionaries for
-    a discriminator."""
-    untrained_geometry: tuple[str | None, ...] = ()
-    """Per clip, what of its geometry lies outside the trained range, or None."""
+    """A judge's, per clip: aspect name -> score of each step, whose mean is the clip's; empty
+    dictionaries for a discriminator."""
+    notes: tuple[str | None, ...] = ()
+    """A judge's, per clip: what of it lies outside the trained range, or None."""
+    uncertainty: Float[Tensor, " clip"] | None = None
+    """Standard deviation of each score, >= 0; None where it is not known."""
+
+    @property
+    def aspects(self) -> dict[str, Float[Tensor, " clip"]]:
+        """The parts of a judge's score; empty for a discriminator, and if no judge scored."""
+        return self.parts if self.trajectory else {}
+
+    @property
+    def untrained_geometry(self) -> tuple[str | None, ...]:
+        """`notes`, under an older name."""
+        return self.notes
+
+    @property
+    def disagreement(self) -> Float[Tensor, " clip"] | None:
+        """`uncertainty`, under the name that it has for an ensemble."""
+        return self.uncertainty
+
+    @property
+    def components(self) -> dict[str, Float[Tensor, " clip"]]:
+        """What logs show beside the score: the parts, and first a judge's raw score."""
+        return {"raw": self.raw, **self.parts} if self.trajectory else self.parts
+
+    def numbers(self) -> dict[str, list[float]]:
+        """The components as plain numbers."""
+        return {name: values.tolist() for name, values in self.components.items()}
+
+    @classmethod
+    def cat(cls, outputs: Sequence["RewardOutput"]) -> "RewardOutput":
+        """The output of several lots of clips, scored by one reward, as that of all of them."""
+        uncertain = [out.uncertainty for out in outputs if out.uncertainty is not None]
+        return cls(
+            rewards=torch.cat([out.rewards for out in outputs]),
+            raw=torch.cat([out.raw for out in outputs]),
+            trajectory=[steps for out in outputs for steps in out.trajectory],
+            parts={
+                name: torch.cat([out.parts[name] for out in outputs]) for name in outputs[0].parts
+            },
+            aspect_trajectory=[steps for out in outputs for steps in out.aspect_trajectory],
+            uncertainty=torch.cat(uncertain) if uncertain else None,
+            notes=tuple(note for out in outputs for note in out.notes),
+        )
+
+    def rows(self, indices: Sequence[int]) -> "RewardOutput":
+        """The output of some of the clips, in that order."""
+        chosen = torch.tensor(indices, device=self.rewards.device)
+        return RewardOutput(
+            rewards=self.rewards[chosen],
+            raw=self.raw[chosen],
+            trajectory=[self.trajectory[i] for i in indices] if self.trajectory else [],
+            parts={name: values[chosen] for name, values in self.parts.items()},
+            aspect_trajectory=(
+                [self.aspect_trajectory[i] for i in indices] if self.aspect_trajectory else []
+            ),
+            uncertainty=None if self.uncertainty is None else self.uncertainty[chosen],
+            notes=tuple(self.notes[i] for i in indices) if self.notes else (),
+        )

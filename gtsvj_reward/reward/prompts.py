@@ -1,6 +1,6 @@
 """Whether a reward listens to the prompt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,9 +8,8 @@ from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.combine import reads_text
-from gtsvj_reward.reward.members import Reward, checked
-from gtsvj_reward.reward.reward import Clips
+from gtsvj_reward.reward.base import AnyReward, as_reward
+from gtsvj_reward.reward.clips import Clips, Latents, clip_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,8 @@ class PromptSensitivity:
 
 
 def prompt_sensitivity(
-    reward: Reward,
-    latents: Clips,
+    reward: AnyReward,
+    latents: Latents,
     text: TextCondition,
     *,
     shift: int = 1,
@@ -69,29 +68,24 @@ def prompt_sensitivity(
             f"expected at least two clips and one prompt for each, got {count} clips and "
             f"{len(text.embeds)} prompts"
         )
-    if not reads_text(reward):
+    judge = as_reward(reward)
+    if not judge.reads_text:
         return PromptSensitivity(ignores_prompt=True, mean_change=0.0, share_own_higher=0.0)
     rolled = text.rows(torch.arange(count).roll(-shift))
     unchanged = same_rows(text, rolled).nonzero().flatten().tolist()
     if unchanged:
         raise ValueError(
-            f"clip {unchanged[0]} has the prompt of clip {(unchanged[0] + shift) % count} "
+            f"{clip_label(unchanged[0])} has the prompt of "
+            f"{clip_label((unchanged[0] + shift) % count)} "
             f"({len(unchanged)} of {count} clips meet their own prompt again): give one clip per "
             "prompt, or a `shift` that passes the clips of one prompt"
         )
-    scores = []
+    clips = Clips(latents=latents, space=space, fps=fps, num_frames=num_frames)
     with torch.no_grad():
-        for condition in (text, rolled):
-            found = reward(
-                latents,
-                space=space,
-                fps=fps,
-                num_frames=num_frames,
-                text=condition,
-                normalize=normalize,
-            )
-            scores.append(checked("reward", found, count))
-    own, other = scores
+        own, other = (
+            judge.score(replace(clips, text=condition), normalize).rewards
+            for condition in (text, rolled)
+        )
     if (own == own[0]).all():
         raise ValueError(
             f"all {count} clips score {own[0].item():g} with their own prompts: without a spread "

@@ -24,13 +24,13 @@ from gtsvj_reward.judge import (
 )
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.assemble import assemble
-from gtsvj_reward.reward.output import GeometryError, RewardOutput
+from gtsvj_reward.reward.base import Reward
+from gtsvj_reward.reward.clips import Clips
+from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.selection import select_aspects
 
-Clips = Float[Tensor, "..."] | Sequence[Tensor]
 
-
-class GTSVJReward:
+class GTSVJReward(Reward):
     """Scores latents of videos; higher is better, differentiable with respect to the latents.
 
     A plain callable, not an `nn.Module`. The judge inside is frozen, so gradients flow to the
@@ -149,58 +149,20 @@ class GTSVJReward:
         """Where scores are computed."""
         return self.offload_to or next(self.judge.parameters()).device
 
-    def __call__(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> Float[Tensor, " clip"]:
-        """Scores of clips, one each, float32; see `details` for the arguments."""
-        return self.details(
-            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
-        ).rewards
+    @property
+    def reads_text(self) -> bool:
+        """Whether the judge was trained with prompts."""
+        return self.config.text_input == "prompt"
 
-    def details(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> RewardOutput:
-        """Scores with their trajectories.
-
-        Args:
-            latents: scaled latents (batch, time, channel, height, width), or a sequence of clips
-                (time, channel, height, width) of any sizes. Moved to the judge's device.
-            space: which latent space they are of; refused if it is not the judge's. None: the
-                caller vouches for it.
-            fps: frames per second of the video, checked against the trained range if given.
-            num_frames: frames that the generator was asked for; needed to drop the padding that
-                CogVideoX 1.5 leaves in front.
-            text: prompt embeddings, for a judge that was trained with them.
-            normalize: subtract the checkpoint's mean and divide by its standard deviation.
-
-        Raises:
-            LatentSpaceError: foreign space, wrong layout or channels, unscaled or non-finite input;
-                the message has the clip's index.
-            GeometryError: a clip outside the trained range.
-            NonFiniteError: a score that is NaN or infinite; the message has the clip's index.
-            ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
-        """
-        mean, std = self.statistics() if normalize else (0.0, 1.0)
-        clips = self.prepare(latents, space, num_frames)
-        if text is not None and len(text.embeds) != len(clips):
-            raise ValueError(f"{len(text.embeds)} text embeddings for {len(clips)} clips")
-        notes = tuple(self.complaint(index, clip, fps) for index, clip in enumerate(clips))
-        outputs = self.outputs(clips, text)
-        return assemble(outputs, self.config.aspects, self.selection, (mean, std), notes)
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """What the judge says of some clips; clips of one shape share forward passes."""
+        scale = self.statistics() if normalize else (0.0, 1.0)
+        clips = clips.checked(self.space, check_statistics=self.check_statistics)
+        notes = self.notes(clips)
+        outputs = self.outputs(clips.on(self.device), clips.text)
+        return assemble(
+            outputs, self.config.aspects, self.selection, scale, notes=notes, names=clips.names
+        )
 
     def score_frames(
         self,
@@ -240,69 +202,13 @@ class GTSVJReward:
             )
         return mean, std
 
-    def prepare(
-        self, latents: Clips, space: LatentSpace | None, num_frames: int | None
-    ) -> list[Tensor]:
-        """Checked, unpadded clips (time, channel, height, width) on the judge's device."""
-        batches = [latents] if isinstance(latents, Tensor) else [clip[None] for clip in latents]
-        if not batches or not len(batches[0]):
-            raise ValueError("no clips to score: the batch is empty")
-        if isinstance(latents, Tensor):
-            self.space.check(latents, space, check_statistics=self.check_statistics)
-        else:
-            self.check_clips(latents, space)
-        clips: list[Tensor] = []
-        for batch in batches:
-            if num_frames is not None:
-                batch = self.space.unpad(batch, num_frames)
-            clips.extend(batch.to(self.device))
-        return clips
-
-    def check_clips(self, clips: Sequence[Tensor], space: LatentSpace | None) -> None:
-        """Check a list, all clips of one kind at once: the device is waited for once per kind.
-
-        Raises:
-            ValueError: as for `details`, naming the first clip that is refused.
-        """
-        kinds: dict[tuple[object, ...], list[Tensor]] = {}
-        for clip in clips:
-            kinds.setdefault((clip.shape, clip.dtype, clip.device), []).append(clip.detach())
-        try:
-            for alike in kinds.values():
-                batch = torch.stack(alike)
-                self.space.check(batch, space, check_statistics=self.check_statistics)
-        except ValueError:
-            self.check_one_by_one(clips, space)
-            raise
-
-    def check_one_by_one(self, clips: Sequence[Tensor], space: LatentSpace | None) -> None:
-        """Raise for the first clip that is refused, with its place in the list."""
-        for index, clip in enumerate(clips):
-            self.check_clip(index, clip, space)
-
-    def check_clip(self, index: int, clip: Tensor, space: LatentSpace | None) -> None:
-        """Check one clip of a list."""
-        try:
-            self.space.check(clip[None], space, check_statistics=self.check_statistics)
-        except ValueError as error:
-            raise type(error)(f"clip {index} of the list: {error}") from error
-
-    def complaint(self, index: int, clip: Tensor, fps: float | None) -> str | None:
-        """What of a clip's geometry was not trained on; raises unless that is allowed."""
-        trained = self.config.geometry
-        if trained is None:
-            return None
-        time, _, height, width = clip.shape
-        complaint = trained.complaint((time, height, width), fps)
-        if complaint and not self.allow_untrained_geometry:
-            raise GeometryError(
-                f"clip {index}: {complaint} (the trained range). Crop, resample or re-encode it, "
-                "or score it all the same with allow_untrained_geometry=True"
-            )
-        return complaint
+    def notes(self, clips: Clips) -> tuple[str | None, ...]:
+        """Per clip, what of its geometry was not trained on; raises unless that is allowed."""
+        allowed = self.allow_untrained_geometry
+        return tuple(clips.geometry(self.config.geometry, allow_untrained=allowed))
 
     def outputs(self, clips: list[Tensor], text: TextCondition | None) -> list[JudgeOutput]:
-        """What the judge says of each clip; clips of one shape share forward passes."""
+        """What the judge says of each checked clip on its device."""
         self.judge.follow_base()
         with self.on_device(any(clip.requires_grad for clip in clips)):
             return judge_clips(self.judge, clips, text=text, batch_size=self.batch_size)

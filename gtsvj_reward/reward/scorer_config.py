@@ -11,8 +11,8 @@ import torch
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.dtypes import DTYPES, dtype_name, dtype_of
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward.base import AnyReward
 from gtsvj_reward.reward.clip_scorer import ClipScorer
-from gtsvj_reward.reward.members import Reward
 from gtsvj_reward.reward.reward import GTSVJReward
 
 
@@ -20,7 +20,7 @@ from gtsvj_reward.reward.reward import GTSVJReward
 class Connect(Protocol):
     """Makes the client of a scoring server, which is called as a reward is: `ScoreClient` does."""
 
-    def __call__(self, url: str, *, token: str | None) -> Reward:
+    def __call__(self, url: str, *, token: str | None) -> AnyReward:
         """The client of the server at a URL."""
 
 
@@ -160,7 +160,7 @@ class ScorerConfig:
             allow_untrained_geometry=self.allow_untrained_geometry,
         )
 
-    def client(self, connect: Connect | None) -> Reward:
+    def client(self, connect: Connect | None) -> AnyReward:
         """A client of the server."""
         if connect is None:
             raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gtsvj_reward.reward.output import NonFiniteError
+from gtsvj_reward.reward.clips import require_finite
 
 
 def group_z_scores(
@@ -81,9 +81,4 @@ def check_rewards(rewards: Tensor, count: int, named: str) -> None:
             f"expected one reward and one {named} per clip, at least one clip; "
             f"got rewards of shape {tuple(rewards.shape)} and {count} {named}s"
         )
-    bad = (~rewards.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise NonFiniteError(
-            f"the reward of clip {bad[0]} is {rewards[bad[0]].item()} "
-            f"({len(bad)} of {len(rewards)} clips)"
-        )
+    require_finite(rewards, "the reward of", "is")

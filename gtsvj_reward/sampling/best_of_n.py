@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import Reward
+from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.candidates import (
     BestOfN,
     Kept,
@@ -26,7 +26,7 @@ from gtsvj_reward.sampling.pipelines import (
 
 def best_of_n(
     pipe: Any,
-    reward: Reward,
+    reward: AnyReward,
     prompt: str | None,
     n: int,
     *,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import Reward
+from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.clean import CleanLatents, Step, predicted_clean_latents
 from gtsvj_reward.sampling.pipelines import latent_space
 from gtsvj_reward.sampling.scoring import Scoring
@@ -93,7 +93,7 @@ class RewardCallback:
     def __init__(
         self,
         pipe: Any,
-        reward: Reward,
+        reward: AnyReward,
         *,
         num_frames: int,
         steps: Sequence[int] | None = None,

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
-from gtsvj_reward.reward import GTSVJReward, Reward, RewardOutput
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward import AnyReward, RewardOutput, as_reward
 from gtsvj_reward.sampling.pipelines import OutputType, as_clips, decode_clip
-from gtsvj_reward.sampling.scoring import Scoring, joined
+from gtsvj_reward.sampling.scoring import Scoring
 
 Kept = Literal["winners", "all"]
 
@@ -109,7 +109,7 @@ class BestOfN:
     latents: Float[Tensor, "clip time channel height width"]
     """Latents of the winners, in their order, or of all candidates in theirs; without padding."""
     details: RewardOutput | None
-    """All scores with their trajectories; None unless the reward is a `GTSVJReward`."""
+    """All scores with their trajectories; None for a reward without them."""
 
 
 def check_counts(n: int, keep: int, batch_size: int) -> None:
@@ -137,7 +137,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def scoring_for(
-    reward: Reward,
+    reward: AnyReward,
     space: LatentSpace,
     request: Request,
     fps: float | None,
@@ -151,11 +151,7 @@ def scoring_for(
         ValueError: for a number of frames that the latents cannot hold, or more than one prompt.
     """
     space.latent_frames(request.num_frames)
-    if isinstance(reward, GTSVJReward) and not reward.space.same_latents(space):
-        raise LatentSpaceError(
-            f"the pipeline generates latents of {space.title()}, the judge scores those of "
-            f"{reward.space.title()}: use a judge of the pipeline's VAE"
-        )
+    as_reward(reward).refuse_foreign(space, "those that the pipeline generates")
     if text is not None and len(text.embeds) != 1:
         raise ValueError(
             f"`text` must have one row, for the one prompt, got {len(text.embeds)} rows"
@@ -175,9 +171,7 @@ class Scored(NamedTuple):
 
     latents: Float[Tensor, "candidate time channel height width"]
     """Without padding."""
-    scores: Float[Tensor, " candidate"]
-    """Float32, on the CPU."""
-    details: RewardOutput | None
+    output: RewardOutput
     """Of all of them."""
 
 
@@ -195,14 +189,13 @@ def scored(
         indices: of the candidates to make.
         batch_size: candidates in a batch.
     """
-    clips, scores, details = [], [], []
+    clips, outputs = [], []
     for batch in batches(indices, batch_size):
         latents = make(batch)
-        found, output = scoring.candidates(latents, batch)
+        with torch.no_grad():
+            outputs.append(scoring.details(latents, [f"candidate {index}" for index in batch]))
         clips.append(as_clips(scoring.space, latents, scoring.num_frames))
-        scores.append(found)
-        details.append(output)
-    return Scored(torch.cat(clips), torch.cat(scores), joined(details))
+    return Scored(torch.cat(clips), RewardOutput.cat(outputs))
 
 
 def best_of(
@@ -216,7 +209,8 @@ def best_of(
     keep_latents: Kept,
 ) -> BestOfN:
     """Decode the `keep` best candidates, one after the other."""
-    latents, scores, details = candidates
+    latents, output = candidates
+    scores = output.rewards.cpu()
     winners = best_first(scores)[:keep]
     frames = [decode_clip(pipe, space, latents[index], output_type) for index in winners]
     pipe.maybe_free_model_hooks()
@@ -226,7 +220,7 @@ def best_of(
         scores=scores,
         seeds=tuple(seeds),
         latents=latents if keep_latents == "all" else latents[winners],
-        details=details,
+        details=output if output.trajectory else None,
     )
 
 

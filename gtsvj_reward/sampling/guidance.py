@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import NonFiniteError, Reward
+from gtsvj_reward.reward import AnyReward
+from gtsvj_reward.reward.clips import clip_label, require_finite
 from gtsvj_reward.sampling.callbacks import ChosenSteps
 from gtsvj_reward.sampling.pipelines import latent_space
 from gtsvj_reward.sampling.scoring import Scoring
@@ -51,7 +52,7 @@ class RewardGuidance:
     def __init__(
         self,
         pipe: Any,
-        reward: Reward,
+        reward: AnyReward,
         *,
         num_frames: int,
         scale: float,
@@ -161,16 +162,12 @@ def check_gradient(length: Float[Tensor, " clip"], index: int) -> None:
         NonFiniteError: for NaN or infinity, with the clip's index.
         ValueError: for 0.
     """
-    bad = (~length.isfinite()).nonzero().flatten().tolist()
-    if bad:
-        raise NonFiniteError(
-            f"at step {index} the reward's gradient for clip {bad[0]} is not finite ({len(bad)} of "
-            f"{len(length)} clips)"
-        )
+    before = f"at step {index} the norm of the reward's gradient for"
+    require_finite(length, before, "is not finite:")
     flat = (length == 0).nonzero().flatten().tolist()
     if flat:
         raise ValueError(
-            f"at step {index} the reward's gradient for clip {flat[0]} is 0 ({len(flat)} of "
+            f"at step {index} the reward's gradient for {clip_label(flat[0])} is 0 ({len(flat)} of "
             f"{len(length)} clips): the reward does not depend on the latents there, so that they "
             "cannot be guided"
         )

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import Reward
+from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.candidates import (
     BestOfN,
     Kept,
@@ -57,7 +57,7 @@ class SuccessiveHalving:
 
 def successive_halving(
     pipe: Any,
-    reward: Reward,
+    reward: AnyReward,
     prompt: str | None,
     n: int,
     *,
@@ -134,7 +134,9 @@ def successive_halving(
     for indices in batches(range(n), batch_size):
         step = first_steps(pipe, request, [seeds[index] for index in indices], look_at)
         begun.append(step.following)
-        early.append(scoring.candidates(step.clean, indices)[0])
+        with torch.no_grad():
+            names = [f"candidate {index}" for index in indices]
+            early.append(scoring.details(step.clean, names).rewards.cpu())
     latents, early_scores = torch.cat(begun), torch.cat(early)
     finished = sorted(best_first(early_scores)[:finish])
 

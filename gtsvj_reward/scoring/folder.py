@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from tqdm import tqdm
 
-from gtsvj_reward.latents.space import LatentSpaceError
+from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
-from gtsvj_reward.reward.output import GeometryError, NonFiniteError
+from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.scoring.shards import FileRecord, FinishedClip, ScoringMismatchError, Shards
 from gtsvj_reward.scoring.table import ScoredClip
@@ -140,32 +140,27 @@ def check_finished(
 
 def batches(infos: Mapping[str, ClipInfo], size: int) -> Iterator[dict[str, ClipInfo]]:
     """Clips of one shape and frame rate, at most `size` at a time; in order within each kind."""
-    kinds: dict[tuple[object, ...], list[str]] = {}
-    for name, info in infos.items():
-        kinds.setdefault((info.shape, info.fps), []).append(name)
-    for names in kinds.values():
-        for start in range(0, len(names), size):
-            yield {name: infos[name] for name in names[start : start + size]}
+    names = list(infos)
+    for chosen in buckets([(info.shape, info.fps) for info in infos.values()], size):
+        yield {names[index]: infos[names[index]] for index in chosen}
 
 
 def score_batch(reward: GTSVJReward, batch: Mapping[str, ClipInfo]) -> list[ScoredClip]:
     """Scores of latent files of one frame rate, in their order.
 
     Raises:
-        ValueError: what `GTSVJReward.details` raises, with the files' names.
+        ValueError: what `GTSVJReward.details` raises, with the file's name.
     """
-    clips = [load_clip(info.path) for info in batch.values()]
+    stored = [load_clip(info.path) for info in batch.values()]
+    clips = Clips(
+        latents=[clip.latents for clip in stored],
+        space=stored[0].space,
+        fps=stored[0].fps,
+        names=list(batch),
+    )
     normalized = reward.config.reward_mean is not None
-    try:
-        with torch.no_grad():
-            out = reward.details(
-                [clip.latents for clip in clips],
-                space=clips[0].space,
-                fps=clips[0].fps,
-                normalize=normalized,
-            )
-    except (LatentSpaceError, GeometryError, NonFiniteError) as error:
-        raise type(error)(f"{', '.join(batch)} (clips 0 to {len(batch) - 1}): {error}") from error
+    with torch.no_grad():
+        out = reward.score(clips, normalized)
     return [
         ScoredClip.of(out, index, video=info.source or name, latents=name, normalized=normalized)
         for index, (name, info) in enumerate(batch.items())

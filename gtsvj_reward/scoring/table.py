@@ -61,7 +61,7 @@ class ScoredClip:
                 },
                 trajectory=_finite(out.trajectory[index]),
                 aspect_trajectory={name: _finite(values) for name, values in steps.items()},
-                untrained_geometry=notes[index] if (notes := out.untrained_geometry) else None,
+                untrained_geometry=out.notes[index],
             )
         except NonFiniteError as error:
             raise NonFiniteError(f"{latents}: {error}") from error

@@ -177,14 +177,14 @@ class Batcher:
         for entry, outcome in zip(batch, outcomes, strict=True):
             if entry.done.cancelled():
                 continue
-            if isinstance(outcome, RewardOutput):
-                entry.done.set_result(outcome)
-            elif isinstance(outcome, NotScoredError):
+            if isinstance(outcome, NotScoredError):
                 entry.done.set_exception(
                     NotScoredError(outcome.status, outcome.reason, outcome.retry_after)
                 )
-            else:
+            elif isinstance(outcome, ValueError):
                 entry.done.set_exception(NotScoredError(422, str(outcome)))
+            else:
+                entry.done.set_result(outcome)
 
 
 def refusal(failure: BaseException) -> NotScoredError:

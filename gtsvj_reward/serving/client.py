@@ -1,18 +1,14 @@
 """A reward behind a server: `ScoreClient` is called like a `GTSVJReward`, without gradients."""
 
 import os
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward import RewardOutput
-from gtsvj_reward.reward.reward import Clips
-from gtsvj_reward.serving.parts import alike, checked_clips, joined
+from gtsvj_reward.reward import Clips, Reward, RewardOutput
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
     PATH,
@@ -22,7 +18,7 @@ from gtsvj_reward.serving.protocol import (
     ScoreRequest,
     write_request,
 )
-from gtsvj_reward.serving.replies import ScoreReply, read_reply
+from gtsvj_reward.serving.replies import read_reply
 from gtsvj_reward.serving.retries import (
     RefusedError as RefusedError,
     ScoreServerError as ScoreServerError,
@@ -30,7 +26,7 @@ from gtsvj_reward.serving.retries import (
 )
 
 
-class ScoreClient:
+class ScoreClient(Reward):
     """Scores latents on a server started with `gtsvj serve`.
 
     Called like a `GTSVJReward`, and taken by the adapters in its place. No gradients: latents that
@@ -109,84 +105,64 @@ class ScoreClient:
         # A proxy from the environment would see latents and token, and most cannot reach localhost.
         return httpx.Client(headers=headers, timeout=self.timeout, trust_env=False)
 
-    def __call__(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> Float[Tensor, " clip"]:
-        """Scores of clips, one each, float32, on the CPU; see `details` for the arguments."""
-        return self.details(
-            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
-        ).rewards
+    @property
+    def reads_text(self) -> bool:
+        """The judge of the server may, and refuses prompts otherwise."""
+        return True
 
-    def details(
-        self,
-        latents: Clips,
-        *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> RewardOutput:
-        """Scores with their trajectories; `aspect_trajectory` stays empty.
-
-        Args:
-            latents: as for `GTSVJReward`: (batch, time, channel, height, width), or a sequence of
-                clips (time, channel, height, width) of any sizes.
-            space: their latent space; the client's own by default, one of both is needed.
-            fps: frames per second of the video.
-            num_frames: frames that the generator was asked for.
-            text: prompt embeddings, for a judge that was trained with them.
-            normalize: False gives raw scores.
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """What the server says of some clips, on the CPU; `aspect_trajectory` stays empty.
 
         Raises:
             RefusedError: with the server's reason.
             ScoreServerError: if there is no answer in time, or none that can be used.
             ValueError: for latents that record gradients or are of no known space.
         """
-        space = space or self.space
+        space = clips.space or self.space
         if space is None:
             raise ValueError(
                 "`space` must say which VAE the latents are of: the server refuses unnamed ones. "
                 "Pass it to the client or the call, e.g. LatentSpace.from_pipeline(pipe)"
             )
-        clips = checked_clips(latents, text)
-        replies: dict[int, tuple[ScoreReply, int]] = {}
-        for indices in alike(clips, self.clips_per_request):
-            request = ScoreRequest(
-                latents=torch.stack([clips[index] for index in indices]),
-                space_id=space.id,
-                space=space,
-                fps=fps,
-                num_frames=num_frames,
-                text=None if text is None else text.rows(torch.tensor(indices)),
-                normalize=normalize,
+        if torch.is_grad_enabled() and any(clip.requires_grad for clip in clips.latents):
+            raise ValueError(
+                "a score from a server has no gradient: detach the latents, or score them with a "
+                "GTSVJReward in this process"
             )
-            reply = self.score(request)
-            replies |= {index: (reply, place) for place, index in enumerate(indices)}
-        return joined([replies[index] for index in range(len(clips))])
+        parts = clips.buckets(self.clips_per_request)
+        if len(parts) > 1:  # the server knows them by their places in a part
+            clips = replace(clips, names=[clips.label(index) for index in range(len(clips))])
+        outputs = [self.ask(clips.rows(indices), space, normalize) for indices in parts]
+        order = [index for indices in parts for index in indices]
+        places = [place for _, place in sorted(zip(order, range(len(order)), strict=True))]
+        return RewardOutput.cat(outputs).rows(places)
 
-    def score(self, request: ScoreRequest) -> ScoreReply:
-        """Send one request, again and again where that may help.
+    def ask(self, clips: Clips, space: LatentSpace, normalize: bool) -> RewardOutput:
+        """The scores of clips of one shape, asked for again and again where that may help.
 
         Raises:
             RefusedError: with the server's reason.
             ScoreServerError: if there is no answer in time, or none that can be used.
         """
-        body = write_request(request)
-        response = repeat(
-            lambda: self.http.post(self.url + PATH, content=body),
-            retry_for=self.retry_for,
-            where=self.url,
+        body = write_request(
+            ScoreRequest(
+                latents=torch.stack(list(clips.latents)),
+                space_id=space.id,
+                space=space,
+                fps=clips.fps,
+                num_frames=clips.num_frames,
+                text=clips.text,
+                normalize=normalize,
+            )
         )
+        with clips.named(RefusedError):
+            response = repeat(
+                lambda: self.http.post(self.url + PATH, content=body),
+                retry_for=self.retry_for,
+                where=self.url,
+            )
         try:
-            return read_reply(response.content, len(request.latents), VERSION)
+            return read_reply(response.content, len(clips), VERSION).output()
         except MalformedError as error:
             raise ScoreServerError(f"{self.url} gave no usable answer: {error}") from error
 

@@ -55,15 +55,13 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
         ValueError: too many clips, sizes that cannot be cut into patches, prompts that do not go
             with the judge, normalisation without statistics.
     """
-    latents = request.latents
-    if len(latents) > max_clips:
-        raise ValueError(f"{len(latents)} clips in one request, at most {max_clips} are taken")
+    if len(request) > max_clips:
+        raise ValueError(f"{len(request)} clips in one request, at most {max_clips} are taken")
     check_space(reward.space, request.space_id, request.space)
-    reward.space.check(latents, check_statistics=reward.check_statistics)
-    if request.num_frames is not None:
-        latents = reward.space.unpad(latents, request.num_frames)
+    clips = request.checked(reward.space, check_statistics=reward.check_statistics)
+    latents = torch.stack(list(clips.latents))
     reward.judge.backbone.check_geometry(latents)
-    notes = tuple(reward.complaint(i, clip, request.fps) for i, clip in enumerate(latents))
+    notes = reward.notes(clips)
     # Version 1 cannot leave the prompt out, and has no mask: it is for judges that read none.
     text = None if request.version == HOST_VERSION else request.text
     reward.judge.condition(text, len(latents))
@@ -94,7 +92,13 @@ def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | 
         outputs = iter(reward.outputs(clips, joined_text([job.text for job in jobs])))
         aspects, selection = reward.config.aspects, reward.selection
         return [
-            assemble([next(outputs) for _ in job.clips], aspects, selection, job.scale, job.notes)
+            assemble(
+                [next(outputs) for _ in job.clips],
+                aspects,
+                selection,
+                job.scale,
+                notes=job.notes,
+            )
             for job in jobs
         ]
     except ValueError as error:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward import Clips
 from gtsvj_reward.serving.bodies import (
     FLOATS,
     MalformedError as MalformedError,
@@ -49,22 +49,15 @@ SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize"}
 """Metadata of version 2; version 1 has the first four in the URL."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreRequest:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoreRequest(Clips):
     """What a client asks: scores of clips of one shape."""
 
     latents: Float[Tensor, "clip time channel height width"]
     """As they were sent, in float32, float16 or bfloat16."""
     space_id: str
-    """Name of the latent space that the client says they are of."""
-    space: LatentSpace | None = None
-    """The whole of it, if the client sent that."""
-    fps: float | None = None
-    """Frames per second of the video; None is not checked."""
-    num_frames: int | None = None
-    """Frames that the generator was asked for; drops its padding."""
-    text: TextCondition | None = None
-    """One row per clip."""
+    """Name of the latent space that the client says they are of; `space` is the whole of it, if the
+    client sent that."""
     normalize: bool = True
     """Also give the score that is normalised by the checkpoint's mean and standard deviation."""
     version: str = VERSION

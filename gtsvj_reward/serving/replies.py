@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.serving.bodies import MalformedError, read_json
 
@@ -35,7 +37,17 @@ class ScoreReply:
             raw_scores=tuple(output.raw.tolist()),
             aspects={name: tuple(scores.tolist()) for name, scores in output.aspects.items()},
             trajectory=tuple(tuple(steps.tolist()) for steps in output.trajectory),
-            untrained_geometry=output.untrained_geometry,
+            untrained_geometry=output.notes,
+        )
+
+    def output(self) -> RewardOutput:
+        """As the reward said it, without the aspects of each step, which are not sent."""
+        return RewardOutput(
+            rewards=torch.tensor(self.scores),
+            raw=torch.tensor(self.raw_scores),
+            trajectory=[torch.tensor(steps) for steps in self.trajectory],
+            parts={name: torch.tensor(scores) for name, scores in self.aspects.items()},
+            notes=self.untrained_geometry,
         )
 
 

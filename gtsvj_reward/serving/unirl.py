@@ -81,17 +81,17 @@ def answer(
     results: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     for outcome in outcomes:
-        if isinstance(outcome, RewardOutput):
-            scores = {"score": outcome.rewards.item()} if normalized else {}
-            scores["raw"] = outcome.raw.item()
-            scores |= {f"aspect:{name}": x.item() for name, x in outcome.aspects.items()}
-            results.append({NAME: scores})
-            errors.append({})
-        elif isinstance(outcome, NotScoredError) and outcome.status == 422:
+        if isinstance(outcome, NotScoredError) and outcome.status == 422:
             results.append({})
             errors.append({NAME: outcome.reason})
-        else:
+            continue
+        if isinstance(outcome, BaseException):
             raise outcome
+        scores = {"score": outcome.rewards.item()} if normalized else {}
+        scores["raw"] = outcome.raw.item()
+        scores |= {f"aspect:{name}": x.item() for name, x in outcome.aspects.items()}
+        results.append({NAME: scores})
+        errors.append({})
     return {"results": results, "errors": errors}
 
 

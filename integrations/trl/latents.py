@@ -17,7 +17,7 @@ from gtsvj_reward.integrations.trl.rows import (
 )
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import load_clip
-from gtsvj_reward.reward.members import Reward
+from gtsvj_reward.reward import AnyReward, as_reward
 
 
 class LatentsRewardFunc:
@@ -55,7 +55,7 @@ class LatentsRewardFunc:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: AnyReward,
         *,
         space: LatentSpace | None = None,
         fps: float | None = None,
@@ -66,7 +66,7 @@ class LatentsRewardFunc:
         name: str = "gtsvj_latents",
     ) -> None:
         check_choice("missing", missing, ("error", "none"))
-        self.reward = reward
+        self.reward = as_reward(reward)
         self.kind: Kind = (space, fps, num_frames)
         self.column = column
         self.normalize = normalize

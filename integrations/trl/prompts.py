@@ -17,7 +17,7 @@ from gtsvj_reward.integrations.trl.rows import (
 )
 from gtsvj_reward.integrations.trl.texts import completion_text, noise_seed
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.members import Reward
+from gtsvj_reward.reward import AnyReward, as_reward
 
 LogExtra = Callable[[str, list[Any]], None]
 """Takes the name of a column of TRL's completions table and one value per completion."""
@@ -77,7 +77,7 @@ class PromptRewardFunc:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: AnyReward,
         pipe: Any,
         *,
         num_frames: int,
@@ -102,7 +102,7 @@ class PromptRewardFunc:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         self.space = LatentSpace.from_pipeline(pipe)
         self.space.latent_frames(num_frames)
-        self.reward = reward
+        self.reward = as_reward(reward)
         self.pipe = pipe
         self.num_frames = num_frames
         self.kind: Kind = (self.space, fps, None)

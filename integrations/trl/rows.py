@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
-from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
-from gtsvj_reward.reward.members import Reward, checked
-from gtsvj_reward.reward.output import GeometryError, NonFiniteError
-from gtsvj_reward.reward.reward import GTSVJReward
+from gtsvj_reward.judge.batching import buckets
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward import Clips, Reward
 
 Text = str | Sequence[Mapping[str, Any]]
 """A prompt or completion: a string, or the messages of a conversation."""
@@ -45,44 +42,26 @@ def score_rows(
         normalize: as for `GTSVJReward`.
 
     Raises:
-        LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the rows.
+        LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the row.
     """
-    kinds: dict[Kind, list[int]] = {}
-    for row, (kind, _) in clips.items():
-        kinds.setdefault(kind, []).append(row)
+    rows = list(clips)
     scored: dict[int, RowScore] = {}
-    for kind, rows in kinds.items():
-        try:
-            with torch.no_grad():
-                scores, parts = score_parts(
-                    reward, [clips[row][1] for row in rows], kind, normalize
-                )
-        except (LatentSpaceError, GeometryError, NonFiniteError) as error:
-            raise type(error)(f"rows {rows} of the batch, clips in this order: {error}") from error
-        numbers = {name: values.tolist() for name, values in parts.items()}
-        for place, (row, score) in enumerate(zip(rows, scores.tolist(), strict=True)):
-            made_of = {name: values[place] for name, values in numbers.items()}
-            scored[row] = RowScore(score, made_of)
+    for chosen in buckets([kind for kind, _ in clips.values()]):
+        own = [rows[index] for index in chosen]
+        space, fps, num_frames = clips[own[0]][0]
+        given = Clips(
+            latents=[clips[row][1] for row in own],
+            space=space,
+            fps=fps,
+            num_frames=num_frames,
+            names=[f"row {row} of the batch" for row in own],
+        )
+        with torch.no_grad():
+            out = reward.score(given, normalize)
+        numbers = out.numbers()
+        for place, (row, score) in enumerate(zip(own, out.rewards.tolist(), strict=True)):
+            scored[row] = RowScore(score, {name: part[place] for name, part in numbers.items()})
     return scored
-
-
-def score_parts(
-    reward: Reward, clips: Sequence[Tensor], kind: Kind, normalize: bool
-) -> tuple[Float[Tensor, " clip"], dict[str, Float[Tensor, " _"]]]:
-    """Scores of clips, and by name what they are made of."""
-    space, fps, num_frames = kind
-    if isinstance(reward, GTSVJReward):
-        out = reward.details(
-            clips, space=space, fps=fps, num_frames=num_frames, normalize=normalize
-        )
-        return out.rewards, {"raw": out.raw, **out.aspects}
-    if isinstance(reward, WeightedReward | RewardEnsemble):
-        combined = reward.details(
-            clips, space=space, fps=fps, num_frames=num_frames, normalize=normalize
-        )
-        return combined.rewards, combined.parts
-    scores = reward(clips, space=space, fps=fps, num_frames=num_frames, normalize=normalize)
-    return checked("reward", scores, len(clips)), {}
 
 
 def log_parts(log_metric: LogMetric | None, name: str, scored: Sequence[RowScore]) -> None:

@@ -183,7 +183,7 @@ def test_refusals_reach_the_trainer(saved):
         compute_rewards(model, [Sample(**trajectory(clips(1, time=2)[0], [4]))])
     bad = clips(2)
     bad[1] = torch.nan
-    with pytest.raises(LatentSpaceError, match=r"clip 1 .*non-finite"):
+    with pytest.raises(LatentSpaceError, match=r"clip 1: .*non-finite"):
         compute_rewards(model, [Sample(**trajectory(clip, [4])) for clip in bad])
     packed = {"all_latents": torch.randn(1, 40, 4), "latent_index_map": torch.tensor([-1, 0])}
     with pytest.raises(LatentSpaceError, match="expected latents of rank 5"):

@@ -184,7 +184,7 @@ def test_files_say_their_space_and_rate_themselves(reward, tmp_path):
         (1, "foreign", 999.0, 5),
     ]
     too_fast = write_clips(tmp_path / "too fast", 1, fps=120.0)
-    with pytest.raises(GeometryError, match=r"rows \[1\] of the batch, .*clip 0: .*120"):
+    with pytest.raises(GeometryError, match=r"clip 0 \(row 1 of the batch\): .*120"):
         as_trl(LatentsRewardFunc(reward), 2, latents=[paths[0], str(too_fast.infos[0].path)])
 
 
@@ -216,7 +216,7 @@ def test_what_is_no_clip_is_refused_with_its_row(reward, tmp_path):
         as_trl(function, 1, latents=[str(tmp_path / "x.safetensors")])
     bad = clip.clone()
     bad[0, 0, 0, 0] = torch.nan
-    with pytest.raises(LatentSpaceError, match=r"rows \[1, 2\] of the batch.*clip 1 of the list"):
+    with pytest.raises(LatentSpaceError, match=r"clip 1 \(row 2 of the batch\): .*"):
         as_trl(function, 3, latents=[None, clip, bad])
     with pytest.raises(LatentSpaceError, match="foreign"):
         as_trl(LatentsRewardFunc(reward, space=tiny_space(id="foreign")), 1, latents=[clip])
@@ -226,7 +226,11 @@ def test_what_is_no_clip_is_refused_with_its_row(reward, tmp_path):
     ("returned", "error", "text"),
     [
         (torch.zeros(1), ValueError, r"shape \(1,\), expected \(2,\)"),
-        (torch.tensor([0.0, torch.nan]), NonFiniteError, "clip 1 the score nan"),
+        (
+            torch.tensor([0.0, torch.nan]),
+            NonFiniteError,
+            r"clip 1 \(row 1 of .* score nan",
+        ),
     ],
 )
 def test_a_callable_of_ones_own_is_checked(returned, error, text):
@@ -419,9 +423,9 @@ def test_padding_of_the_pipeline_is_not_scored(judge_of_pipe, tiny_vae):
 def test_pipelines_that_do_not_fit_are_refused(judge_of_pipe, reward, pipe):
     with pytest.raises(ValueError, match=r"expected 4f \+ 1 frames .* got 10"):
         PromptRewardFunc(judge_of_pipe, pipe, **{**SAMPLING, "num_frames": 10})
-    with pytest.raises(LatentSpaceError, match=r"rows \[0\] .*expected latents of `tiny`"):
+    with pytest.raises(LatentSpaceError, match=r"\(row 0 of .*expected latents of `tiny`"):
         PromptRewardFunc(reward, pipe, **SAMPLING)(["p"], ["dog"], trainer_state=STEP)
-    with pytest.raises(GeometryError, match=r"rows \[0\]"):
+    with pytest.raises(GeometryError, match=r"\(row 0 of"):
         PromptRewardFunc(judge_of_pipe, pipe, **{**SAMPLING, "fps": 99.0})(
             ["p"], ["dog"], trainer_state=STEP
         )

@@ -39,8 +39,8 @@ def test_latents_score_as_the_reward_itself(reward, layout, normalize):
     found = scorer.score_latents(given, layout)
     expected = reward.details([*batch, lone], normalize=normalize)
     torch.testing.assert_close(found.rewards, expected.rewards, rtol=0, atol=0)
-    assert found.parts.keys() == {"raw", "clear", "focus", "movement smoothness"}
-    torch.testing.assert_close(found.parts["raw"], expected.raw, rtol=0, atol=0)
+    assert found.components.keys() == {"raw", "clear", "focus", "movement smoothness"}
+    torch.testing.assert_close(found.components["raw"], expected.raw, rtol=0, atol=0)
     assert found.numbers()["focus"] == expected.aspects["focus"].tolist()
     assert expected.rewards.std() > 1e-3, "rewards are all alike: the test proves nothing"
     alone = scorer.score_latents(torch.stack(given[:2]), layout).rewards
@@ -88,15 +88,18 @@ def test_combinations_and_callables_have_their_parts(reward):
     both = WeightedReward([("a", reward, 1.0), ("b", reward, 0.5)])
     found = ClipScorer(both, space=tiny_space()).score_latents(clips())
     torch.testing.assert_close(found.rewards, 1.5 * scores)
-    assert found.parts.keys() == {"a", "b"}
+    assert found.components.keys() == {"a", "b"}
     seeds = RewardEnsemble({"0": reward, "1": reward})
-    assert ClipScorer(seeds, space=tiny_space()).score_latents(clips()).parts.keys() == {"0", "1"}
+    assert ClipScorer(seeds, space=tiny_space()).score_latents(clips()).components.keys() == {
+        "0",
+        "1",
+    }
 
     def own(latents, *, space=None, fps=None, num_frames=None, text=None, normalize=True):
         return latents.mean(dim=(1, 2, 3, 4)) * (0.0 if fps == 8 else torch.nan)
 
     found = ClipScorer(own, space=tiny_space(), fps=8.0).score_latents(clips())
-    assert found.parts == {}
+    assert found.components == {}
     with pytest.raises(NonFiniteError, match="gave clip 0 the score nan"):
         ClipScorer(own, space=tiny_space()).score_latents(clips())
 

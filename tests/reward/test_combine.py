@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 from gtsvj_reward import GTSVJReward, RewardOutput
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpaceError
-from gtsvj_reward.reward import NonFiniteError
-from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward, reads_text
+from gtsvj_reward.reward import NonFiniteError, as_reward
+from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
 from tests.tiny import clips, tiny_judge, tiny_space
 
 
@@ -166,11 +166,15 @@ def test_real_judges():
 def test_prompts_go_to_those_who_read_them():
     deaf, listening = GTSVJReward(tiny_judge()), GTSVJReward(tiny_judge(text_input="prompt"))
     own = Scores(1.0, 2.0)
-    assert [reads_text(reward) for reward in (deaf, listening, own)] == [False, True, True]
+    assert [as_reward(reward).reads_text for reward in (deaf, listening, own)] == [
+        False,
+        True,
+        True,
+    ]
     latents, text = clips(2), text_for(2)
     deaf_pair = RewardEnsemble({"d": deaf, "e": deaf})
     mixed = WeightedReward([("p", deaf_pair, 1.0), ("l", listening, 1.0), ("o", own, 0.0)])
-    assert [reads_text(reward) for reward in (deaf_pair, mixed)] == [False, True]
+    assert [reward.reads_text for reward in (deaf_pair, mixed)] == [False, True]
     torch.testing.assert_close(
         mixed(latents, text=text), deaf(latents) + listening(latents, text=text)
     )

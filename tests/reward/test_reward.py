@@ -9,18 +9,12 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 from gtsvj_reward.reward import GeometryError, NonFiniteError
 from tests.backbones.test_cogvideox import pipeline_rotary
-from tests.tiny import KINDS, clips, tiny_judge, tiny_space, tiny_transformer
+from tests.tiny import KINDS, clips, mixed_clips, tiny_judge, tiny_space, tiny_transformer
 
 
 def reward_for(kind="2b", *, batch_size=8, **changes):
     """A reward around a tiny judge."""
     return GTSVJReward(tiny_judge(kind, **changes), batch_size=batch_size)
-
-
-def mixed_clips():
-    """Six clips of three shapes, out of order."""
-    shapes = [(3, 8, 12), (5, 8, 12), (3, 8, 12), (3, 4, 8), (5, 8, 12), (3, 4, 8)]
-    return [clips(1, *shape, seed=seed)[0] for seed, shape in enumerate(shapes)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,7 +125,7 @@ def test_non_finite_latents_are_named_and_refused(bad, message):
     latents[1, 2, 0, 3, 3] = bad
     with pytest.raises(LatentSpaceError, match=message):
         reward_for()(latents)
-    with pytest.raises(LatentSpaceError, match=r"clip 1 of the list: .*non-finite"):
+    with pytest.raises(LatentSpaceError, match=r"clip 1: .*non-finite"):
         reward_for()(list(latents))
 
 

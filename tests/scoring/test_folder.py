@@ -74,21 +74,21 @@ class Counting(GTSVJReward):
         self.calls = []
         self.patience = patience
 
-    def details(self, latents, **options):
+    def score(self, clips, normalize=True):
         if len(self.calls) == self.patience:
             raise KeyboardInterrupt
-        self.calls.append(len(latents))
-        return super().details(latents, **options)
+        self.calls.append(len(clips))
+        return super().score(clips, normalize)
 
 
 class WithAspects(GTSVJReward):
     """Fills in two aspects made of the score."""
 
-    def details(self, latents, **options):
-        out = super().details(latents, **options)
+    def score(self, clips, normalize=True):
+        out = super().score(clips, normalize)
         return replace(
             out,
-            aspects={"clear, sharp": 2 * out.raw, "motion": out.raw - 1},
+            parts={"clear, sharp": 2 * out.raw, "motion": out.raw - 1},
             aspect_trajectory=[
                 {"clear, sharp": 2 * steps, "motion": steps - 1} for steps in out.trajectory
             ],
@@ -290,7 +290,7 @@ def test_refused_clips_stop_the_run_by_name(folder, shards):
     write_clip(folder.path, "c/long", time=8, seed=1)
     grown = LatentFolder(folder.path)
     with pytest.raises(
-        GeometryError, match=r"c/long\.safetensors .*latent frames 8 outside 3\.\.7"
+        GeometryError, match=r"\(c/long\.safetensors\): latent frames 8 outside 3\.\.7"
     ):
         score_shard(reward_for(), grown, shards)
     allowed = GTSVJReward(tiny_judge(), allow_untrained_geometry=True)
@@ -300,14 +300,14 @@ def test_refused_clips_stop_the_run_by_name(folder, shards):
 
 def test_the_frame_rate_of_each_clip_is_checked(folder):
     write_clip(folder.path, "c/fast", fps=60.0)
-    with pytest.raises(GeometryError, match=r"c/fast\.safetensors .*fps 60 outside 8\.\.30"):
+    with pytest.raises(GeometryError, match=r"\(c/fast\.safetensors\): fps 60 outside 8\.\.30"):
         score_folder(reward_for(), LatentFolder(folder.path))
 
 
 def test_aspects_that_are_no_numbers_are_refused(folder):
     class Broken(WithAspects):
-        def details(self, latents, **options):
-            out = super().details(latents, **options)
+        def score(self, clips, normalize=True):
+            out = super().score(clips, normalize)
             out.aspects["motion"][-1] = torch.nan
             return out
 

@@ -69,13 +69,13 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, folder, monkeypatch):
     reward = GTSVJReward(tiny_judge(), batch_size=1)
     calls = []
 
-    def details(*args, **options):
+    def score_of(*args, **options):
         calls.append(args)
         if len(calls) == 3:
             raise StopError
-        return GTSVJReward.details(reward, *args, **options)
+        return GTSVJReward.score(reward, *args, **options)
 
-    monkeypatch.setattr(reward, "details", details)
+    monkeypatch.setattr(reward, "score", score_of)
     with pytest.raises(StopError):
         score(reward, folder, tmp_path / "s.csv")
     assert not (tmp_path / "s.csv").exists()
@@ -89,9 +89,7 @@ def test_a_refused_clip_is_named(tmp_path):
     write_clips(tmp_path / "latents", 1, time=9)
     folder = LatentFolder(tmp_path / "latents")
     reward = GTSVJReward(tiny_judge())
-    with pytest.raises(
-        GeometryError, match=r"00\.safetensors \(clips 0 to 0\): clip 0: latent frames"
-    ):
+    with pytest.raises(GeometryError, match=r"clip 0 \(00\.safetensors\): latent frames"):
         score(reward, folder, tmp_path / "s.csv")
     allowed = GTSVJReward(tiny_judge(), allow_untrained_geometry=True)
     path = score(allowed, folder, tmp_path / "allowed.jsonl")

@@ -130,7 +130,7 @@ def test_the_score_comes_first_and_no_aspect_hides_it():
         rewards=torch.tensor([2.0]),
         raw=torch.tensor([1.0]),
         trajectory=[torch.tensor([1.0])],
-        aspects={"raw": torch.tensor([9.0])},
+        parts={"raw": torch.tensor([9.0])},
     )
     rows = [("score", 2.0), ("raw", 1.0), ("aspect:raw", 9.0)]
     assert list(answer([one], True)["results"][0]["gtsvj"].items()) == rows

@@ -1,0 +1,158 @@
+"""`Reward`: what every reward is called as, whoever computes the scores."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.judge import JudgeConfig
+from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.reward.clips import REFUSALS, Clips, Latents
+from gtsvj_reward.reward.output import RewardOutput
+
+AnyReward = Callable[..., Tensor]
+"""A `Reward`, or a function of one's own that is called as one; see `as_reward`."""
+
+
+class Reward(ABC):
+    """Scores clips; higher is better.
+
+    A subclass says in `score` what it thinks of `Clips`; calls and details are written here.
+    """
+
+    __name__: str
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it takes prompt embeddings."""
+        return False
+
+    @property
+    def config(self) -> JudgeConfig | None:
+        """What the judge is; None for a reward that is no judge in this process."""
+        return None
+
+    @abstractmethod
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """Scores of some clips, and what they are made of; see `details`."""
+
+    def __call__(
+        self,
+        latents: Latents,
+        *,
+        space: LatentSpace | None = None,
+        fps: float | None = None,
+        num_frames: int | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> Float[Tensor, " clip"]:
+        """Scores of clips, one each, float32; see `details` for the arguments."""
+        return self.details(
+            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
+        ).rewards
+
+    def details(
+        self,
+        latents: Latents,
+        *,
+        space: LatentSpace | None = None,
+        fps: float | None = None,
+        num_frames: int | None = None,
+        text: TextCondition | None = None,
+        normalize: bool = True,
+    ) -> RewardOutput:
+        """Scores, and what they are made of.
+
+        Args:
+            latents: scaled latents (batch, time, channel, height, width), or a sequence of clips
+                (time, channel, height, width) of any sizes. Moved to the judge's device.
+            space: which latent space they are of; refused if it is not the judge's. None: the
+                caller vouches for it.
+            fps: frames per second of the video, checked against the trained range if given.
+            num_frames: frames that the generator was asked for; needed to drop the padding that
+                CogVideoX 1.5 leaves in front.
+            text: prompt embeddings, for a reward that reads them.
+            normalize: subtract the checkpoint's mean and divide by its standard deviation.
+
+        Raises:
+            LatentSpaceError: foreign space, wrong layout or channels, unscaled or non-finite input;
+                the message has the clip's index.
+            GeometryError: a clip outside the trained range.
+            NonFiniteError: a score that is NaN or infinite; the message has the clip's index.
+            ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
+        """
+        clips = Clips(latents=latents, space=space, fps=fps, num_frames=num_frames, text=text)
+        return self.score(clips, normalize)
+
+    def refuse_foreign(self, space: LatentSpace, what: str) -> None:
+        """Refuse, before anything is generated, a space that the judge does not score.
+
+        Rewards without a judge of their own refuse at the first call.
+
+        Args:
+            space: of the latents that will be given.
+            what: they are, for the message.
+
+        Raises:
+            LatentSpaceError: naming both spaces.
+        """
+        if self.config is not None and not self.config.latent_space.same_latents(space):
+            raise LatentSpaceError(
+                f"the judge scores latents of {self.config.latent_space.title()}, {what} are of "
+                f"{space.title()}: use a judge of that model, or decode the clips and encode them "
+                "anew with the VAE of the judge"
+            )
+
+    def to(self, device: str | torch.device) -> "Reward":
+        """Move what can be moved: nothing of a client, a combination or a function."""
+        del device
+        return self
+
+
+class FunctionReward(Reward):
+    """A function of one's own as a `Reward`; it is trusted to read prompts.
+
+    Args:
+        function: called as a `Reward` is; returns one score per clip.
+        name: for messages.
+    """
+
+    def __init__(self, function: AnyReward, name: str) -> None:
+        self.function = function
+        self.__name__ = name
+
+    @property
+    def reads_text(self) -> bool:
+        """It may."""
+        return True
+
+    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
+        """What the function returns, if that is one finite number per clip."""
+        with clips.named(*REFUSALS):
+            scores = self.function(
+                clips.latents,
+                space=clips.space,
+                fps=clips.fps,
+                num_frames=clips.num_frames,
+                text=clips.text,
+                normalize=normalize,
+            )
+        rewards = clips.scored(scores, self.__name__)
+        return RewardOutput(rewards=rewards, raw=rewards)
+
+
+def as_reward(reward: AnyReward, name: str = "reward") -> Reward:
+    """A `Reward` as it is, anything else that is called as one wrapped in a `FunctionReward`.
+
+    Args:
+        reward: the reward, or the function.
+        name: of the function, for messages.
+    """
+    match reward:
+        case Reward():
+            return reward
+        case _:
+            return FunctionReward(reward, name)

@@ -1,0 +1,206 @@
+"""`Clips`: what a reward is asked to score, and where a clip's index or name enters a message."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.judge import Geometry
+from gtsvj_reward.judge.batching import buckets
+from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.reward.output import GeometryError, NonFiniteError
+
+Latents = Float[Tensor, "..."] | Sequence[Tensor]
+"""A batch (batch, time, channel, height, width), or clips without the batch axis, of any sizes."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clips:
+    """Some clips, and what is known of all of them.
+
+    Raises:
+        ValueError: for no clips, and for another number of prompts or names than of clips.
+    """
+
+    latents: Latents
+    """Scaled latents; a tensor, or a sequence of clips of any sizes."""
+    space: LatentSpace | None = None
+    """The latent space they are of; None: the caller vouches for it."""
+    fps: float | None = None
+    """Frames per second of the videos; None: not checked."""
+    num_frames: int | None = None
+    """Frames that the generator was asked for; tells its padding, if it leaves any."""
+    text: TextCondition | None = None
+    """Prompt embeddings, one row per clip."""
+    names: Sequence[str] | None = None
+    """What messages call the clips, beside their indices."""
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        count = len(self)
+        if not count:
+            raise ValueError("no clips to score: the batch is empty")
+        if self.text is not None and len(self.text.embeds) != count:
+            raise ValueError(f"{len(self.text.embeds)} text embeddings for {count} clips")
+        if self.names is not None and len(self.names) != count:
+            raise ValueError(f"{len(self.names)} names for {count} clips")
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def label(self, index: int) -> str:
+        """What messages call a clip."""
+        return clip_label(index, self.names)
+
+    def each(self, act: Callable[[Tensor], T]) -> list[T]:
+        """What a function says of each clip (1, time, ...); its errors are said of that clip."""
+        found = []
+        for index, clip in enumerate(self.latents):
+            with self.about(index):
+                found.append(act(clip[None]))
+        return found
+
+    @contextmanager
+    def about(self, index: int) -> Iterator[None]:
+        """Errors of the block are said of a clip."""
+        try:
+            yield
+        except ValueError as error:
+            raise type(error)(f"{self.label(index)}: {error}") from error
+
+    @contextmanager
+    def named(self, *errors: type[ValueError]) -> Iterator[None]:
+        """Add all names to errors of code that knows the clips by their indices alone."""
+        try:
+            yield
+        except errors as error:
+            if self.names is None:
+                raise
+            raise type(error)(f"{', '.join(self.names)}, in this order: {error}") from error
+
+    def rows(self, indices: Sequence[int]) -> "Clips":
+        """Some of the clips, as a list."""
+        return replace(
+            self,
+            latents=[self.latents[index] for index in indices],
+            text=None if self.text is None else self.text.rows(torch.tensor(indices)),
+            names=None if self.names is None else [self.names[index] for index in indices],
+        )
+
+    def buckets(self, size: int | None = None) -> list[list[int]]:
+        """Indices of clips of one shape, type and device, at most `size` together."""
+        return buckets([(clip.shape, clip.dtype, clip.device) for clip in self.latents], size)
+
+    def checked(self, space: LatentSpace, *, check_statistics: bool = True) -> "Clips":
+        """These clips without padding, if they are latents of a judge's space.
+
+        Raises:
+            LatentSpaceError: as `LatentSpace.check` and `unpad`, with the clip's index.
+        """
+
+        def check(latents: Tensor) -> None:
+            space.check(latents, self.space, check_statistics=check_statistics)
+
+        latents, num_frames = self.latents, self.num_frames
+        try:
+            if isinstance(latents, Tensor):
+                check(latents)
+            else:
+                # All of one kind at once: the device is waited for once per kind.
+                for kind in self.buckets():
+                    check(torch.stack([latents[index].detach() for index in kind]))
+        except ValueError:
+            if self.names is None and isinstance(latents, Tensor):
+                raise  # it names the index already
+            self.each(check)
+            raise
+        if num_frames is None:
+            return self
+        if isinstance(latents, Tensor):
+            return replace(self, latents=space.unpad(latents, num_frames))
+        return replace(self, latents=self.each(lambda clip: space.unpad(clip, num_frames)[0]))
+
+    def geometry(self, trained: Geometry | None, *, allow_untrained: bool) -> list[str | None]:
+        """Per clip, what of its geometry was not trained on; for clips that were checked.
+
+        Raises:
+            GeometryError: for the first such clip, unless that is allowed.
+        """
+
+        def note(clip: Tensor) -> str | None:
+            _, time, _, height, width = clip.shape
+            if trained is None:
+                return None
+            complaint = trained.complaint((time, height, width), self.fps)
+            if complaint and not allow_untrained:
+                raise GeometryError(
+                    f"{complaint} (the trained range). Crop, resample or re-encode it, or score it "
+                    "all the same with allow_untrained_geometry=True"
+                )
+            return complaint
+
+        return self.each(note)
+
+    def on(self, device: torch.device) -> list[Tensor]:
+        """The clips one by one, on a device; a batch is moved as a whole."""
+        if isinstance(self.latents, Tensor):
+            return list(self.latents.to(device))
+        return [clip.to(device) for clip in self.latents]
+
+    def scored(self, scores: Tensor, name: str) -> Float[Tensor, " clip"]:
+        """Scores of a reward in float32, if they are one finite number per clip.
+
+        Raises:
+            ValueError: for another shape, with the reward's name.
+            NonFiniteError: for NaN and infinity, with the clip's index too.
+        """
+        if scores.shape != (len(self),):
+            raise ValueError(
+                f"reward {name!r} returned scores of shape {tuple(scores.shape)}, expected "
+                f"({len(self)},): one per clip"
+            )
+        require_finite(scores, f"reward {name!r} gave", "the score", self.names)
+        return scores.float()
+
+
+REFUSALS = (LatentSpaceError, GeometryError, NonFiniteError)
+"""What a reward raises for clips that it cannot score."""
+
+
+def clip_label(index: int, names: Sequence[str] | None = None) -> str:
+    """What messages call a clip."""
+    return f"clip {index}" if names is None else f"clip {index} ({names[index]})"
+
+
+def require_finite(
+    values: Float[Tensor, " clip"],
+    before: str,
+    after: str,
+    names: Sequence[str] | None = None,
+    hint: str = "",
+) -> None:
+    """Refuse a value that is NaN or infinite.
+
+    Args:
+        values: one per clip.
+        before: the message up to the clip, e.g. `the score of`.
+        after: the message from there to the value, e.g. `is`.
+        names: of the clips.
+        hint: the end of the message.
+
+    Raises:
+        NonFiniteError: with the first such clip, the value and the number of such clips.
+    """
+    bad = (~values.isfinite()).nonzero().flatten().tolist()
+    if bad:
+        raise NonFiniteError(
+            f"{before} {clip_label(bad[0], names)} {after} {values[bad[0]].item()} "
+            f"({len(bad)} of {len(values)} clips){hint}"
+        )
