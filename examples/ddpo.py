@@ -19,9 +19,7 @@ from gtsvj_reward.alignment import (
     Metrics,
     PromptStatistics,
     Rollout,
-    log_probability,
-    transition,
-    transition_kl,
+    step_taken,
 )
 from gtsvj_reward.losses import clipped_policy_loss
 from gtsvj_reward.reward import group_z_scores
@@ -87,7 +85,7 @@ def iterate(
         advantages = group_z_scores(everything, prompts)
     else:
         advantages = statistics.advantages(everything, prompts)
-    own = advantages.clamp(-args.advantage_clip, args.advantage_clip)[run.share(len(prompts))]
+    own = run.share(advantages.clamp(-args.advantage_clip, args.advantage_clip))
     metrics: list[Metrics] = [{"reward": everything}]
     for _ in range(args.epochs):
         for update, part in enumerate(rollouts):
@@ -113,29 +111,19 @@ def learn(
     parts = advantages.split([len(batch.prompts) for batch in rollouts])
     metrics: list[Metrics] = []
     for batch, advantage in zip(rollouts, parts, strict=True):
-        for index in batch.log_probabilities:
-            losses, found = step_losses(run, args, batch, advantage, index)
+        for index, old in batch.log_probabilities.items():
+            now, kl = step_taken(run.policy, batch, index)
+            found = clipped_policy_loss(now, old, advantage, args.clip_range)
+            losses = found.loss + args.kl_weight * kl
             run.backward(losses.sum() / (len(advantages) * len(batch.log_probabilities)))
-            metrics.append(found)
+            metrics.append(
+                {
+                    "kl": kl.detach(),
+                    "clip_fraction": found.clipped,
+                    "ratio_error": (found.ratio - 1).abs(),
+                }
+            )
     return [*metrics, {"grad_norm": run.update()}]
-
-
-def step_losses(
-    run: AlignmentRun, args: DDPOArguments, batch: Rollout, advantage: torch.Tensor, index: int
-) -> tuple[torch.Tensor, Metrics]:
-    """Losses of the clips of a batch at one denoising step, and what is worth logging."""
-    here, timestep = batch.path[index], batch.timesteps[index]
-    step = transition(run.policy, here, timestep, batch.prompts, args.eta)
-    now = log_probability(batch.path[index + 1], step.mean, step.std)
-    found = clipped_policy_loss(now, batch.log_probabilities[index], advantage, args.clip_range)
-    with run.policy.reference():
-        reference = transition(run.policy, here, timestep, batch.prompts, args.eta)
-    kl = transition_kl(step.mean, reference.mean, step.std)
-    return found.loss + args.kl_weight * kl, {
-        "kl": kl.detach(),
-        "clip_fraction": found.clipped,
-        "ratio_error": (found.ratio - 1).abs(),
-    }
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from gtsvj_reward.alignment import (
     load_pairs,
     mine_pairs,
     pair_errors,
+    prediction_drift,
     read_pairs,
     schedule,
 )
@@ -83,7 +84,7 @@ def iterate(
     metrics: list[Metrics] = []
     if stored:
         generator = keyed_generator(args.seed, 4, iteration)
-        drawn = torch.randint(len(stored), (run.clips_in_all // 2,), generator=generator)
+        drawn = torch.randint(len(stored), (args.clips // 2,), generator=generator)
         texts, chosen, rejected = load_pairs([stored[i] for i in drawn.tolist()], run.policy)
     else:
         texts, chosen, rejected, found = mined(run, args, iteration)
@@ -102,7 +103,7 @@ def drift(
     for indices in own_pairs(run, len(texts), args.batch_size):
         keys = [(args.seed, 6, iteration, index) for index in indices]
         prompts = run.policy.encode([texts[index] for index in indices])
-        metrics.append({"drift": run.drift(chosen[indices], prompts, keys)})
+        metrics.append({"drift": prediction_drift(run.policy, chosen[indices], prompts, keys)})
     return metrics
 
 

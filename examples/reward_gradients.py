@@ -20,6 +20,7 @@ from gtsvj_reward.alignment import (
     batches,
     differentiable_sample,
     predicted_sample,
+    prediction_drift,
 )
 from gtsvj_reward.losses import reward_loss
 from gtsvj_reward.random_keys import keyed_generator
@@ -92,7 +93,7 @@ def iterate(run: AlignmentRun, args: RewardGradientArguments, iteration: int) ->
         run.backward(losses.sum() / len(texts))
         # A second, small graph: the first one is freed by now.
         with torch.set_grad_enabled(args.drift_weight > 0):
-            drift = run.drift(latents, prompts, keys[part])
+            drift = prediction_drift(run.policy, latents, prompts, keys[part])
         if args.drift_weight:
             run.backward(args.drift_weight * drift.sum() / len(texts))
         metrics.append({"reward": rewards.detach(), "drift": drift.detach()})

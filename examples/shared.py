@@ -10,8 +10,8 @@ from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Gold, Policy
-from gtsvj_reward.cli.parsing import with_config
 from gtsvj_reward.dtypes import dtype_of
+from gtsvj_reward.flags import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
 from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, frozen, load_pipeline

@@ -2,6 +2,8 @@
 
 from gtsvj_reward.alignment.advantages import PromptStatistics as PromptStatistics
 from gtsvj_reward.alignment.arguments import AlignArguments as AlignArguments
+from gtsvj_reward.alignment.drift import prediction_drift as prediction_drift
+from gtsvj_reward.alignment.evaluation import Evaluation as Evaluation, Gold as Gold
 from gtsvj_reward.alignment.guards import (
     Checkup as Checkup,
     Guards as Guards,
@@ -21,6 +23,7 @@ from gtsvj_reward.alignment.policy import (
     Prompts as Prompts,
     decoded as decoded,
 )
+from gtsvj_reward.alignment.processes import Metrics as Metrics
 from gtsvj_reward.alignment.rollout import (
     Rollout as Rollout,
     batches as batches,
@@ -28,13 +31,10 @@ from gtsvj_reward.alignment.rollout import (
     predicted_sample as predicted_sample,
     rollout as rollout,
     schedule as schedule,
+    step_taken as step_taken,
     transition as transition,
 )
-from gtsvj_reward.alignment.run import (
-    AlignmentRun as AlignmentRun,
-    Gold as Gold,
-    Metrics as Metrics,
-)
+from gtsvj_reward.alignment.run import AlignmentRun as AlignmentRun
 from gtsvj_reward.alignment.transition import (
     Transition as Transition,
     add_noise as add_noise,

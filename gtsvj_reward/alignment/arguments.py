@@ -133,6 +133,11 @@ class AlignArguments:
         return Path(self.output_dir)
 
     @property
+    def clips(self) -> int:
+        """Of an iteration, of all processes."""
+        return self.prompts_per_iteration * self.clips_per_prompt
+
+    @property
     def looks(self) -> int:
         """Checkups after the first."""
         return math.ceil(self.iterations / self.evaluate_every)

@@ -136,6 +136,12 @@ class Policy:
         channels = int(self.transformer.config.in_channels)
         return steps, channels, self.size.height // stride, self.size.width // stride
 
+    def unpadded(
+        self, latents: Float[Tensor, "clip time channel height width"]
+    ) -> Float[Tensor, "clip steps channel height width"]:
+        """Clean latents without the padding of CogVideoX 1.5."""
+        return self.space.unpad(latents, self.size.num_frames)
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """What is trained, by name, in the order of the model."""
         return {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,11 +16,14 @@ from gtsvj_reward.alignment.transition import (
     ddim_transition,
     log_probability,
     standard_normal,
+    transition_kl,
 )
 from gtsvj_reward.random_keys import keyed_generator
 
 Key = tuple[int, ...]
 """Numbers that decide everything random about a clip."""
+TRAINING, EVALUATION = 0, 1
+"""Second number of a clip's key, after the seed: iterations and checkups share no noise."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Rollout:
     log_probabilities: dict[int, Float[Tensor, " clip"]]
     """Index of a step -> log-density of the step it took. Deterministic steps, the last one among
     them, have none and are left out."""
+    eta: float
+    """η of the sampling."""
+    elements: Elements = "mean"
+    """Of the log-densities."""
 
     @property
     def clean(self) -> Latents:
@@ -97,7 +105,49 @@ def rollout(
             following = step.mean + step.std * noise
             densities[index] = log_probability(following, step.mean, step.std, elements=elements)
         path.append(following)
-    return Rollout(prompts, tuple(keys), tuple(path), timesteps, densities)
+    return Rollout(prompts, tuple(keys), tuple(path), timesteps, densities, eta, elements)
+
+
+def rollouts(
+    policy: Policy,
+    texts: Sequence[str],
+    keys: Sequence[Key],
+    *,
+    steps: int,
+    eta: float,
+    batch_size: int,
+) -> list[Rollout]:
+    """`rollout` of prompts that the policy encodes, in batches, in the order of the prompts."""
+    return [
+        rollout(policy, policy.encode(texts[part]), keys[part], steps=steps, eta=eta)
+        for part in batches(len(texts), batch_size)
+    ]
+
+
+class StepTaken(NamedTuple):
+    """A step that a rollout took, under the policy as it is now."""
+
+    log_probability: Float[Tensor, " clip"]
+    """Of the step, differentiable."""
+    kl: Float[Tensor, " clip"]
+    """Divergence of the policy's transition from the reference's, in nats, differentiable."""
+
+
+def step_taken(policy: Policy, made: Rollout, index: int) -> StepTaken:
+    """How likely a step of a rollout is now, and how far the policy is from its reference there.
+
+    Args:
+        policy: as it is now.
+        made: what it made before.
+        index: of the step, one of `made.log_probabilities`.
+    """
+    here, timestep = made.path[index], made.timesteps[index]
+    step = transition(policy, here, timestep, made.prompts, made.eta)
+    now = log_probability(made.path[index + 1], step.mean, step.std, elements=made.elements)
+    with policy.reference():
+        reference = transition(policy, here, timestep, made.prompts, made.eta)
+    kl = transition_kl(step.mean, reference.mean, step.std, elements=made.elements)
+    return StepTaken(now, kl)
 
 
 def transition(

@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS, with_config as with_config
+from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS
+from gtsvj_reward.flags import with_config as with_config
 
 MODULES = {
     "demo": "demo",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.cli.parsing import with_config
+from gtsvj_reward.flags import with_config
 
 
 def train_discriminator(argv: list[str]) -> int:

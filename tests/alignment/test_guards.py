@@ -138,17 +138,19 @@ def test_a_reward_that_may_not_have_risen_is_no_divergence():
         assert guards.look(Checkup(1, rise, {"g": bad})).diverged is diverged
 
 
-@pytest.mark.parametrize("looks", [1, 20])
-def test_a_fall_counts_by_all_comparisons_that_are_planned(looks):
+@pytest.mark.parametrize(
+    ("looks", "measures", "quantile"), [(1, 1, 1.6766), (20, 1, 3.7442), (20, 3, 4.0928)]
+)
+def test_a_fall_counts_by_all_comparisons_that_are_planned(looks, measures, quantile):
     # Standard error 1, 49 degrees of freedom: Student's t with a tail of 0.05 / comparisons; one
-    # look has one comparison, 20 looks have 20 · 21 / 2.
+    # look has one comparison, 20 looks have 20 · 21 / 2, and each measure as many.
     unit = torch.tensor([-1.0, 1.0]).repeat(CLIPS // 2)
     gaps = unit / unit.std() * math.sqrt(CLIPS)
-    quantile = {1: 1.6766, 20: 3.7442}[looks]
+    others = {str(index): torch.zeros(CLIPS) for index in range(measures - 1)}
     for factor, diverged in ((0.99, False), (1.01, True)):
         guards = Guards(looks=looks)
-        guards.look(measured(0, g=torch.zeros(CLIPS)))
-        found = guards.look(measured(1, g=gaps - factor * quantile))
+        guards.look(measured(0, g=torch.zeros(CLIPS), **others))
+        found = guards.look(measured(1, g=gaps - factor * quantile, **others))
         assert found.diverged is diverged
 
 

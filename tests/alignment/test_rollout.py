@@ -8,6 +8,7 @@ from gtsvj_reward.alignment import (
     predicted_sample,
     rollout,
     schedule,
+    step_taken,
     transition,
 )
 from gtsvj_reward.losses import clipped_policy_loss
@@ -29,6 +30,27 @@ def test_the_ratio_is_exactly_1_before_the_first_update(policy, steps):
         found = clipped_policy_loss(now, old, torch.ones(2), 1e-4)
         assert torch.equal(found.ratio, torch.ones(2))
         assert torch.equal(now.detach(), old)
+
+
+@pytest.mark.parametrize("elements", ["mean", "sum"])
+def test_a_step_taken_before_is_as_likely_as_it_was_and_knows_its_divergence(policy, elements):
+    moved(policy)
+    prompts = policy.encode(TEXTS)
+    made = rollout(policy, prompts, KEYS, steps=3, eta=0.7, elements=elements)
+    for index, old in made.log_probabilities.items():
+        now, kl = step_taken(policy, made, index)
+        assert torch.equal(now.detach(), old)
+        step = transition(policy, made.path[index], made.timesteps[index], prompts, 0.7)
+        with policy.reference():
+            mean = transition(policy, made.path[index], made.timesteps[index], prompts, 0.7).mean
+        gap = (step.mean - mean).square().flatten(1) / (2 * step.std**2)
+        expected = gap.mean(1) if elements == "mean" else gap.sum(1)
+        torch.testing.assert_close(kl, expected)
+        assert kl.min() > 0
+        assert all(
+            g is not None
+            for g in torch.autograd.grad((now + kl).sum(), list(policy.parameters().values()))
+        )
 
 
 def test_with_other_companions_the_log_ratio_is_rounding(policy):

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from gtsvj_reward.alignment.processes import mean_metrics
 from tests.examples.tiny_runs import recorded_gradients, some_pairs, tiny_run
 
 SCRIPTS = {
@@ -51,4 +52,4 @@ def test_dpo_does_not_depend_on_the_batches(tmp_path):
 def record(run, update):
     """Gradients of an update, and the means of what it logs."""
     gradients = recorded_gradients(run)
-    return gradients, run.means(update())
+    return gradients, mean_metrics(run.accelerator, update())

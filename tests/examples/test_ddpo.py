@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtsvj_reward.alignment import PromptStatistics, rollout, transition
+from gtsvj_reward.alignment.processes import mean_metrics
 from tests.examples.tiny_runs import recorded_gradients, tiny_run
 
 CLIPS = 12
@@ -20,7 +21,7 @@ def gradients(ddpo, folder, **changes):
     """Gradient of each update of one iteration, and what was logged of it."""
     args, run = tiny_run(ddpo.DDPOArguments, folder, clip_range=0.5, **changes)
     found = recorded_gradients(run)
-    logged = run.means(ddpo.iterate(run, args, PromptStatistics(), 0))
+    logged = mean_metrics(run.accelerator, ddpo.iterate(run, args, PromptStatistics(), 0))
     return found, logged
 
 

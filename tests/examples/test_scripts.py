@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from gtsvj_reward import LatentSpace
+from gtsvj_reward.alignment import AlignArguments
 from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.toy.pipeline import load_pipeline
 from tests.examples.scripts import EXAMPLES, SMALL
-from tests.examples.tiny_runs import gradients_of_all_scripts
+from tests.examples.tiny_runs import gradients_of_all_scripts, tiny_run
 
 OWN = {
     "ddpo": ["--epochs", "2", "--kl_weight", "0.1"],
@@ -110,6 +111,11 @@ def test_dpo_trains_on_stored_pairs_and_samples_nothing_for_it(tmp_path):
     assert entry["loss"] != pytest.approx(math.log(2), abs=1e-6)  # the second update has moved
     with pytest.raises(ValueError, match="go together"):
         run("dpo", tmp_path / "other", "--pairs", str(pairs))
+
+
+def test_the_guards_know_how_many_checkups_a_run_plans(tmp_path):
+    _, made = tiny_run(AlignArguments, tmp_path, iterations=7, evaluate_every=2)
+    assert made.guards.looks == 4  # after iterations 2, 4, 6 and 7
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path):

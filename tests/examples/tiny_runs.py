@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from gtsvj_reward.alignment import AlignmentRun, Policy, PromptStatistics
+from gtsvj_reward.alignment.processes import mean_metrics
 from tests.alignment.tiny import TEXTS, moved, tiny_pipeline
 
 SETTINGS = {
@@ -70,7 +71,7 @@ def gradients_of_all_scripts(folder):
         else:
             more = script.learn(run, args, some_pairs(run, 5), range(1000), (0, 0))
         found[name] = torch.stack(recorded)
-        for metric, value in run.means(more).items():
+        for metric, value in mean_metrics(run.accelerator, more).items():
             found[f"{name}/{metric}"] = torch.tensor(value)
     return found
 

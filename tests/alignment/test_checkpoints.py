@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from gtsvj_reward.alignment.arguments import AlignArguments
-from gtsvj_reward.alignment.journal import Journal, read_journal
-from gtsvj_reward.alignment.state import (
+from gtsvj_reward.alignment.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     load_moments,
     optimizer_moments,
     save_checkpoint,
 )
+from gtsvj_reward.alignment.journal import Journal, read_journal
 
 
 def trained(steps=3):

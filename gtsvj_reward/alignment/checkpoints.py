@@ -2,16 +2,86 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 
+LATEST = "lora"
+"""Folder of the last checkpoint's adapter, for diffusers."""
 PREFIX = "iteration-"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An object whose state belongs into checkpoints."""
+
+    def state(self) -> Any:
+        """What `load` takes, for JSON."""
+
+    def load(self, state: Any) -> None:
+        """Go on from a state."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of a run, in `checkpoints/` of its folder."""
+
+    folder: Path
+    """Of the run."""
+    settings: str
+    """Fingerprint of the settings that decide what iterations do."""
+    policy: Policy
+    optimizer: torch.optim.Optimizer
+    guards: Stateful
+    extra: Mapping[str, Stateful]
+    """Whatever else a script keeps between iterations, by name."""
+
+    def save(self, iteration: int, stopped: str | None) -> None:
+        """Write a checkpoint, and the adapter for diffusers."""
+        self.policy.save(self.folder / LATEST)
+        save_checkpoint(
+            self.folder / "checkpoints",
+            iteration,
+            adapter=self.policy.adapter(),
+            parameters=self.policy.parameters(),
+            optimizer=self.optimizer,
+            state={
+                "settings": self.settings,
+                "guards": self.guards.state(),
+                "stopped": stopped,
+                "extra": {name: part.state() for name, part in self.extra.items()},
+            },
+        )
+
+    def restore(self) -> tuple[int, str | None]:
+        """Go on from the newest checkpoint; iterations done, and why the run was stopped.
+
+        Raises:
+            ValueError: if it is of a run with other settings.
+        """
+        path = latest_checkpoint(self.folder / "checkpoints")
+        if path is None:
+            return 0, None
+        adapter, moments, state = load_checkpoint(path)
+        if state["settings"] != self.settings:
+            raise ValueError(
+                f"{self.folder} holds a run with other settings: choose another `output_dir`, or "
+                "give the settings of that run"
+            )
+        self.policy.load_adapter(adapter)
+        load_moments(self.optimizer, self.policy.parameters(), moments)
+        self.guards.load(state["guards"])
+        for name, part in self.extra.items():
+            part.load(state["extra"][name])
+        return int(state["iteration"]), state["stopped"]
 
 
 def checkpoint_path(folder: Path, iteration: int) -> Path:

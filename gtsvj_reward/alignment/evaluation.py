@@ -1,0 +1,104 @@
+"""What is measured at checkups: the same prompts and seeds each time, sampled without noise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.guards import Checkup, trajectory_variance
+from gtsvj_reward.alignment.policy import Policy, decoded
+from gtsvj_reward.alignment.processes import gather, own_share
+from gtsvj_reward.alignment.rollout import EVALUATION, Key, batches, rollouts
+from gtsvj_reward.alignment.transition import Latents
+from gtsvj_reward.plotting import plot_alignment, plot_film_strips
+from gtsvj_reward.reward import Clips
+from gtsvj_reward.sampling.scoring import Scoring
+
+Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
+"""(clean latents without padding, prompts) -> one number per clip, higher being better."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Clips of a policy, and what reward and golds say of them."""
+
+    arguments: AlignArguments
+    policy: Policy
+    scoring: Scoring
+    """Of the reward that is trained on."""
+    golds: Mapping[str, Gold]
+    """Measures that are only watched, by name."""
+    prompts: Sequence[str]
+    """Taken in turn."""
+    accelerator: Accelerator
+
+    def clips(self) -> tuple[list[str], Latents]:
+        """Prompts and clean latents of this process's share of a checkup, without padding."""
+        count = self.arguments.evaluation_clips
+        share = range(count)[own_share(self.accelerator, count)]
+        texts = [self.prompts[index % len(self.prompts)] for index in share]
+        keys: list[Key] = [(self.arguments.seed, EVALUATION, index) for index in share]
+        made = rollouts(
+            self.policy,
+            texts,
+            keys,
+            steps=self.arguments.num_inference_steps,
+            eta=0.0,
+            batch_size=self.arguments.batch_size,
+        )
+        return texts, self.policy.unpadded(torch.cat([batch.clean for batch in made]))
+
+    @torch.no_grad()
+    def measure(self, latents: Latents, texts: Sequence[str], iteration: int = 0) -> Checkup:
+        """Reward, golds and roughness of clips, in batches, gathered from all processes.
+
+        Args:
+            latents: clean, without padding.
+            texts: their prompts.
+            iteration: after which they were made.
+        """
+        proxy, roughness = [], []
+        golds: dict[str, list[Tensor]] = {name: [] for name in self.golds}
+        for part in batches(len(texts), self.arguments.batch_size):
+            clips = latents[part]
+            output = self.scoring.details(clips)
+            proxy.append(output.rewards)
+            if output.trajectory:
+                roughness.append(trajectory_variance(output.trajectory))
+            for name, gold in self.golds.items():
+                found = gold(clips, texts[part])
+                golds[name].append(Clips(latents=clips).scored(found, name).to(clips.device))
+        return Checkup(
+            iteration=iteration,
+            proxy=self._gathered(proxy),
+            golds={name: self._gathered(parts) for name, parts in golds.items()},
+            roughness=self._gathered(roughness) if roughness else None,
+        )
+
+    def _gathered(self, parts: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " clip"]:
+        return gather(self.accelerator, torch.cat(list(parts))).cpu()
+
+    def draw(
+        self,
+        latents: Latents,
+        texts: Sequence[str],
+        checkup: Checkup,
+        entries: Sequence[Mapping[str, float]],
+    ) -> None:
+        """Film strips of the first clips, and the curves of what has been logged so far."""
+        folder, shown = self.arguments.folder, min(self.arguments.samples, len(texts))
+        if shown:
+            plot_film_strips(
+                [decoded(self.policy, clip) for clip in latents[:shown]],
+                labels=list(texts[:shown]),
+                scores=checkup.proxy[:shown].tolist(),
+                score_name="reward",
+                title=f"after {checkup.iteration} iterations",
+                path=folder / "samples" / f"iteration-{checkup.iteration:06d}.png",
+            )
+        if sum("proxy" in entry for entry in entries) > 1:
+            plot_alignment(entries, path=folder / "curves.png")
