@@ -11,6 +11,7 @@ from gtsvj_reward.judge.config import (
     Aspect as Aspect,
     Geometry as Geometry,
     JudgeConfig as JudgeConfig,
+    JudgeSettings as JudgeSettings,
 )
 from gtsvj_reward.judge.heads import (
     AspectHead as AspectHead,

@@ -81,27 +81,14 @@ class Geometry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeConfig:
-    """What a judge is; stored beside its weights as `config.json`.
-
-    The first two fields have no default. `family`, `depth`, `base_dtype` and `base_fingerprint`
-    are filled in from the transformer when a judge is built.
-    """
+class JudgeSettings:
+    """What is chosen when a judge is built, and holds for all its stages."""
 
     base_model: str
-    """Hub id or folder of the diffusers transformer or pipeline, e.g. `"zai-org/CogVideoX-2b"`."""
-    latent_space: LatentSpace
-    """Which VAE the latents belong to, and how they are scaled."""
-    stage: Stage = "discriminator"
-    """How far it was trained: energies, aspect scores, or one preference score."""
+    """Bundled name, folder or hub id of the diffusers transformer or pipeline, e.g.
+    `"zai-org/CogVideoX-2b"`."""
     base_revision: str | None = None
     """Commit, tag or branch of a hub id."""
-    base_fingerprint: str | None = None
-    """SHA-256 over settings, names, shapes and slices of the base weights in use."""
-    base_dtype: str | None = None
-    """dtype of the base weights in training; checkpoints are loaded in it unless told otherwise."""
-    family: str | None = None
-    """Class name of the transformer."""
     depth: int | None = None
     """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
     latent_pooling: int = 1
@@ -116,7 +103,7 @@ class JudgeConfig:
     """Tokens of the null text (`text_input="zeros"`); None: as many as the model's pipeline gives
     it. Refused for families whose null text is of fixed length. Beyond the paper."""
     lora_rank: int = 8
-    """r (paper section 5.1); 0 trains the head alone."""
+    """Rank r of LoRA (paper section 5.1); 0 trains the head alone."""
     lora_alpha: float = 8.0
     """The adapter is scaled by alpha / r (paper section 5.1)."""
     lora_placement: Placement = "last"
@@ -126,6 +113,28 @@ class JudgeConfig:
     token_pooling: TokenPooling = "mean"
     """How the head pools the tokens of a step: their mean, or learned attention. The paper says
     "aggregate" and no more."""
+    timestep: float = 0.0
+    """Noise level the transformer is told; the latents are clean. The paper is silent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(JudgeSettings):
+    """What a judge is; stored beside its weights as `config.json`.
+
+    `base_model` and `latent_space` have no default. `family`, `depth`, `base_dtype` and
+    `base_fingerprint` are filled in from the transformer when a judge is built.
+    """
+
+    latent_space: LatentSpace
+    """Which VAE the latents belong to, and how they are scaled."""
+    stage: Stage = "discriminator"
+    """How far it was trained: energies, aspect scores, or one preference score."""
+    base_fingerprint: str | None = None
+    """SHA-256 over settings, names, shapes and slices of the base weights in use."""
+    base_dtype: str | None = None
+    """dtype of the base weights in training; checkpoints are loaded in it unless told otherwise."""
+    family: str | None = None
+    """Class name of the transformer."""
     time_pooling: TimePooling = "mean"
     """How the aspect head pools over time: the mean, or the mean and the standard deviation."""
     energy_width: int | None = None
@@ -133,8 +142,6 @@ class JudgeConfig:
     the aspect head; None: it is not."""
     energy_pooling: TokenPooling = "mean"
     """How the kept head pools the tokens of a step."""
-    timestep: float = 0.0
-    """Noise level the transformer is told; the latents are clean. The paper is silent."""
     text_input: TextInput = "zeros"
     """`zeros`: embeddings of zeros, the prompt is ignored; `stored`: one embedding kept in the
     checkpoint (of the empty prompt, say), the prompt is ignored; `prompt`: every call must pass

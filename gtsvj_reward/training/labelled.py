@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import torch
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
-from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig
+from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig, documented
 from gtsvj_reward.training.splits import clip_keys
 from gtsvj_reward.training.trainer import JudgeTrainer
 
@@ -24,31 +24,21 @@ CLIPS_FILE = "labelled_clips.json"
 Reader = TypeVar("Reader", bound=Callable[..., object])
 
 
+@documented
 @dataclass(kw_only=True)
 class LabelledConfig(JudgeTrainingConfig):
     """What stages 2 and 3 share: where they start, and where labels and clips are."""
 
-    from_judge: str | None = field(
-        default=None,
-        metadata={
-            "help": "Judge of the stage before: folder, bundled name or hub id. Its base model is "
-            "loaded from where it says, or from `base_model`."
-        },
-    )
-    latents: str = field(
-        default="", metadata={"help": "Folder of latent clips, which the labels refer to."}
-    )
-    allow_missing_videos: bool = field(
-        default=False,
-        metadata={"help": "Train on the rest where labelled videos have no latents."},
-    )
-    calibration: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of latent clips over which mean and standard deviation of the score "
-            "are measured; the held-out clips by default."
-        },
-    )
+    from_judge: str | None = None
+    """Judge of the stage before: folder, bundled name or hub id. Its base model is loaded from
+    where it says, or from `base_model`."""
+    latents: str = ""
+    """Folder of latent clips, which the labels refer to."""
+    allow_missing_videos: bool = False
+    """Train on the rest where labelled videos have no latents."""
+    calibration: str | None = None
+    """Folder of latent clips over which mean and standard deviation of the score are measured;
+    the held-out clips by default."""
 
 
 class LabelledTrainer(JudgeTrainer):

@@ -1,17 +1,15 @@
-"""From folders and arguments to a fresh judge, and where a run goes on."""
+"""From arguments to a fresh judge."""
 
-import logging
 from collections.abc import Sequence
+from dataclasses import fields
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.dtypes import dtype_of
-from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
+from gtsvj_reward.judge import Aspect, JudgeConfig, JudgeSettings, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.training.arguments import JudgeArguments
-
-logger = logging.getLogger(__name__)
 
 
 def build_judge(
@@ -42,22 +40,12 @@ def build_judge(
     backbone = backbone_for(transformer)
     if arguments.base_dtype != "auto":
         backbone.cast(dtype_of(arguments.base_dtype))
+    chosen = {item.name: getattr(arguments, item.name) for item in fields(JudgeSettings)}
     config = JudgeConfig(
-        base_model=arguments.base_model,
-        base_revision=arguments.base_revision,
+        **chosen,
         latent_space=space,
         stage="aspects" if aspects else "discriminator",
         aspects=tuple(aspects),
         time_pooling=time_pooling,
-        depth=arguments.depth,
-        latent_pooling=arguments.latent_pooling,
-        temporal_stride=arguments.temporal_stride,
-        text_tokens=arguments.text_tokens,
-        lora_rank=arguments.lora_rank,
-        lora_alpha=arguments.lora_alpha,
-        lora_placement=arguments.lora_placement,
-        head_width=arguments.head_width,
-        token_pooling=arguments.token_pooling,
-        timestep=arguments.timestep,
     )
     return VideoJudge.from_transformer(backbone, config, seed=seed)

@@ -1,15 +1,16 @@
 """Settings of stage 2."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from gtsvj_reward.judge.heads import TimePooling
-from gtsvj_reward.training.arguments import require_set
+from gtsvj_reward.training.arguments import documented, require_set
 from gtsvj_reward.training.labelled import LabelledConfig
 
 TargetScale = Literal["range", "raw"]
 
 
+@documented
 @dataclass(kw_only=True)
 class AspectConfig(LabelledConfig):
     """Stage 2: aspect scores by regression (paper sections 4.2, 5.1).
@@ -18,40 +19,24 @@ class AspectConfig(LabelledConfig):
     version of the paper is the default; what goes beyond it is said at each field.
     """
 
-    ratings: str = field(default="", metadata={"help": "File of ratings."})
-    ratings_format: str = field(
-        default="plain", metadata={"help": "visionreward, videoreward-train or plain."}
-    )
-    held_out_ratings: str | None = field(
-        default=None,
-        metadata={"help": "File of ratings for evaluation; else `held_out_fraction` of the clips."},
-    )
-    aspects: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Aspects to predict: names of the format, or name=low:high for your own scale; "
-            "all of the format by default."
-        },
-    )
-    target_scale: TargetScale = field(
-        default="range",
-        metadata={
-            "help": "`range`: squared errors of labels scaled to 0..1; `raw`: of labels as they "
-            "are, so that wide scales weigh more."
-        },
-    )
-    time_pooling: TimePooling = field(
-        default="mean",
-        metadata={"help": "Over time: the mean (paper), or the mean and the standard deviation."},
-    )
-    keep_energy: bool = field(
-        default=False,
-        metadata={"help": "Keep the energy head, frozen, as an input to the new one (not paper)."},
-    )
-    truncation_probability: float = field(
-        default=0.0,
-        metadata={"help": "How often a clip is cut to a shorter prefix; the paper says nothing."},
-    )
+    ratings: str = ""
+    """File of ratings."""
+    ratings_format: str = "plain"
+    """visionreward, videoreward-train or plain."""
+    held_out_ratings: str | None = None
+    """File of ratings for evaluation; else `held_out_fraction` of the clips."""
+    aspects: list[str] | None = None
+    """Aspects to predict: names of the format, or name=low:high for your own scale; all of the
+    format by default."""
+    target_scale: TargetScale = "range"
+    """`range`: squared errors of labels scaled to 0..1; `raw`: of labels as they are, so that
+    wide scales weigh more."""
+    time_pooling: TimePooling = "mean"
+    """Over time: the mean (paper), or the mean and the standard deviation."""
+    keep_energy: bool = False
+    """Keep the energy head, frozen, as an input to the new one (not paper)."""
+    truncation_probability: float = 0.0
+    """How often a clip is cut to a shorter prefix; the paper says nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

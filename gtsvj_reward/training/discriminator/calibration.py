@@ -19,6 +19,7 @@ from gtsvj_reward.perturbations import (
     PerturbationSampler,
 )
 from gtsvj_reward.random_keys import keyed_generator
+from gtsvj_reward.training.arguments import documented
 from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
 
@@ -28,6 +29,7 @@ INITIAL_STEPS = 20
 """Steps whose mean gradient norm stands for |∇L_p| in Eq. A.1."""
 
 
+@documented
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSettings:
     """How each single-perturbation run is made, and how a probability follows from it."""
@@ -55,6 +57,7 @@ class CalibrationSettings:
     generated_share: float = 0.30
     """Share of the real column kept for generated clips (Table A.1)."""
     seed: int = 0
+    """Of judge, clips and perturbations."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """Settings of stage 1."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gtsvj_reward.perturbations import PerturbationSampler
-from gtsvj_reward.training.arguments import JudgeTrainingConfig, require_set
+from gtsvj_reward.training.arguments import JudgeTrainingConfig, documented, require_set
 
 
+@documented
 @dataclass(kw_only=True)
 class DiscriminatorConfig(JudgeTrainingConfig):
     """Stage 1: data, objective and optimisation of the energy judge (paper sections 4.1, 5.1).
@@ -15,35 +16,23 @@ class DiscriminatorConfig(JudgeTrainingConfig):
     The paper states beta, the truncation and Table A.1.
     """
 
-    real: str = field(default="", metadata={"help": "Folder of real latent clips (positives)."})
-    generated: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of generated latent clips; without it Table A.1 is renormalised."
-        },
-    )
-    held_out_real: str | None = field(
-        default=None, metadata={"help": "Folder of real clips for evaluation, not trained on."}
-    )
-    held_out_generated: str | None = field(
-        default=None, metadata={"help": "Folder of generated clips for evaluation."}
-    )
-    perturbations: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; "
-            "Table A.1 by default."
-        },
-    )
-    beta: float = field(default=0.2, metadata={"help": "Weight of the squared energies, Eq. 4."})
-    loss_per_step: bool = field(
-        default=False,
-        metadata={"help": "Take the loss of each step's energy, not of their mean over time."},
-    )
-    saturation_share: float = field(
-        default=0.9,
-        metadata={"help": "Share of the loss's bound at which training counts as saturated."},
-    )
+    real: str = ""
+    """Folder of real latent clips (positives)."""
+    generated: str | None = None
+    """Folder of generated latent clips; without it Table A.1 is renormalised."""
+    held_out_real: str | None = None
+    """Folder of real clips for evaluation, not trained on."""
+    held_out_generated: str | None = None
+    """Folder of generated clips for evaluation."""
+    perturbations: str | None = None
+    """JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; Table A.1 by
+    default."""
+    beta: float = 0.2
+    """Weight of the squared energies, Eq. 4."""
+    loss_per_step: bool = False
+    """Take the loss of each step's energy, not of their mean over time."""
+    saturation_share: float = 0.9
+    """Share of the loss's bound at which training counts as saturated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
