@@ -1,7 +1,6 @@
 """`gtsvj evaluate` from files to files."""
 
 import csv
-from pathlib import Path
 
 import pytest
 
@@ -177,14 +176,3 @@ def test_a_benchmark_in_its_own_format(tmp_path, capsys):
     assert {item.model: item.mean for item in result.model_scores} == {"m": 10 / 3, "n": 1.0}
     page = (tmp_path / "out" / "result.md").read_text()
     assert "1 labels left out: `MQ` is invalid" in page
-
-
-def test_the_example_in_the_documentation_runs(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    Path("mine.csv").write_text("video_a,video_b,label\na.mp4,b.mp4,1\nc.mp4,b.mp4,0\n")
-    names = {}
-    exec(compile(code, "docs/evaluation.md", "exec"), names)
-    assert names["result"].evaluated == 2
-    assert Path("evaluation/result.json").is_file()

@@ -4,20 +4,16 @@ Bash reads the commands, with stand-ins on its path that write down what they we
 those calls then run in this process, with large things replaced by small ones.
 """
 
-import os
 import re
-import subprocess
 from collections import Counter
-from pathlib import Path
 
 import yaml
 
 from gtsvj_reward.cli import main
+from tests.docs.commands import FOREIGN as DOWNLOADS, calls_of
 
-ROOT = Path(__file__).parents[2]
 BASE = "zai-org/CogVideoX-2b"
 LAUNCH = ["accelerate", "launch", "-m", "gtsvj_reward.cli"]
-DOWNLOADS = ("hf", "unzip")
 
 SMALLER = {
     "--height": ("480", "32"),
@@ -57,20 +53,6 @@ def blocks(page):
     return re.findall(r"^```(\w*)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
-def calls_of(block, work):
-    """What bash calls, word for word; nothing is run."""
-    stubs, record = work / "stubs", work / "calls"
-    stubs.mkdir(exist_ok=True)
-    for name in ("gtsvj", "accelerate", *DOWNLOADS):
-        script = f'printf "%s\\037" {name} "$@" >> "{record}"; echo >> "{record}"'
-        (stubs / name).write_text(f"#!/bin/sh\n{script}\n")
-        (stubs / name).chmod(0o755)
-    record.write_text("")
-    environment = {**os.environ, "PATH": f"{stubs}:/usr/bin:/bin"}
-    subprocess.run(["bash", "-eu", "-c", block], cwd=work, env=environment, check=True)
-    return [line.split("\037")[:-1] for line in record.read_text().splitlines()]
-
-
 def smaller(words):
     """A command line with large things replaced; their values on the page must be as expected."""
     words = list(words)
@@ -108,7 +90,7 @@ def run_page(page, work):
         if language == "text":
             continue
         assert language == "bash", f"a block of {language!r} is neither run nor output"
-        for call in calls_of(text, work):
+        for call in calls_of(text, work, ("gtsvj", "accelerate", *DOWNLOADS)):
             if call[0] in DOWNLOADS:
                 skipped.append(" ".join(call))
                 continue

@@ -16,8 +16,9 @@ from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.reward import reward as reward_module
 from gtsvj_reward.training.outputs import ClipScores
 from tests.annotations.rows import aspect_names
+from tests.docs.commands import ROOT
 from tests.examples.recipe_data import OWN, write_data
-from tests.examples.running import BASE, LAUNCH, ROOT, run_page, write_settings
+from tests.examples.running import BASE, LAUNCH, run_page, write_settings
 from tests.tiny import tiny_transformer
 
 RECIPE = ROOT / "examples" / "cogvideox-2b"

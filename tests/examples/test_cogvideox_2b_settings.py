@@ -14,7 +14,8 @@ from gtsvj_reward.training import (
     JudgeArguments,
     PreferenceConfig,
 )
-from tests.examples.running import BASE, ROOT, SMALLER_SETTINGS, blocks
+from tests.docs.commands import ROOT
+from tests.examples.running import BASE, SMALLER_SETTINGS, blocks
 
 RECIPE = ROOT / "examples" / "cogvideox-2b"
 PAGE = (RECIPE / "README.md").read_text(encoding="utf-8")

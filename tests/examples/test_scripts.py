@@ -181,10 +181,12 @@ def test_two_processes_have_the_gradients_and_means_of_one(tmp_path):
         assert gap <= 1e-5 * value.norm() + 1e-6 * ("/" in name), (name, gap)
 
 
-def test_the_settings_on_the_page_are_settings_of_the_script(tmp_path):
+def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     ddpo, shared = importlib.import_module("ddpo"), importlib.import_module("shared")
-    page = (EXAMPLES.parent / "docs/alignment/README.md").read_text()
-    text = page.split("```yaml\n")[1].split("```")[0]
+    text = (
+        "output_dir: x\nnum_frames: 49\ngold: [path/to/another/judge]\nlearning_rate: 3.0e-4\n"
+        "gradient_checkpointing: true\nclips_per_prompt: 8\n"
+    )
     file = tmp_path / "ddpo.yaml"
     file.write_text(text)
     found = shared.parse(ddpo.DDPOArguments, ["--config", str(file), "--clips_per_prompt", "4"])

@@ -1,11 +1,8 @@
 """TRL reward functions: by the rules of the trainer, and in a real one."""
 
 import pickle
-import re
-import sys
 import textwrap
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -36,8 +33,6 @@ from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
 from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 from tests.training.clips import write_clips
 
-PAGE = (Path(__file__).parents[2] / "docs" / "trl.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 WORDS = ["<pad>", "<eos>", "<unk>", "a", "the", "dog", "cat", "runs", "on", "beach", "red", "blue"]
 SAMPLING = {
     "num_frames": 9,
@@ -611,37 +606,3 @@ def test_examples_of_the_docstrings_run(function, judge_of_pipe, pipe, tmp_path)
     names[function.__name__] = function
     trainer = run(example, function.__name__, names)["trainer"]
     assert trainer.state.global_step == 1
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
-def test_examples_of_the_page_run(judge_of_pipe, pipe, tiny_vae, tmp_path, monkeypatch):
-    names = {**names_of_examples(tmp_path), "reward": judge_of_pipe, "pipe": pipe,
-             "vae": tiny_vae, "score_functions": {}}  # fmt: skip
-    monkeypatch.setattr(CogVideoXPipeline, "from_pretrained", lambda name: pipe)
-    monkeypatch.setattr(CogVideoXPipeline, "to", lambda self, device: self)
-    monkeypatch.setattr(GTSVJReward, "from_pretrained", lambda name, device: judge_of_pipe)
-    host = ModuleType("ddpo_pytorch")
-    host.rewards = ModuleType("ddpo_pytorch.rewards")
-    monkeypatch.setitem(sys.modules, "ddpo_pytorch", host)
-    monkeypatch.setitem(sys.modules, "ddpo_pytorch.rewards", host.rewards)
-    prompts, latents, ddpo, flow_grpo, alignprop = EXAMPLES
-    # The sizes of the page are those of the published model, the arguments those of a GPU.
-    small = {"num_frames=49": "num_frames=9", "height=480": "height=64", "width=720": "width=96",
-             "num_inference_steps=30": "num_inference_steps=2"}  # fmt: skip
-    for size, tiny in small.items():
-        assert size in prompts
-        prompts = prompts.replace(size, tiny)
-    prompts = prompts.replace("import GRPOConfig, GRPOTrainer", "import GRPOTrainer")
-    assert run(prompts, "prompts", names)["trainer"].state.global_step == 1
-    assert run(latents, "latents", names)["trainer"].state.global_step == 1
-    run(ddpo.replace("num_frames=49", "num_frames=17"), "ddpo", names)
-    assert host.rewards.gtsvj()(clips(2), ["a", "b"], [])[0].shape == (2,)
-    video = torch.rand(1, 9, 3, 32, 48)
-    run(flow_grpo, "flow_grpo", names)
-    [score], _ = names["score_functions"]["gtsvj"]()(video, ["a"], {})
-    found, _ = run(alignprop, "alignprop", names)["reward_function"](
-        video.requires_grad_(), ["a"], []
-    )
-    assert found.requires_grad
-    assert found.item() == pytest.approx(score, abs=1e-5)
