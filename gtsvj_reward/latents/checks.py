@@ -81,19 +81,19 @@ def check_values(latents: Tensor, expected_std: tuple[float, float] | None) -> N
             )
 
 
-def latent_steps(num_frames: int, temporal_compression: int) -> int:
-    """Latent frames of a clip of `num_frames` frames: the first one alone, then groups.
+def latent_frames(num_frames: int, group: int) -> int:
+    """Latent frames of a clip of `num_frames` frames: the first one alone, then groups of `group`.
 
     Raises:
-        ValueError: if `num_frames` is not `temporal_compression` * f + 1.
+        ValueError: if `num_frames` is not `group` * f + 1.
     """
-    steps, rest = divmod(num_frames - 1, temporal_compression)
+    groups, rest = divmod(num_frames - 1, group)
     if num_frames < 1 or rest:
         raise ValueError(
-            f"expected {temporal_compression}f + 1 frames (1, {temporal_compression + 1}, "
-            f"{2 * temporal_compression + 1}, ...), got {num_frames}: cut the clip to such a length"
+            f"expected {group}f + 1 frames (1, {group + 1}, {2 * group + 1}, ...), got "
+            f"{num_frames}: take {max(groups, 0) * group + 1}"
         )
-    return steps + 1
+    return groups + 1
 
 
 def check_size(spatial_compression: int, height: int, width: int) -> None:

@@ -14,7 +14,7 @@ from gtsvj_reward.latents.checks import (
     check_layout,
     check_size,
     check_values,
-    latent_steps,
+    latent_frames,
 )
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
 from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily
@@ -159,7 +159,7 @@ class LatentSpace:
         Raises:
             ValueError: if `num_frames` is not `temporal_compression` * f + 1.
         """
-        return latent_steps(num_frames, self.temporal_compression)
+        return latent_frames(num_frames, self.temporal_compression)
 
     def video_frames(self, latent_frames: int) -> int:
         """Frames that `latent_frames` unpadded latent frames decode to."""

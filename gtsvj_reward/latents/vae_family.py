@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.checks import check_range, check_size, latent_steps
+from gtsvj_reward.latents.checks import check_range, check_size, latent_frames
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 from gtsvj_reward.latents.vae_lock import vae_lock
 
@@ -143,7 +143,7 @@ class VAEFamily(ABC):
             ValueError: for frames outside [0, 1], or of a length or size that the VAE cannot hold.
         """
         self.check(frames.shape[3], frames.shape[4], tile)
-        latent_steps(frames.shape[1], self.fields["temporal_compression"])
+        latent_frames(frames.shape[1], self.fields["temporal_compression"])
         check_range(frames)
         with self.running(tile, encoding=True) as vae:
             pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from gtsvj_reward.latents.checks import latent_frames
 from gtsvj_reward.latents.frames import RGB, Frame, Source, nearest
 from gtsvj_reward.latents.sources import UnreadableVideoError, VideoTooShortError
 from gtsvj_reward.latents.stills import folder_source, gif_source
@@ -100,13 +101,9 @@ def read_video(
         )
     if num_frames is not None and max_frames is not None:
         raise ValueError(f"pass `num_frames` or `max_frames`, got {num_frames} and {max_frames}")
-    wanted = num_frames or max_frames
-    if wanted is not None and (wanted < 1 or (wanted - 1) % temporal_compression):
-        few = ", ".join(str(f * temporal_compression + 1) for f in range(3))
-        raise ValueError(
-            f"expected {temporal_compression}f + 1 frames ({few}, ...), got {num_frames=}, "
-            f"{max_frames=}"
-        )
+    wanted = max_frames if num_frames is None else num_frames
+    if wanted is not None:
+        latent_frames(wanted, temporal_compression)
     path = Path(path)
     source = _open(path, frames_fps)
     seen = 0

@@ -54,7 +54,7 @@ def test_the_longest_clip_may_have_a_limit(tmp_path):
         write_video(tmp_path / f"{time}.mp4", counting_frames(time), fps=10)
         clip = read_video(tmp_path / f"{time}.mp4", fps=10, max_frames=9, **SIZE)
         assert shown(clip) == list(range(expected))
-    with pytest.raises(ValueError, match=r"expected 4f \+ 1 frames .* max_frames=8"):
+    with pytest.raises(ValueError, match=r"expected 4f \+ 1 frames .* got 8: take 5"):
         read_video(tmp_path / "13.mp4", fps=10, max_frames=8, **SIZE)
     with pytest.raises(ValueError, match="`num_frames` or `max_frames`, got 5 and 9"):
         read_video(tmp_path / "13.mp4", fps=10, num_frames=5, max_frames=9, **SIZE)
@@ -192,7 +192,15 @@ def test_broken_folders_of_frames(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"fps": 0}, {"start": -1.0}, {"height": 0}, {"frames_fps": -2}, {"num_frames": 8}]
+    "changes",
+    [
+        {"fps": 0},
+        {"start": -1.0},
+        {"height": 0},
+        {"frames_fps": -2},
+        {"num_frames": 8},
+        {"num_frames": 0},
+    ],
 )
 def test_impossible_arguments(tmp_path, changes):
     write_video(tmp_path / "x", counting_frames(9), fps=8)
