@@ -12,6 +12,7 @@ from gtsvj_reward.training.discriminator import (
     CalibrationSettings as CalibrationSettings,
     DiscriminatorConfig as DiscriminatorConfig,
     DiscriminatorTrainer as DiscriminatorTrainer,
+    RealAndGenerated as RealAndGenerated,
     calibrate_perturbations as calibrate_perturbations,
     train_discriminator as train_discriminator,
 )

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.judge import JudgeSettings
+from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.refused import refuse_settings
 
 Settings = TypeVar("Settings")
@@ -113,6 +114,12 @@ class JudgeTrainingConfig(TrainingArguments):
                 f"`held_out_fraction` must lie in (0, 1), got {self.held_out_fraction}"
             )
         refuse_settings(self)
+
+    def truncation(self) -> Truncation:
+        """How clips are cut."""
+        return Truncation(
+            self.truncation_probability, self.truncation_min_seconds, self.truncation_max_seconds
+        )
 
 
 def require_set(args: JudgeTrainingConfig, *names: str) -> None:

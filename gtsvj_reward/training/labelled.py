@@ -2,16 +2,19 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers import TrainerCallback
 
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
-from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.judge.config import Stage
+from gtsvj_reward.judge.model import Part
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
 from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig, documented
 from gtsvj_reward.training.splits import clip_keys
 from gtsvj_reward.training.trainer import JudgeTrainer
@@ -20,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CLIPS_FILE = "labelled_clips.json"
 """Beside a judge: hashes of the clips that its stage was trained on or evaluated with."""
+
+STAGES: list[Stage] = ["discriminator", "aspects", "preference"]
 
 Reader = TypeVar("Reader", bound=Callable[..., object])
 
@@ -50,9 +55,39 @@ class LabelledTrainer(JudgeTrainer):
         before: how earlier stages were trained, for the record.
     """
 
-    calibration: tuple[Sequence[ClipInfo], str]
-    labelled: Sequence[ClipInfo]
-    before: dict[str, Any]
+    def __init__(
+        self,
+        judge: VideoJudge,
+        args: LabelledConfig,
+        *,
+        trained: Sequence[ClipInfo],
+        evaluated: Sequence[ClipInfo],
+        calibration: tuple[Sequence[ClipInfo], str] | None,
+        before: Mapping[str, Any] | None,
+        parts: Collection[Part],
+        train_dataset: Any,
+        eval_dataset: Any,
+        collate: Any,
+        callbacks: Sequence[TrainerCallback],
+    ) -> None:
+        own = (
+            unique_clips(evaluated),
+            f"held-out clips of stage {STAGES.index(judge.config.stage) + 1}",
+        )
+        self.calibration = calibration or own
+        self.labelled = [*trained, *evaluated]
+        self.before = dict(before or {})
+        super().__init__(
+            judge,
+            args,
+            parts=parts,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            trained=trained,
+            evaluated=evaluated,
+            collate=collate,
+            callbacks=callbacks,
+        )
 
     def finish(self) -> dict[str, float]:
         """Evaluate, measure the scale of scores, record the run, save the judge.
@@ -99,6 +134,19 @@ class LabelledTrainer(JudgeTrainer):
             "aspect_mean": tuple(table.mean(dim=0).tolist()),
             "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
         }
+
+
+def check_stage(judge: VideoJudge, stage: Stage) -> None:
+    """Refuse a judge of another stage.
+
+    Raises:
+        ValueError: with what leads to the stage.
+    """
+    if judge.config.stage != stage:
+        raise ValueError(
+            f"expected a judge of stage {stage!r}, got {judge.config.stage!r}: "
+            f"start it with `judge.start_{stage}(...)`"
+        )
 
 
 def earlier_training(config: JudgeConfig) -> dict[str, Any]:

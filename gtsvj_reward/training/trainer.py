@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl
 from transformers.trainer_utils import get_last_checkpoint
 
-from gtsvj_reward.judge import Geometry, VideoJudge, judge_clips, save_judge
+from gtsvj_reward.judge import VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
-from gtsvj_reward.training.data import EpochKeys
+from gtsvj_reward.training.data import EpochKeys, trained_geometry
 from gtsvj_reward.training.outputs import ClipScores
 from gtsvj_reward.training.refused import refuse_sharding
 
@@ -38,15 +38,17 @@ class JudgeTrainer(Trainer):
         judge: what is trained.
         args: settings.
         parts: which parts of the judge are trained.
-        dataset: examples; `dataset[epoch * len(dataset) + index]` is always the same one.
+        train_dataset: examples, the same at each `[epoch * len(train_dataset) + index]`.
+        eval_dataset: what the stage evaluates on.
+        trained: the clips of `train_dataset`.
+        evaluated: the clips of `eval_dataset`.
         collate: makes a batch of examples.
-        geometry: what clips the judge sees.
-        held_out: clips to evaluate on.
         callbacks: further callbacks.
 
     Raises:
-        ValueError: for fewer examples than a batch, a shortest or smallest clip of which the
-            judge would see too little, or weights that are to be sharded.
+        ValueError: for clips of another latent space than the judge's, fewer examples than a batch,
+            a shortest or smallest clip of which the judge would see too little, or weights that are
+            to be sharded.
     """
 
     def __init__(
@@ -55,14 +57,16 @@ class JudgeTrainer(Trainer):
         args: JudgeTrainingConfig,
         *,
         parts: Collection[Part],
-        dataset: Dataset[Any],
-        length: int,
+        train_dataset: Any,
+        eval_dataset: Any,
+        trained: Sequence[ClipInfo],
+        evaluated: Sequence[ClipInfo],
         collate: Any,
-        geometry: Geometry,
-        held_out: Sequence[Any],
-        callbacks: list[TrainerCallback],
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
         refuse_sharding(args)
+        check_space(judge, [*trained, *evaluated])
+        geometry, length = trained_geometry(trained, args.truncation()), len(train_dataset)
         batch = args.train_batch_size * args.world_size
         if length < batch and args.dataloader_drop_last:
             raise ValueError(
@@ -80,9 +84,9 @@ class JudgeTrainer(Trainer):
             model=ClipScores(judge),
             args=args,
             data_collator=collate,
-            train_dataset=dataset,
-            eval_dataset=held_out,
-            callbacks=callbacks,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            callbacks=list(callbacks),
         )
 
     loss_is_scaled_for_ga = True  # transformers 5; `ClipScores.accepts_loss_kwargs` in 4

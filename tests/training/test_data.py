@@ -3,7 +3,7 @@ import torch
 
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
 from gtsvj_reward.training.data import EpochKeys, Truncation, same_duration, trained_geometry
-from gtsvj_reward.training.discriminator.data import ContrastivePairs, collate
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated, collate
 from tests.training.clips import write_clips
 
 
@@ -12,8 +12,7 @@ def pairs_of(tmp_path, *, generated=4, sampler=None, probability=0.0, seed=0):
     real = write_clips(tmp_path / "real", 10)
     fake = write_clips(tmp_path / "fake", generated, time=5, seed=90).infos if generated else []
     return ContrastivePairs(
-        real.infos,
-        fake,
+        RealAndGenerated(real.infos, fake),
         sampler=sampler or PerturbationSampler(),
         truncation=Truncation(probability, 0.5, 6.0),
         seed=seed,
@@ -109,10 +108,15 @@ def test_short_clips_are_named(tmp_path):
     short = write_clips(tmp_path / "short", 2, time=2)
     with pytest.raises(ValueError, match=r"2 of 2 clips have fewer than 3 .*00.safetensors with 2"):
         ContrastivePairs(
-            short.infos, [], sampler=PerturbationSampler(), truncation=Truncation(), seed=0
+            RealAndGenerated(short.infos),
+            sampler=PerturbationSampler(),
+            truncation=Truncation(),
+            seed=0,
         )
     with pytest.raises(ValueError, match="no real clips"):
-        ContrastivePairs([], [], sampler=PerturbationSampler(), truncation=Truncation(), seed=0)
+        ContrastivePairs(
+            RealAndGenerated([]), sampler=PerturbationSampler(), truncation=Truncation(), seed=0
+        )
 
 
 def test_trained_geometry_counts_truncated_clips(tmp_path):

@@ -18,6 +18,7 @@ from gtsvj_reward.training import (
     DiscriminatorConfig,
     DiscriminatorTrainer,
     JudgeArguments,
+    RealAndGenerated,
     build_judge,
     train_discriminator,
 )
@@ -145,9 +146,13 @@ def test_the_loss_is_that_of_time_means_or_of_steps(tmp_path):
     real = write_clips(tmp_path / "real", 8).infos
     judge = tiny_judge()
     trainer = DiscriminatorTrainer(
-        judge, config(tmp_path), real=real, held_out_real=real[:1], callbacks=[]
+        judge,
+        config(tmp_path),
+        train_dataset=RealAndGenerated(real),
+        eval_dataset=RealAndGenerated(real[:1]),
+        callbacks=[],
     )
-    batch = trainer.data_collator([trainer.pairs[key] for key in range(4)])
+    batch = trainer.data_collator([trainer.train_dataset[key] for key in range(4)])
     first = [judge.energies(clip[None])[0] for clip in batch["positive"]]
     second = [judge.energies(clip[None])[0] for clip in batch["negative"]]
     expected = contrastive_loss(means(first), means(second), 0.2).mean()
@@ -313,7 +318,10 @@ def test_pairs_of_perturbations_are_of_one_clip_and_of_generated_clips_all():
 def test_learning_rates_of_head_and_adapter(tmp_path):
     real = write_clips(tmp_path / "real", 8).infos
     trainer = DiscriminatorTrainer(
-        tiny_judge(), config(tmp_path), real=real, held_out_real=real[:1]
+        tiny_judge(),
+        config(tmp_path),
+        train_dataset=RealAndGenerated(real),
+        eval_dataset=RealAndGenerated(real[:1]),
     )
     groups = trainer.create_optimizer().param_groups
     assert [group["lr"] for group in groups] == [1e-3, 1e-4]
@@ -344,7 +352,12 @@ def test_clips_of_another_space_are_refused(tmp_path):
     real = write_clips(tmp_path / "real", 8)
     judge = tiny_judge(latent_space=tiny_space(id="other"))
     with pytest.raises(ValueError, match="is of latent space 'tiny', the judge of 'other'"):
-        DiscriminatorTrainer(judge, config(tmp_path), real=real.infos, held_out_real=real.infos[:1])
+        DiscriminatorTrainer(
+            judge,
+            config(tmp_path),
+            train_dataset=RealAndGenerated(real.infos),
+            eval_dataset=RealAndGenerated(real.infos[:1]),
+        )
 
 
 def test_held_out_clips_that_are_trained_on_are_refused(tmp_path, base):
@@ -376,7 +389,10 @@ def test_evaluation_does_not_depend_on_when_it_runs(tmp_path):
     assert isinstance(folder, LatentFolder)
     judge = tiny_judge()
     trainer = DiscriminatorTrainer(
-        judge, config(tmp_path), real=folder.infos, held_out_real=folder.infos
+        judge,
+        config(tmp_path),
+        train_dataset=RealAndGenerated(folder.infos),
+        eval_dataset=RealAndGenerated(folder.infos),
     )
     first = trainer.held_out_by_kind()
     torch.manual_seed(7)
@@ -398,12 +414,12 @@ def test_eval_loss_is_the_training_loss_on_the_held_out_clips(tmp_path, per_step
         truncation_probability=0.5, loss_per_step=per_step, logging_first_step=False,
     )  # fmt: skip
     trainer = DiscriminatorTrainer(
-        tiny_judge(), args, real=real, generated=fake,
-        held_out_real=real, held_out_generated=fake,
+        tiny_judge(), args,
+        train_dataset=RealAndGenerated(real, fake), eval_dataset=RealAndGenerated(real, fake),
     )  # fmt: skip
     trainer.train()
     (loss,) = [float(e["loss"]) for e in trainer.state.log_history if "loss" in e]
     assert trainer.evaluate()["eval_loss"] == pytest.approx(loss, abs=1e-4)
-    kinds = {trainer.pairs[key].kind for key in range(8)}
+    kinds = {trainer.train_dataset[key].kind for key in range(8)}
     assert GENERATED in kinds
     assert len(kinds) > 2

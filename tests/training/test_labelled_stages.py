@@ -129,7 +129,9 @@ def test_stage_2_trains_adapter_and_head(world, keep_energy):
     before = state(judge)
     infos = LatentFolder(world / "rated").infos
     clips_ = [RatedClip(info, {"clear": 1.0 + index % 5}, "") for index, info in enumerate(infos)]
-    AspectTrainer(judge, aspect_args(world), rated=clips_[:12], held_out=clips_[12:]).train()
+    AspectTrainer(
+        judge, aspect_args(world), train_dataset=clips_[:12], eval_dataset=clips_[12:]
+    ).train()
     moved = changed(before, judge)
     assert any(".lora_A." in name for name in moved)
     assert "head.aspects.weight" in moved
@@ -152,7 +154,7 @@ def test_stage_3_trains_what_is_asked(world, base, setting, expected):
     infos = LatentFolder(world / "compared").infos
     pairs = [ClipPair(infos[i], infos[i + 1], (-1) ** i, "") for i in range(0, 24, 2)]
     PreferenceTrainer(
-        judge, preference_args(world, **setting), pairs=pairs[:8], held_out=pairs[8:]
+        judge, preference_args(world, **setting), train_dataset=pairs[:8], eval_dataset=pairs[8:]
     ).train()
     parts = {"adapter" if ".lora_" in n else n.split(".")[0] for n in changed(before, judge)}
     assert parts == expected
@@ -209,7 +211,7 @@ def test_ties_need_a_loss_that_can_use_them(world):
         world, preference_loss="bradley_terry", drop_ties=True, output_dir=str(world / "d"), **ties
     )
     assert dropped.ties_dropped > 0
-    assert len(dropped.pairs) + dropped.ties_dropped == len(kept.pairs)
+    assert len(dropped.train_dataset) + dropped.ties_dropped == len(kept.train_dataset)
     config = read_config(world / "d")
     assert config.training["tied pairs left out"] == dropped.ties_dropped
 
@@ -222,9 +224,12 @@ def test_raw_targets_weigh_by_the_square_of_the_range(world):
     wanted = choose_aspects(["clear=0:4", "focus=0:2"], ["clear", "focus"])
     judge.start_aspects(wanted, head_width=16)
     trainer = AspectTrainer(
-        judge, aspect_args(world, target_scale="raw"), rated=rows[:12], held_out=rows[12:]
+        judge,
+        aspect_args(world, target_scale="raw"),
+        train_dataset=rows[:12],
+        eval_dataset=rows[12:],
     )
-    batch = trainer.data_collator([trainer.rated[index] for index in range(3)])
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
     loss = trainer.compute_loss(trainer.model, batch)
     raw = torch.stack([judge(clip[None]).aspects[0].mean(0) for clip in batch["clips"]])
     errors = (raw * torch.tensor([4.0, 2.0]) - torch.tensor([1.0, 2.0])).square()
@@ -238,9 +243,9 @@ def test_the_preference_loss_is_taken_of_mean_scores(world, base, name):
     pairs = [ClipPair(infos[i], infos[i + 1], 1 if i % 4 else -1, "") for i in range(0, 24, 2)]
     trainer = PreferenceTrainer(
         judge, preference_args(world, preference_loss=name, gamma=0.5, tie_threshold=0.7),
-        pairs=pairs[:8], held_out=pairs[8:],
+        train_dataset=pairs[:8], eval_dataset=pairs[8:],
     )  # fmt: skip
-    batch = trainer.data_collator([trainer.pairs[index] for index in range(4)])
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     loss = trainer.compute_loss(trainer.model, batch)
     first, second = (
         torch.stack([judge(clip[None]).scores.mean() for clip in batch[side]])
@@ -294,7 +299,7 @@ def test_held_out_files_are_used_and_may_not_overlap(world):
     first.write_text("\n".join(lines[:11]) + "\n")
     second.write_text("\n".join([lines[0], *lines[11:]]) + "\n")
     trainer = train_aspects(world, ratings=str(first), held_out_ratings=str(second))
-    assert (len(trainer.rated), len(trainer.held_out)) == (10, 6)
+    assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (10, 6)
     with pytest.raises(ValueError, match="10 held-out clips are trained on as well"):
         train_aspects(world, ratings=str(first), held_out_ratings=str(world / "ratings.csv"))
 
@@ -303,7 +308,7 @@ def test_held_out_files_are_used_and_may_not_overlap(world):
     second.write_text("\n".join([lines[0], *lines[9:]]) + "\n")
     pairs = {"comparisons": str(first), "held_out_comparisons": str(second)}
     trainer = train_preference(world, **pairs)
-    assert (len(trainer.pairs), len(trainer.held_out)) == (8, 4)
+    assert (len(trainer.train_dataset), len(trainer.eval_dataset)) == (8, 4)
     with pytest.raises(ValueError, match="16 held-out clips are trained on as well"):
         train_preference(world, **{**pairs, "held_out_comparisons": str(world / "pairs.csv")})
 
@@ -406,7 +411,7 @@ def test_the_trainer_recovers_a_known_preference_too(world, base, seed):
         world, head_only=True, preference_loss="bradley_terry", head_learning_rate=0.3,
         max_steps=120, per_device_train_batch_size=16, truncation_probability=0.0,
     )  # fmt: skip
-    trainer = PreferenceTrainer(judge, args, pairs=pairs[:150], held_out=pairs[150:])
+    trainer = PreferenceTrainer(judge, args, train_dataset=pairs[:150], eval_dataset=pairs[150:])
     before = trainer.evaluate()["eval_accuracy_without_ties"]
     trainer.train()
     after = trainer.evaluate()["eval_accuracy_without_ties"]

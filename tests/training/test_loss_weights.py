@@ -35,7 +35,7 @@ def two_clips(world, base, batch, accumulation):
         world, target_scale="raw", max_steps=1, per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulation,
     )  # fmt: skip
-    trainer = AspectTrainer(judge, args, rated=rated, held_out=rated)
+    trainer = AspectTrainer(judge, args, train_dataset=rated, eval_dataset=rated)
     trainer.train()
     return trainer
 
@@ -63,10 +63,12 @@ def test_an_incomplete_last_batch_weighs_by_its_pairs(world, base):
             gradient_accumulation_steps=accumulation, truncation_probability=0.0,
         )  # fmt: skip
         judge = tiny_aspect_judge(stage="preference", base_model=str(base))
-        trainer = PreferenceTrainer(judge, args, pairs=pairs, held_out=pairs)
+        trainer = PreferenceTrainer(judge, args, train_dataset=pairs, eval_dataset=pairs)
         trainer.train()
         single = [
-            trainer.compute_loss(trainer.model, trainer.data_collator([trainer.pairs[i]])).item()
+            trainer.compute_loss(
+                trainer.model, trainer.data_collator([trainer.train_dataset[i]])
+            ).item()
             for i in range(3)
         ]
         found += losses(trainer)

@@ -7,7 +7,7 @@ import torch
 from accelerate.utils import DeepSpeedPlugin
 from transformers import TrainingArguments
 
-from gtsvj_reward.training import DiscriminatorTrainer
+from gtsvj_reward.training import DiscriminatorTrainer, RealAndGenerated
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.refused import REFUSED, refuse_sharding
 from tests.tiny import tiny_judge
@@ -97,7 +97,10 @@ def test_all_refused_settings_are_named_at_once(tmp_path):
 def trainer(tmp_path, **changes):
     real = write_clips(tmp_path / "real", 8).infos
     return DiscriminatorTrainer(
-        tiny_judge(), config(tmp_path, **changes), real=real, held_out_real=real[:2]
+        tiny_judge(),
+        config(tmp_path, **changes),
+        train_dataset=RealAndGenerated(real),
+        eval_dataset=RealAndGenerated(real[:2]),
     )
 
 
@@ -128,7 +131,9 @@ def test_a_step_of_sgd_is_the_rate_times_the_gradient(tmp_path):
         lr_scheduler_type="constant", truncation_probability=0.0,
     )  # fmt: skip
     keys = list(run.keys)[:4]
-    run.compute_loss(run.model, run.data_collator([run.pairs[key] for key in keys])).backward()
+    run.compute_loss(
+        run.model, run.data_collator([run.train_dataset[key] for key in keys])
+    ).backward()
     weight = run.judge.head.energy.weight
     before, gradient = weight.detach().clone(), weight.grad.clone()
     run.model.zero_grad()
@@ -162,7 +167,12 @@ def test_sharded_set_ups_are_refused_before_the_first_step(tmp_path, monkeypatch
     args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=3)
     assert args.deepspeed_plugin.hf_ds_config.is_zero3(), "nothing would be sharded"
     with pytest.raises(ValueError, match=r"ZeRO-3 shards the weights.*DDP .*ZeRO-2"):
-        DiscriminatorTrainer(tiny_judge(), args, real=real, held_out_real=real[:2])
+        DiscriminatorTrainer(
+            tiny_judge(),
+            args,
+            train_dataset=RealAndGenerated(real),
+            eval_dataset=RealAndGenerated(real[:2]),
+        )
     args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=2)
     refuse_sharding(args)
     args.deepspeed_plugin = None
@@ -170,9 +180,19 @@ def test_sharded_set_ups_are_refused_before_the_first_step(tmp_path, monkeypatch
     for version in ("1", "2"):
         monkeypatch.setenv("FSDP_VERSION", version)
         with pytest.raises(ValueError, match=r"FSDP shards the weights.*DDP .*ZeRO-2"):
-            DiscriminatorTrainer(tiny_judge(), args, real=real, held_out_real=real[:2])
+            DiscriminatorTrainer(
+                tiny_judge(),
+                args,
+                train_dataset=RealAndGenerated(real),
+                eval_dataset=RealAndGenerated(real[:2]),
+            )
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
-    DiscriminatorTrainer(tiny_judge(), args, real=real, held_out_real=real[:2])
+    DiscriminatorTrainer(
+        tiny_judge(),
+        args,
+        train_dataset=RealAndGenerated(real),
+        eval_dataset=RealAndGenerated(real[:2]),
+    )
 
 
 def test_several_devices_in_one_process_are_refused(tmp_path):

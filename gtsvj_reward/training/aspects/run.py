@@ -75,8 +75,8 @@ def train_aspects(judge_arguments: JudgeArguments, args: AspectConfig) -> Aspect
     trainer = AspectTrainer(
         judge,
         args,
-        rated=rated,
-        held_out=held_out,
+        train_dataset=rated,
+        eval_dataset=held_out,
         calibration=calibration_clips(args),
         before=before,
     )

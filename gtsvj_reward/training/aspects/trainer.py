@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.latents.store import ClipInfo, unique_clips
+from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import aspect_loss
 from gtsvj_reward.metrics import pearson, spearman
 from gtsvj_reward.training.aspects.data import (
@@ -18,10 +18,8 @@ from gtsvj_reward.training.aspects.data import (
     normalised_targets,
 )
 from gtsvj_reward.training.aspects.settings import AspectConfig
-from gtsvj_reward.training.data import Truncation, trained_geometry
-from gtsvj_reward.training.labelled import LabelledTrainer
+from gtsvj_reward.training.labelled import LabelledTrainer, check_stage
 from gtsvj_reward.training.outputs import mean_aspects
-from gtsvj_reward.training.trainer import check_space
 
 
 class AspectTrainer(LabelledTrainer):
@@ -38,8 +36,8 @@ class AspectTrainer(LabelledTrainer):
     Args:
         judge: of stage `aspects`, fresh from `VideoJudge.start_aspects` or from a bare backbone.
         args: settings.
-        rated: clips to train on.
-        held_out: clips to evaluate on.
+        train_dataset: clips to train on.
+        eval_dataset: clips to evaluate on.
         calibration: clips over which the scale of the score is measured, and their name; the
             held-out clips by default.
         before: how earlier stages were trained, for the record.
@@ -54,45 +52,31 @@ class AspectTrainer(LabelledTrainer):
         judge: VideoJudge,
         args: AspectConfig,
         *,
-        rated: Sequence[RatedClip],
-        held_out: Sequence[RatedClip],
+        train_dataset: Sequence[RatedClip],
+        eval_dataset: Sequence[RatedClip],
         calibration: tuple[Sequence[ClipInfo], str] | None = None,
         before: Mapping[str, Any] | None = None,
-        callbacks: list[TrainerCallback] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        if judge.config.stage != "aspects":
-            raise ValueError(
-                f"expected a judge of stage 'aspects', got {judge.config.stage!r}: "
-                "start it with `judge.start_aspects(...)`"
-            )
-        infos = [clip.info for clip in rated]
-        held_out_infos = [clip.info for clip in held_out]
-        check_space(judge, [*infos, *held_out_infos])
-        truncation = Truncation(
-            args.truncation_probability, args.truncation_min_seconds, args.truncation_max_seconds
-        )
+        check_stage(judge, "aspects")
         self.aspects = judge.config.aspects
-        self.rated = RatedClips(rated, self.aspects, truncation=truncation, seed=args.seed)
-        self.held_out = list(held_out)
-        self.held_out_targets = normalised_targets(held_out, self.aspects)
-        self.labelled = [*infos, *held_out_infos]
-        self.calibration = calibration or (
-            unique_clips(held_out_infos),
-            "held-out clips of stage 2",
-        )
-        self.before = dict(before or {})
+        self.held_out_targets = normalised_targets(eval_dataset, self.aspects)
         ranges = torch.tensor([aspect.high - aspect.low for aspect in self.aspects])
         self.weights = ranges**2 if args.target_scale == "raw" else None
         super().__init__(
             judge,
             args,
             parts=("adapter", "head"),
-            dataset=self.rated,
-            length=len(self.rated),
+            train_dataset=RatedClips(
+                train_dataset, self.aspects, truncation=args.truncation(), seed=args.seed
+            ),
+            eval_dataset=eval_dataset,
+            trained=[clip.info for clip in train_dataset],
+            evaluated=[clip.info for clip in eval_dataset],
             collate=collate_rated,
-            geometry=trained_geometry(infos, truncation),
-            held_out=self.held_out,
-            callbacks=callbacks or [],
+            calibration=calibration,
+            before=before,
+            callbacks=callbacks,
         )
 
     def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -119,7 +103,7 @@ class AspectTrainer(LabelledTrainer):
 
     def held_out_metrics(self) -> dict[str, float]:
         """Error and correlations of each aspect over the held-out clips."""
-        _, aspects = self.predict_clips([clip.info for clip in self.held_out])
+        _, aspects = self.predict_clips([clip.info for clip in self.eval_dataset])
         predicted = torch.tensor(list(aspects.values()))  # (clip, aspect)
         return aspect_metrics(
             predicted, self.held_out_targets, [aspect.name for aspect in self.aspects], self.weights
@@ -130,8 +114,8 @@ class AspectTrainer(LabelledTrainer):
         args: AspectConfig = self.args
         return {
             "objective": f"squared error of aspects, targets on the {args.target_scale} scale",
-            "rated clips": len(self.rated),
-            "held-out clips": len(self.held_out),
+            "rated clips": len(self.train_dataset),
+            "held-out clips": len(self.eval_dataset),
             **self.run_record(),
             "held-out spearman": picked(metrics, "eval_spearman/"),
             "held-out squared error, range-normalised": picked(metrics, "eval_mse/"),

@@ -31,12 +31,21 @@ class Pair:
     """`real`, or `generated` where a generated clip is the positive."""
 
 
+@dataclass(frozen=True)
+class RealAndGenerated:
+    """The clips that stage 1 is trained on, or evaluated with."""
+
+    real: Sequence[ClipInfo]
+    """Real clips: positives, and perturbed ones are negatives."""
+    generated: Sequence[ClipInfo] = ()
+    """Generated clips, possibly none: negatives."""
+
+
 class ContrastivePairs(Dataset[Pair]):
     """Pairs for the contrastive loss; `pairs[epoch * len(pairs) + index]` is always the same one.
 
     Args:
-        real: real clips; one pair of each per epoch.
-        generated: generated clips, possibly none.
+        clips: one pair of each real clip per epoch.
         sampler: which negatives, how often.
         truncation: how pairs are cut. A perturbation is applied after the cut. A generated
             negative is cut to the duration of its anchor.
@@ -48,17 +57,16 @@ class ContrastivePairs(Dataset[Pair]):
 
     def __init__(
         self,
-        real: Sequence[ClipInfo],
-        generated: Sequence[ClipInfo],
+        clips: RealAndGenerated,
         *,
         sampler: PerturbationSampler,
         truncation: Truncation,
         seed: int,
     ) -> None:
-        if not real:
-            raise ValueError("no real clips to train on")
-        check_lengths([*real, *generated])
-        self.real, self.generated = list(real), list(generated)
+        self.real, self.generated = list(clips.real), list(clips.generated)
+        if not self.real:
+            raise ValueError("no real clips to train on or to evaluate with")
+        check_lengths([*self.real, *self.generated])
         self.sampler, self.truncation, self.seed = sampler, truncation, seed
 
     def __len__(self) -> int:

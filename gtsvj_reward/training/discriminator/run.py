@@ -4,6 +4,7 @@ from transformers import set_seed
 
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
+from gtsvj_reward.training.discriminator.data import RealAndGenerated
 from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer
 from gtsvj_reward.training.run import build_judge
@@ -34,10 +35,8 @@ def train_discriminator(
     trainer = DiscriminatorTrainer(
         build_judge(judge_arguments, space, seed=args.seed),
         args,
-        real=real,
-        generated=generated,
-        held_out_real=held_out_real,
-        held_out_generated=held_out_generated,
+        train_dataset=RealAndGenerated(real, generated),
+        eval_dataset=RealAndGenerated(held_out_real, held_out_generated),
     )
     trainer.run()
     return trainer

@@ -13,15 +13,13 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
-from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.perturbations import GENERATED
-from gtsvj_reward.training.data import Truncation, trained_geometry
-from gtsvj_reward.training.discriminator.data import ContrastivePairs, check_lengths, collate
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated, collate
 from gtsvj_reward.training.discriminator.held_out import REAL, held_out_energies, metrics_by_kind
 from gtsvj_reward.training.discriminator.saturation import SaturationWatch
 from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
-from gtsvj_reward.training.trainer import JudgeTrainer, check_space
+from gtsvj_reward.training.trainer import JudgeTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +39,8 @@ class DiscriminatorTrainer(JudgeTrainer):
     Args:
         judge: a fresh or loaded judge; adapter and head are trained.
         args: data settings, objective and optimisation.
-        real: clips to train on.
-        generated: generated clips to train on, possibly none.
-        held_out_real: clips to evaluate on.
-        held_out_generated: generated clips to evaluate on.
+        train_dataset: clips to train on.
+        eval_dataset: clips to evaluate on.
         callbacks: further callbacks.
     """
 
@@ -53,38 +49,30 @@ class DiscriminatorTrainer(JudgeTrainer):
         judge: VideoJudge,
         args: DiscriminatorConfig,
         *,
-        real: Sequence[ClipInfo],
-        generated: Sequence[ClipInfo] = (),
-        held_out_real: Sequence[ClipInfo],
-        held_out_generated: Sequence[ClipInfo] = (),
-        callbacks: list[TrainerCallback] | None = None,
+        train_dataset: RealAndGenerated,
+        eval_dataset: RealAndGenerated,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        check_space(judge, [*real, *generated, *held_out_real, *held_out_generated])
-        check_lengths([*held_out_real, *held_out_generated])
-        truncation = Truncation(
-            args.truncation_probability, args.truncation_min_seconds, args.truncation_max_seconds
-        )
-        self.pairs = ContrastivePairs(
-            real, generated, sampler=args.sampler(), truncation=truncation, seed=args.seed
-        )
-        self.held_out = (list(held_out_real), list(held_out_generated))
-        self.held_out_pairs = ContrastivePairs(
-            *self.held_out, sampler=self.pairs.sampler, truncation=truncation, seed=args.seed
+        trained, evaluated = (
+            ContrastivePairs(
+                clips, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
+            )
+            for clips in (train_dataset, eval_dataset)
         )
         self.saturation = SaturationWatch(args.saturation_share)
-        self.used = self.pairs.sampler.probabilities(bool(generated))
+        self.used = trained.sampler.probabilities(bool(trained.generated))
         super().__init__(
             judge,
             args,
             parts=("adapter", "head"),
-            dataset=self.pairs,
-            length=len(self.pairs),
+            train_dataset=trained,
+            eval_dataset=evaluated,
+            trained=[*trained.real, *trained.generated],
+            evaluated=[*evaluated.real, *evaluated.generated],
             collate=collate,
-            geometry=trained_geometry([*real, *generated], truncation),
-            held_out=self.held_out[0],
-            callbacks=[self.saturation, *(callbacks or [])],
+            callbacks=[self.saturation, *callbacks],
         )
-        if not generated:
+        if not trained.generated:
             logger.warning(
                 "no generated clips: the real column of Table A.1 is renormalised to %s", self.used
             )
@@ -121,10 +109,10 @@ class DiscriminatorTrainer(JudgeTrainer):
 
     def held_out_loss(self) -> float:
         """The training loss over one epoch of held-out pairs, which are always the same."""
-        keys = range(self.args.process_index, len(self.held_out_pairs), self.args.world_size)
+        keys = range(self.args.process_index, len(self.eval_dataset), self.args.world_size)
         rows = []
         with self.evaluating() as judge:
-            for pair in map(self.held_out_pairs.__getitem__, keys):
+            for pair in map(self.eval_dataset.__getitem__, keys):
                 clips = [clip.to(self.args.device) for clip in (pair.positive, pair.negative)]
                 sides = pair_energies(judge_clips(judge, clips))
                 rows.append(pair_losses(*sides, self.args).item())
@@ -138,7 +126,12 @@ class DiscriminatorTrainer(JudgeTrainer):
         with self.evaluating() as judge:
             rows = list(
                 held_out_energies(
-                    judge, *self.held_out, self.pairs.sampler, device=device, shard=shard
+                    judge,
+                    self.eval_dataset.real,
+                    self.eval_dataset.generated,
+                    self.eval_dataset.sampler,
+                    device=device,
+                    shard=shard,
                 )
             )
         by_kind: dict[str, dict[int, float]] = defaultdict(dict)
@@ -171,8 +164,8 @@ class DiscriminatorTrainer(JudgeTrainer):
         args = self.args
         return {
             "objective": f"contrastive, beta {args.beta}, bound {contrastive_bound(args.beta)}",
-            "real clips": len(self.pairs.real),
-            "generated clips": len(self.pairs.generated),
+            "real clips": len(self.train_dataset.real),
+            "generated clips": len(self.train_dataset.generated),
             "negatives": {kind: round(share, 6) for kind, share in self.used.items()},
             **self.run_record(),
             "saturated at step": self.saturation.step,

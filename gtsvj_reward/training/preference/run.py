@@ -55,8 +55,8 @@ def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) ->
     trainer = PreferenceTrainer(
         judge,
         args,
-        pairs=pairs,
-        held_out=held_out,
+        train_dataset=pairs,
+        eval_dataset=held_out,
         calibration=calibration_clips(args),
         before=before,
     )

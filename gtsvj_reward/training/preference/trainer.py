@@ -16,12 +16,10 @@ from gtsvj_reward.losses import (
     rao_kupper_loss,
 )
 from gtsvj_reward.metrics import accuracy_with_ties, accuracy_without_ties
-from gtsvj_reward.training.data import Truncation, trained_geometry
-from gtsvj_reward.training.labelled import LabelledTrainer
+from gtsvj_reward.training.labelled import LabelledTrainer, check_stage
 from gtsvj_reward.training.outputs import mean_scores
 from gtsvj_reward.training.preference.data import ClipPair, ClipPairs, clips_of, collate_pairs
 from gtsvj_reward.training.preference.settings import PreferenceConfig
-from gtsvj_reward.training.trainer import check_space
 
 
 class PreferenceTrainer(LabelledTrainer):
@@ -34,8 +32,8 @@ class PreferenceTrainer(LabelledTrainer):
     Args:
         judge: of stage `preference`, fresh from `VideoJudge.start_preference`.
         args: settings.
-        pairs: pairs to train on.
-        held_out: pairs to evaluate on.
+        train_dataset: pairs to train on.
+        eval_dataset: pairs to evaluate on.
         calibration: clips over which the scale of the score is measured, and their name; the
             held-out clips by default.
         before: how earlier stages were trained, for the record.
@@ -51,38 +49,25 @@ class PreferenceTrainer(LabelledTrainer):
         judge: VideoJudge,
         args: PreferenceConfig,
         *,
-        pairs: Sequence[ClipPair],
-        held_out: Sequence[ClipPair],
+        train_dataset: Sequence[ClipPair],
+        eval_dataset: Sequence[ClipPair],
         calibration: tuple[Sequence[ClipInfo], str] | None = None,
         before: Mapping[str, Any] | None = None,
-        callbacks: list[TrainerCallback] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        if judge.config.stage != "preference":
-            raise ValueError(
-                f"expected a judge of stage 'preference', got {judge.config.stage!r}: "
-                "start it with `judge.start_preference()`"
-            )
-        self.ties_dropped = sum(pair.label == 0 for pair in pairs) if args.drop_ties else 0
-        if args.drop_ties:
-            pairs = [pair for pair in pairs if pair.label != 0]
+        check_stage(judge, "preference")
+        pairs = [pair for pair in train_dataset if pair.label or not args.drop_ties]
+        self.ties_dropped = len(train_dataset) - len(pairs)
         ties = sum(pair.label == 0 for pair in pairs)
         if ties and args.preference_loss == "bradley_terry":
             raise ValueError(
                 f"{ties} pairs are ties, which the Bradley-Terry loss cannot use: choose "
                 "`preference_loss` rao_kupper or bradley_terry_with_ties, or set `drop_ties`"
             )
-        if not any(pair.label for pair in held_out):
-            raise ValueError(f"all {len(held_out)} held-out pairs are ties: hold out more pairs")
-        infos = clips_of(pairs)
-        check_space(judge, [*infos, *clips_of(held_out)])
-        truncation = Truncation(
-            args.truncation_probability, args.truncation_min_seconds, args.truncation_max_seconds
-        )
-        self.pairs = ClipPairs(pairs, truncation=truncation, seed=args.seed)
-        self.held_out = list(held_out)
-        self.labelled = [*infos, *clips_of(held_out)]
-        self.calibration = calibration or (clips_of(held_out), "held-out clips of stage 3")
-        self.before = dict(before or {})
+        if not any(pair.label for pair in eval_dataset):
+            raise ValueError(
+                f"all {len(eval_dataset)} held-out pairs are ties: hold out more pairs"
+            )
         parts: list[Part] = ["preference"]
         if not args.head_only:
             parts.append("adapter")
@@ -92,12 +77,14 @@ class PreferenceTrainer(LabelledTrainer):
             judge,
             args,
             parts=parts,
-            dataset=self.pairs,
-            length=len(self.pairs),
+            train_dataset=ClipPairs(pairs, truncation=args.truncation(), seed=args.seed),
+            eval_dataset=eval_dataset,
+            trained=clips_of(pairs),
+            evaluated=clips_of(eval_dataset),
             collate=collate_pairs,
-            geometry=trained_geometry(infos, truncation),
-            held_out=self.held_out,
-            callbacks=callbacks or [],
+            calibration=calibration,
+            before=before,
+            callbacks=callbacks,
         )
 
     def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -117,12 +104,12 @@ class PreferenceTrainer(LabelledTrainer):
 
     def held_out_metrics(self) -> dict[str, float]:
         """Loss and accuracies over the held-out pairs."""
-        infos = clips_of(self.held_out)
+        infos = clips_of(self.eval_dataset)
         scores, _ = self.predict_clips(infos)
         by_path = {str(infos[index].path): score for index, score in scores.items()}
-        first = torch.tensor([by_path[str(pair.first.path)] for pair in self.held_out])
-        second = torch.tensor([by_path[str(pair.second.path)] for pair in self.held_out])
-        labels = torch.tensor([pair.label for pair in self.held_out])
+        first = torch.tensor([by_path[str(pair.first.path)] for pair in self.eval_dataset])
+        second = torch.tensor([by_path[str(pair.second.path)] for pair in self.eval_dataset])
+        labels = torch.tensor([pair.label for pair in self.eval_dataset])
         with_ties = accuracy_with_ties(first - second, labels)
         counted = labels != 0 if self.args.preference_loss == "bradley_terry" else labels == labels
         loss = preference_loss(first[counted], second[counted], labels[counted], self.args)
@@ -145,9 +132,9 @@ class PreferenceTrainer(LabelledTrainer):
         }
         return {
             "objective": args.preference_loss + settings[args.preference_loss],
-            "pairs": len(self.pairs),
+            "pairs": len(self.train_dataset),
             "tied pairs left out": self.ties_dropped,
-            "held-out pairs": len(self.held_out),
+            "held-out pairs": len(self.eval_dataset),
             "trained": "linear layer"
             + ("" if args.head_only else ", adapter")
             + (", aspect head" if args.train_aspect_head else ""),
