@@ -65,7 +65,7 @@ TOY := runs/toy
 toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
 	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-1 --bf16 --steps 2300
 	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-2 --bf16 \
-	  --start-from $(TOY)/codec-1/vae.safetensors --steps 325 --frames 17 --edge 64 --batch 2 \
+	  --start_from $(TOY)/codec-1/vae.safetensors --steps 325 --frames 17 --edge 64 --batch 2 \
 	  --lr 8e-4 --seed 2
 	$(VENV)/bin/python -m tools.toy.export codec --run $(TOY)/codec-2 --out $(TOY)/vae
 	$(VENV)/bin/python -m tools.toy.generator --codec $(TOY)/vae --run $(TOY)/generator --bf16 \

@@ -1,6 +1,6 @@
 """What best of n from latents saves beside decoding everything, and what an early look saves.
 
-    python benchmarks/best_of_n.py
+    python -m benchmarks.best_of_n
 
 Two pairs of generator and VAE on this machine: tiny random models, and the bundled demo models,
 which are trained but small; the judge is random in both. Ratios are taken within one run, since

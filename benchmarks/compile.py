@@ -1,7 +1,7 @@
 """Whether `torch.compile` takes a judge in one graph, and what that gains on this machine.
 
-    python benchmarks/compile.py
-    python benchmarks/compile.py --rounds 5    # compiles with inductor, which needs a C++ compiler
+    python -m benchmarks.compile
+    python -m benchmarks.compile --rounds 5    # compiles with inductor, which needs a C++ compiler
 
 Graph breaks of the bundled toy judge are listed with the place that causes them. With `--rounds`
 the compiled judge is timed against the plain one, alternating, and its scores are compared.

@@ -1,8 +1,8 @@
 """Scoring latents against decoding them and scoring the frames: time and peak memory.
 
-    python benchmarks/decode_vs_latent.py                   # the toy world's judge and VAE
-    python benchmarks/decode_vs_latent.py --full            # shapes of CogVideoX-2B, small clip
-    python benchmarks/decode_vs_latent.py --full --size 5 96 144 --threads 1
+    python -m benchmarks.decode_vs_latent                   # the toy world's judge and VAE
+    python -m benchmarks.decode_vs_latent --full            # shapes of CogVideoX-2B, small clip
+    python -m benchmarks.decode_vs_latent --full --size 5 96 144 --threads 1
 
 With `--full` the shapes are those of CogVideoX-2B and its VAE, with random bfloat16 weights, and
 the clip is small, for a CPU. Frames reach the judge by `score_frames`, which encodes them again.

@@ -1,6 +1,6 @@
 """Peak memory of encoding (and decoding) 480x720 video with the full-size CogVideoX VAE, in tiles.
 
-    python benchmarks/encode_memory.py --frames 9
+    python -m benchmarks.encode_memory --frames 9
 
 The weights are random: memory does not depend on them. Frames are encoded in chunks of 8 (the first
 of 9) and tiles of 240x360 pixels, one after the other, so that a longer clip adds its own frames

@@ -1,6 +1,6 @@
 """A judge of the full CogVideoX-2B shape: forward, and backward to the latents, on this machine.
 
-    python benchmarks/full_size.py
+    python -m benchmarks.full_size
 
 The weights are random: the figures are about shapes, memory and gradients, not about scores. The
 latents are small (3 x 16 x 24 by default); `overhead.py` counts operations at full size.

@@ -1,6 +1,6 @@
 """Seconds that each pairwise metric takes on 10^4 to 10^6 pairs, on this machine.
 
-    python benchmarks/metrics.py
+    python -m benchmarks.metrics
 
 Differences are drawn from a normal distribution, as they are and rounded to 0.1 (few distinct
 thresholds, many pairs at each); a third of the labels are ties. Then accuracy with ties against a

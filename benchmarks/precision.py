@@ -1,7 +1,7 @@
 """How far the scores of a judge in bfloat16 are from those in float32, on the bundled toy judge.
 
-    python benchmarks/precision.py --clips 48
-    python benchmarks/precision.py --clips 48 --device cuda
+    python -m benchmarks.precision --clips 48
+    python -m benchmarks.precision --clips 48 --device cuda
 
 The clips are scenes of the toy world, most of them with faults, encoded by its VAE in float32.
 Base weights and activations are cast; adapter, head and score are float32 in both. Errors are in

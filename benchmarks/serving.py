@@ -1,7 +1,7 @@
 """Throughput and latency of the scoring server, and whether its memory grows.
 
-    python benchmarks/serving.py             # against offline scoring, with 32 clients
-    python benchmarks/serving.py --memory    # resident memory from request 1,000 to 10,000
+    python -m benchmarks.serving             # against offline scoring, with 32 clients
+    python -m benchmarks.serving --memory    # resident memory from request 1,000 to 10,000
 
 The server runs in a process of its own and the clients in threads of this one, so that they share
 the machine: a client on another one costs the server less. Judges are random; the one for memory
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="memory instead of throughput")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--clips", type=int, default=256, help="per round")
-    parser.add_argument("--max-batch-size", type=int, default=8)
+    parser.add_argument("--max_batch_size", type=int, default=8)
     parser.add_argument("--width", type=int, default=256, help="of the judge; a multiple of 32")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each process")

@@ -1,6 +1,6 @@
 """100,000 mutated bodies against the parser and the checks of the scoring server.
 
-    python benchmarks/serving_mutations.py
+    python -m benchmarks.serving_mutations
 
 Each must be read, or refused with one of the two errors that the server answers with 4xx. Anything
 else stops the run, with the body written to a file. The tests do the same with fewer bodies,

@@ -1,6 +1,6 @@
 """Whether accuracies with ties are too high, and how often their intervals hold the truth.
 
-    python benchmarks/tie_intervals.py
+    python -m benchmarks.tie_intervals
 
 A scorer and people see the same difference of two clips, each with noise of their own; people call
 a small one a tie. The truth is what a threshold fitted on n pairs reaches on new pairs: the mean of

@@ -1,6 +1,6 @@
 """What the recipe `examples/cogvideox-2b/` takes: disk, operations, GPU hours, checkpoints.
 
-    python benchmarks/training_cost.py
+    python -m benchmarks.training_cost
 
 All of it is computed and none of it measured: operations are counted on the meta device for clips
 of 49 frames of 480x720 (13 x 60 x 90 latents), and multiplied by the numbers in the recipe's YAML

@@ -5,6 +5,17 @@ import json
 from pathlib import Path
 
 
+def snake_case(argument: str) -> str:
+    """A flag in the one spelling that parsers know: `--batch_size`, an older one, is read alike.
+
+    Everything but the name of a flag stays as it is.
+    """
+    flag, equals, value = argument.partition("=")
+    if not flag.startswith("--"):
+        return argument
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}"
+
+
 def with_config(argv: list[str]) -> list[str]:
     """Flags with those of `--config FILE.yaml` put in front, so that flags win."""
     import yaml

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gtsvj_reward.cli import COMMANDS, main, with_config
+from gtsvj_reward.flags import snake_case
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentFolder, write_video
 from gtsvj_reward.latents.space import LatentSpace
@@ -34,7 +35,7 @@ def vae_folder(tmp_path, tiny_vae):
 
 
 def encode_flags(vae_folder):
-    return f"--vae {vae_folder} --fps 8 --frames-fps 8 --height 32 --width 48 --device cpu".split()
+    return f"--vae {vae_folder} --fps 8 --frames_fps 8 --height 32 --width 48 --device cpu".split()
 
 
 def test_help_names_every_command(capsys):
@@ -49,6 +50,16 @@ def test_unknown_commands_are_refused(capsys):
         main(["tarin"])
     assert stopped.value.code == 2
     assert "tarin" in capsys.readouterr().err
+
+
+def test_flags_are_read_in_their_old_spelling(tmp_path, capsys):
+    given = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_plots", "x=--y-z"]
+    read = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_plots", "x=--y-z"]
+    assert [snake_case(argument) for argument in given] == read
+    (tmp_path / "scores.csv").write_text("video,reward\na/1.mp4,1\na/2.mp4,2\n")
+    scores = ["rank", "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "r.csv")]
+    assert main([*scores, "--group_by", "folder", "--min_margin", "0.5"]) == 0
+    assert (tmp_path / "r.csv").read_text().count("\n") == 3
 
 
 def test_errors_are_one_line_and_exit_with_1(tmp_path, capsys):
@@ -103,7 +114,7 @@ def test_unreadable_videos_set_the_exit_status(tmp_path, vae_folder, capsys):
     printed = capsys.readouterr()
     assert "unreadable 1" in printed.out
     assert "broken.mp4" in printed.err
-    assert main([*words, "--skip-unreadable"]) == 0
+    assert main([*words, "--skip_unreadable"]) == 0
     assert "already done 1, unreadable 1" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS
-from gtsvj_reward.flags import with_config as with_config
+from gtsvj_reward.flags import snake_case, with_config as with_config
 
 MODULES = {
     "demo": "demo",
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
     run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
     try:
-        return run(argv[1:])
+        return run([snake_case(argument) for argument in argv[1:]])
     except (OSError, ValueError, ImportError, KeyError) as error:
         if os.environ.get("GTSVJ_TRACEBACK"):
             raise

@@ -14,7 +14,7 @@ def encode(argv: list[str]) -> int:
     parser.add_argument("videos", type=Path, help="folder of videos, and of folders of frames")
     parser.add_argument("out", type=Path, help="folder for the latent files")
     parser.add_argument("--vae", required=True, help="bundled name, folder or hub id")
-    parser.add_argument("--space-id", help="name of the latent space; read from the VAE by default")
+    parser.add_argument("--space_id", help="name of the latent space; read from the VAE by default")
     parser.add_argument("--fps", type=float, required=True, help="resample to this rate")
     parser.add_argument(
         "--height", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
@@ -23,16 +23,16 @@ def encode(argv: list[str]) -> int:
         "--width", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
     )
     parser.add_argument(
-        "--num-frames", type=int, help="4f + 1 (LTX 8f, Mochi 6f); the longest that fits by default"
+        "--num_frames", type=int, help="4f + 1 (LTX 8f, Mochi 6f); the longest that fits by default"
     )
-    parser.add_argument("--max-frames", type=int, help="likewise; the longest, but no longer")
+    parser.add_argument("--max_frames", type=int, help="likewise; the longest, but no longer")
     parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
-    parser.add_argument("--frames-fps", type=float, help="rate of folders of frames")
+    parser.add_argument("--frames_fps", type=float, help="rate of folders of frames")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", help="where to encode; a GPU if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace files made otherwise")
     parser.add_argument(
-        "--skip-unreadable", action="store_true", help="exit with 0 although videos were unreadable"
+        "--skip_unreadable", action="store_true", help="exit with 0 although videos were unreadable"
     )
     args = parser.parse_args(argv)
 

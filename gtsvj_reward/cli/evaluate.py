@@ -44,32 +44,32 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", type=Path, help="table with `video` and columns of scores")
     parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
     parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
-    parser.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    parser.add_argument("--base_model", help="where the base transformer is, if it has moved")
     parser.add_argument("--device", help="where to score; a GPU if there is one")
     parser.add_argument("--dtype", choices=DTYPES)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument(
-        "--allow-untrained-geometry",
+        "--allow_untrained_geometry",
         action="store_true",
         help="score clips outside the trained range",
     )
     parser.add_argument("--name", help="what results call the scorer")
     parser.add_argument("--column", help="column of scores; reward, score, or the only one")
     parser.add_argument(
-        "--column-for",
+        "--column_for",
         action="append",
         default=[],
         metavar="LABEL=COLUMN[+COLUMN...]",
         help="another column for one label, e.g. VQ=aspect:clear; repeatable",
     )
     parser.add_argument(
-        "--allow-missing-videos", action="store_true", help="evaluate the rest, and say so"
+        "--allow_missing_videos", action="store_true", help="evaluate the rest, and say so"
     )
-    parser.add_argument("--calibration-fraction", type=float, default=0.5)
+    parser.add_argument("--calibration_fraction", type=float, default=0.5)
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--seed", type=int, default=0, help="of split and bootstrap")
-    parser.add_argument("--no-plots", action="store_true", help="do not draw")
+    parser.add_argument("--no_plots", action="store_true", help="do not draw")
     parser.add_argument(
         "--compare", type=Path, nargs="+", metavar="RESULT", help="put files result.json in a table"
     )
@@ -151,7 +151,7 @@ def columns_for(words: list[str]) -> dict[str, str]:
         label, equals, column = word.partition("=")
         if not (label and equals and column) or label in columns:
             raise ValueError(
-                f"--column-for takes LABEL=COLUMN, once for each label, got {word!r} in {words}"
+                f"--column_for takes LABEL=COLUMN, once for each label, got {word!r} in {words}"
             )
         columns[label] = column
     return columns

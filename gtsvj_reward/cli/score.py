@@ -21,7 +21,7 @@ def score(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--plot", type=Path, help="folder for a picture of each clip")
     parser.add_argument("--report", type=Path, help="folder for an HTML page with pictures")
-    parser.add_argument("--report-top", type=int, default=12, help="clips it shows of each end")
+    parser.add_argument("--report_top", type=int, default=12, help="clips it shows of each end")
     parser.add_argument("--videos", type=Path, help="the folder that the latents were made from")
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
@@ -36,7 +36,7 @@ def score(argv: list[str]) -> int:
         if vars(args)[flag] and videos is None:
             parser.error(f"--{flag} needs --videos, the folder that was encoded")
     if args.report_top < 1:
-        parser.error(f"--report-top must be at least 1, got {args.report_top}")
+        parser.error(f"--report_top must be at least 1, got {args.report_top}")
     scored = run_scoring(parser, args, args.out)
     if scored is None:
         return 0
@@ -66,15 +66,15 @@ def rank(argv: list[str]) -> int:
     parser.add_argument("--scores", type=Path, help="table of scores that is there already")
     parser.add_argument("--column", default="reward", help="column to rank by")
     parser.add_argument("--groups", type=Path, help="table with the columns `video` and `prompt`")
-    parser.add_argument("--group-by", choices=["folder"], help="group by the first folder")
+    parser.add_argument("--group_by", choices=["folder"], help="group by the first folder")
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--pairs", type=Path, help="best and worst of each group: .jsonl")
-    parser.add_argument("--min-margin", type=float, default=0.0, help="least difference of a pair")
-    parser.add_argument("--allow-singletons", action="store_true", help="rank single clips too")
+    parser.add_argument("--min_margin", type=float, default=0.0, help="least difference of a pair")
+    parser.add_argument("--allow_singletons", action="store_true", help="rank single clips too")
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
     if (args.groups is None) == (args.group_by is None):
-        parser.error("say how to group: either --groups FILE or --group-by folder")
+        parser.error("say how to group: either --groups FILE or --group_by folder")
     if args.scores is None and args.folder is None:
         parser.error("give a judge and a folder, or --scores TABLE")
     if args.scores is not None:

@@ -34,12 +34,12 @@ class Scored(NamedTuple):
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `score` and `rank` that say how to score."""
     judging = parser.add_argument_group("judge")
-    judging.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    judging.add_argument("--base_model", help="where the base transformer is, if it has moved")
     judging.add_argument("--device", help="where to score; a GPU if there is one")
     judging.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
-    judging.add_argument("--batch-size", type=int, default=8, help="clips per forward pass")
+    judging.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
     judging.add_argument(
-        "--allow-untrained-geometry",
+        "--allow_untrained_geometry",
         action="store_true",
         help="score clips outside the trained range and say so in the table",
     )
@@ -48,12 +48,12 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     )
     reading = parser.add_argument_group("videos", "for a folder of videos; needs --vae")
     reading.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
-    reading.add_argument("--space-id", help="name of its latent space; read from it by default")
-    reading.add_argument("--vae-dtype", choices=DTYPES, default="float32")
-    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num-frames": int}
+    reading.add_argument("--space_id", help="name of its latent space; read from it by default")
+    reading.add_argument("--vae_dtype", choices=DTYPES, default="float32")
+    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
     for name, kind in numbers.items():
         reading.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
-    reading.add_argument("--frames-fps", type=float, help="rate of folders of frames")
+    reading.add_argument("--frames_fps", type=float, help="rate of folders of frames")
     reading.add_argument("--latents", type=Path, help="folder for latents; beside the table")
 
 

@@ -56,12 +56,12 @@ def serve(argv: list[str]) -> int:
 def add_judge_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what scores."""
     judge = parser.add_argument_group("judge")
-    judge.add_argument("--base-model", help="where the base transformer is, if it has moved")
+    judge.add_argument("--base_model", help="where the base transformer is, if it has moved")
     judge.add_argument("--device", help="where to score; a GPU if there is one")
     judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
     judge.add_argument("--aspects", nargs="+", help="score with the mean of these aspects")
     judge.add_argument(
-        "--allow-untrained-geometry",
+        "--allow_untrained_geometry",
         action="store_true",
         help="score clips outside the trained range and say so in the answer",
     )
@@ -73,7 +73,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--host", default="127.0.0.1", help="others than this need a token")
     network.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     network.add_argument(
-        "--token-file", type=Path, help="file with the token; else GTSVJ_SERVE_TOKEN, if set"
+        "--token_file", type=Path, help="file with the token; else GTSVJ_SERVE_TOKEN, if set"
     )
     network.add_argument("--engine", choices=["uvicorn", "ray"], default="uvicorn")
     network.add_argument("--replicas", type=int, default=1, help="copies of the judge, with ray")
@@ -82,23 +82,23 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `Limits`."""
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-batch-size", type=int, default=8, help="clips in a forward pass")
-    limits.add_argument("--max-wait-ms", type=float, default=10.0, help="wait for a fuller batch")
-    limits.add_argument("--max-queue", type=int, default=256, help="waiting clips; then 429")
-    limits.add_argument("--max-clips", type=int, default=32, help="clips in a request; then 422")
-    limits.add_argument("--max-body-mib", type=float, default=64.0, help="of a request; then 413")
-    limits.add_argument("--max-pending-mib", type=float, default=1024.0, help="of all; then 429")
-    limits.add_argument("--body-seconds", type=float, default=60.0, help="to arrive in; then 408")
-    limits.add_argument("--head-seconds", type=float, default=20.0, help="likewise; then closed")
+    limits.add_argument("--max_batch_size", type=int, default=8, help="clips in a forward pass")
+    limits.add_argument("--max_wait_ms", type=float, default=10.0, help="wait for a fuller batch")
+    limits.add_argument("--max_queue", type=int, default=256, help="waiting clips; then 429")
+    limits.add_argument("--max_clips", type=int, default=32, help="clips in a request; then 422")
+    limits.add_argument("--max_body_mib", type=float, default=64.0, help="of a request; then 413")
+    limits.add_argument("--max_pending_mib", type=float, default=1024.0, help="of all; then 429")
+    limits.add_argument("--body_seconds", type=float, default=60.0, help="to arrive in; then 408")
+    limits.add_argument("--head_seconds", type=float, default=20.0, help="likewise; then closed")
 
 
 def add_video_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of UniRL's format, which has videos."""
     videos = parser.add_argument_group("videos", "UniRL's wire format at /score; needs --vae")
     videos.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
-    videos.add_argument("--space-id", help="name of its latent space; read from it by default")
-    videos.add_argument("--vae-dtype", choices=DTYPES, default="float32")
-    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num-frames": int}
+    videos.add_argument("--space_id", help="name of its latent space; read from it by default")
+    videos.add_argument("--vae_dtype", choices=DTYPES, default="float32")
+    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
     for name, kind in numbers.items():
         videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
 

@@ -66,8 +66,8 @@ def run_demo(
     clips = cut_training_clips(folder, training, out / "clips" / "train", seed)
     clean = cut_unseen_clips(folder, unseen, out / "clips" / "unseen", seed)
     for part in ("train", "unseen"):
-        encode_flags = f"--vae {CODEC} --fps {FPS:g} --frames-fps {FPS:g} --height {SIZE}"
-        encode_flags += f" --width {SIZE} --num-frames {FRAMES}"
+        encode_flags = f"--vae {CODEC} --fps {FPS:g} --frames_fps {FPS:g} --height {SIZE}"
+        encode_flags += f" --width {SIZE} --num_frames {FRAMES}"
         source, target = str(out / "clips" / part), str(out / "latents" / part)
         command(run_command, ["encode", source, target, *encode_flags.split()])
     write_text(out / "train.yaml", yaml.safe_dump(training_config(out, steps, seed)))

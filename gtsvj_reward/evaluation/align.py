@@ -79,7 +79,7 @@ def align(
         raise ValueError(
             f"{len(missing)} of {len(wanted)} videos of {comparisons.name} have no score in "
             f"{', '.join(f'`{name}`' for name in in_use)} of {table.name}: {named(missing)}. "
-            "Score them, or evaluate the rest with `--allow-missing-videos` (`allow_missing`)"
+            "Score them, or evaluate the rest with `--allow_missing_videos` (`allow_missing`)"
         )
     absent = set(missing)
     grouped = group_rows(

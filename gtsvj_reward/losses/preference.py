@@ -88,8 +88,9 @@ def bradley_terry_with_ties_loss(
     _check(first, second, labels, reduction)
     scores = torch.stack([at_least_float32(first), at_least_float32(second)]) / gamma
     logits = torch.cat([torch.zeros_like(scores[:1]), scores])
-    # Rows are tie, first, second; label -1 picks the last.
-    loss = -logits.log_softmax(dim=0).gather(0, labels.long()[None] % 3)[0]
+    # Rows are tie, first, second.
+    row = torch.where(labels < 0, 2, labels.long())
+    loss = -logits.log_softmax(dim=0).gather(0, row[None])[0]
     return loss.mean() if reduction == "mean" else loss
 
 

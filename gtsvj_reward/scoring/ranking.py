@@ -114,7 +114,7 @@ def rank_clips(
     if single and not allow_singletons:
         raise ValueError(
             f"{len(single)} of {len(members)} groups have one clip only, the first is "
-            f"{single[0]!r}: there is nothing to rank. Check the groups, or pass --allow-singletons"
+            f"{single[0]!r}: there is nothing to rank. Check the groups, or pass --allow_singletons"
         )
     clips: list[RankedClip] = []
     pairs: list[RankedPair] = []

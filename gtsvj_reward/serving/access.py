@@ -33,7 +33,7 @@ def check_address(host: str, token: str | None) -> None:
     """
     if token is None and not is_loopback(host):
         raise ValueError(
-            f"{host} can be reached from other machines, which needs a token: pass --token-file "
+            f"{host} can be reached from other machines, which needs a token: pass --token_file "
             f"FILE or set {TOKEN_VARIABLE}, or keep to 127.0.0.1"
         )
 

@@ -19,7 +19,7 @@ from tests.docs.pages import NAMES, World, smaller
 
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/**/*.md", "examples/**/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/README.md", "benchmarks/README.md")
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"
 )

@@ -42,7 +42,7 @@ def result_in(folder):
 
 def test_from_a_table_of_scores(files, capsys):
     scores = ["--scores", str(files / "scores.csv")]
-    column = ["--column-for", "VQ=aspect:clear+aspect:focus", "--column", "raw"]
+    column = ["--column_for", "VQ=aspect:clear+aspect:focus", "--column", "raw"]
     assert evaluate(words(files, *scores, *column)) == 0
     printed = capsys.readouterr().out
     assert "n = 24 of 24 comparisons" in printed
@@ -69,11 +69,11 @@ def test_missing_videos_and_names(files, capsys):
     table = files / "scores.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:-1]) + "\n")
-    flags = ["--scores", str(table), "--no-plots", "--name", "mine"]
+    flags = ["--scores", str(table), "--no_plots", "--name", "mine"]
     with pytest.raises(ValueError, match=r"1 of 18 videos of pairs\.csv have no score"):
         evaluate(words(files, *flags))
     assert not (files / "out").exists()
-    assert evaluate(words(files, *flags, "--allow-missing-videos")) == 0
+    assert evaluate(words(files, *flags, "--allow_missing_videos")) == 0
     printed = capsys.readouterr().out
     result = result_in(files / "out")
     assert result.scorer == "mine"
@@ -96,8 +96,8 @@ def test_with_a_judge_then_with_its_table(tmp_path, capsys):
     judge = ["--judge", str(tmp_path / "judge"), "--latents", str(tmp_path / "latents")]
     with pytest.raises(ValueError, match=r"1 of 6 videos have no latent file.*v/9\.mp4"):
         evaluate(words(tmp_path, *judge))
-    allow = ["--allow-missing-videos", "--no-plots"]
-    assert evaluate(words(tmp_path, *judge, *allow, "--batch-size", "2")) == 0
+    allow = ["--allow_missing_videos", "--no_plots"]
+    assert evaluate(words(tmp_path, *judge, *allow, "--batch_size", "2")) == 0
     first = result_in(tmp_path / "out")
     assert (first.scorer, first.evaluated, first.missing_videos) == ("judge", 4, ("v/9.mp4",))
     scores = tmp_path / "out" / "scores.csv"
@@ -109,7 +109,7 @@ def test_with_a_judge_then_with_its_table(tmp_path, capsys):
 
 
 def test_compare_prints_and_writes(files, capsys):
-    scores = ["--scores", str(files / "scores.csv"), "--no-plots"]
+    scores = ["--scores", str(files / "scores.csv"), "--no_plots"]
     assert evaluate(words(files, *scores)) == 0
     capsys.readouterr()
     found = str(files / "out" / "result.json")
@@ -146,7 +146,7 @@ def test_flags_that_do_not_go_together(flags, message, capsys):
 def test_columns_for_labels():
     assert columns_for(["VQ=aspect:clear", "TA=x+y"]) == {"VQ": "aspect:clear", "TA": "x+y"}
     for bad in (["VQ"], ["VQ="], ["=x"], ["VQ=x", "VQ=y"]):
-        with pytest.raises(ValueError, match="--column-for takes LABEL=COLUMN"):
+        with pytest.raises(ValueError, match="--column_for takes LABEL=COLUMN"):
             columns_for(bad)
 
 

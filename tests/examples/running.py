@@ -18,8 +18,8 @@ LAUNCH = ["accelerate", "launch", "-m", "gtsvj_reward.cli"]
 SMALLER = {
     "--height": ("480", "32"),
     "--width": ("720", "48"),
-    "--num-frames": ("49", "17"),
-    "--max-frames": ("49", "17"),
+    "--num_frames": ("49", "17"),
+    "--max_frames": ("49", "17"),
     "--vae": (BASE, "base"),
     "--base_model": (BASE, "base"),
     "--device": ("cuda", "cpu"),
@@ -64,7 +64,7 @@ def smaller(words):
     if "--compare" in words:
         return words
     if "--name" in words and words[words.index("--name") + 1] != "gt-svj":
-        words.append("--no-plots")  # drawn once is enough
+        words.append("--no_plots")  # drawn once is enough
     return words + ADDED.get(words[0], [])
 
 

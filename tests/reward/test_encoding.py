@@ -21,7 +21,7 @@ def test_what_was_trained_on_in_several_ways_must_be_said():
     config = tiny_judge(geometry=mixed).config
     with pytest.raises(ValueError, match="say how to read the videos") as refused:
         reading_for(config)
-    for part in ("--width (trained on: 48 to 64)", "--num-frames (trained on: 9 to 25)"):
+    for part in ("--width (trained on: 48 to 64)", "--num_frames (trained on: 9 to 25)"):
         assert part in str(refused.value)
     assert "--fps" not in str(refused.value)
     assert "--height" not in str(refused.value)

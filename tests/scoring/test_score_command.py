@@ -57,7 +57,7 @@ def latents(tmp_path):
 
 def test_the_table_is_what_the_reward_says(judge, latents, tmp_path, capsys):
     out = tmp_path / "x.csv"
-    assert main(["score", judge, str(latents), "--out", str(out), "--batch-size", "2"]) == 0
+    assert main(["score", judge, str(latents), "--out", str(out), "--batch_size", "2"]) == 0
     assert f"scored 9 clips, written to {out}" in capsys.readouterr().out
     direct = score_folder(reward_for(2), LatentFolder(latents))
     rows = rows_of(out)
@@ -92,7 +92,7 @@ def test_untrained_geometry_is_refused_or_written_down(judge, latents, tmp_path,
     assert "c/long.safetensors" in capsys.readouterr().err
     assert not (tmp_path / "x.jsonl").exists()
     words[-1] = str(tmp_path / "y.jsonl")
-    assert main([*words, "--allow-untrained-geometry"]) == 0
+    assert main([*words, "--allow_untrained_geometry"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
     assert [row["untrained_geometry"] for row in rows if row["untrained_geometry"]] == [
         "latent frames 8 outside 3..7"
@@ -107,8 +107,8 @@ def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, mo
     judge = save_tiny_judge(tmp_path, latent_space=LatentSpace.from_vae(tiny_vae), geometry=fixed)
     out = tmp_path / "out" / "x.csv"
     words = ["score", judge, str(tmp_path / "videos"), "--out", str(out), "--vae",
-             str(tmp_path / "vae"), "--frames-fps", "8", "--device", "cpu"]  # fmt: skip
-    assert main([*words, "--report", str(tmp_path / "report"), "--report-top", "1"]) == 0
+             str(tmp_path / "vae"), "--frames_fps", "8", "--device", "cpu"]  # fmt: skip
+    assert main([*words, "--report", str(tmp_path / "report"), "--report_top", "1"]) == 0
     assert [row["video"] for row in rows_of(out)] == ["p", "q", "r"]
     text = (tmp_path / "report" / "index.html").read_text()
     assert "1 in between are not shown" in text
@@ -134,11 +134,11 @@ def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, mo
     ("words", "message"),
     [
         (["latents", "--vae", "x"], r"vae is for videos, \S+ holds latent files"),
-        (["latents", "--num-frames", "9"], "num-frames is for videos"),
+        (["latents", "--num_frames", "9"], "num-frames is for videos"),
         (["videos"], "holds videos: they need --vae"),
         (["videos", "--vae", "x", "--videos", "y"], "videos is .* which holds the videos"),
         (["latents", "--report", "r"], "--report needs --videos"),
-        (["latents", "--report", "r", "--videos", "videos", "--report-top", "0"], "at least 1"),
+        (["latents", "--report", "r", "--videos", "videos", "--report_top", "0"], "at least 1"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(judge, tmp_path, capsys, words, message):
@@ -164,7 +164,7 @@ def test_wrong_tables_and_mixed_folders_cost_nothing(judge, tmp_path, capsys):
 def test_rank_scores_and_ranks_by_folder(judge, latents, tmp_path, capsys):
     out, pairs = tmp_path / "ranks.csv", tmp_path / "pairs.jsonl"
     (latents / "a" / "8.safetensors").unlink()  # names no source, so its name ends otherwise
-    words = ["--group-by", "folder", "--out", str(out), "--pairs", str(pairs)]
+    words = ["--group_by", "folder", "--out", str(out), "--pairs", str(pairs)]
     assert rank([judge, str(latents), *words]) == 0
     printed = "clips: 8, groups: 2, pairs: 2, groups of one clip: 0, groups below the margin: 0"
     assert printed in capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_rank_scores_and_ranks_by_folder(judge, latents, tmp_path, capsys):
         assert pair["margin"] == scores[pair["chosen"]] - scores[pair["rejected"]] > 0
 
     least = sorted(pair["margin"] for pair in made)[1]
-    words = ["--scores", str(tmp_path / "ranks-scores.csv"), *words, "--min-margin", str(least)]
+    words = ["--scores", str(tmp_path / "ranks-scores.csv"), *words, "--min_margin", str(least)]
     assert rank(words) == 0
     assert len(pairs.read_text().splitlines()) == 1
     summary = json.loads((tmp_path / "ranks-summary.json").read_text())
@@ -195,7 +195,7 @@ def test_rank_by_a_file_of_prompts_and_another_column(tmp_path):
              "--out", str(tmp_path / "x.jsonl"), "--column", "motion"]  # fmt: skip
     with pytest.raises(ValueError, match="1 of 2 groups have one clip only"):
         rank(words)
-    assert rank([*words, "--allow-singletons"]) == 0
+    assert rank([*words, "--allow_singletons"]) == 0
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [(row["group"], row["video"], row["margin"]) for row in rows] == [
         ("c", "p", None),
@@ -207,13 +207,13 @@ def test_rank_by_a_file_of_prompts_and_another_column(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--scores", "s.csv"], "either --groups FILE or --group-by folder"),
-        (["--scores", "s.csv", "--groups", "g.csv", "--group-by", "folder"], "either --groups"),
-        (["--group-by", "folder"], "a judge and a folder, or --scores"),
-        (["judge", "--group-by", "folder"], "a judge and a folder, or --scores"),
-        (["judge", "x", "--scores", "s.csv", "--group-by", "folder"], "checkpoint has no use"),
-        (["--scores", "s.csv", "--group-by", "folder", "--batch-size", "2"], "batch-size has no"),
-        (["--scores", "s.csv", "--group-by", "folder", "--vae", "x"], "vae has no use with"),
+        (["--scores", "s.csv"], "either --groups FILE or --group_by folder"),
+        (["--scores", "s.csv", "--groups", "g.csv", "--group_by", "folder"], "either --groups"),
+        (["--group_by", "folder"], "a judge and a folder, or --scores"),
+        (["judge", "--group_by", "folder"], "a judge and a folder, or --scores"),
+        (["judge", "x", "--scores", "s.csv", "--group_by", "folder"], "checkpoint has no use"),
+        (["--scores", "s.csv", "--group_by", "folder", "--batch_size", "2"], "batch-size has no"),
+        (["--scores", "s.csv", "--group_by", "folder", "--vae", "x"], "vae has no use with"),
     ],
 )
 def test_rank_refuses_flags_that_do_not_go_together(capsys, words, message):
@@ -235,7 +235,7 @@ def test_processes_that_do_not_see_one_another_are_refused(
 def test_a_killed_run_is_resumed_to_the_same_bytes(judge, tmp_path):
     """SIGKILL in the middle of scoring; the table then equals that of a run left alone."""
     write_clips(tmp_path / "latents", 150)
-    words = ["score", judge, str(tmp_path / "latents"), "--batch-size", "2", "--device", "cpu"]
+    words = ["score", judge, str(tmp_path / "latents"), "--batch_size", "2", "--device", "cpu"]
     killed = [*GTSVJ, *words, "--out", str(tmp_path / "killed.csv")]
     process = subprocess.Popen(killed, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     shard = tmp_path / "killed-shards" / "shard-00000.jsonl"
@@ -258,7 +258,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(judge, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(judge, latents, tmp_path):
-    words = ["score", judge, str(latents), "--batch-size", "1", "--out"]
+    words = ["score", judge, str(latents), "--batch_size", "1", "--out"]
     subprocess.run([*LAUNCH, *words, str(tmp_path / "two.csv")], check=True, env=ENVIRONMENT,
                    timeout=300)  # fmt: skip
     names = sorted(path.name for path in (tmp_path / "two-shards").iterdir())

@@ -122,7 +122,7 @@ def test_this_machine_needs_no_token(host):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.3", "scorer.example", "", "127.0.0.1.x"])
 def test_other_addresses_do(host):
-    with pytest.raises(ValueError, match=r"needs a token: pass --token-file"):
+    with pytest.raises(ValueError, match=r"needs a token: pass --token_file"):
         check_address(host, None)
     check_address(host, TOKEN)
 

@@ -17,7 +17,7 @@ from tests.tiny import ASPECTS, tiny_aspect_judge, tiny_transformer
 def test_a_saved_judge_is_served_and_ends_on_ctrl_c(tmp_path):
     environment = {"GTSVJ_SERVE_TOKEN": "from-the-environment"}
     judge = saved_judge(tmp_path)
-    flags = ["--port", 0, "--device", "cpu", "--max-batch-size", 3]
+    flags = ["--port", 0, "--device", "cpu", "--max_batch_size", 3]
     with command(judge, *flags, environment=environment) as (process, port):
         found = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).json()
         assert found["limits"]["max_batch_size"] == 3
@@ -39,7 +39,7 @@ def test_aspects_are_chosen(tmp_path, monkeypatch):
     served = []
     monkeypatch.setattr(server, "serve", lambda app, **_: served.append(app))
     words = [str(tmp_path / "judge"), "--device", "cpu", "--aspects", "clear", "focus"]
-    assert module.serve([*words, "--allow-untrained-geometry"]) == 0
+    assert module.serve([*words, "--allow_untrained_geometry"]) == 0
     reward = served[0].state.service.reward
     expected = reward_of(tiny_aspect_judge(), aspects=["clear", "focus"])
     with torch.no_grad():
@@ -64,10 +64,10 @@ def test_flags_without_use_are_refused(words, reason, capsys):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--max-batch-size", "0"], "`max_batch_size` must be positive"),
-        (["--max-clips", "300"], "one request must fit into the queue"),
-        (["--max-body-mib", "2000"], "one request must fit into the queue"),
-        (["--max-wait-ms", "-1"], "`max_wait_ms` must be >= 0"),
+        (["--max_batch_size", "0"], "`max_batch_size` must be positive"),
+        (["--max_clips", "300"], "one request must fit into the queue"),
+        (["--max_body_mib", "2000"], "one request must fit into the queue"),
+        (["--max_wait_ms", "-1"], "`max_wait_ms` must be >= 0"),
     ],
 )
 def test_limits_that_contradict_are_refused(words, reason, capsys):

@@ -196,8 +196,8 @@ def test_a_full_queue_says_when_to_come_back(reward, offline):
 def test_sigterm_finishes_what_was_taken(tmp_path):
     """Jobs in the queue and a body that is half sent are answered; then there is no server."""
     latents = varied(6)
-    flags = ["--port", 0, "--device", "cpu", "--max-wait-ms", 60_000, "--max-batch-size", 64,
-             "--body-seconds", 600]  # fmt: skip
+    flags = ["--port", 0, "--device", "cpu", "--max_wait_ms", 60_000, "--max_batch_size", 64,
+             "--body_seconds", 600]  # fmt: skip
     judge = saved_judge(tmp_path)
     with (
         command(judge, *flags) as (process, port),
@@ -213,7 +213,7 @@ def test_sigterm_finishes_what_was_taken(tmp_path):
             wait_for(lambda: text in httpx.get(metrics, trust_env=False).text, 120)
             assert not any(one.done() for one in waiting), "the test proves nothing"
             process.send_signal(signal.SIGTERM)
-            # Sooner than --max-wait-ms: nobody waits for company any more.
+            # Sooner than --max_wait_ms: nobody waits for company any more.
             scores = torch.cat([one.result(50) for one in waiting])
         half.sendall(body[-10:])
         assert status_of(half) == 200

@@ -131,7 +131,7 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder for progress")
-    parser.add_argument("--start-from", default="gtsvj-demo-codec", help="weights to start from")
+    parser.add_argument("--start_from", default="gtsvj-demo-codec", help="weights to start from")
     parser.add_argument("--steps", type=int, default=2300, help="steps in all runs together")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--frames", type=int, default=9, help="frames of a clip")

@@ -1,5 +1,6 @@
 """Stage 2: aspect scores by regression (paper section 4.2)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,7 @@ class AspectTrainer(LabelledTrainer):
         errors = (predicted - target).square().tolist()
         for row in errors:
             for aspect, error in zip(self.aspects, row, strict=True):
-                if error == error:  # NaN: no label
+                if not math.isnan(error):  # NaN: no label
                     self.remember(f"mse/{aspect.name}", error)
 
     def held_out_metrics(self) -> dict[str, float]:
