@@ -1,7 +1,6 @@
 """`gtsvj score` and `gtsvj rank`."""
 
 from pathlib import Path
-from typing import Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.scoring import (
@@ -40,18 +39,19 @@ def score(argv: list[str]) -> int:
     scored = run_scoring(parser, args, args.out)
     if scored is None:
         return 0
-    where: dict[str, Any] = {
-        "latents": scored.latents,
-        "videos": videos,
-        "temporal_patch": scored.temporal_patch,
-        "temporal_stride": scored.temporal_stride,
-    }
+    if args.plot or args.report:
+        sources = pictures.Sources(
+            latents=scored.latents,
+            videos=videos,
+            temporal_patch=scored.temporal_patch,
+            temporal_stride=scored.temporal_stride,
+        )
     if args.plot:
-        pictures.plot_scores(scored.clips, out=args.plot, **where)
+        pictures.plot_scores(scored.clips, sources, args.plot)
     if args.report:
         title = f"{args.folder} scored by {args.checkpoint}"
         page = report.write_report(
-            scored.clips, out=args.report, title=title, top=args.report_top, **where
+            scored.clips, sources, args.report, title=title, top=args.report_top
         )
         print(f"page: {page}")
     print(f"scored {len(scored.clips)} clips, written to {args.out}; higher is better")

@@ -1,9 +1,9 @@
 """Rewards of the predicted clean latents, step by step, as a pipeline's callback."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,57 +13,7 @@ from gtsvj_reward.sampling.clean import CleanLatents, Step, predicted_clean_late
 from gtsvj_reward.sampling.pipelines import latent_space
 from gtsvj_reward.sampling.scoring import Scoring
 
-
-class ChosenSteps:
-    """The chosen denoising steps of a pipeline's runs.
-
-    Args:
-        pipe: whose steps.
-        steps: indices, from 0; None: those that `default` gives.
-        default: number of steps in the run -> indices.
-    """
-
-    def __init__(
-        self, pipe: Any, steps: Sequence[int] | None, default: Callable[[int], Sequence[int]]
-    ) -> None:
-        if steps is not None and (not steps or min(steps) < 0):
-            raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(steps)}")
-        self.pipe = pipe
-        self.steps = steps
-        self.default = default
-        self.seen: CleanLatents | None = None
-        self.stack = ExitStack()
-
-    def open(self) -> None:
-        """Begin to watch the scheduler."""
-        if self.seen is not None:
-            raise RuntimeError("this callback is in use already: make one for each block")
-        self.seen = self.stack.enter_context(predicted_clean_latents(self.pipe))
-
-    def close(self) -> None:
-        """Put the scheduler back as it was."""
-        self.seen = None
-        self.stack.close()
-
-    def at(self, pipe: Any, index: int) -> Step | None:
-        """The step that was just taken, or None if it was not chosen.
-
-        Raises:
-            RuntimeError: outside the `with` block, or from another pipeline.
-            ValueError: if a chosen step does not exist in this run.
-        """
-        if self.seen is None or pipe is not self.pipe:
-            raise RuntimeError(
-                "call the pipeline that was given, inside the block: "
-                "`with RewardCallback(pipe, ...) as callback: pipe(callback_on_step_end=callback)`"
-            )
-        count = pipe.num_timesteps
-        steps = self.default(count) if self.steps is None else self.steps
-        if max(steps) >= count:
-            raise ValueError(
-                f"step {max(steps)} was chosen, but this run has {count} steps, 0 to {count - 1}"
-            )
-        return self.seen.latest if index in steps else None
+T = TypeVar("T", bound="RewardCallback")
 
 
 class RewardCallback:
@@ -101,7 +51,10 @@ class RewardCallback:
         text: TextCondition | None = None,
         normalize: bool = True,
     ) -> None:
-        self.steps = ChosenSteps(pipe, steps, range)
+        if steps is not None and (not steps or min(steps) < 0):
+            raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(steps)}")
+        self.pipe = pipe
+        self.steps = steps
         self.scoring = Scoring(
             reward=reward,
             space=latent_space(pipe),
@@ -111,10 +64,14 @@ class RewardCallback:
             normalize=normalize,
         )
         self.records: list[dict[str, Any]] = []
+        self.seen: CleanLatents | None = None
+        self.stack = ExitStack()
 
-    def __enter__(self) -> "RewardCallback":
+    def __enter__(self: T) -> T:
         """Begin to watch the pipeline's scheduler."""
-        self.steps.open()
+        if self.seen is not None:
+            raise RuntimeError("this callback is in use already: make one for each block")
+        self.seen = self.stack.enter_context(predicted_clean_latents(self.pipe))
         return self
 
     def __exit__(
@@ -124,17 +81,40 @@ class RewardCallback:
         trace: TracebackType | None,
     ) -> None:
         """Put the scheduler back as it was."""
-        self.steps.close()
+        self.seen = None
+        self.stack.close()
 
     def __call__(
         self, pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]
     ) -> dict[str, Any]:
-        """What the pipeline calls at the end of a step; hands the tensors back as they are."""
-        step = self.steps.at(pipe, index)
-        if step is not None:
-            with torch.no_grad():
-                rewards = self.scoring.scores(step.clean)
-            self.records.append(
-                {"step": index, "timestep": step.timestep, "rewards": rewards.tolist()}
+        """What the pipeline calls at the end of a step; returns the tensors to go on with.
+
+        Raises:
+            RuntimeError: outside the `with` block, or from another pipeline.
+            ValueError: if a chosen step does not exist in this run.
+        """
+        if self.seen is None or pipe is not self.pipe:
+            raise RuntimeError(
+                "call the pipeline that was given, inside the block: "
+                "`with RewardCallback(pipe, ...) as callback: pipe(callback_on_step_end=callback)`"
             )
+        count = pipe.num_timesteps
+        steps = self.default_steps(count) if self.steps is None else self.steps
+        if max(steps) >= count:
+            raise ValueError(
+                f"step {max(steps)} was chosen, but this run has {count} steps, 0 to {count - 1}"
+            )
+        return self.take(self.seen.latest, tensors) if index in steps else tensors
+
+    def default_steps(self, count: int) -> range:
+        """Indices of the steps to score in a run of `count` steps, if none were named."""
+        return range(count)
+
+    def take(self, step: Step, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Record a chosen step; hands the tensors back as they are."""
+        with torch.no_grad():
+            rewards = self.scoring.scores(step.clean)
+        self.records.append(
+            {"step": step.index, "timestep": step.timestep, "rewards": rewards.tolist()}
+        )
         return tensors

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -12,17 +11,12 @@ from torch import Tensor
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.reward.clips import clip_label, require_finite
-from gtsvj_reward.sampling.callbacks import ChosenSteps
-from gtsvj_reward.sampling.pipelines import latent_space
+from gtsvj_reward.sampling.callbacks import RewardCallback
+from gtsvj_reward.sampling.clean import Step
 from gtsvj_reward.sampling.scoring import Scoring
 
 
-def last_quarter(count: int) -> range:
-    """Indices of the last quarter of a run's steps, at least one."""
-    return range(count - max(1, count // 4), count)
-
-
-class RewardGuidance:
+class RewardGuidance(RewardCallback):
     """Moves the latents along the gradient of the reward at the predicted clean latents x̂₀.
 
         with RewardGuidance(pipe, reward, num_frames=49, scale=0.1) as guidance:
@@ -64,46 +58,30 @@ class RewardGuidance:
         if not 0 < scale < math.inf:
             raise ValueError(f"`scale` must be > 0 and finite, got {scale}")
         self.scale = scale
-        self.steps = ChosenSteps(pipe, steps, last_quarter)
-        self.scoring = Scoring(
-            reward=reward,
-            space=latent_space(pipe),
+        super().__init__(
+            pipe,
+            reward,
             num_frames=num_frames,
+            steps=steps,
             fps=fps,
             text=text,
             normalize=normalize,
         )
-        self.records: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "RewardGuidance":
-        """Begin to watch the pipeline's scheduler."""
-        self.steps.open()
-        return self
+    def default_steps(self, count: int) -> range:
+        """The last quarter of a run's steps, at least one."""
+        return range(count - max(1, count // 4), count)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Put the scheduler back as it was."""
-        self.steps.close()
+    def take(self, step: Step, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Replace the latents after a chosen step.
 
-    def __call__(
-        self, pipe: Any, index: int, _timestep: Any, tensors: dict[str, Any]
-    ) -> dict[str, Any]:
-        """What the pipeline calls at the end of a step; replaces its latents at a chosen one.
-
-        `records` then gets the rewards of x̂₀ before the change, and the norms of the gradients
-        and of the step's own updates.
+        `records` gets the rewards of x̂₀ before the change, and the norms of the gradients and of
+        the step's own updates.
 
         Raises:
             ValueError: if the pipeline hands over no latents, or a gradient is 0.
             NonFiniteError: if a gradient is NaN or infinite.
         """
-        step = self.steps.at(pipe, index)
-        if step is None:
-            return tensors
         if "latents" not in tensors:
             raise ValueError(
                 "guidance changes the latents: leave `callback_on_step_end_tensor_inputs` as it "
@@ -113,11 +91,11 @@ class RewardGuidance:
         rewards, gradient = reward_gradient(self.scoring, step.clean)
         update = norms(latents.float() - step.noisy.float())
         length = norms(gradient)
-        check_gradient(length, index)
+        check_gradient(length, step.index)
         change = self.scale * (update / length).view(-1, 1, 1, 1, 1) * gradient
         self.records.append(
             {
-                "step": index,
+                "step": step.index,
                 "timestep": step.timestep,
                 "rewards": rewards.tolist(),
                 "gradient_norms": length.tolist(),

@@ -1,4 +1,3 @@
 """Folders of clips scored, ranked and shown: what `gtsvj score` and `gtsvj rank` do."""
 
-from gtsvj_reward.scoring.folder import score_folder as score_folder
-from gtsvj_reward.scoring.judging import score_clips as score_clips
+from gtsvj_reward.scoring.folder import score_clips as score_clips, score_folder as score_folder

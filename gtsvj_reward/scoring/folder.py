@@ -1,6 +1,7 @@
 """Scores of all latent files below a folder: in batches, by several processes, resumable."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -9,8 +10,14 @@ from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
-from gtsvj_reward.scoring.shards import FileRecord, FinishedClip, ScoringMismatchError, Shards
-from gtsvj_reward.scoring.table import ScoredClip
+from gtsvj_reward.scoring.shards import (
+    FileRecord,
+    FinishedClip,
+    ScoringMismatchError,
+    Shards,
+    run_header,
+)
+from gtsvj_reward.scoring.table import ScoredClip, write_scores
 
 
 def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
@@ -106,6 +113,51 @@ def collect_scores(clips: LatentFolder, shards: Shards) -> list[ScoredClip]:
             "command again"
         )
     return [finished[name].score for name in infos]
+
+
+def score_clips(
+    reward: GTSVJReward,
+    clips: LatentFolder,
+    out: str | Path,
+    *,
+    checkpoint: str | Path,
+    progress: bool = True,
+) -> Path:
+    """Score latent files and write a table that `read_scores` reads.
+
+    Finished batches go to disk at once, into `<stem>-shards`, so that a stopped run goes on where
+    it was; `gtsvj score` does the same with several processes.
+
+    Args:
+        reward: the judge; its `batch_size` clips of one shape and frame rate share a pass.
+        clips: with sources; see `LatentFolder.only`.
+        out: a path ending in `.csv` or `.jsonl`.
+        checkpoint: the folder that the judge was loaded from.
+        progress: show a progress bar.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        ScoringMismatchError: for finished scores of another judge or of files that have changed.
+        ValueError: for a clip without a source, a judge that reads prompts, and what
+            `GTSVJReward.details` refuses, with the files of the batch.
+    """
+    if reward.reads_text:
+        raise ValueError(
+            "this judge reads prompts, whose embeddings are not part of latent files: score the "
+            "videos with `reward(latents, text=...)` and evaluate the table with `--scores`"
+        )
+    nameless = [str(info.path) for info in clips.infos if info.source is None]
+    if not clips.infos or nameless:
+        raise ValueError(f"expected latent files that name their source video, got {nameless}")
+    out = Path(out)
+    shards = Shards(
+        folder=out.with_name(f"{out.stem}-shards"), header=run_header(checkpoint, reward)
+    )
+    score_shard(reward, clips, shards, progress=progress)
+    write_scores(collect_scores(clips, shards), out)
+    return out
 
 
 def check_finished(

@@ -1,6 +1,7 @@
 """Pictures of scored clips: the score over time above the film strip (the paper's Fig. 3)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,64 +17,38 @@ _READING = ("fps", "height", "width", "start", "frames_fps")
 """Settings of a latent file that say how its video was read."""
 
 
-def plot_scores(
-    scored: Sequence[ScoredClip],
-    latents: str | Path,
-    videos: str | Path,
-    out: str | Path,
-    *,
-    temporal_patch: int,
-    temporal_stride: int = 1,
-) -> list[Path]:
-    """Draw each clip; see `plot_clip`.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the pictures of scored clips come from, and how their steps lie in time."""
 
-    Args:
-        scored: what was scored.
-        latents: the folder of latent files.
-        videos: the folder that was encoded, where the sources are.
-        out: folder for the pictures, one PNG per clip.
-        temporal_patch: latent frames per step of the judge.
-        temporal_stride: the judge looks at one in so many latent frames.
-
-    Returns:
-        The files written.
-    """
-    return [
-        plot_clip(
-            clip,
-            clip_info(Path(latents) / clip.latents),
-            videos,
-            Path(out) / f"{clip.latents}.png",
-            temporal_patch=temporal_patch,
-            temporal_stride=temporal_stride,
-        )
-        for clip in scored
-    ]
+    latents: Path
+    """The folder of latent files."""
+    videos: Path
+    """The folder that was encoded."""
+    temporal_patch: int
+    """Latent frames per step of the judge."""
+    temporal_stride: int = 1
+    """The judge looks at one in so many latent frames."""
 
 
-def plot_clip(
-    clip: ScoredClip,
-    info: ClipInfo,
-    videos: str | Path,
-    path: Path,
-    *,
-    temporal_patch: int,
-    temporal_stride: int = 1,
-) -> Path:
+def plot_scores(scored: Sequence[ScoredClip], sources: Sources, out: str | Path) -> list[Path]:
+    """Draw each clip into a folder, one PNG each; see `plot_clip`."""
+    return [plot_clip(clip, sources, Path(out) / f"{clip.latents}.png") for clip in scored]
+
+
+def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
     """Draw a clip's energy against time above its film strip; its score if it has aspects.
 
     Args:
         clip: its scores.
-        info: its latent file.
-        videos: the folder that was encoded.
+        sources: where its latents and its video are.
         path: file to write; the suffix sets the format.
-        temporal_patch: latent frames per step of the judge.
-        temporal_stride: the judge looks at one in so many latent frames.
 
     Raises:
         ValueError: for a latent file that does not say which video it is of, or how it was read.
         UnreadableVideoError: if the video is not there or cannot be read.
     """
+    info = clip_info(sources.latents / clip.latents)
     steps = torch.tensor(clip.trajectory)
     name, values, mean = "energy", -steps, -clip.raw
     if clip.aspects:
@@ -81,12 +56,12 @@ def plot_clip(
     # matplotlib would read what stands between two dollar signs as a formula.
     title = f"{clip.video}: mean {name} {mean:.3f}".replace("$", r"\$")
     return plot_trajectory(
-        source_frames(info, videos),
+        source_frames(info, sources.videos),
         {name: values},
         fps=info.fps,
         temporal_compression=info.space.temporal_compression,
-        temporal_patch=temporal_patch,
-        temporal_stride=temporal_stride,
+        temporal_patch=sources.temporal_patch,
+        temporal_stride=sources.temporal_stride,
         ylabel=name,
         title=title,
         path=path,

@@ -8,8 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gtsvj_reward.files import write_text
-from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.scoring.pictures import plot_clip
+from gtsvj_reward.scoring.pictures import Sources, plot_clip
 from gtsvj_reward.scoring.table import ScoredClip
 
 PAGE = """<!doctype html>
@@ -47,25 +46,19 @@ TOP = 12
 
 def write_report(
     scored: Sequence[ScoredClip],
-    latents: str | Path,
-    videos: str | Path,
+    sources: Sources,
     out: str | Path,
     *,
     title: str,
-    temporal_patch: int,
-    temporal_stride: int = 1,
     top: int = TOP,
 ) -> Path:
     """Write `index.html` with the best and the worst clips, best first, and their pictures.
 
     Args:
         scored: all clips.
-        latents: the folder of latent files.
-        videos: the folder that was encoded, where the sources are.
+        sources: where their pictures come from.
         out: folder for the page.
         title: heading of the page; plain text, like all names of clips.
-        temporal_patch: latent frames per step of the judge.
-        temporal_stride: the judge looks at one in so many latent frames.
         top: clips to show of each end; the page says how many are not shown.
 
     Returns:
@@ -83,15 +76,7 @@ def write_report(
     with TemporaryDirectory() as folder:
         for rank in ranks:
             clip = ordered[rank - 1]
-            info = clip_info(Path(latents) / clip.latents)
-            picture = plot_clip(
-                clip,
-                info,
-                videos,
-                Path(folder) / "clip.png",
-                temporal_patch=temporal_patch,
-                temporal_stride=temporal_stride,
-            )
+            picture = plot_clip(clip, sources, Path(folder) / "clip.png")
             cards.append(_card(clip, rank, ends, b64encode(picture.read_bytes()).decode()))
     page = PAGE.format(
         title=html.escape(title),

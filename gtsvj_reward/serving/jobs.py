@@ -11,7 +11,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.reward import GTSVJReward, RewardOutput
 from gtsvj_reward.reward.assemble import assemble
 from gtsvj_reward.serving.protocol import HOST_VERSION, ScoreRequest
-from gtsvj_reward.serving.spaces import check_space
+from gtsvj_reward.serving.spaces import check_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,8 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
     """
     if len(request) > max_clips:
         raise ValueError(f"{len(request)} clips in one request, at most {max_clips} are taken")
-    check_space(reward.space, request.space_id, request.space)
+    if request.space is None:
+        check_name(reward.space, request.space_id)
     clips = request.checked(reward.space, check_statistics=reward.check_statistics)
     latents = torch.stack(list(clips.latents))
     reward.judge.backbone.check_geometry(latents)

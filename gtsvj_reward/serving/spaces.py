@@ -79,25 +79,15 @@ def read_space(text: str) -> LatentSpace:
         raise MalformedError(f"`latent_space` is none: {error}") from error
 
 
-def check_space(judge: LatentSpace, space_id: str, space: LatentSpace | None) -> None:
-    """Refuse latents of another space than the judge's, naming both.
-
-    Args:
-        judge: the judge's.
-        space_id: what the client calls its space.
-        space: the whole of it; without it, only the judge's own name for its space is taken.
+def check_name(judge: LatentSpace, space_id: str) -> None:
+    """Refuse latents whose space is only named, by another name than the judge's.
 
     Raises:
         LatentSpaceError: with what was expected, what was given and what to do.
     """
-    if space is None and space_id != judge.id:
+    if space_id != judge.id:
         raise LatentSpaceError(
             f"expected latents of {judge.title()}, got latents of {space_id[:80]!r}: use latents "
             "of the expected VAE. If both are one space under two names, send the whole space as "
             "`latent_space`"
-        )
-    if space is not None and not judge.same_latents(space):
-        raise LatentSpaceError(
-            f"expected latents of {judge.title()}, got latents of {space.title()}: use latents "
-            "of the expected VAE, or decode the clip and encode it anew with that one"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import Reading
@@ -37,12 +37,8 @@ class VideoReader:
         self.vae = vae
         self.reading = reading
         self.space = LatentSpace.from_vae(vae, reward.space.patch_size_t, id=space_id)
-        if not self.space.same_latents(reward.space):
-            raise LatentSpaceError(
-                f"the judge scores latents of {reward.space.title()}, this VAE makes latents of "
-                f"{self.space.title()}: pass the VAE that the judge was trained with"
-            )
-        if reward.config.text_input == "prompt":
+        reward.refuse_foreign(self.space, "what the given VAE encodes to")
+        if reward.reads_text:
             raise ValueError("this judge needs prompt embeddings, which come with no video")
         self.normalize = reward.selection is not None or reward.config.reward_std is not None
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gtsvj_reward.latents import LatentSpace, encode_folder
 from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.scoring.pictures import plot_scores, source_frames
+from gtsvj_reward.scoring.pictures import Sources, plot_scores, source_frames
 from gtsvj_reward.scoring.report import best_first, shown_ranks, write_report
 from gtsvj_reward.scoring.table import ScoredClip
 from tests.scoring.test_encoding import write_videos
@@ -70,10 +70,12 @@ def scored(**aspects):
     ]
 
 
+def sources(encoded):
+    return Sources(latents=encoded / "latents", videos=encoded / "videos", temporal_patch=1)
+
+
 def report(encoded, out, clips, **options):
-    page = write_report(clips, encoded / "latents", encoded / "videos", out, title="a <title>",
-                        temporal_patch=1, **options)  # fmt: skip
-    return page.read_text()
+    return write_report(clips, sources(encoded), out, title="a <title>", **options).read_text()
 
 
 def test_every_name_is_escaped(encoded, tmp_path):
@@ -152,9 +154,8 @@ def test_pictures_are_energies_or_scores(encoded, tmp_path, monkeypatch):
         return options["path"]
 
     monkeypatch.setattr(pictures, "plot_trajectory", note)
-    places = (encoded / "latents", encoded / "videos", tmp_path)
-    plot_scores(scored(), *places, temporal_patch=1)
-    plot_scores(scored(clear=0.0), *places, temporal_patch=1)
+    plot_scores(scored(), sources(encoded), tmp_path)
+    plot_scores(scored(clear=0.0), sources(encoded), tmp_path)
     assert [frames for frames, _, _ in drawn] == [9] * 8
     assert drawn[0][1]["energy"].tolist() == [-1.0] * 3
     assert drawn[4][1]["score"].tolist() == [1.0] * 3
