@@ -16,6 +16,11 @@ from gtsvj_reward.sampling.clean import Step
 from gtsvj_reward.sampling.scoring import Scoring
 
 
+def last_quarter(count: int) -> range:
+    """Indices of the last quarter of a run's steps, at least one."""
+    return range(count - max(1, count // 4), count)
+
+
 class RewardGuidance(RewardCallback):
     """Moves the latents along the gradient of the reward at the predicted clean latents x̂₀.
 
@@ -69,8 +74,8 @@ class RewardGuidance(RewardCallback):
         )
 
     def default_steps(self, count: int) -> range:
-        """The last quarter of a run's steps, at least one."""
-        return range(count - max(1, count // 4), count)
+        """The last quarter of a run's steps."""
+        return last_quarter(count)
 
     def take(self, step: Step, tensors: dict[str, Any]) -> dict[str, Any]:
         """Replace the latents after a chosen step.
