@@ -34,7 +34,6 @@ REDUCED: dict[str, dict[str, Any]] = {
     "depth 10": {"depth": 10},
     "latent_pooling 2": {"latent_pooling": 2},
     "temporal_stride 2": {"temporal_stride": 2},
-    "text_tokens 2": {"text_tokens": 2},
     "latent_pooling 2, temporal_stride 2": {"latent_pooling": 2, "temporal_stride": 2},
 }
 """Judges of the 2B that see less, as in the study's section on accuracy against cost."""

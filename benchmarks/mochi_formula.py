@@ -31,7 +31,9 @@ def mochi_operations(model: Any, config: JudgeConfig, size: tuple[int, int, int]
     adapted = len(lora_blocks(depth, config.lora_placement)) if config.lora_rank else 0
     adapter = adapted * 4 * tokens * linear(dim, config.lora_rank, dim)
     head = tokens * linear(dim, config.head_width) + steps * linear(config.head_width, 1)
-    return embedding_operations(model, dim, tokens) + blocks + adapter + head
+    out = model.patch_size**2 * (model.out_channels or model.in_channels)
+    behind = linear(dim, 2 * dim) + tokens * linear(dim, out)
+    return embedding_operations(model, dim, tokens) + blocks + behind + adapter + head
 
 
 def linear(*widths: int) -> int:

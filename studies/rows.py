@@ -52,7 +52,6 @@ class Row:
 FULL = Stage1(name="full")
 CHEAPER = (
     "full",
-    "text_2",
     "stride_2",
     "half_depth",
     "third_depth",
@@ -127,7 +126,6 @@ def rows() -> list[Row]:
         "third_depth": {"depth": 2},
         "pooled_2": {"latent_pooling": 2},
         "stride_2": {"temporal_stride": 2},
-        "text_2": {"text_tokens": 2},
         "pooled_2_stride_2": {"latent_pooling": 2, "temporal_stride": 2},
     }
     claims += [

@@ -9,3 +9,4 @@ from gtsvj_reward.backbones.load import (
     shared_backbone as shared_backbone,
 )
 from gtsvj_reward.backbones.sharing import SharingError as SharingError
+from gtsvj_reward.backbones.taps import HiddenBlockError as HiddenBlockError

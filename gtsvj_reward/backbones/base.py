@@ -1,20 +1,19 @@
-"""The contract of a backbone, and the table of those that come with the package."""
+"""The contract of a backbone: a video model, its blocks, and how it is called."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
+from accelerate import init_empty_weights
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, frozen_view
+from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, take_weights
+from gtsvj_reward.backbones.taps import make_visible, watching
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-
-Share = Callable[[Any], Any]
-"""Module -> a module of the same kind over its weights; see `backbones/sharing.py`."""
 
 
 @dataclass(frozen=True)
@@ -38,81 +37,104 @@ class TextCondition:
 
 
 class Backbone(nn.Module, ABC):
-    """The first `depth` blocks of a video diffusion transformer.
+    """A video diffusion transformer whose blocks are watched while its own forward runs.
 
-    Subclass it and pass the object wherever a transformer is accepted to use a model of your own.
-    Its parameters keep the names that they have in the diffusers model.
+    Subclass it and pass the object wherever a transformer is accepted to use a model of your own:
+    set the attributes, and say what its blocks are, how it is called, and where LoRA sits.
 
     Attributes:
-        family: class name of the diffusers transformer, stored in checkpoints.
-        depth: number of blocks held and run.
+        family: class name of the transformer, stored in checkpoints.
+        model: what is called. Its parameters are fingerprinted under the names they have in it.
+        depth: number of blocks in use.
         dim: width of a token.
         latent_channels: channels that the patch embedding takes.
         patch_size: spatial patch edge, in latent pixels.
         patch_size_t: latent frames in one step, 1 where the model does not patch time.
         settings: what of the model's config decides its output besides the weights (positions,
             heads, ...), as text; part of the fingerprint.
-        gradient_checkpointing: recompute blocks in the backward pass instead of storing them.
-        null_words: tokens of the null text, where there may be fewer of them than the model's
-            pipeline has; None where their number is fixed.
+        kept_in_float32: names of parts whose weights half precision leaves in float32.
+        output_parts: names of what the model does behind its last block, whose weights are buffers
+            here: they run, but no hidden state depends on them.
         live: what ties the weights to a transformer in use; None for weights of its own.
     """
 
     family: str
+    model: nn.Module
     depth: int
     dim: int
     latent_channels: int
     patch_size: int
     patch_size_t: int = 1
     settings: str = ""
-    gradient_checkpointing: bool = False
-    null_words: int | None = None
+    kept_in_float32: frozenset[str] = frozenset()
+    output_parts: tuple[str, ...] = ()
     live: LiveWeights | None = None
+    recomputes: bool = False
 
     @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks in use, in order. Each returns its video tokens, alone or first of a tuple."""
+
+    @abstractmethod
+    def inputs(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        *,
+        timestep: float,
+        text: TextCondition | None,
+    ) -> dict[str, Any]:
+        """The arguments of the model's forward.
+
+        Args:
+            latents: scaled latents, in the dtype of the weights.
+            timestep: noise level in the family's own convention, 0 for clean latents.
+            text: prompt embeddings; None is the null condition (embeddings of zeros).
+        """
+
+    @abstractmethod
+    def lora_targets(self, block: int) -> list[str]:
+        """Names in the model of the q, k, v and out projections of one block, counted from 0."""
+
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     def forward(
         self,
         latents: Float[Tensor, "batch time channel height width"],
         *,
         timestep: float,
         text: TextCondition | None = None,
-    ) -> Float[Tensor, "batch step tokens dim"]:
-        """Hidden states of the video stream that leave block `depth - 1`.
+        taps: Sequence[int] | None = None,
+    ) -> (
+        Float[Tensor, "batch step tokens dim"]
+        | Mapping[int, Float[Tensor, "batch step tokens dim"]]
+    ):
+        """Video tokens that leave blocks of the model, grouped by step.
 
         Args:
             latents: scaled latents; converted to the dtype of the weights.
             timestep: noise level in the family's own convention, 0 for clean latents.
             text: prompt embeddings; None is the null condition (embeddings of zeros).
+            taps: numbers of blocks, counted from 1.
 
         Returns:
-            Tokens grouped by step: `step` is `steps(time)`, `tokens` the patches of one step.
-        """
+            Tap -> tokens, in the order of `taps`; without `taps` the tokens of the last block in
+            use. `step` is `steps(time)`, `tokens` the patches of one step.
 
-    @abstractmethod
-    def lora_targets(self, block: int) -> list[str]:
-        """Full module names of the q, k, v and out projections of one block."""
+        Raises:
+            ValueError: for latents or taps that the model does not have.
+            HiddenBlockError: if a block was not seen once.
+        """
+        self.check_geometry(latents)
+        wanted, blocks = check_taps(taps, self.depth), self.blocks()
+        latents = latents.to(self.dtype)
+        with watching({tap: blocks[tap - 1] for tap in wanted}) as seen:
+            self.model(**self.inputs(latents, timestep=timestep, text=text))
+        steps = self.steps(latents.shape[1])
+        tokens = {tap: output.unflatten(1, (steps, -1)) for tap, (output,) in seen.items()}
+        return tokens[self.depth] if taps is None else tokens
 
     def steps(self, latent_frames: int) -> int:
         """Steps that a clip of `latent_frames` latent frames has: ceil(T / patch_size_t)."""
         return -(-latent_frames // self.patch_size_t)
-
-    def shorten_null_text(self, words: int) -> None:
-        """Make the null text `words` tokens long; hidden states change, as with any other text.
-
-        Raises:
-            ValueError: if the number is fixed, or not in 1..null_words.
-        """
-        if self.null_words is None:
-            raise ValueError(
-                f"`text_tokens` is {words}, but the null text of {self.family} is of fixed length "
-                "(HunyuanVideo's and LTX's has one valid token already): leave it out"
-            )
-        if not 1 <= words <= self.null_words:
-            raise ValueError(
-                f"`text_tokens` must be in 1..{self.null_words}, the null text of {self.family}, "
-                f"got {words}"
-            )
-        self.null_words = words
 
     def check_geometry(self, latents: Tensor) -> None:
         """Refuse latents that the patch embedding cannot cut into patches.
@@ -132,9 +154,29 @@ class Backbone(nn.Module, ABC):
                 f"got {height}x{width}: crop the video before encoding it"
             )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the base weights; some of them may be kept in float32."""
+        return next(self.base_tensors())[1].dtype
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether blocks are recomputed in the backward pass instead of stored."""
+        return self.recomputes
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        if on != self.recomputes:
+            model: Any = self.model  # these are the methods of diffusers' models
+            if on:
+                model.enable_gradient_checkpointing()
+            else:
+                model.disable_gradient_checkpointing()
+        self.recomputes = on
+
     def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Frozen weights in use with their diffusers names, whatever adapter is attached."""
-        for name, parameter in self.named_parameters():
+        for name, parameter in self.model.named_parameters():
             if ".lora_" not in name:
                 yield name.replace(".base_layer.", "."), parameter
 
@@ -145,40 +187,79 @@ class Backbone(nn.Module, ABC):
     def cast(self, dtype: torch.dtype) -> None:
         """Change the dtype of the base weights alone; an adapter keeps its own.
 
+        In half precision those of `kept_in_float32` are in float32, as when diffusers loads a model
+        in that dtype.
+
         Raises:
-            SharingError: if the weights are somebody else's.
+            SharingError: if the weights are somebody else's, in another dtype.
         """
+        kept = self.kept_in_float32 if dtype in (torch.float16, torch.bfloat16) else frozenset()
+        named = [(not kept.isdisjoint(name.split(".")), t) for name, t in self.base_tensors()]
+        behind = [(n.split("."), b) for n, b in self.model.named_buffers()]
         if self.live is not None:
-            if all(tensor.dtype == dtype for _, tensor in self.base_tensors()):
+            if all(tensor.dtype == dtype for is_kept, tensor in named if not is_kept):
                 return
             raise SharingError(
                 f"shared weights cannot be cast to {dtype}: they are the transformer's own, in "
-                f"{next(self.base_tensors())[1].dtype}"
+                f"{self.dtype}"
             )
-        for _, tensor in self.base_tensors():
-            tensor.data = tensor.data.to(dtype)
-
-    def run_block(self, block: nn.Module, *inputs: Tensor | tuple[Tensor, Tensor] | None) -> Any:
-        """Call a block, checkpointed when that is on and gradients are recorded."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+        named += [(not kept.isdisjoint(n), b) for n, b in behind if n[0] in self.output_parts]
+        for is_kept, tensor in named:
+            tensor.data = tensor.data.to(torch.float32 if is_kept else dtype)
 
 
 class TransformerBackbone(Backbone):
     """A backbone of a known diffusers class, which can be built from one and loaded in part.
 
+    The model is one of our own, of that class, over the weights of the given transformer: its
+    hooks, mode, adapters and attention processors are left behind.
+
     Args:
-        transformer: the diffusers model; it is left as it is.
-        depth: blocks to keep; None keeps all.
-        share: makes a module over the weights of a part of the transformer.
+        transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
+        depth: blocks to use, all of them by default.
+        live: follow the transformer, whose parameters the model then has; see `LiveWeights`.
+
+    Raises:
+        ValueError: for a depth out of range, or a model for another task than text to video.
+        SharingError: for weights that cannot be shared.
     """
 
-    @abstractmethod
-    def __init__(
-        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
-    ) -> None:
+    config: Any
+    output_parts: tuple[str, ...] = ("norm_out", "proj_out")
+
+    def __init__(self, transformer: Any, depth: int | None = None, *, live: bool = False) -> None:
         super().__init__()
+        config = transformer.config
+        self.configure(config)
+        self.depth = check_depth(depth, len(self.blocks_of(transformer)))
+        # Buffers are made; weights, some of which draw random numbers, take no memory.
+        with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+            self.model = self.skeleton(config, self.depth)
+        self.kept_in_float32 = frozenset(
+            getattr(diffusers, self.family)._keep_in_fp32_modules or ()
+        )
+        self.live = take_weights(self.model, transformer, self.output_parts, live=live)
+        for block in self.blocks():
+            make_visible(block)
+        self.eval()
+
+    @abstractmethod
+    def configure(self, config: Any) -> None:
+        """Set the attributes that follow from the model's config, and refuse other tasks."""
+
+    @staticmethod
+    def blocks_of(model: Any) -> list[nn.Module]:
+        """The blocks of a diffusers model, in order."""
+        return list(model.transformer_blocks)
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks in use, in order."""
+        return self.blocks_of(self.model)
+
+    def lora_targets(self, block: int) -> list[str]:
+        """Names of to_q, to_k, to_v and to_out.0 of a block's self-attention on the video."""
+        prefix = f"transformer_blocks.{block}.attn1"
+        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
 
     @classmethod
     def block_count(cls, config: Mapping[str, Any]) -> int:
@@ -207,3 +288,17 @@ def check_depth(depth: int | None, available: int) -> int:
     if not 1 <= depth <= available:
         raise ValueError(f"`depth` must be in 1..{available} (the model's blocks), got {depth}")
     return depth
+
+
+def check_taps(taps: Sequence[int] | None, depth: int) -> list[int]:
+    """The taps of a call: the last block for None.
+
+    Raises:
+        ValueError: without taps, or if they are not different numbers in 1..depth.
+    """
+    wanted = [depth] if taps is None else list(taps)
+    if not wanted or len(set(wanted)) < len(wanted) or not all(1 <= t <= depth for t in wanted):
+        raise ValueError(
+            f"`taps` must be different numbers of blocks in 1..{depth}, one at least, got {wanted}"
+        )
+    return wanted

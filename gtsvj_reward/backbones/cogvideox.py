@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from gtsvj_reward.backbones.base import Share, TextCondition, TransformerBackbone, check_depth
-from gtsvj_reward.backbones.sharing import frozen_view
+from gtsvj_reward.backbones.base import TextCondition, TransformerBackbone
 
 SETTINGS = (
     "activation_fn",
@@ -93,140 +91,74 @@ def rotary_table(
 
 
 class CogVideoXBackbone(TransformerBackbone):
-    """The first blocks of a `CogVideoXTransformer3DModel` that generates from text.
+    """Watches a `CogVideoXTransformer3DModel` that generates from text.
 
-    Args:
-        transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
-        depth: blocks to keep, all of them by default.
-        share: makes a module over the weights of a part of the transformer.
-
-    Raises:
-        ValueError: for an image-to-video model, which wants an image that a judge does not have.
+    Image-to-video models are refused: they want an image that a judge does not have.
     """
 
     family = "CogVideoXTransformer3DModel"
-    null_words: int
+    output_parts = ("norm_final", "norm_out", "proj_out")
 
-    def __init__(
-        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
-    ) -> None:
-        super().__init__(transformer)
-        config = transformer.config
+    def configure(self, config: Any) -> None:
+        """See `TransformerBackbone.configure`."""
         if config.in_channels != config.out_channels or config.ofs_embed_dim is not None:
             raise ValueError(
                 f"a judge needs a text-to-video transformer; this one takes {config.in_channels} "
                 f"channels and gives {config.out_channels}, as image-to-video models do"
             )
-        self.depth = check_depth(depth, len(transformer.transformer_blocks))
+        self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.in_channels
         self.patch_size = config.patch_size
         self.patch_size_t = config.patch_size_t or 1
-        self.patches_time = config.patch_size_t is not None
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
-        self.rotary = config.use_rotary_positional_embeddings
-        self.learned_positions = config.use_learned_positional_embeddings
-        self.head_dim = config.attention_head_dim
-        self.base_grid = (
-            config.sample_height // config.patch_size,
-            config.sample_width // config.patch_size,
-        )
-        self.text_length: int = config.max_text_seq_length
-        self.null_words = self.text_length
-        self.text_dim: int = config.text_embed_dim
-        self.patch_embed = share(transformer.patch_embed)
-        self.time_proj = share(transformer.time_proj)
-        self.time_embedding = share(transformer.time_embedding)
-        self.transformer_blocks = nn.ModuleList(
-            share(block) for block in transformer.transformer_blocks[: self.depth]
-        )
-
-    def lora_targets(self, block: int) -> list[str]:
-        """Full names of to_q, to_k, to_v and to_out.0 of one block."""
-        prefix = f"transformer_blocks.{block}.attn1"
-        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-
-    def shorten_null_text(self, words: int) -> None:
-        """Make the null text `words` tokens long; see `Backbone.shorten_null_text`.
-
-        Raises:
-            ValueError: also for a model that learned a position for each text token.
-        """
-        if self.learned_positions:
-            raise ValueError(
-                f"`text_tokens` is {words}, but this model learned a position for each of its "
-                f"{self.text_length} text tokens: leave it out"
-            )
-        super().shorten_null_text(words)
 
     def text_embeds(self, text: TextCondition | None, batch: int, like: Tensor) -> Tensor:
-        """Prompt embeddings for the batch; `null_words` zeros when there are none.
+        """Prompt embeddings for the batch; zeros of the model's text length when there are none.
 
         Raises:
             ValueError: on another batch size or width, a mask, or, with sine-cosine positions,
                 another length than the model was built for (its position table has that length).
         """
+        length, dim = self.config.max_text_seq_length, self.config.text_embed_dim
         if text is None:
-            return like.new_zeros(batch, self.null_words, self.text_dim)
+            return like.new_zeros(batch, length, dim)
         if text.mask is not None or text.pooled is not None:
             raise ValueError("CogVideoX attends to all text tokens: give `embeds` alone")
-        words = self.text_length if not self.rotary else text.embeds.shape[1]
-        expected = (batch, words, self.text_dim)
+        rotary = self.config.use_rotary_positional_embeddings
+        expected = (batch, text.embeds.shape[1] if rotary else length, dim)
         if tuple(text.embeds.shape) != expected:
             raise ValueError(
                 f"expected text embeddings {expected}, got {tuple(text.embeds.shape)}"
-                + ("" if self.rotary else "; pad prompts to the model's `max_text_seq_length`")
+                + ("" if rotary else "; pad prompts to the model's `max_text_seq_length`")
             )
         return text.embeds.to(like)
 
-    def embed(
-        self,
-        words: Float[Tensor, "batch words text_dim"],
-        latents: Float[Tensor, "batch time channel height width"],
-    ) -> tuple[Float[Tensor, "batch words dim"], Float[Tensor, "batch token dim"]]:
-        """Text and video tokens with their sine-cosine positions, if the model has those.
-
-        The table of positions has as many rows for text as the model was built for, all of them
-        zero. A shorter null text is filled up for it and cut again, so that it is what a model of
-        that text length makes of it.
-        """
-        count = words.shape[1]
-        missing = 0 if self.rotary else self.text_length - count
-        if missing:
-            words = nn.functional.pad(words, (0, 0, 0, missing))
-        joint = self.patch_embed(words, latents)  # (batch, words + step * tokens, dim)
-        return joint[:, :count], joint[:, count + missing :]
-
-    def forward(
-        self,
-        latents: Float[Tensor, "batch time channel height width"],
-        *,
-        timestep: float,
-        text: TextCondition | None = None,
-    ) -> Float[Tensor, "batch step tokens dim"]:
-        """Hidden states of the video stream; see `Backbone.forward`.
+    def inputs(
+        self, latents: Tensor, *, timestep: float, text: TextCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.inputs`.
 
         Where the model patches time (1.5), a clip that does not fill the last patch is padded in
         front with its first latent, which is where the pipeline puts its padding.
         """
-        self.check_geometry(latents)
-        latents = latents.to(self.patch_embed.proj.weight.dtype)
-        steps = self.steps(latents.shape[1])
+        steps, patch = self.steps(latents.shape[1]), self.patch_size
         padding = steps * self.patch_size_t - latents.shape[1]
         if padding:
             latents = torch.cat([latents[:, :1].expand(-1, padding, -1, -1, -1), latents], dim=1)
         batch, _, _, height, width = latents.shape
-        grid = (steps, height // self.patch_size, width // self.patch_size)
-
-        timesteps = torch.full((batch,), timestep, device=latents.device)
-        noise_level = self.time_embedding(self.time_proj(timesteps).to(latents.dtype))
-        words, tokens = self.embed(self.text_embeds(text, batch, latents), latents)
         rotary = None
-        if self.rotary:
+        if self.config.use_rotary_positional_embeddings:
             rotary = rotary_table(
-                self.head_dim, grid, self.base_grid, self.patches_time, latents.device
+                self.config.attention_head_dim,
+                (steps, height // patch, width // patch),
+                (self.config.sample_height // patch, self.config.sample_width // patch),
+                self.config.patch_size_t is not None,
+                latents.device,
             )
-        for block in self.transformer_blocks:
-            tokens, words = self.run_block(block, tokens, words, noise_level, rotary)
-        hidden: Tensor = tokens.unflatten(1, (steps, grid[1] * grid[2]))
-        return hidden
+        return {
+            "hidden_states": latents,
+            "encoder_hidden_states": self.text_embeds(text, batch, latents),
+            "timestep": torch.full((batch,), timestep, device=latents.device),
+            "image_rotary_emb": rotary,
+        }

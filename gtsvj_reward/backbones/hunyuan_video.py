@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import torch
-from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoRotaryPosEmbed
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import Share, TextCondition, TransformerBackbone, check_depth
-from gtsvj_reward.backbones.sharing import frozen_view
+from gtsvj_reward.backbones.base import TextCondition, TransformerBackbone
 
 GUIDANCE_SCALE = 6.0
 """Guidance scale that a distilled model is told; the default of diffusers' pipeline."""
@@ -31,37 +28,12 @@ SETTINGS = (
 """Fields of the model's config that change hidden states without changing any weight."""
 
 
-@lru_cache(maxsize=32)
-def rotary_table(
-    axes: tuple[int, ...], theta: float, grid: tuple[int, int, int], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables (token, head_dim), float32, for a (step, height, width) grid.
-
-    Args:
-        axes: parts of an attention head that turn with step, height and width.
-        theta: base of the frequencies.
-        grid: steps, and patches in height and width, of the clip.
-        device: where the tables are made.
-    """
-    rope = HunyuanVideoRotaryPosEmbed(1, 1, list(axes), theta)
-    # The tables outlive this call: made in inference mode, no later call could be differentiated.
-    with torch.inference_mode(False), torch.no_grad():
-        cos, sin = rope(torch.empty((1, 1, *grid), device=device))
-    return cos, sin
-
-
 def check_text_to_video(config: Mapping[str, Any]) -> None:
     """Refuse models that want an image, or several latent frames in a step.
 
     Raises:
-        ImportError: with a diffusers older than 0.33.
         ValueError: saying what the config has.
     """
-    if "image_condition_type" not in config:
-        raise ImportError(
-            "HunyuanVideo needs diffusers 0.33 or newer: 0.32 ignores `guidance_embeds` and masks "
-            'text wrongly in batches. Run `pip install "diffusers>=0.33"`'
-        )
     image = config["image_condition_type"]
     if config["in_channels"] != config["out_channels"] or image is not None:
         raise ValueError(
@@ -93,31 +65,20 @@ def check_valid_first(mask: Bool[Tensor, "batch words"]) -> None:
 
 
 class HunyuanVideoBackbone(TransformerBackbone):
-    """The first blocks of a `HunyuanVideoTransformer3DModel` that generates from text.
+    """Watches a `HunyuanVideoTransformer3DModel` that generates from text.
 
     Blocks are numbered as one list: the double-stream blocks, then the single-stream blocks. The
     timestep is diffusers' own: 1000 sigma, from 0 (clean) to 1000 (noise).
 
-    Args:
-        transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
-        depth: blocks to keep, all of them by default.
-        share: makes a module over the weights of a part of the transformer.
-
-    Raises:
-        ImportError: with a diffusers older than 0.33.
-        ValueError: for an image-to-video model, or one that patches time.
+    Image-to-video models, and models that patch time, are refused.
     """
 
     family = "HunyuanVideoTransformer3DModel"
 
-    def __init__(
-        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
-    ) -> None:
-        super().__init__(transformer)
-        config = transformer.config
+    def configure(self, config: Any) -> None:
+        """See `TransformerBackbone.configure`."""
         check_text_to_video(config)
-        double, single = transformer.transformer_blocks, transformer.single_transformer_blocks
-        self.depth = check_depth(depth, len(double) + len(single))
+        self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.in_channels
         self.patch_size = config.patch_size
@@ -125,16 +86,11 @@ class HunyuanVideoBackbone(TransformerBackbone):
         settings["rope_theta"] = float(config.rope_theta)  # files may hold 256 for 256.0
         settings["guidance_scale"] = GUIDANCE_SCALE if config.guidance_embeds else None
         self.settings = json.dumps(settings, sort_keys=True)
-        self.rope = tuple(config.rope_axes_dim), float(config.rope_theta)
-        self.text_dim: int = config.text_embed_dim
-        self.pooled_dim: int = config.pooled_projection_dim
-        self.x_embedder = share(transformer.x_embedder)
-        self.context_embedder = share(transformer.context_embedder)
-        self.time_text_embed = share(transformer.time_text_embed)
-        self.transformer_blocks = nn.ModuleList(share(block) for block in double[: self.depth])
-        self.single_transformer_blocks = nn.ModuleList(
-            share(block) for block in single[: max(0, self.depth - len(double))]
-        )
+
+    @staticmethod
+    def blocks_of(model: Any) -> list[nn.Module]:
+        """See `TransformerBackbone.blocks_of`."""
+        return [*model.transformer_blocks, *model.single_transformer_blocks]
 
     @classmethod
     def block_count(cls, config: Mapping[str, Any]) -> int:
@@ -148,13 +104,13 @@ class HunyuanVideoBackbone(TransformerBackbone):
         return {**config, "num_layers": double, "num_single_layers": depth - double}
 
     def lora_targets(self, block: int) -> list[str]:
-        """Full names of the video stream's q, k, v and out projections of one block.
+        """Names of the video stream's q, k, v and out projections of one block.
 
         A double-stream block has a second set for the text stream, which is left alone. A
         single-stream block has one set for both, and its out projection, `proj_out`, is one with
         that of the MLP.
         """
-        double = len(self.transformer_blocks)
+        double = self.config.num_layers
         if block < double:
             prefix, out = f"transformer_blocks.{block}", "attn.to_out.0"
         else:
@@ -174,16 +130,20 @@ class HunyuanVideoBackbone(TransformerBackbone):
                 begin with a valid token or has one after padding.
         """
         if text is None:
-            embeds = like.new_zeros(batch, NULL_WORDS, self.text_dim)
+            embeds = like.new_zeros(batch, NULL_WORDS, self.config.text_embed_dim)
             mask = torch.arange(NULL_WORDS, device=like.device).expand(batch, -1) < 1
-            return embeds, mask, like.new_zeros(batch, self.pooled_dim)
+            return embeds, mask, like.new_zeros(batch, self.config.pooled_projection_dim)
         if text.mask is None or text.pooled is None:
             raise ValueError(
                 "HunyuanVideo needs `mask` and `pooled` beside `embeds`: all three are what the "
                 "pipeline's `encode_prompt` returns"
             )
         words = max(1, text.embeds.shape[1])
-        expected = (batch, words, self.text_dim), (batch, words), (batch, self.pooled_dim)
+        expected = (
+            (batch, words, self.config.text_embed_dim),
+            (batch, words),
+            (batch, self.config.pooled_projection_dim),
+        )
         got = tuple(tuple(part.shape) for part in (text.embeds, text.mask, text.pooled))
         if got != expected:
             raise ValueError(f"expected embeds, mask and pooled of shapes {expected}, got {got}")
@@ -191,29 +151,18 @@ class HunyuanVideoBackbone(TransformerBackbone):
         check_valid_first(mask)
         return text.embeds.to(like), mask, text.pooled.to(like)
 
-    def forward(
-        self,
-        latents: Float[Tensor, "batch time channel height width"],
-        *,
-        timestep: float,
-        text: TextCondition | None = None,
-    ) -> Float[Tensor, "batch step tokens dim"]:
-        """Hidden states of the video stream; see `Backbone.forward`."""
-        self.check_geometry(latents)
-        latents = latents.to(self.x_embedder.proj.weight.dtype)
-        batch, steps, _, height, width = latents.shape
-        grid = (steps, height // self.patch_size, width // self.patch_size)
+    def inputs(
+        self, latents: Tensor, *, timestep: float, text: TextCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.inputs`."""
+        batch = len(latents)
         words, valid, pooled = self.full_text(text, batch, latents)
-
-        timesteps = torch.full((batch,), timestep, dtype=torch.float32, device=latents.device)
-        # In the dtype of the weights, as in the pipeline: 6000 becomes 6016 in bfloat16.
-        guidance = torch.full_like(pooled[:, 0], GUIDANCE_SCALE) * 1000.0
-        modulation, _ = self.time_text_embed(timesteps, pooled, guidance)
-        words = self.context_embedder(words, timesteps, valid)
-        tokens = self.x_embedder(latents.transpose(1, 2))
-        mask = torch.cat([valid.new_ones(batch, tokens.shape[1]), valid], dim=1)[:, None, None]
-        rotary = rotary_table(*self.rope, grid, latents.device)
-        for block in [*self.transformer_blocks, *self.single_transformer_blocks]:
-            tokens, words = self.run_block(block, tokens, words, modulation, mask, rotary)
-        hidden: Tensor = tokens.unflatten(1, (steps, grid[1] * grid[2]))
-        return hidden
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "timestep": torch.full((batch,), timestep, dtype=torch.float32, device=latents.device),
+            "encoder_hidden_states": words,
+            "encoder_attention_mask": valid,
+            "pooled_projections": pooled,
+            # In the dtype of the weights, as in the pipeline: 6000 becomes 6016 in bfloat16.
+            "guidance": torch.full_like(pooled[:, 0], GUIDANCE_SCALE) * 1000.0,
+        }

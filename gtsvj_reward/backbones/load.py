@@ -14,7 +14,7 @@ from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
-from gtsvj_reward.backbones.sharing import LiveWeights, SharingError
+from gtsvj_reward.backbones.sharing import SharingError
 from gtsvj_reward.backbones.wan import WanBackbone
 from gtsvj_reward.dtypes import built_in_float32
 from gtsvj_reward.files import is_hub_id, read_safetensors
@@ -60,17 +60,14 @@ def shared_backbone(transformer: nn.Module, depth: int | None = None) -> Backbon
 
     Raises:
         SharingError: for weights that are trained, merged, fused, quantised, sharded or offloaded,
-            and for wrappers around the transformer.
+            and for wrappers around the transformer; later, at a call, also for changed values.
         ValueError: if its class is not in `BACKBONES`.
     """
     model = transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
     name = type(model).__name__
     if name in WRAPPERS:
         raise SharingError(f"got a {name} around a transformer: pass {WRAPPERS[name]}")
-    live = LiveWeights()
-    backbone = known_family(name)(model, depth, share=live)
-    backbone.live = live
-    return backbone
+    return known_family(name)(model, depth, live=True)
 
 
 WRAPPERS = {

@@ -68,12 +68,12 @@ def attach_lora(
     backbone.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, backbone)
+        inject_adapter_in_model(config, backbone.model)
     config.target_modules = set(targets)  # PEFT shortens long lists to suffixes
-    for name, parameter in backbone.named_parameters():
+    for name, parameter in backbone.model.named_parameters():
         if ".lora_" in name and parameter.dtype in (torch.float16, torch.bfloat16):
             parameter.data = parameter.data.float()  # trained and summed in float32
-    adapted = {name.removesuffix(".lora_A") for name, _ in backbone.named_modules()
+    adapted = {name.removesuffix(".lora_A") for name, _ in backbone.model.named_modules()
                if name.endswith(".lora_A")}  # fmt: skip
     if adapted != set(targets):
         raise ValueError(f"LoRA reached {sorted(adapted)}, not the targets {sorted(targets)}")
@@ -81,13 +81,13 @@ def attach_lora(
 
 def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
     """The adapter's tensors under PEFT's file names."""
-    state = get_peft_model_state_dict(backbone)
+    state = get_peft_model_state_dict(backbone.model, save_embedding_layers=False)
     return {PEFT_PREFIX + name: tensor for name, tensor in state.items()}
 
 
 def save_adapter(backbone: Backbone, folder: Path, base_model: str) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`, a PEFT adapter folder."""
-    attached: Any = backbone.peft_config  # set by PEFT
+    attached: Any = backbone.model.peft_config  # set by PEFT
     config = attached["default"].to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base_model
@@ -107,7 +107,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
     tensors, _ = read_safetensors(folder / ADAPTER_FILE)
     check_same_tensors(adapter_state(backbone), tensors, folder / ADAPTER_FILE)
     stripped = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in tensors.items()}
-    set_peft_model_state_dict(backbone, stripped)
+    set_peft_model_state_dict(backbone.model, stripped)
 
 
 def check_same_tensors(expected: dict[str, Tensor], got: dict[str, Tensor], file: Path) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from gtsvj_reward.backbones.base import Share, TextCondition, TransformerBackbone, check_depth
-from gtsvj_reward.backbones.sharing import frozen_view
+from gtsvj_reward.backbones.base import TextCondition, TransformerBackbone
 
 SETTINGS = (
     "activation_fn",
@@ -23,16 +22,6 @@ SETTINGS = (
 
 CLEAN_TIMESTEP = 1000.0
 """What the model itself is given for clean latents; it counts up, from 0 for pure noise."""
-
-
-def own_parameters(model: nn.Module) -> nn.Module:
-    """A module with the parameters that a model holds itself, and none of its parts.
-
-    The table of parameters is the model's own, so that whoever compares sees one that was replaced.
-    """
-    top = nn.Module()
-    top._parameters = model._parameters
-    return top
 
 
 def check_prefix(mask: Bool[Tensor, "batch words"]) -> None:
@@ -53,39 +42,22 @@ def check_prefix(mask: Bool[Tensor, "batch words"]) -> None:
 
 
 class MochiBackbone(TransformerBackbone):
-    """The first blocks of a `MochiTransformer3DModel`.
+    """Watches a `MochiTransformer3DModel`.
 
     `timestep` is the noise level in 0..1000, 0 for clean latents and 1000 for pure noise. The model
-    counts the other way round and is given 1000 - timestep.
-
-    Args:
-        transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
-        depth: blocks to keep, all of them by default.
-        share: makes a module over the weights of a part of the transformer.
+    counts the other way round and is given 1000 - timestep. LoRA sits on the video's part of the
+    attention; the text has projections of its own, `add_q_proj` and so on.
     """
 
     family = "MochiTransformer3DModel"
-    null_words: int
 
-    def __init__(
-        self, transformer: Any, depth: int | None = None, *, share: Share = frozen_view
-    ) -> None:
-        super().__init__(transformer)
-        config = transformer.config
-        self.depth = check_depth(depth, len(transformer.transformer_blocks))
+    def configure(self, config: Any) -> None:
+        """See `TransformerBackbone.configure`."""
+        self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.in_channels
         self.patch_size = config.patch_size
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
-        self.null_words = int(config.max_sequence_length)
-        self.text_dim: int = config.text_embed_dim
-        self.pos_frequencies: nn.Parameter = share(own_parameters(transformer)).pos_frequencies
-        self.rope = share(transformer.rope)
-        self.patch_embed = share(transformer.patch_embed)
-        self.time_embed = share(transformer.time_embed)
-        self.transformer_blocks = nn.ModuleList(
-            share(block) for block in transformer.transformer_blocks[: self.depth]
-        )
 
     @classmethod
     def skeleton(cls, config: Mapping[str, Any], depth: int) -> Any:
@@ -100,14 +72,6 @@ class MochiBackbone(TransformerBackbone):
         del model.transformer_blocks[depth:]
         return model
 
-    def lora_targets(self, block: int) -> list[str]:
-        """Full names of to_q, to_k, to_v and to_out.0, the video's part of the attention.
-
-        The text has projections of its own, `add_q_proj` and so on, which are left as they are.
-        """
-        prefix = f"transformer_blocks.{block}.attn1"
-        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-
     def text_inputs(
         self, text: TextCondition | None, batch: int, like: Tensor
     ) -> tuple[Float[Tensor, "batch words text_dim"], Bool[Tensor, "batch words"]]:
@@ -119,17 +83,17 @@ class MochiBackbone(TransformerBackbone):
         Raises:
             ValueError: on another batch size or width, a pooled embedding, or padding in front.
         """
+        dim = self.config.text_embed_dim
         if text is None:
-            shape = (batch, self.null_words)
+            shape = (batch, self.config.max_sequence_length)
             nothing = torch.zeros(shape, dtype=torch.bool, device=like.device)
-            return like.new_zeros(*shape, self.text_dim), nothing
+            return like.new_zeros(*shape, dim), nothing
         if text.pooled is not None:
             raise ValueError("Mochi pools the text itself: leave `pooled` out")
         words = text.embeds.shape[1]
-        if tuple(text.embeds.shape) != (batch, words, self.text_dim):
+        if tuple(text.embeds.shape) != (batch, words, dim):
             raise ValueError(
-                f"expected text embeddings ({batch}, words, {self.text_dim}), "
-                f"got {tuple(text.embeds.shape)}"
+                f"expected text embeddings ({batch}, words, {dim}), got {tuple(text.embeds.shape)}"
             )
         if text.mask is None:
             everything = torch.ones((batch, words), dtype=torch.bool, device=like.device)
@@ -139,32 +103,14 @@ class MochiBackbone(TransformerBackbone):
         check_prefix(text.mask)
         return text.embeds.to(like), text.mask.to(like.device)
 
-    def forward(
-        self,
-        latents: Float[Tensor, "batch time channel height width"],
-        *,
-        timestep: float,
-        text: TextCondition | None = None,
-    ) -> Float[Tensor, "batch step tokens dim"]:
-        """Hidden states of the video stream; see `Backbone.forward`.
-
-        The rotary tables come from a weight, so they are made in every call: a sum of three
-        products per angle, some 1/20,000 of what one block of the published model computes.
-        """
-        self.check_geometry(latents)
-        latents = latents.to(self.patch_embed.proj.weight.dtype)
-        batch, steps, _, height, width = latents.shape
-        rows, columns = height // self.patch_size, width // self.patch_size
-
-        embeds, mask = self.text_inputs(text, batch, latents)
-        timesteps = latents.new_full((batch,), CLEAN_TIMESTEP - timestep)
-        conditioning, words = self.time_embed(timesteps, embeds, mask, hidden_dtype=latents.dtype)
-        tokens = self.patch_embed(latents.flatten(0, 1))  # (batch * step, tokens, dim)
-        tokens = tokens.unflatten(0, (batch, steps)).flatten(1, 2)
-        rotary = self.rope(
-            self.pos_frequencies, steps, rows, columns, device=latents.device, dtype=torch.float32
-        )
-        for block in self.transformer_blocks:
-            tokens, words = self.run_block(block, tokens, words, conditioning, mask, rotary)
-        hidden: Tensor = tokens.unflatten(1, (steps, rows * columns))
-        return hidden
+    def inputs(
+        self, latents: Tensor, *, timestep: float, text: TextCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.inputs`."""
+        embeds, mask = self.text_inputs(text, len(latents), latents)
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "encoder_hidden_states": embeds,
+            "timestep": latents.new_full((len(latents),), CLEAN_TIMESTEP - timestep),
+            "encoder_attention_mask": mask,
+        }

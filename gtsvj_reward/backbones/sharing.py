@@ -1,120 +1,250 @@
-"""Building a backbone over the weights of a transformer that somebody else holds."""
+"""Giving a model of ours the weights of a transformer that somebody else holds."""
 
-import copy
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
-from torch import nn
-
-Module = TypeVar("Module", bound=nn.Module)
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 
 PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+SAMPLED = 64
+"""Elements of each shared tensor that are compared at every call, spread over all of it."""
 
 
 class SharingError(ValueError):
     """Weights that cannot be shared as they are; the message says why and what to do."""
 
 
-def frozen_view(module: Module) -> Module:
-    """A second module tree over the same storage, so that ours can be changed without the other.
+def take_weights(
+    ours: nn.Module, theirs: nn.Module, output_parts: Collection[str], *, live: bool
+) -> "LiveWeights | None":
+    """Fill an empty model with the weights of another one of its class.
 
-    Parameters become frozen parameters of their own that point at the same memory.
+    Parameters of the parts behind the last block become buffers: no hidden state depends on them.
+
+    Args:
+        ours: a model with the blocks that are to be used.
+        theirs: the model that has the weights.
+        output_parts: names of what stands behind the blocks.
+        live: take the parameters themselves; otherwise frozen ones over the same memory.
+
+    Raises:
+        SharingError: for weights that cannot be shared; see `LiveWeights` for what else it refuses.
     """
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
-        for parameter in module.parameters()
-    }
-    memo.update({id(buffer): buffer for buffer in module.buffers()})
-    return copy.deepcopy(module, memo)
+    for name, parameter in list(ours.named_parameters()):
+        if name.split(".")[0] in output_parts:
+            path, _, key = name.rpartition(".")
+            owner = ours.get_submodule(path)
+            del owner._parameters[key]
+            owner.register_buffer(key, parameter.detach(), persistent=False)
+    if live:
+        return LiveWeights(ours, theirs, output_parts)
+    modules = dict(ours.named_modules())
+    for name, part in parts_of(theirs, modules):
+        if isinstance(part, BaseTunerLayer):
+            raise SharingError(
+                f"{name} of the transformer carries an adapter, which a judge on its weights would "
+                "leave out: merge it into them, or unload it, first"
+            )
+        for path, key, tensor in tensors_of(name, modules[name], plain(part)):
+            if key in modules[name]._parameters:
+                check_plain(path, tensor)
+                frozen = nn.Parameter(tensor.detach(), requires_grad=False)
+                modules[name]._parameters[key] = frozen
+            else:
+                modules[name]._buffers[key] = tensor.detach()
+    return None
 
 
 class LiveWeights:
-    """Makes module trees whose parameters and buffers are those of a model in use.
+    """Ties a model of ours to one in use, whose parameters it has.
 
-    Unlike with `frozen_view` they are the same objects, so that they follow the model when it is
-    moved to another device. PEFT layers are left out: what is shared is what lies below them. The
-    trees are modules of their own, whose mode, hooks and adapters touch nothing of the model.
+    They are the same objects, so that they follow the model when it is moved to another device.
+    PEFT layers are left out: what is shared is what lies below them. Modules, and with them mode,
+    hooks and adapters, are our own and touch nothing of the model in use.
+
+    Args:
+        ours: an empty model.
+        theirs: the model in use.
+        output_parts: names of what stands behind the blocks, which may change or be trained.
+
+    Raises:
+        SharingError: for weights that are merged, fused, hooked, sharded, or trained.
     """
 
-    def __init__(self) -> None:
-        self.roots: list[nn.Module] = []
-        self.pairs: list[tuple[str, nn.Module, nn.Module]] = []
+    def __init__(self, ours: nn.Module, theirs: nn.Module, output_parts: Collection[str]) -> None:
+        self.theirs, self.output_parts = theirs, frozenset(output_parts)
+        self.modules = dict(ours.named_modules())  # before an adapter of ours comes between
+        for _, module, key, parameter in self.follow():
+            module._parameters[key] = parameter
+        found = dict(self.tensors())
+        self.dtypes = {name: tensor.dtype for name, tensor in found.items()}
+        self.sample = sampled(found.values())
+        self.sums = checksums(found.values())
 
-    def __call__(self, module: Module) -> Module:
-        """A tree that shares the weights of a part of the model.
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that hidden states depend on, with their names."""
+        for name, module in self.modules.items():
+            for key, tensor in module._parameters.items():
+                if tensor is not None:
+                    yield f"{name}.{key}".lstrip("."), tensor
+
+    def follow(self) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+        """Take buffers, which may have been moved, and find the parameters as they are now.
+
+        Yields:
+            Full name, module of ours, key in it, and the other model's parameter.
 
         Raises:
-            SharingError: for a part that is merged, fused, hooked, sharded, or trained.
+            SharingError: for what cannot be shared.
         """
-        check_parts(module)
-        memo: dict[int, Any] = {id(tensor): tensor for tensor in module.parameters()}
-        memo.update({id(tensor): tensor for tensor in module.buffers()})
-        ours = without_adapters(copy.deepcopy(module, memo))
-        for name, mine, theirs in matching_modules(ours, module):
-            for key, parameter in theirs._parameters.items():
-                check_parameter(f"{name}.{key}", parameter)
-            self.pairs.append((name, mine, theirs))
-        self.roots.append(module)
-        return ours
+        for name, part in parts_of(self.theirs, self.modules):
+            module, below = self.modules[name], plain(part)
+            if name and name.split(".")[0] not in self.output_parts:
+                check_part(name, part)
+                check_call(name, below)
+            for path, key, tensor in tensors_of(name, module, below):
+                if key in module._buffers:
+                    module._buffers[key] = tensor.detach() if tensor.requires_grad else tensor
+                else:
+                    check_parameter(path, tensor)
+                    yield path, module, key, tensor
 
     def refresh(self) -> None:
-        """Follow the model where buffers were moved, and see that its parameters are the same ones.
+        """Follow the model where it was moved, and see that its weights are the same.
+
+        Values are compared for a sample of each tensor, all of them in one go.
 
         Raises:
-            SharingError: if a parameter was replaced, merged, or is trained by now.
+            SharingError: if weights were replaced, changed, cast, merged, or are trained by now.
         """
-        for root in self.roots:
-            check_parts(root)
-        for name, mine, theirs in self.pairs:
-            for key, parameter in theirs._parameters.items():
-                check_parameter(f"{name}.{key}", parameter)
-                if mine._parameters[key] is not parameter:
-                    raise SharingError(
-                        f"{name}.{key} of the shared transformer was replaced since the judge was "
-                        "attached (by loading or casting weights): attach the judge again"
-                    )
-            mine._buffers.update(theirs._buffers)
+        for path, module, key, parameter in self.follow():
+            if module._parameters[key] is not parameter:
+                raise SharingError(
+                    f"{path} of the shared transformer was replaced since the judge was attached "
+                    "(by loading or casting weights): attach the judge again"
+                )
+        found = dict(self.tensors())
+        for name, tensor in found.items():
+            if tensor.dtype != self.dtypes[name]:
+                raise SharingError(
+                    f"{name} of the shared transformer was {self.dtypes[name]} when the judge was "
+                    f"attached, it is {tensor.dtype} now: attach the judge again"
+                )
+        now = sampled(found.values())
+        self.sample = self.sample.to(now.device)
+        if not torch.equal(now, self.sample):
+            ends = torch.tensor([len(sample_of(t)) for t in found.values()]).cumsum(0)
+            places = (now != self.sample).nonzero().flatten().cpu()
+            self.refuse(torch.bucketize(places, ends, right=True).unique())
+
+    def verify(self) -> None:
+        """As `refresh`, for every element of every tensor.
+
+        Raises:
+            SharingError: if anything changed.
+        """
+        self.refresh()
+        changed = checksums(tensor for _, tensor in self.tensors()) != self.sums
+        if changed.any():
+            self.refuse(changed.nonzero().flatten())
+
+    def refuse(self, changed: Tensor) -> None:
+        """Say which tensors changed."""
+        names = list(self.dtypes)
+        raise SharingError(
+            f"values of {len(changed)} of {len(names)} tensors of the shared transformer changed "
+            f"since the judge was attached, the first is {names[int(changed[0])]}: by loading, "
+            "merging or fusing weights, or by an adapter that changes them when it is made "
+            "(`init_lora_weights` of olora or pissa). Undo that, or load the judge with its own "
+            "weights"
+        )
+
+
+def sample_of(tensor: Tensor) -> Tensor:
+    """Up to `SAMPLED` elements, at an odd stride, which visits the columns of a matrix too."""
+    return tensor.detach().reshape(-1)[:: tensor.numel() // SAMPLED | 1][:SAMPLED]
+
+
+def sampled(tensors: Iterable[Tensor]) -> Tensor:
+    """Samples of tensors behind one another, in float64, which holds any of their dtypes."""
+    return torch.cat([sample_of(tensor) for tensor in tensors]).double()
+
+
+def checksums(tensors: Iterable[Tensor]) -> Tensor:
+    """Sums over the bits of each tensor as integers: exact, and the same on every device."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = (tensor.detach().view(integers[tensor.element_size()]) for tensor in tensors)
+    return torch.stack([part.sum(dtype=torch.int64) for part in bits]).cpu()
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """What lies below a PEFT layer; any other module as it is."""
-    while isinstance(module, BaseTunerLayer):
-        module = module.get_base_layer()
+    """What lies below PEFT layers and compiled modules; any other module as it is."""
+    while isinstance(module, BaseTunerLayer | ModulesToSaveWrapper | OptimizedModule):
+        if isinstance(module, BaseTunerLayer):
+            module = module.get_base_layer()
+        elif isinstance(module, OptimizedModule):
+            module = module._orig_mod
+        else:
+            module = module.original_module
     return module
 
 
-def without_adapters(module: Module) -> Module:
-    """The module with every PEFT layer inside it replaced by what lies below; changed in place."""
-    for name, child in module.named_children():
-        setattr(module, name, without_adapters(plain(child)))
-    return module
+def parts_of(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Modules of a model, adapters and all, by their names in a model without adapters.
+
+    Args:
+        model: the model.
+        names: of modules that are wanted, each after the one that it is in; the model is "".
+
+    Raises:
+        SharingError: for a name that the model does not have.
+    """
+    found = {"": model}
+    for name in names:
+        if name:
+            path, _, key = name.rpartition(".")
+            child = plain(found[path])._modules.get(key)
+            if child is None:
+                raise SharingError(
+                    f"the transformer has no {name}, as its class in diffusers has with this "
+                    "config: build a backbone of your own for it"
+                )
+            found[name] = child
+        yield name, found[name]
 
 
-def matching_modules(
-    ours: nn.Module, theirs: nn.Module, name: str = ""
-) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Each module of ours with the one of theirs that it was made from."""
-    yield name, ours, theirs
-    others = dict(theirs.named_children())
-    for key, child in ours.named_children():
-        yield from matching_modules(child, plain(others[key]), f"{name}.{key}".lstrip("."))
+def tensors_of(name: str, ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[str, str, Any]]:
+    """Full name, key and tensor of each weight and buffer of a module, which ours has as well.
+
+    Raises:
+        SharingError: if one of the two modules has a tensor that the other lacks.
+    """
+    wanted, there = (
+        {key: tensor for key, tensor in (m._parameters | m._buffers).items() if tensor is not None}
+        for m in (ours, theirs)
+    )
+    if wanted.keys() != there.keys():
+        odd = min(wanted.keys() ^ there.keys())
+        raise SharingError(
+            f"{name or 'the transformer'} has {'no' if odd in wanted else 'a'} `{odd}`, unlike the "
+            f"{type(ours).__name__} of diffusers: its weights are stored in another way, as by a "
+            "parametrization. Undo that, or load the judge with its own weights"
+        )
+    for key, tensor in there.items():
+        yield f"{name}.{key}".lstrip("."), key, tensor
 
 
-def check_parts(module: nn.Module) -> None:
-    """Refuse modules whose weights or call are not what their class says.
+def check_part(name: str, part: nn.Module) -> None:
+    """Refuse an adapter or a wrapper below which there are not the base model's weights.
 
     Raises:
         SharingError: saying what it is and what to do.
     """
-    for name, part in module.named_modules():
-        check_part(name, part)
-
-
-def check_part(name: str, part: nn.Module) -> None:
-    """Refuse one module; see `check_parts`."""
     if isinstance(part, BaseTunerLayer) and part.merged:
         raise SharingError(
             f"an adapter is merged into {name} of the transformer, so its weights are not the base "
@@ -125,6 +255,14 @@ def check_part(name: str, part: nn.Module) -> None:
             f"{name} of the transformer is wrapped in PEFT's {type(part).__name__}, whose weights "
             "are trained: a judge can share weights below LoRA layers only"
         )
+
+
+def check_call(name: str, part: nn.Module) -> None:
+    """Refuse a module that computes otherwise than its class says.
+
+    Raises:
+        SharingError: saying what was changed and what to do.
+    """
     if vars(part).get("fused_projections", False):
         raise SharingError(
             f"{name} of the transformer has fused q, k, v projections: call "
@@ -138,14 +276,12 @@ def check_part(name: str, part: nn.Module) -> None:
         )
 
 
-def check_parameter(name: str, parameter: nn.Parameter | None) -> None:
+def check_parameter(name: str, parameter: nn.Parameter) -> None:
     """Refuse a base weight that is trained, quantised, sharded, or not there.
 
     Raises:
         SharingError: saying what it is and what to do.
     """
-    if parameter is None:
-        return
     if parameter.requires_grad:
         raise SharingError(
             f"{name} of the transformer requires grad: a judge would change while its base is "
@@ -156,6 +292,15 @@ def check_parameter(name: str, parameter: nn.Parameter | None) -> None:
             f"{name} of the transformer is on the meta device, as offloaded weights are: keep the "
             "transformer in memory, or load the judge with its own weights"
         )
+    check_plain(name, parameter)
+
+
+def check_plain(name: str, parameter: nn.Parameter) -> None:
+    """Refuse a weight that is not a plain floating point tensor.
+
+    Raises:
+        SharingError: saying what it is and what to do.
+    """
     if type(parameter) is not nn.Parameter or parameter.dtype not in PLAIN_DTYPES:
         raise SharingError(
             f"{name} of the transformer is a {type(parameter).__name__} of {parameter.dtype}: "

@@ -53,8 +53,6 @@ def seen(config: JudgeConfig) -> str:
         parts = [f"one latent frame in {config.temporal_stride}, from the first on"]
     if config.latent_pooling > 1:
         parts.append(f"means of {config.latent_pooling}x{config.latent_pooling} latents")
-    if config.text_tokens is not None:
-        parts.append(f"null text of {config.text_tokens} tokens")
     return ", ".join(parts)
 
 

@@ -23,7 +23,7 @@ ADDED_IN_VERSION_2 = {
 }
 """Field -> its value in checkpoints of version 1."""
 
-ADDED_IN_VERSION_3 = {"latent_pooling": 1, "temporal_stride": 1, "text_tokens": None}
+ADDED_IN_VERSION_3 = {"latent_pooling": 1, "temporal_stride": 1}
 """Field -> its value in checkpoints of versions 1 and 2."""
 
 Stage = Literal["discriminator", "aspects", "preference"]
@@ -99,9 +99,6 @@ class JudgeSettings:
     """One latent frame in so many is seen, from the first on: with k, step i of a trajectory stands
     for latent frames i k to i k + k - 1, of which it saw the first (for two such groups where the
     model patches time in twos). 1: all. Beyond the paper."""
-    text_tokens: int | None = None
-    """Tokens of the null text (`text_input="zeros"`); None: as many as the model's pipeline gives
-    it. Refused for families whose null text is of fixed length. Beyond the paper."""
     lora_rank: int = 8
     """Rank r of LoRA (paper section 5.1); 0 trains the head alone."""
     lora_alpha: float = 8.0
@@ -180,15 +177,10 @@ class JudgeConfig(JudgeSettings):
         self.check_aspects()
 
     def check_reduction(self) -> None:
-        """Refuse factors below 1, and a number of null tokens for a judge without null text."""
+        """Refuse factors below 1."""
         for name in ("latent_pooling", "temporal_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be >= 1, got {getattr(self, name)}")
-        if self.text_tokens is not None and self.text_input != "zeros":
-            raise ValueError(
-                f"`text_tokens` is for text_input='zeros'; with {self.text_input!r} the text has "
-                f"its own length: leave it out, got {self.text_tokens}"
-            )
 
     def check_aspects(self) -> None:
         """Refuse aspects that do not go with the stage, and lists of other lengths."""
@@ -236,6 +228,11 @@ class JudgeConfig(JudgeSettings):
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "
                 "is it the config.json of a judge, and is the package recent enough?"
+            )
+        if values.pop("text_tokens", None) is not None:
+            raise ValueError(
+                "`text_tokens` is set: judges with a shortened null text are no longer read, since "
+                "the transformer's own forward takes no such text. Train it again without"
             )
         known = {item.name for item in fields(cls)}
         if known != values.keys():

@@ -73,8 +73,6 @@ class VideoJudge(nn.Module):
                 f"{backbone.family} takes {backbone.latent_channels} latent channels, the latent "
                 f"space {config.latent_space.id!r} has {config.latent_space.channels}"
             )
-        if config.text_tokens is not None:
-            backbone.shorten_null_text(config.text_tokens)
         self.backbone = backbone
         weight = next(backbone.base_tensors())[1]
         self.config = replace(
@@ -287,7 +285,7 @@ class VideoJudge(nn.Module):
         Nothing to do for a judge with weights of its own.
 
         Raises:
-            SharingError: if they were replaced, merged or are trained since.
+            SharingError: if they were replaced, changed, merged or are trained since.
         """
         if self.backbone.live is None:
             return

@@ -252,14 +252,17 @@ class GTSVJReward(Reward):
     def verify(self) -> None:
         """Check that the base weights still are those that the judge was trained on.
 
-        Each call sees whether shared weights were replaced, merged or made trainable; this also
-        sees changes of their values, by the fingerprint.
+        Each call sees whether shared weights were replaced, merged or made trainable, and compares
+        a sample of the values of each tensor with what it was when the judge was attached; this
+        reads every element of them. For all weights the fingerprint is compared.
 
         Raises:
-            SharingError: if shared weights were replaced, merged or are trained.
+            SharingError: if shared weights were replaced, changed, merged or are trained.
             CheckpointError: if the fingerprint differs.
         """
         self.judge.follow_base()
+        if self.judge.backbone.live is not None:
+            self.judge.backbone.live.verify()
         found = self.judge.backbone.fingerprint()
         if found != self.config.base_fingerprint:
             raise CheckpointError(

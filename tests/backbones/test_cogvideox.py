@@ -141,9 +141,9 @@ def test_the_given_transformer_is_left_as_it_is():
     backbone.requires_grad_(False)
     assert all(parameter.requires_grad for parameter in transformer.parameters())
     assert [name for name, _ in transformer.named_modules()] == names
-    ours = dict(backbone.named_parameters())
+    ours = dict(backbone.base_tensors())
     theirs = dict(transformer.named_parameters())
-    assert len(backbone.transformer_blocks) == 2
+    assert len(backbone.model.transformer_blocks) == 2
     assert all(ours[name].data_ptr() == theirs[name].data_ptr() for name in ours)
 
 

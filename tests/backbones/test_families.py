@@ -113,7 +113,8 @@ def test_lora_sits_where_it_is_placed(family, placement):
     before = backbone(latents_of(family), timestep=0.0)
     attach_lora(backbone, rank=2, alpha=2, placement=placement)
     assert torch.equal(backbone(latents_of(family), timestep=0.0), before), "fresh LoRA changes"
-    found = {n.split(".lora_")[0] for n, p in backbone.named_parameters() if p.requires_grad}
+    model = backbone.model
+    found = {n.split(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
     blocks = lora_blocks(family.depths[-1], placement)
     assert found == {
         f"{family.block(b)}.{target}" for b in blocks for target in family.lora_targets(b)

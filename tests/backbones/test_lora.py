@@ -53,7 +53,7 @@ def test_lora_sits_on_q_k_v_out_of_the_placed_blocks_alone(placement):
     backbone = backbone_for(tiny_transformer(layers=9))
     attach_lora(backbone, rank=2, alpha=2, placement=placement)
     trainable = {
-        name.split(".lora_")[0] for name, p in backbone.named_parameters() if p.requires_grad
+        name.split(".lora_")[0] for name, p in backbone.model.named_parameters() if p.requires_grad
     }
     expected = {
         f"transformer_blocks.{block}.attn1.{projection}"

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from diffusers import LTXPipeline, LTXVideoTransformer3DModel, __version__ as diffusers_version
-from hypothesis import given, settings, strategies as st
 from packaging.version import Version
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.backbones.ltx import LTXBackbone, rotary_table
+from gtsvj_reward.backbones.ltx import LTXBackbone, coordinates
 
 
 def transformer(seed=0, **changes):
@@ -88,13 +87,9 @@ def condition_pipeline_coordinates(latents, fps):
 
 
 @pytest.mark.parametrize("fps", [8, 24, 25, 29.97])
-@pytest.mark.parametrize("given_with", ["model", "call"])
-def test_frame_rate_places_latents_as_the_pipeline_does(fps, given_with):
+def test_frame_rate_places_latents_as_the_pipeline_does(fps):
     model, latents, condition = transformer(), latents_of(), text(2)
-    if given_with == "model":
-        tokens = LTXBackbone(model, 3, fps=fps)(latents, timestep=7.0, text=condition)
-    else:
-        tokens = LTXBackbone(model, 3)(latents, timestep=7.0, text=condition, fps=fps)
+    tokens = LTXBackbone(model, 3, fps=fps)(latents, timestep=7.0, text=condition)
     expected = hidden(model, latents, 3, 7.0, condition, fps=fps)
     assert torch.equal(tokens.flatten(1, 2), expected)
     other = hidden(model, latents, 3, 7.0, condition, fps=25 if fps != 25 else 8)
@@ -123,7 +118,8 @@ def test_angles_by_hand(causal, seconds):
     # pixels / 2048. The latent at (1, 1, 0) and 25 fps stands at 8/25 s, row 32, column 0; with
     # causal time at 1/25 s. Angles come in the order time, row, column, each twice.
     rope = transformer(num_attention_heads=1, attention_head_dim=6, cross_attention_dim=6).rope
-    cos, sin = rotary_table(rope, (2, 2, 3), 25.0, causal, torch.device("cpu"))
+    places = coordinates((2, 2, 3), 25.0, causal, torch.device("cpu"))
+    cos, sin = rope(torch.empty(1, 0), video_coords=places)
     x = torch.tensor([seconds / 20, 32 / 2048, 0.0])
     angles = (torch.pi / 2 * (2 * x - 1)).repeat_interleave(2)
     token = 1 * 6 + 1 * 3 + 0
@@ -131,26 +127,9 @@ def test_angles_by_hand(causal, seconds):
     torch.testing.assert_close(sin[0, token], angles.sin(), rtol=0, atol=1e-6)
 
 
-@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
-def test_a_shorter_clip_has_the_beginning_of_a_longer_ones_table(time, height, width):
-    rope, device = transformer().rope, torch.device("cpu")
-    short, _ = rotary_table(rope, (time, height, width), 25.0, False, device)
-    long, _ = rotary_table(rope, (time + 2, height, width), 25.0, False, device)
-    assert short.shape == (1, time * height * width, 32)
-    torch.testing.assert_close(short, long[:, : short.shape[1]])
-
-
-def test_positions_are_made_once_per_size_and_serve_training_after_inference():
-    backbone = LTXBackbone(transformer())
-    rotary_table.cache_clear()
-    with torch.inference_mode():
-        backbone(latents_of(), timestep=0.0)
-    latents = latents_of().requires_grad_()
-    backbone(latents, timestep=0.0).sum().backward()
-    assert latents.grad.abs().max() > 0
-    info = rotary_table.cache_info()
-    assert (info.misses, info.hits) == (1, 1)
+def test_one_table_of_positions_serves_all_clips_of_a_batch():
+    inputs = LTXBackbone(transformer()).inputs(latents_of(3), timestep=0.0, text=None)
+    assert inputs["video_coords"].shape == (1, 3, 4 * 3 * 5)
 
 
 def test_positions_are_part_of_the_fingerprint():
@@ -205,8 +184,6 @@ def test_text_that_does_not_fit_is_refused(condition, message):
 def test_frame_rates_that_are_none_are_refused(fps):
     with pytest.raises(ValueError, match="positive frames per second, got"):
         LTXBackbone(transformer(), fps=fps)
-    with pytest.raises(ValueError, match="positive frames per second, got"):
-        LTXBackbone(transformer())(latents_of(), timestep=0.0, fps=fps)
 
 
 def test_models_that_join_latents_are_refused():

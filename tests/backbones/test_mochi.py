@@ -95,9 +95,9 @@ def test_frequencies_reach_the_attention_and_the_fingerprint():
 def test_frequencies_are_frozen_apart_and_cast_apart():
     model = tiny_mochi()
     backbone = backbone_for(model)
-    assert not backbone.pos_frequencies.requires_grad
+    assert not backbone.model.pos_frequencies.requires_grad
     assert model.pos_frequencies.requires_grad
-    assert backbone.pos_frequencies.data_ptr() == model.pos_frequencies.data_ptr()
+    assert backbone.model.pos_frequencies.data_ptr() == model.pos_frequencies.data_ptr()
     backbone.cast(torch.bfloat16)
     assert model.pos_frequencies.dtype == torch.float32
     assert backbone(clips(), timestep=0.0).dtype == torch.bfloat16
@@ -106,7 +106,7 @@ def test_frequencies_are_frozen_apart_and_cast_apart():
 def test_shared_frequencies_that_were_replaced_are_noticed():
     model = tiny_mochi().requires_grad_(False)
     backbone = shared_backbone(model)
-    assert backbone.pos_frequencies is model.pos_frequencies
+    assert backbone.model.pos_frequencies is model.pos_frequencies
     backbone.live.refresh()
     kept = model.pos_frequencies
     model.pos_frequencies = torch.nn.Parameter(kept.detach().clone(), requires_grad=False)

@@ -27,8 +27,25 @@ class Block(nn.Module):
         return tokens + self.to_out(attended)
 
 
-class OwnBackbone(Backbone):
+class OwnModel(nn.Module):
     """A small model that diffusers does not have."""
+
+    def __init__(self, depth, dim):
+        super().__init__()
+        self.embed = nn.Conv2d(4, dim, 2, stride=2)
+        self.blocks = nn.ModuleList(Block(dim) for _ in range(depth))
+
+    def forward(self, video):
+        batch, steps = video.shape[:2]
+        patches = self.embed(video.flatten(0, 1)).flatten(2).transpose(1, 2)
+        tokens = patches.unflatten(0, (batch, steps)).flatten(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+
+class OwnBackbone(Backbone):
+    """Watches it."""
 
     family = "OwnModel"
     latent_channels = 4
@@ -40,17 +57,13 @@ class OwnBackbone(Backbone):
         torch.manual_seed(seed)
         self.depth = depth
         self.settings = json.dumps({"attention": "one head"})
-        self.embed = nn.Conv2d(4, self.dim, 2, stride=2)
-        self.blocks = nn.ModuleList(Block(self.dim) for _ in range(depth))
+        self.model = OwnModel(depth, self.dim)
 
-    def forward(self, latents, *, timestep, text=None):
-        self.check_geometry(latents)
-        batch, steps = latents.shape[:2]
-        patches = self.embed(latents.flatten(0, 1)).flatten(2).transpose(1, 2)
-        tokens = patches.unflatten(0, (batch, steps)).flatten(1, 2)
-        for block in self.blocks:
-            tokens = self.run_block(block, tokens)
-        return tokens.unflatten(1, (steps, -1))
+    def blocks(self):
+        return self.model.blocks
+
+    def inputs(self, latents, *, timestep, text):
+        return {"video": latents}
 
     def lora_targets(self, block):
         return [f"blocks.{block}.{name}" for name in ("to_q", "to_k", "to_v", "to_out")]

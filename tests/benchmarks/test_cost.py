@@ -41,7 +41,7 @@ def test_the_formula_for_mochi_is_what_is_counted(size, depth):
     expected = mochi_operations(model.config, judge.config, size)
     latents = torch.randn(1, size[0], 4, *size[1:])
     assert operations(lambda: judge(latents)) == expected
-    judge.backbone.rope = PlainRoPE()
+    judge.backbone.model.rope = PlainRoPE()
     judge.to("meta")
     found = count_gradient(lambda: judge(latents.to("meta").requires_grad_()).scores, judge)
     assert found.forward == expected

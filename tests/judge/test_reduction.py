@@ -1,4 +1,4 @@
-"""Judges that look at part of a clip: pooled latents, every k-th frame, a shorter null text."""
+"""Judges that look at part of a clip: pooled latents, every k-th frame."""
 
 import json
 
@@ -6,17 +6,14 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.judge import Geometry, VideoJudge, load_judge, save_judge
+from gtsvj_reward.judge import CheckpointError, Geometry, load_judge, save_judge
 from gtsvj_reward.judge.reduction import reduce_latents
 from gtsvj_reward.reward import GeometryError
 from tests.backbones.family_cogvideox import tiny_transformer
 from tests.backbones.test_families import every_family, judge_of, latents_of
-from tests.tiny import clips, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_judge
 
 REDUCED = {"latent_pooling": 2, "temporal_stride": 2}
-FIXED_TEXT = ("hunyuan_video", "ltx")
-"""Families whose null text has one valid token already."""
 
 
 def eighths(family, batch=2):
@@ -76,8 +73,7 @@ def test_gradients_equal_central_differences_and_are_zero_between_the_frames_see
 @every_family
 def test_checkpoints_of_reduced_judges_load_bitwise(family, tmp_path):
     family.transformer(0).save_pretrained(tmp_path / "base")
-    words = {} if family.name.startswith(FIXED_TEXT) else {"text_tokens": 3}
-    judge = judge_of(family, base_model=str(tmp_path / "base"), **REDUCED, **words)
+    judge = judge_of(family, base_model=str(tmp_path / "base"), **REDUCED)
     save_judge(judge, tmp_path / "judge")
     loaded = load_judge(tmp_path / "judge")
     assert loaded.config == judge.config
@@ -99,50 +95,11 @@ def test_raw_is_the_mean_of_the_trajectory_over_the_steps_seen(family):
         torch.testing.assert_close(steps.mean(), raw)
 
 
-def shorter(text, words):
-    return TextCondition(
-        text.embeds[:, :words],
-        None if text.mask is None else text.mask[:, :words],
-        text.pooled,
-    )
-
-
-@every_family
-def test_a_shorter_null_text_is_that_many_null_tokens_or_refused(family):
-    if family.name.startswith(FIXED_TEXT):
-        with pytest.raises(ValueError, match=r"`text_tokens` is 3, but the null text of \w+ is of"):
-            judge_of(family, text_tokens=3)
-        return
-    judge = judge_of(family, moved=False, text_tokens=3)
-    model, latents = family.transformer(0), latents_of(family)
-    if family.name == "cogvideox-2b":  # its positions are made for one length of text
-        model = tiny_transformer("2b", max_text_seq_length=3)
-    text = shorter(family.null_text(2), 3)
-    hidden = family.hidden(model, latents, family.depths[-1], 0.0, text)
-    expected = -judge.head(hidden.unflatten(1, family.tokens(family.sizes[0])))
-    torch.testing.assert_close(judge(latents).scores, expected)
-    change = (judge_of(family, moved=False)(latents).scores - expected).abs().max()
-    if family.name.startswith("cogvideox"):
-        assert change > 1e-4, "three tokens weigh as much as six: the test proves nothing"
-    else:  # equal words attract the same mixture however many; Mochi's are masked
-        assert change < 1e-5
-
-
-def test_the_number_of_null_tokens_is_in_the_models_range():
-    for words in (0, 7):
-        with pytest.raises(ValueError, match=rf"must be in 1\.\.6.*got {words}"):
-            tiny_judge(text_tokens=words)
-    learned = tiny_transformer("5b", use_learned_positional_embeddings=True)
-    with pytest.raises(ValueError, match="learned a position for each of its 6 text tokens"):
-        tiny_judge(transformer=learned, text_tokens=3)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"latent_pooling": 0}, "`latent_pooling` must be >= 1, got 0"),
         ({"temporal_stride": -1}, "`temporal_stride` must be >= 1, got -1"),
-        ({"text_tokens": 3, "text_input": "prompt"}, "is for text_input='zeros'; with 'prompt'"),
     ],
 )
 def test_bad_reductions_are_refused(fields, message):
@@ -205,7 +162,7 @@ def test_checkpoints_of_format_2_load_as_judges_that_see_everything(tmp_path):
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
     assert values["format_version"] == 3
-    for name in ("latent_pooling", "temporal_stride", "text_tokens"):
+    for name in ("latent_pooling", "temporal_stride"):
         del values[name]
     file.write_text(json.dumps({**values, "format_version": 2}))
     loaded = load_judge(tmp_path, backbone=tiny_transformer("2b"))
@@ -214,12 +171,9 @@ def test_checkpoints_of_format_2_load_as_judges_that_see_everything(tmp_path):
 
 
 def test_the_card_says_what_is_not_seen(tmp_path):
-    save_judge(tiny_judge(text_tokens=3, **REDUCED), tmp_path / "reduced")
+    save_judge(tiny_judge(**REDUCED), tmp_path / "reduced")
     card = (tmp_path / "reduced" / "README.md").read_text()
-    assert (
-        "| sees | one latent frame in 2, from the first on, means of 2x2 latents, null text of 3 "
-        "tokens |"
-    ) in card
+    assert ("| sees | one latent frame in 2, from the first on, means of 2x2 latents |") in card
     for part in ("they get no gradient", "fine detail is lost"):
         assert part in card
     save_judge(tiny_judge(), tmp_path / "whole")
@@ -228,12 +182,14 @@ def test_the_card_says_what_is_not_seen(tmp_path):
     assert "no gradient" not in card
 
 
-def test_a_shared_transformer_keeps_its_own_text_length(tmp_path):
-    """What a judge does with its null text is not done to the generator's modules."""
-    transformer = tiny_transformer("2b").requires_grad_(False)
-    save_judge(tiny_judge(transformer=transformer, text_tokens=2), tmp_path)
-    shared = load_judge(tmp_path, transformer=transformer)
-    assert shared.backbone.null_words == 2
-    assert transformer.patch_embed.max_text_seq_length == 6
-    whole = VideoJudge.from_transformer(transformer, tiny_judge(latent_space=tiny_space()).config)
-    assert whole.backbone.null_words == 6
+def test_judges_with_a_shortened_null_text_are_refused_by_name(tmp_path):
+    """An option of earlier releases; checkpoints that never used it have it as null."""
+    judge = tiny_judge()
+    save_judge(judge, tmp_path)
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "text_tokens": None}))
+    assert load_judge(tmp_path, backbone=tiny_transformer("2b")).config == judge.config
+    file.write_text(json.dumps({**values, "text_tokens": 2}))
+    with pytest.raises(CheckpointError, match="`text_tokens` is set"):
+        load_judge(tmp_path, backbone=tiny_transformer("2b"))

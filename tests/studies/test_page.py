@@ -107,6 +107,7 @@ def test_operations_of_the_toy_judge_are_those_counted_by_hand():
     block += 2 * 2 * 64 * 6 * dim  # modulation before each half
     embed = 2 * video * 16 * 4 * dim + 2 * text * 32 * dim + 2 * (dim * 64 + 64 * 64)
     head = 2 * video * dim * 16 + 2 * 5 * 16
+    head += 2 * 64 * 2 * dim + 2 * video * dim * 64  # the model's own output
     options = {"lora_rank": 0, "head_width": 16}
     count = running.operations("gtsvj-toy-pipeline", options)
     assert count == six * block + embed + head
@@ -117,7 +118,7 @@ def test_operations_of_the_toy_judge_are_those_counted_by_hand():
 
 def test_cheaper_rows_are_compared_within_a_seed_and_by_operations():
     table = results(
-        full=[0.70, 0.72, 0.74], text_2=[0.701, 0.722, 0.743], stride_2=[0.60, 0.63, 0.63],
+        full=[0.70, 0.72, 0.74], pooled_2=[0.701, 0.722, 0.743], stride_2=[0.60, 0.63, 0.63],
         half_depth=[0.65, 0.72, 0.79],
     )  # fmt: skip
     costs = dict.fromkeys(rows.CHEAPER, 2_000_000) | {"full": 8_000_000}
@@ -126,11 +127,11 @@ def test_cheaper_rows_are_compared_within_a_seed_and_by_operations():
     assert list(cells) == list(rows.CHEAPER)
     assert cells["full"][:3] == ["8.0", "1.00", "3"]
     # Differences 0.1, 0.2, 0.3 points: mean 0.2, half width 4.3027 * 0.1 / sqrt(3) = 0.25.
-    assert cells["text_2"][4:] == ["+0.2 ± 0.2 (3 seeds)", "loses less than a point"]
+    assert cells["pooled_2"][4:] == ["+0.2 ± 0.2 (3 seeds)", "loses less than a point"]
     assert cells["stride_2"][1] == "0.25"
     assert cells["stride_2"][5] == "**loses more than a point**"
     assert cells["half_depth"][5] == "cannot be told"
-    assert cells["pooled_2"][2:4] == ["0", "not run yet"]
+    assert cells["third_depth"][2:4] == ["0", "not run yet"]
 
 
 def test_cheaper_rows_are_rows_that_differ_in_the_judge_alone():

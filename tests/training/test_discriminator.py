@@ -86,7 +86,7 @@ def test_the_written_judge_is_the_trained_one_and_says_how_it_was_made(tmp_path,
 
 def test_cheaper_judges_are_trained_as_they_will_score(tmp_path, base):
     write_clips(tmp_path / "real", 10)
-    options = {"latent_pooling": 2, "temporal_stride": 2, "text_tokens": 4, "depth": 3}
+    options = {"latent_pooling": 2, "temporal_stride": 2, "depth": 3}
     arguments = JudgeArguments(base_model=str(base), head_width=16, **options)
     trainer = train_discriminator(arguments, config(tmp_path, max_steps=2))
     recorded = read_config(tmp_path / "out")

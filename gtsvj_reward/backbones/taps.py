@@ -1,0 +1,66 @@
+"""What leaves chosen blocks during a call of a model, seen by forward hooks."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Seen = dict[int, list[Tensor]]
+"""Tap -> the video tokens that left its block, a tensor for each time that it ran."""
+
+WATCHED: ContextVar[tuple[Mapping[int, int], Seen] | None] = ContextVar("WATCHED", default=None)
+"""The call that is being watched: which modules (by identity) are taps, and what was seen.
+
+It belongs to a thread: others that call the same blocks meanwhile, and backward passes that
+recompute them, see None."""
+
+
+class HiddenBlockError(RuntimeError):
+    """A block did not run once in a forward pass, as far as its hook can tell."""
+
+
+# A compiled block calls its hooks outside of its graph, where this works unchanged.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def note(module: nn.Module, inputs: Any, output: Any) -> None:
+    """The forward hook: takes the video tokens of a block that is a tap of the present call."""
+    del inputs
+    watched = WATCHED.get()
+    if watched is not None and id(module) in watched[0]:
+        taps, seen = watched
+        seen[taps[id(module)]].append(output[0] if isinstance(output, tuple) else output)
+
+
+def make_visible(block: nn.Module) -> None:
+    """Give a block the hook, unless it has it."""
+    if note not in block._forward_hooks.values():
+        block.register_forward_hook(note)
+
+
+@contextmanager
+def watching(blocks: Mapping[int, nn.Module]) -> Iterator[Seen]:
+    """Within it, one call of a model is watched.
+
+    Args:
+        blocks: tap -> block.
+
+    Raises:
+        HiddenBlockError: if a block was not seen once.
+    """
+    seen: Seen = {tap: [] for tap in blocks}
+    for block in blocks.values():
+        make_visible(block)
+    token = WATCHED.set(({id(block): tap for tap, block in blocks.items()}, seen))
+    try:
+        yield seen
+    finally:
+        WATCHED.reset(token)
+    for tap, outputs in seen.items():
+        if len(outputs) != 1:
+            raise HiddenBlockError(
+                f"block {tap} was seen {len(outputs)} times in one forward pass, expected once. A "
+                "hook that comes after a model was compiled as a whole is never called: compile "
+                "its blocks (`compile_repeated_blocks`), or compile it after the judge is built"
+            )
