@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-import jaxtyping
 import pytest
 import torch
 
@@ -107,11 +106,9 @@ def test_threads_see_their_own_clips():
 
 
 @pytest.fixture
-def unchecked():
+def compiled_anew(unchecked):
     """Without the shape checks of the test run, which cannot be compiled."""
-    jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
     torch._dynamo.reset()
 
 
@@ -139,7 +136,7 @@ def whole_backbone(backbone):
 
 @pytest.mark.parametrize("way", [repeated_blocks, wrapped_blocks, whole_model, whole_backbone])
 @pytest.mark.parametrize("recomputing", [False, True])
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compiled_anew")
 def test_compiled_after_it_was_built_it_gives_the_same_taps(way, recomputing):
     results = []
     for change in (lambda backbone: backbone, way):
@@ -156,7 +153,7 @@ def test_compiled_after_it_was_built_it_gives_the_same_taps(way, recomputing):
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("compiled_anew")
 def test_a_model_that_was_compiled_as_a_whole_before_hides_its_blocks():
     backbone = backbone_for(tiny_transformer())
     for block in backbone.blocks():

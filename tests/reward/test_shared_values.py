@@ -8,8 +8,8 @@ from torch import nn
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.backbones import SharingError, shared_backbone
 from tests.backbones.family_wan import tiny_wan
-from tests.tiny import clips, tiny_transformer
 from tests.reward.test_shared import saved, with_policy_adapter
+from tests.tiny import clips, tiny_transformer
 
 
 def adapter_of(kind):
