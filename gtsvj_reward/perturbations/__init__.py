@@ -1,5 +1,10 @@
 """Latent perturbations that make negatives, how they are sampled, and truncation (Section 4.1)."""
 
+from gtsvj_reward.perturbations.extended import (
+    EXTENDED as EXTENDED,
+    latent_blur as latent_blur,
+    latent_ghosting as latent_ghosting,
+)
 from gtsvj_reward.perturbations.index_maps import (
     MINIMUM_STEPS as MINIMUM_STEPS,
     Region as Region,

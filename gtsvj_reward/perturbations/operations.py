@@ -117,7 +117,7 @@ def noisy_segment(
     low, high = noise_range
     if not 0 < low <= high < float("inf"):
         raise ValueError(f"`noise_range` must satisfy 0 < least <= greatest, got {noise_range}")
-    _check(latents, "noisy_segment", generator)
+    check_perturbable(latents, "noisy_segment", generator)
     batch, steps, *frame = latents.shape
     noise = torch.zeros(latents.shape)
     noisy = torch.zeros(batch, steps, 1, 1, 1, dtype=torch.bool)
@@ -158,7 +158,7 @@ def patch_swap(
         ValueError: bad `region_fraction`, clip too short, not five axes, or a generator that is
             not on the CPU.
     """
-    _check(latents, "patch_swap", generator)
+    check_perturbable(latents, "patch_swap", generator)
     batch, steps, _, height, width = latents.shape
     inside = torch.zeros(batch, 1, 1, height, width, dtype=torch.bool)
     maps = []
@@ -188,7 +188,7 @@ def _retime(
     draw_index: Callable[[int, torch.Generator], Tensor],
     generator: torch.Generator,
 ) -> Float[Tensor, "batch time channels height width"]:
-    _check(latents, operation, generator)
+    check_perturbable(latents, operation, generator)
     batch, steps = latents.shape[:2]
     return _gather(latents, torch.stack([draw_index(steps, generator) for _ in range(batch)]))
 
@@ -200,7 +200,12 @@ def _gather(
     return latents[clips, index.to(latents.device)]
 
 
-def _check(latents: Tensor, operation: str, generator: torch.Generator) -> None:
+def check_perturbable(latents: Tensor, operation: str, generator: torch.Generator) -> None:
+    """Refuse what no perturbation takes.
+
+    Raises:
+        ValueError: clip too short, not five axes, or a generator that is not on the CPU.
+    """
     if latents.ndim != 5 or len(latents) == 0:
         raise ValueError(
             f"{operation} expects latents (batch, time, channels, height, width) with at least one "

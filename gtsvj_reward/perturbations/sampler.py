@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.perturbations.extended import EXTENDED
 from gtsvj_reward.perturbations.operations import (
     PERTURBATIONS,
     Perturbation,
@@ -31,14 +32,15 @@ class NegativeDraw:
     anchor: Literal["real", "generated"]
     """Where the positive comes from."""
     kind: str
-    """A name in `PERTURBATIONS`, or `"generated"`."""
+    """A name in `PERTURBATIONS` or `EXTENDED`, or `"generated"`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbationSampler:
     """Draws the kind of each negative with the probabilities of Table A.1, and makes it.
 
-    The defaults are both columns of the table. A kind that a column leaves out is never drawn.
+    The defaults are both columns of the table; `extended()` adds perturbations beyond the paper. A
+    kind that a column leaves out is never drawn.
 
     Raises:
         ValueError: unknown kinds, or probabilities that are negative or do not sum to 1 (to 1e-6).
@@ -78,12 +80,32 @@ class PerturbationSampler:
         # Own, plain copies: a caller's dict cannot change a frozen sampler, and it pickles.
         object.__setattr__(self, "real", dict(self.real))
         object.__setattr__(self, "generated", dict(self.generated))
-        _check_column("real", self.real, {*PERTURBATIONS, GENERATED})
-        _check_column("generated", self.generated, set(PERTURBATIONS))
+        _check_column("real", self.real, {*PERTURBATIONS, *EXTENDED, GENERATED})
+        _check_column("generated", self.generated, {*PERTURBATIONS, *EXTENDED})
         if not 0 <= self.real_anchor_probability <= 1:
             raise ValueError(
                 f"`real_anchor_probability` must lie in 0..1, got {self.real_anchor_probability}"
             )
+
+    @classmethod
+    def extended(cls) -> "PerturbationSampler":
+        """Table A.1 with a share of 0.2 for `EXTENDED`, taken from its perturbations alike.
+
+        Perturbations make up 0.7 of the real column and all of the generated one; both keep their
+        proportions, and the share of generated negatives stays.
+        """
+        share = 0.2
+
+        def widened(column: Mapping[str, float]) -> dict[str, float]:
+            perturbed = 1 - column.get(GENERATED, 0.0)
+            kept = {
+                kind: value if kind == GENERATED else value * (perturbed - share) / perturbed
+                for kind, value in column.items()
+            }
+            return kept | dict.fromkeys(EXTENDED, share / len(EXTENDED))
+
+        table = cls()
+        return cls(real=widened(table.real), generated=widened(table.generated))
 
     def probabilities(
         self, generated_available: bool, anchor: Literal["real", "generated"] = "real"
@@ -140,7 +162,7 @@ class PerturbationSampler:
         """Perturb latents by the operation of that name, with this sampler's settings.
 
         Args:
-            kind: a name in `PERTURBATIONS`.
+            kind: a name in `PERTURBATIONS` or `EXTENDED`.
             latents: clean latents, at least 3 steps.
             generator: CPU generator.
 
@@ -149,6 +171,7 @@ class PerturbationSampler:
         """
         operations: dict[str, Perturbation] = {
             **PERTURBATIONS,
+            **EXTENDED,
             "noisy_segment": partial(noisy_segment, noise_range=self.noise_range),
             "patch_swap": partial(
                 patch_swap, one_way=self.one_way, region_fraction=self.region_fraction
@@ -156,7 +179,7 @@ class PerturbationSampler:
         }
         if kind not in operations:
             hint = "; its negative is a generated clip, taken as it is" if kind == GENERATED else ""
-            raise ValueError(f"{kind!r} is not a perturbation{hint}: use one of {[*PERTURBATIONS]}")
+            raise ValueError(f"{kind!r} is not a perturbation{hint}: use one of {[*operations]}")
         return operations[kind](latents, generator=generator)
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from transformers import TrainerState
 from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.losses import contrastive_loss
-from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS
+from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.training import (
     DiscriminatorConfig,
     DiscriminatorTrainer,
@@ -377,6 +377,8 @@ def test_calibrated_probabilities_are_read(tmp_path):
     only = {"real": {"frame_drop": 0.7, GENERATED: 0.3}, "generated": {"frame_drop": 1.0}}
     file.write_text(json.dumps({"sampler": only}))
     assert config(tmp_path, perturbations=str(file)).sampler().real == only["real"]
+    extended = config(tmp_path, perturbations="extended").sampler()
+    assert extended == PerturbationSampler.extended()
     file.write_text('{"sampler": {"real": {"frame_drop": 2.0}}}')
     with pytest.raises(ValueError, match=r"not the JSON of a perturbation sampler.*sum to 1"):
         config(tmp_path, perturbations=str(file)).sampler()

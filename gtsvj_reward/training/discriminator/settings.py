@@ -25,8 +25,8 @@ class DiscriminatorConfig(JudgeTrainingConfig):
     held_out_generated: str | None = None
     """Folder of generated clips for evaluation."""
     perturbations: str | None = None
-    """JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it; Table A.1 by
-    default."""
+    """`extended`: Table A.1 with blur and ghosting of latents, beyond the paper; or the JSON of a
+    PerturbationSampler, as `gtsvj calibrate-perturbations` writes it. Table A.1 by default."""
     beta: float = 0.2
     """Weight of the squared energies, Eq. 4."""
     loss_per_step: bool = False
@@ -39,7 +39,7 @@ class DiscriminatorConfig(JudgeTrainingConfig):
         require_set(self, "real")
 
     def sampler(self) -> PerturbationSampler:
-        """The sampler of `perturbations`, or Table A.1.
+        """The sampler that `perturbations` names, or Table A.1.
 
         Raises:
             FileNotFoundError: if the file is not there.
@@ -47,6 +47,8 @@ class DiscriminatorConfig(JudgeTrainingConfig):
         """
         if self.perturbations is None:
             return PerturbationSampler()
+        if self.perturbations == "extended":
+            return PerturbationSampler.extended()
         path = Path(self.perturbations)
         if not path.is_file():
             raise FileNotFoundError(
