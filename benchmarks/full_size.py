@@ -1,9 +1,12 @@
-"""A judge of the full CogVideoX-2B shape: forward, and backward to the latents, on this machine.
+"""Models of the full CogVideoX-2B shape on this machine: time and peak memory.
 
-    python -m benchmarks.full_size
+    python -m benchmarks.full_size judge
+    python -m benchmarks.full_size vae --frames 9
 
-The weights are random: the figures are about shapes, memory and gradients, not about scores. The
-latents are small (3 x 16 x 24 by default); `overhead.py` counts operations at full size.
+`judge`: forward, and backward to the latents, which are small (3 x 16 x 24 by default). `vae`:
+encoding 480x720 video in chunks of 8 frames (the first of 9) and tiles of 240x360 pixels, one after
+the other, so that a longer clip adds its own frames and latents to the peak, and one chunk's cache,
+but no activations. The weights are random: the figures are about time, memory and gradients.
 """
 
 import argparse
@@ -11,37 +14,35 @@ import resource
 import time
 
 import torch
-from diffusers import CogVideoXTransformer3DModel
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 
+from benchmarks.counting import frozen_model
 from gtsvj_reward import GTSVJReward, JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.dtypes import dtype_of
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 
 
-def main() -> None:
-    """Build, score, differentiate, report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, nargs=3, default=(3, 16, 24), help="T H W in latents")
-    parser.add_argument("--depth", type=int, help="blocks in use; all 30 by default")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--checkpointing", action="store_true", help="recompute blocks")
-    args = parser.parse_args()
+def peak() -> float:
+    """Largest resident size of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
+
+def judge(args: argparse.Namespace) -> None:
+    """Build, score, differentiate, report."""
     torch.manual_seed(0)
-    torch.set_default_dtype(dtype_of(args.dtype))
-    transformer = CogVideoXTransformer3DModel().eval()  # the class defaults are the 2B's shape
-    torch.set_default_dtype(torch.float32)
+    # The class defaults are the 2B's shape.
+    transformer = frozen_model(CogVideoXTransformer3DModel, dtype_of(args.dtype), "cpu")
     parameters = sum(parameter.numel() for parameter in transformer.parameters())
     config = JudgeConfig(base_model="random", latent_space=SPACE, depth=args.depth)
-    judge = VideoJudge.from_transformer(transformer, config)
-    judge.backbone.gradient_checkpointing = args.checkpointing
+    model = VideoJudge.from_transformer(transformer, config)
+    model.backbone.gradient_checkpointing = args.checkpointing
     own = sum(
-        p.numel() for n, p in judge.named_parameters() if ".lora_" in n or n.startswith("head.")
+        p.numel() for n, p in model.named_parameters() if ".lora_" in n or n.startswith("head.")
     )
     print(f"base {parameters / 1e9:.2f} B parameters, {args.dtype}; adapter and head {own:,}")
 
-    reward = GTSVJReward(judge)
+    reward = GTSVJReward(model)
     frames, height, width = args.size
     latents = torch.randn(1, frames, 16, height, width, requires_grad=True)
     began = time.perf_counter()
@@ -52,12 +53,48 @@ def main() -> None:
     gradient = latents.grad
     if gradient is None or not gradient.isfinite().all() or not gradient.abs().max() > 0:
         raise SystemExit("the gradient did not reach the latents")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"latents {frames}x{height}x{width}, {judge.config.depth} blocks: score {score.item():.4f}"
+        f"latents {frames}x{height}x{width}, {model.config.depth} blocks: score {score.item():.4f}"
     )
-    print(f"forward {forward:.1f} s, backward to the latents {backward:.1f} s, peak {peak:.1f} GiB")
+    print(f"forward {forward:.1f} s, backward {backward:.1f} s, peak {peak():.1f} GiB")
     print(f"gradient: norm {gradient.norm().item():.3e}, all finite")
+
+
+def vae(args: argparse.Namespace) -> None:
+    """Encode, and decode if asked for."""
+    model = frozen_model(AutoencoderKLCogVideoX, dtype_of(args.dtype), "cpu")
+    space = LatentSpace.from_vae(model)
+    frames = torch.rand(1, args.frames, 3, args.height, args.width)
+    before, began = peak(), time.perf_counter()
+    latents = space.encode(frames, model)
+    print(
+        f"{args.frames}x{args.height}x{args.width} in {args.dtype}: latents {tuple(latents.shape)}"
+    )
+    print(f"encode {time.perf_counter() - began:.0f} s, peak {peak():.1f} GiB (idle {before:.1f})")
+    if args.decode:
+        began = time.perf_counter()
+        space.decode(latents, model)
+        print(f"decode {time.perf_counter() - began:.0f} s, peak {peak():.1f} GiB")
+
+
+def main() -> None:
+    """Measure one of the models."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    models = parser.add_subparsers(required=True)
+    one = models.add_parser("judge", help="forward, and backward to the latents")
+    one.add_argument("--size", type=int, nargs=3, default=(3, 16, 24), help="T H W in latents")
+    one.add_argument("--depth", type=int, help="blocks in use; all 30 by default")
+    one.add_argument("--checkpointing", action="store_true", help="recompute blocks")
+    one.set_defaults(run=judge)
+    other = models.add_parser("vae", help="encode video in tiles")
+    other.add_argument("--frames", type=int, default=9, help="4f + 1; 49 takes many minutes")
+    other.add_argument("--height", type=int, default=480)
+    other.add_argument("--width", type=int, default=720)
+    other.add_argument("--decode", action="store_true", help="decode as well")
+    other.set_defaults(run=vae)
+    args = parser.parse_args()
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""What the judge costs beside the bare transformer, and what it saves beside decoding.
+"""What the judge costs beside the bare transformer.
 
     python -m benchmarks.overhead
 
-First the wall time of a judge's forward pass against that of the unmodified diffusers model at the
-same depth and size, alternating in one run: a ratio, since machines are noisy. Then floating point
-operations counted on the meta device, at the size of 49 frames of 480x720 (13 x 60 x 90 latents).
-Operations say nothing about memory traffic or about what a GPU reaches of its peak.
+The wall time of a judge's forward pass against that of the unmodified diffusers model at the same
+depth and size, alternating in one run: a ratio, since machines are noisy. `cost.py` counts what it
+saves beside decoding.
 """
 
 import argparse
@@ -15,12 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
-from torch.utils.flop_counter import FlopCounterMode
+from diffusers import CogVideoXTransformer3DModel
 
-from benchmarks.counting import operations
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
-from gtsvj_reward.losses import contrastive_loss
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 
@@ -72,48 +68,11 @@ def wall_time(rounds: int) -> None:
         print(f"  {name:<8} {1000 * value:8.1f} ms   ratio {value / medians['bare']:.3f}")
 
 
-def tera(run: Callable[[], object]) -> float:
-    """Floating point operations of one call, in units of 10^12."""
-    return operations(run) / 1e12
-
-
-def pair_operations(transformer: Any) -> float:
-    """Forward and backward of one training pair, LoRA on the last third, in units of 10^12."""
-    judge = judge_of(transformer)
-    judge.unfreeze()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.device("meta"):
-        first, second = (judge(torch.zeros(1, 13, 16, 60, 90)).scores.mean() for _ in range(2))
-        contrastive_loss(first[None], second[None])[0].backward()
-    return counter.get_total_flops() / 1e12
-
-
-def count_all() -> None:
-    """Judge and VAE decode at 13 x 60 x 90 latents, on the meta device."""
-    with torch.device("meta"):
-        latents = torch.zeros(1, 13, 16, 60, 90)
-        vae = AutoencoderKLCogVideoX().eval()
-        full = CogVideoXTransformer3DModel().eval()
-    rows = {
-        "judge, 30 blocks": tera(lambda: judge_of(full)(latents)),
-        "judge, 15 blocks": tera(lambda: judge_of(full, depth=15)(latents)),
-        "judge, 10 blocks": tera(lambda: judge_of(full, depth=10)(latents)),
-        "VAE decode": tera(lambda: vae.decode(latents.transpose(1, 2)).sample),
-    }
-    rows["training pair"] = pair_operations(full)
-    rows["decode, then judge"] = rows["VAE decode"] + rows["judge, 30 blocks"]
-    print("forward, 49 frames of 480x720 (13x60x90 latents, 17,550 tokens), counted:")
-    for name, value in rows.items():
-        print(f"  {name:<20} {value:7.1f} TFLOP")
-
-
 def main() -> None:
-    """Both parts."""
+    """Time and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    args = parser.parse_args()
-    wall_time(args.rounds)
-    count_all()
+    wall_time(parser.parse_args().rounds)
 
 
 if __name__ == "__main__":

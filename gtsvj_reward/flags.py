@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def snake_case(argument: str) -> str:
-    """A flag in the one spelling that parsers know: `--batch_size`, an older one, is read alike.
+    """A flag in the one spelling that parsers know: `--batch-size`, an older one, is read alike.
 
     Everything but the name of a flag stays as it is.
     """

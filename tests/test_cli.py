@@ -53,12 +53,12 @@ def test_unknown_commands_are_refused(capsys):
 
 
 def test_flags_are_read_in_their_old_spelling(tmp_path, capsys):
-    given = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_plots", "x=--y-z"]
+    given = ["--vae-dtype=bfloat16", "--batch-size", "-1", "a-b", "--no-plots", "x=--y-z"]
     read = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_plots", "x=--y-z"]
     assert [snake_case(argument) for argument in given] == read
     (tmp_path / "scores.csv").write_text("video,reward\na/1.mp4,1\na/2.mp4,2\n")
     scores = ["rank", "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "r.csv")]
-    assert main([*scores, "--group_by", "folder", "--min_margin", "0.5"]) == 0
+    assert main([*scores, "--group-by", "folder", "--min-margin", "0.5"]) == 0
     assert (tmp_path / "r.csv").read_text().count("\n") == 3
 
 
