@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -20,6 +21,7 @@ from gtsvj_reward.serving.protocol import (
 )
 from gtsvj_reward.serving.replies import read_reply
 from gtsvj_reward.serving.retries import (
+    RETRIED,
     RefusedError as RefusedError,
     ScoreServerError as ScoreServerError,
     repeat,
@@ -43,7 +45,7 @@ class ScoreClient(Reward):
         scores = reward(latents, fps=8.0, num_frames=49)
 
     Args:
-        url: of the server, without a path.
+        url: of the server, without a path, unless a proxy serves it below one; 404 is then final.
         token: the server's, if it has one.
         space: the latent space of all latents that are sent; each call may name another.
         timeout: seconds for an attempt, waiting for a free place and scoring included.
@@ -155,11 +157,15 @@ class ScoreClient(Reward):
                 normalize=normalize,
             )
         )
+        path = urlsplit(self.url).path
+        where = f"{self.url} (is its path {path!r} right? `gtsvj serve` has none)"
         with clips.named(RefusedError):
             response = repeat(
                 lambda: self.http.post(self.url + PATH, content=body),
                 retry_for=self.retry_for,
-                where=self.url,
+                where=where if path else self.url,
+                # Below a path that is wrong nothing is ever found.
+                retried=[status for status in RETRIED if not path or status != 404],
             )
         try:
             return read_reply(response.content, len(clips), VERSION).output()

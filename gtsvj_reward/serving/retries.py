@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,9 @@ def asked_pause(header: str | None) -> float:
     return float(digits) if usable else 0.0
 
 
-def repeat(send: Callable[[], Any], *, retry_for: float, where: str) -> Any:
+def repeat(
+    send: Callable[[], Any], *, retry_for: float, where: str, retried: Collection[int] = RETRIED
+) -> Any:
     """The answer with status 200, from as many attempts as there is time for.
 
     Pauses are random, so that many clients do not come back at once.
@@ -41,6 +43,7 @@ def repeat(send: Callable[[], Any], *, retry_for: float, where: str) -> Any:
         send: sends the request with httpx; called once per attempt.
         retry_for: seconds after which the last failure is raised.
         where: the server, for messages.
+        retried: statuses after which the request is sent again.
 
     Raises:
         RefusedError: for a status below 500 that no repetition changes, with the server's reason.
@@ -59,7 +62,7 @@ def repeat(send: Callable[[], Any], *, retry_for: float, where: str) -> Any:
             if response.status_code == 200:
                 return response
             reason = f"HTTP {response.status_code}: {response.text[:2000]}"
-            if response.status_code not in RETRIED:
+            if response.status_code not in retried:
                 failure = RefusedError if response.status_code < 500 else ScoreServerError
                 raise failure(f"{where} gave no score: {reason}")
             wait = max(wait, asked_pause(response.headers.get("retry-after")))

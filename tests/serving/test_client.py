@@ -18,7 +18,7 @@ from gtsvj_reward.serving import RefusedError, ScoreClient, ScoreServerError, re
 from gtsvj_reward.serving.replies import ScoreReply, write_reply
 from gtsvj_reward.serving.retries import asked_pause
 from tests.serving.server import assert_same_scores, client_of, serving, varied
-from tests.tiny import clips
+from tests.tiny import clips, tiny_space
 
 SCORED = write_reply(
     ScoreReply(
@@ -137,6 +137,16 @@ def test_refusals_are_final(status, pauses):
     assert isinstance(failure, RefusedError)
     assert f"because of {status}" in str(failure)
     assert len(requests) == 1
+    assert not pauses
+
+
+def test_a_path_that_is_wrong_is_said_at_once(port, pauses):
+    """The address of the route instead of the server's."""
+    with (
+        ScoreClient(f"http://127.0.0.1:{port}/v1/score", space=tiny_space()) as client,
+        pytest.raises(RefusedError, match=r"is its path '/v1/score' right\?.* HTTP 404"),
+    ):
+        client(clips())
     assert not pauses
 
 
