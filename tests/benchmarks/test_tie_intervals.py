@@ -1,17 +1,8 @@
 """The interval of an accuracy with ties covers what it says, on a few data sets."""
 
-import jaxtyping
 import pytest
 
 from benchmarks.tie_intervals import Family, simulate
-
-
-@pytest.fixture
-def unchecked():
-    """Without the shape checks of the test run, which take most of the time."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.slow

@@ -146,10 +146,13 @@ def test_an_adapter_of_another_depth_is_refused(saved, tmp_path):
         load_judge(saved)
 
 
-def test_an_adapter_of_another_rank_is_refused(saved):
+@pytest.mark.parametrize(
+    ("change", "found"), [({"r": 4}, r"4, 8\.0"), ({"lora_alpha": 16}, "8, 16")]
+)
+def test_an_adapter_of_another_rank_or_alpha_is_refused(saved, change, found):
     file = saved / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "r": 4}))
-    with pytest.raises(CheckpointError, match=r"rank and alpha \(4, 8.0\).*\(8, 8.0\)"):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=rf"rank and alpha \({found}\).*\(8, 8\.0\)"):
         load_judge(saved)
 
 

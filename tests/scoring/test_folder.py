@@ -1,6 +1,7 @@
 """Scores of folders: equal to direct calls, whatever the batches, processes and interruptions."""
 
 import csv
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -23,7 +24,7 @@ from gtsvj_reward.scoring.folder import (
 from gtsvj_reward.scoring.shards import ScoringMismatchError, Shards, run_header
 from gtsvj_reward.scoring.table import write_scores
 from gtsvj_reward.tables import read_table
-from tests.tiny import clips, tiny_judge, tiny_space
+from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space
 
 HEADER = {"judge": "a" * 64, "dtype": "float32"}
 
@@ -244,6 +245,19 @@ def test_the_header_tells_judges_and_settings_apart(tmp_path):
     assert json.loads(json.dumps(first)) == first
 
 
+def test_the_header_tells_weights_of_aspects_apart(tmp_path):
+    judge = tiny_aspect_judge(stage="preference")
+    save_judge(judge, tmp_path / "judge")
+    rewards = [
+        GTSVJReward(judge, weights=weights)
+        for weights in (None, {"clear": 1.0}, {"clear": 2.0}, {"focus": 1.0})
+    ]
+    headers = [run_header(tmp_path / "judge", reward) for reward in rewards]
+    for first, second in itertools.combinations(headers, 2):
+        differing = [key for key in first if first[key] != second[key]]
+        assert differing == ["weights of aspects"]
+
+
 def test_changed_latents_are_refused_and_touched_ones_are_not(folder, shards, tmp_path):
     score_shard(reward_for(), folder, shards)
     path = folder.infos[2].path
@@ -251,6 +265,17 @@ def test_changed_latents_are_refused_and_touched_ones_are_not(folder, shards, tm
     assert score_shard(reward_for(), folder, shards) == 0
     write_clip(folder.path, "a/4", time=3, seed=77, source="a/4.mp4")
     with pytest.raises(ScoringMismatchError, match=r"1 latent files .* a/4\.safetensors"):
+        score_shard(reward_for(), LatentFolder(folder.path), shards)
+
+
+def test_latents_of_the_same_size_and_another_content_are_refused(folder, shards):
+    score_shard(reward_for(), folder, shards)
+    path = folder.infos[2].path
+    size, content = path.stat().st_size, path.read_bytes()
+    path.write_bytes(content[:-4] + bytes(4))
+    os.utime(path, ns=(1, 1))
+    assert path.stat().st_size == size
+    with pytest.raises(ScoringMismatchError, match="1 latent files"):
         score_shard(reward_for(), LatentFolder(folder.path), shards)
 
 

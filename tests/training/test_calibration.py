@@ -1,10 +1,14 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
+from gtsvj_reward.latents.store import load_clip
+from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
+from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training import CalibrationSettings, calibrate_perturbations
 from gtsvj_reward.training.discriminator import calibration as module
 from gtsvj_reward.training.discriminator.calibration import (
@@ -73,6 +77,28 @@ def test_runs_differ_by_their_perturbation_alone(tmp_path):
     assert len(set(first)) == len(first)
     again = calibrate(tmp_path / "again")
     assert again.losses == result.losses
+
+
+def test_recorded_norms_are_over_adapter_and_head_before_they_are_clipped(tmp_path):
+    """The first step of one kind, by hand."""
+    settings = replace(SETTINGS, steps=1, max_grad_norm=1e-3)
+    result = calibrate(tmp_path, settings)
+    judge = tiny_judge(trained=False)
+    judge.unfreeze()
+    generator = keyed_generator(settings.seed, 0)
+    infos = write_clips(tmp_path / "real", 6).infos
+    chosen = torch.randperm(6, generator=generator)[: settings.batch_size].tolist()
+    positive = torch.stack([load_clip(infos[index].path).latents for index in chosen])
+    sampler = PerturbationSampler()
+    negative = torch.cat([sampler.apply("noisy_segment", x[None], generator) for x in positive])
+    first, second = judge.energies(positive).mean(1), judge.energies(negative).mean(1)
+    contrastive_loss(first, second, settings.beta).mean().backward()
+    squares = {name: p.grad.square().sum().item() for name, p in judge.named_parameters()
+               if p.grad is not None}  # fmt: skip
+    head = sum(value for name, value in squares.items() if name.startswith("head."))
+    assert 0 < head < 0.999 * sum(squares.values()), "the part of the adapter cannot be told"
+    [norm] = result.gradient_norms["noisy_segment"]
+    assert norm == pytest.approx(math.sqrt(sum(squares.values())), rel=1e-4)
 
 
 def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):

@@ -78,6 +78,21 @@ def test_pairs_are_cut_to_prefixes_before_they_are_perturbed(tmp_path):
     assert lengths == {3, 4, 5, 6}  # a whole clip of 25 frames only at the very end of the range
 
 
+def test_frames_beyond_the_cut_are_in_no_negative(tmp_path):
+    """A clip that is perturbed first and cut then holds frames of its cut part."""
+    sampler = PerturbationSampler(real={"frame_shuffle": 1.0})
+    pairs = pairs_of(tmp_path, sampler=sampler, probability=1.0)
+    shorter = 0
+    for key in range(40):
+        pair = pairs[key]
+        shorter += len(pair.positive) < 7
+        frames = [frame.flatten().tolist() for frame in pair.positive]
+        shuffled = [frame.flatten().tolist() for frame in pair.negative]
+        assert sorted(shuffled) == sorted(frames)
+        assert shuffled != frames
+    assert shorter > 20, "hardly any was cut: the test proves nothing"
+
+
 def test_generated_negatives_last_as_long_as_their_anchor(tmp_path):
     real = write_clips(tmp_path / "real", 1, time=7, fps=8.0).infos[0]
     fast = write_clips(tmp_path / "fast", 1, time=9, fps=16.0).infos[0]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import TrainerState
 
 from gtsvj_reward.judge import load_judge, read_config
-from gtsvj_reward.latents.store import LatentFolder
+from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.training import (
@@ -191,6 +191,33 @@ def test_training_learns_an_easy_difference(tmp_path, base):
     assert metrics[f"accuracy/{GENERATED}"] == 1.0
     losses = [float(e["loss"]) for e in trainer.state.log_history if "loss" in e]
     assert losses[-1] < losses[0] - 1.0
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_the_loss_weighs_squares_by_beta(tmp_path, base, per_step):
+    """Eq. 4 is e+ - e- + beta (e+^2 + e-^2): a straight line in beta, before the first step."""
+    write_clips(tmp_path / "real", 10)
+    losses = []
+    for beta in (0.2, 0.6, 1.0):
+        trainer = train(tmp_path, base, beta=beta, loss_per_step=per_step, max_steps=1)
+        losses += [float(e["loss"]) for e in trainer.state.log_history if "loss" in e]
+    assert losses[2] - losses[0] > 1e-3, "the squares are too small to tell"
+    assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2, abs=2e-4)  # logs are rounded
+
+
+def test_logged_energies_are_those_of_the_clips(tmp_path, base):
+    """One step over all clips, at a learning rate that moves nothing."""
+    write_clips(tmp_path / "real", 10, drift=2.0)
+    trainer = train(tmp_path, base, max_steps=1, per_device_train_batch_size=8,
+                    truncation_probability=0.0, learning_rate=0.0, head_learning_rate=0.0,
+                    eval_strategy="steps", eval_steps=1)  # fmt: skip
+    logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
+    for name, data in (("energy", trainer.train_dataset), ("eval_energy", trainer.eval_dataset)):
+        latents = torch.stack([load_clip(info.path).latents for info in data.real])
+        with torch.no_grad():
+            expected = trainer.judge.energies(latents).mean().item()
+        assert abs(expected) > 1e-2
+        assert logged[f"{name}/{REAL}"] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.slow
