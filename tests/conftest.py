@@ -1,9 +1,18 @@
 """Fixtures; helpers that tests import are in `tests/tiny.py`."""
 
+import os
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
+
+import gtsvj_reward
+
+# Processes that tests start import the package that is tested, not one that is installed as well.
+TREE = str(Path(gtsvj_reward.__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(autouse=True)

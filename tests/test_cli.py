@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+import gtsvj_reward
 from gtsvj_reward.cli import COMMANDS, main, with_config
 from gtsvj_reward.flags import snake_case
 from gtsvj_reward.judge import save_judge
@@ -60,6 +61,13 @@ def test_flags_are_read_in_their_old_spelling(tmp_path, capsys):
     scores = ["rank", "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "r.csv")]
     assert main([*scores, "--group-by", "folder", "--min-margin", "0.5"]) == 0
     assert (tmp_path / "r.csv").read_text().count("\n") == 3
+
+
+def test_processes_that_tests_start_import_this_package(tmp_path):
+    code = "import gtsvj_reward, gtsvj_reward.integrations as i; print(gtsvj_reward.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == gtsvj_reward.__file__
 
 
 def test_errors_are_one_line_and_exit_with_1(tmp_path, capsys):

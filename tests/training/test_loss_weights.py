@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -101,10 +100,7 @@ def test_labels_weigh_alike_over_processes(world):
     }  # fmt: skip
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
     words += ["--aspects", "clear=0:4", "focus=0:4"]
-    tree = os.environ.get("PYTHONPATH", str(Path.cwd()))
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": tree,
-    }  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no"]  # fmt: skip
     for processes, batch in ((1, 4), (2, 2)):
