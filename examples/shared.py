@@ -9,7 +9,7 @@ from diffusers import CogVideoXPipeline
 from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Gold, Policy
+from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy
 from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.flags import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
@@ -45,7 +45,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     accelerator.init_trackers("gtsvj_reward")
     pipe = load(arguments).to(accelerator.device)
     trained = load_judge(arguments.reward, arguments, pipe, aspects=arguments.aspects or None)
-    watched = {name: load_judge(name, arguments, pipe) for name in arguments.gold}
+    watched = {name: load_judge(name, arguments, pipe) for name in arguments.eval_metrics}
     policy = Policy(
         pipe,
         arguments.size,
@@ -58,14 +58,14 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     )
     for judge in (trained, *watched.values()):
         judge.judge.backbone.gradient_checkpointing = arguments.gradient_checkpointing
-    golds = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
+    metrics = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
     if arguments.pretrained_model in TOYS:
-        golds |= toy_golds(pipe)
+        metrics |= toy_metrics(pipe)
     return AlignmentRun(
         arguments,
         policy,
         trained,
-        golds=golds,
+        eval_metrics=metrics,
         prompts=arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else []),
         accelerator=accelerator,
         extra=extra,
@@ -98,12 +98,12 @@ def load_judge(
     )
 
 
-def watching(judge: GTSVJReward, policy: Policy, fps: float) -> Gold:
+def watching(judge: GTSVJReward, policy: Policy, fps: float) -> EvalMetric:
     """A judge that is not trained on."""
     return lambda latents, _texts: judge(latents, space=policy.space, fps=fps)
 
 
-def toy_golds(pipe: CogVideoXPipeline) -> dict[str, Gold]:
+def toy_metrics(pipe: CogVideoXPipeline) -> dict[str, EvalMetric]:
     """What the toy world knows of clips without any judge, from their pixels."""
     detector, latest = load_detector().to(pipe.device), [torch.empty(0), torch.empty(0)]
 

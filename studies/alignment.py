@@ -40,7 +40,7 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 
 def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[str, list[float]]:
-    """Reward and golds of clips that the policy, or the untrained generator, makes anew."""
+    """Reward and eval metrics of clips that the policy, or the untrained generator, makes anew."""
     # Other prompts than a checkup begins with, in an order of their own.
     order = torch.randperm(len(run.prompts), generator=torch.Generator().manual_seed(FRESH))
     texts = [run.prompts[order[index % len(order)]] for index in range(count)]
@@ -49,7 +49,7 @@ def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[st
         made = torch.cat([batch.clean for batch in run.rollouts(texts, keys, eta=0.0)])
     checkup = run.measure(run.unpadded(made), texts)
     found = {"reward": checkup.proxy.tolist()}
-    return found | {name: values.tolist() for name, values in checkup.golds.items()}
+    return found | {name: values.tolist() for name, values in checkup.eval_metrics.items()}
 
 
 def train_and_measure(name: str, seed: int, config: dict[str, Any], work: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def gain(record: Mapping[str, Any], measure: str, place: str) -> float:
     return mean(record[place][measure]) - mean(record["before"][measure])
 
 
-def verdict(estimate: Estimate) -> str:
+def outcome(estimate: Estimate) -> str:
     """What an interval says."""
     if estimate.half is None:
         return "one seed"
@@ -50,7 +50,7 @@ def verdict(estimate: Estimate) -> str:
 
 
 def table(records: Records, place: str, *, chosen: bool = False) -> str:
-    """Gains of every measure, over seeds; without verdicts if they chose the checkpoint."""
+    """Gains of every measure, over seeds; without outcomes if they chose the checkpoint."""
     lines = [
         "| algorithm | measure | untrained | gain, 95% t interval over seeds | each seed | |",
         "| --- | --- | ---: | ---: | ---: | --- |",
@@ -66,7 +66,7 @@ def table(records: Records, place: str, *, chosen: bool = False) -> str:
             each = ", ".join(f"{value:+.2f}" for value in gains)
             lines.append(
                 f"| {name.replace('_', ' ')} | {TITLES[measure]} | {start:.2f} | "
-                f"{estimate.value:+.2f}{half} | {each} | {'' if chosen else verdict(estimate)} |"
+                f"{estimate.value:+.2f}{half} | {each} | {'' if chosen else outcome(estimate)} |"
             )
     return "\n".join(lines)
 
@@ -90,7 +90,7 @@ def draw_curves(records: Records, path: Path) -> None:
 
 def curve(journal: Sequence[Mapping[str, float]], measure: str) -> tuple[list[float], list[float]]:
     """Iterations of the checkups, and a measure at each."""
-    key = "proxy" if measure == "reward" else f"gold/{measure}"
+    key = "proxy" if measure == "reward" else f"eval/{measure}"
     entries = [entry for entry in journal if key in entry]
     return [entry["iteration"] for entry in entries], [entry[key] for entry in entries]
 

@@ -1,4 +1,4 @@
-"""The study's page: a verdict per claim, tables with intervals, plots."""
+"""The study's page: the outcome of each claim, tables with intervals, plots."""
 
 import json
 import math
@@ -63,7 +63,7 @@ class Claim:
     by: str
     """The measure in words."""
 
-    def verdict(self, results: Results) -> tuple[str, Estimate | None]:
+    def outcome(self, results: Results) -> tuple[str, Estimate | None]:
         """Held, did not hold, or cannot be told; and the difference, paired by seed."""
         first, second = results.get(self.better, {}), results.get(self.worse, {})
         seeds = sorted(first.keys() & second.keys())
@@ -194,7 +194,7 @@ def cost_table(results: Results, costs: Mapping[str, int]) -> str:
             continue
         accuracy = Estimate.of([CROSS(record) for record in records.values()]).show()
         lines.append([f"`{name}`", *cost, str(len(records)), accuracy, *loss(results, name)])
-    head = ["row", "MFLOP", "of `full`", "seeds", "cross-content", "minus `full`", "verdict"]
+    head = ["row", "MFLOP", "of `full`", "seeds", "cross-content", "minus `full`", "outcome"]
     return table(head, lines)
 
 
@@ -202,15 +202,15 @@ def loss(results: Results, name: str) -> list[str]:
     """What a row has over `full` within a seed, and whether it loses more than a point."""
     if name == "full":
         return ["", ""]
-    _, gap = Claim("", name, "full", CROSS, "").verdict(results)
+    _, gap = Claim("", name, "full", CROSS, "").outcome(results)
     if gap is None:
         return ["not run yet", ""]
-    verdict = "cannot be told"
+    outcome = "cannot be told"
     if gap.half is not None and gap.value - gap.half > -POINT:
-        verdict = "loses less than a point"
+        outcome = "loses less than a point"
     elif gap.half is not None and gap.value + gap.half < -POINT:
-        verdict = "**loses more than a point**"
-    return [f"{gap.show(signed=True)} ({gap.seeds} seeds)", verdict]
+        outcome = "**loses more than a point**"
+    return [f"{gap.show(signed=True)} ({gap.seeds} seeds)", outcome]
 
 
 def row_costs(settings: Mapping[str, Any]) -> dict[str, int]:
@@ -269,7 +269,7 @@ def shipped_table(results: Results, seed: int = 0) -> str:
         lines.append(shipped_line(record, groups, name, part is SEEN))
     lines.append(shipped_line(record, ["cross/seen"], "cross-content, seen faults", True))
     lines.append(shipped_line(record, ["cross/unseen"], "cross-content, unseen faults", False))
-    head = ["fault", "in its labels", "clean or better clip first, %", "95% interval", "verdict"]
+    head = ["fault", "in its labels", "clean or better clip first, %", "95% interval", "outcome"]
     return table(head, lines)
 
 
@@ -281,20 +281,20 @@ def shipped_line(
     pairs = sum(int(count) for _, count in counts)
     share = sum(value * count for value, count in counts) / pairs
     low, high = proportion_interval(share, pairs)
-    verdict = "beats chance" if low > 0.5 else "**does not beat chance**"
+    outcome = "beats chance" if low > 0.5 else "**does not beat chance**"
     shown = f"{100 * low:.0f} to {100 * high:.0f} ({pairs} pairs)"
-    return [name, "yes" if seen else "no", f"{100 * share:.1f}", shown, verdict]
+    return [name, "yes" if seen else "no", f"{100 * share:.1f}", shown, outcome]
 
 
-def verdicts_table(results: Results) -> str:
+def outcomes_table(results: Results) -> str:
     """Claim by claim."""
     lines = []
     for claim in claims():
-        verdict, gap = claim.verdict(results)
+        outcome, gap = claim.outcome(results)
         shown = "" if gap is None else f"{gap.show(signed=True)} ({gap.seeds} seeds)"
         rows_compared = f"`{claim.better}` - `{claim.worse}`"
-        lines.append([claim.text, verdict, shown, rows_compared, claim.by])
-    head = ["claim", "verdict", "difference in points", "rows", "measured on"]
+        lines.append([claim.text, outcome, shown, rows_compared, claim.by])
+    head = ["claim", "outcome", "difference in points", "rows", "measured on"]
     return table(head, lines)
 
 
@@ -311,7 +311,7 @@ def write_page(results_folder: Path, out: Path, settings: Mapping[str, Any]) -> 
     template = (Path(__file__).parent / "page.md").read_text()
     seconds = sum(record["seconds"] for seeds in results.values() for record in seeds.values())
     page = template.format(
-        verdicts=verdicts_table(results),
+        outcomes=outcomes_table(results),
         rows=rows_table(results),
         costs=cost_table(results, row_costs(settings)),
         zero_shot=zero_shot_table(results),

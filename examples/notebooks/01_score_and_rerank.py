@@ -280,10 +280,10 @@ for fault in FAULTS:
     result = pairwise_accuracy(clean_scores.rewards, faulty[fault][1].rewards)
     low, high = result.interval()
     labelled = "in its labels" if fault in SEEN else "held out"
-    verdict = (
+    remark = (
         "" if low > 0.5 else "   worse than chance" if high < 0.5 else "   not told from chance"
     )
-    print(f"{fault:13s} {labelled:14s} {result.accuracy:5.0%}  ({low:.0%} to {high:.0%}){verdict}")
+    print(f"{fault:13s} {labelled:14s} {result.accuracy:5.0%}  ({low:.0%} to {high:.0%}){remark}")
 
 # %% [markdown]
 # A scene for each of the faults that it gets wrong most often, the one with the largest error: the

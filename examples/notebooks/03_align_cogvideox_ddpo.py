@@ -83,7 +83,7 @@ if REAL_MODEL:
     settings = {
         "pretrained_model": "zai-org/CogVideoX-2b",
         "reward": "path/to/your/judge",
-        "gold": ["path/to/another/judge"],
+        "eval_metrics": ["path/to/another/judge"],
         "prompts": "path/to/prompts.txt",
         "num_frames": 49,
         "height": 480,
@@ -130,7 +130,7 @@ print(f"{trained:,} parameters are trained, of an adapter; {frozen:,} are frozen
 # %%
 texts, latents = run.evaluation_clips()
 start = run.measure(latents, texts)
-for name, values in start.golds.items():
+for name, values in start.eval_metrics.items():
     print(f"reward and {name}: {spearman(start.proxy, values):+.2f} over {len(values)} clips")
 
 # %% [markdown]
@@ -234,7 +234,7 @@ def made_by(reference):
 texts, old, before = made_by(reference=True)
 _, new, after = made_by(reference=False)
 pairs = {"reward": (after.proxy, before.proxy)}
-pairs |= {name: (values, before.golds[name]) for name, values in after.golds.items()}
+pairs |= {name: (values, before.eval_metrics[name]) for name, values in after.eval_metrics.items()}
 for name, (now, then) in pairs.items():
     gap = paired_difference(now, then)
     print(

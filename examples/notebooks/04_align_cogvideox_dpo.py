@@ -83,7 +83,7 @@ if REAL_MODEL:
     settings = {
         "pretrained_model": "zai-org/CogVideoX-2b",
         "reward": "path/to/your/judge",
-        "gold": ["path/to/another/judge"],
+        "eval_metrics": ["path/to/another/judge"],
         "prompts": "path/to/prompts.txt",
         "num_frames": 49,
         "height": 480,
@@ -172,8 +172,8 @@ show(
 # %%
 better, worse = list(pairs.chosen), list(pairs.rejected)
 named = [texts[index] for index in better]
-for name, gold in run.golds.items():
-    sides = [gold(run.unpadded(latents[side]), named) for side in (better, worse)]
+for name, metric in run.eval_metrics.items():
+    sides = [metric(run.unpadded(latents[side]), named) for side in (better, worse)]
     agreement = pairwise_accuracy(*sides)
     low, high = agreement.interval()
     print(f"{name:10s} {agreement.accuracy:4.0%} of {len(better)}, 95% {low:.0%} to {high:.0%}")
@@ -246,7 +246,9 @@ def made_by(reference):
 texts, old, before = made_by(reference=True)
 _, new, after = made_by(reference=False)
 compared = {"reward": (after.proxy, before.proxy)}
-compared |= {name: (values, before.golds[name]) for name, values in after.golds.items()}
+compared |= {
+    name: (values, before.eval_metrics[name]) for name, values in after.eval_metrics.items()
+}
 for name, (now, then) in compared.items():
     gap = paired_difference(now, then)
     print(

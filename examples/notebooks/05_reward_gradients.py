@@ -77,7 +77,7 @@ if REAL_MODEL:
     settings = {
         "pretrained_model": "zai-org/CogVideoX-2b",
         "reward": "path/to/your/judge",
-        "gold": ["path/to/another/judge"],
+        "eval_metrics": ["path/to/another/judge"],
         "prompts": "path/to/prompts.txt",
         "num_frames": 49,
         "height": 480,
@@ -155,11 +155,13 @@ show(plot_alignment(run.journal.entries, path=OUT / "curves.png"))
 # %%
 guards = Guards(patience=2)
 for checkup in run.guards.checkups:
-    verdict = guards.look(checkup)
-    said = "stop" if verdict.stop else "diverged" if verdict.diverged else "sound"
-    golds = ", ".join(f"{name} {v.mean():+.3f}" for name, v in checkup.golds.items())
-    print(f"iteration {checkup.iteration:2d}: reward {checkup.proxy.mean():+.3f}, {golds}   {said}")
-    if verdict.stop:
+    report = guards.look(checkup)
+    said = "stop" if report.stop else "diverged" if report.diverged else "sound"
+    watched = ", ".join(f"{name} {v.mean():+.3f}" for name, v in checkup.eval_metrics.items())
+    print(
+        f"iteration {checkup.iteration:2d}: reward {checkup.proxy.mean():+.3f}, {watched}   {said}"
+    )
+    if report.stop:
         break
 
 # %% [markdown]
@@ -190,7 +192,7 @@ start = clips["before"][1]
 for name in ("sound", "last"):
     found = clips[name][1]
     pairs = {"reward": (found.proxy, start.proxy)}
-    pairs |= {gold: (values, start.golds[gold]) for gold, values in found.golds.items()}
+    pairs |= {key: (values, start.eval_metrics[key]) for key, values in found.eval_metrics.items()}
     for measure, (now, then) in pairs.items():
         gap = paired_difference(now, then)
         print(
@@ -248,8 +250,8 @@ show(
 # %% [markdown]
 # ## What to do about it
 #
-# - Leave the guards on, and give them something to watch: `--gold` takes judges that had other data
-#   or another base.
+# - Leave the guards on, and give them something to watch: `--eval_metrics` takes judges that had
+#   other data or another base.
 # - Stop early, and look at clips, not at rewards.
 # - `--target` pulls rewards back to a value that real clips have; `--drift_weight` holds the policy
 #   to its reference.

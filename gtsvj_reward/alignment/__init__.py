@@ -3,9 +3,14 @@
 from gtsvj_reward.alignment.advantages import PromptStatistics as PromptStatistics
 from gtsvj_reward.alignment.arguments import AlignArguments as AlignArguments
 from gtsvj_reward.alignment.drift import prediction_drift as prediction_drift
-from gtsvj_reward.alignment.evaluation import Evaluation as Evaluation, Gold as Gold
+from gtsvj_reward.alignment.evaluation import (
+    EvalMetric as EvalMetric,
+    Evaluation as Evaluation,
+    Gold as Gold,
+)
 from gtsvj_reward.alignment.guards import (
     Checkup as Checkup,
+    GuardReport as GuardReport,
     Guards as Guards,
     paired_difference as paired_difference,
 )

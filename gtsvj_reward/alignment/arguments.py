@@ -46,10 +46,12 @@ class AlignArguments:
         default_factory=list,
         metadata={"help": "Train on the mean of these aspects of the judge; on its score if none."},
     )
-    gold: list[str] = field(
+    eval_metrics: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Judges that are only watched. Besides them the toy world measures itself."
+            "help": "Judges that are only watched. Besides them the toy world measures itself. "
+            "--gold is the former name.",
+            "aliases": ["--gold"],
         },
     )
     prompts: str | None = field(
@@ -98,7 +100,8 @@ class AlignArguments:
     guard_patience: int = field(
         default=2,
         metadata={
-            "help": "Checkups in a row at which one gold falls and the reward rises, to stop."
+            "help": "Stop after so many checkups in a row at which one eval metric falls while "
+            "the reward rises."
         },
     )
     report_to: str = field(
@@ -123,6 +126,11 @@ class AlignArguments:
             )
 
     @property
+    def gold(self) -> list[str]:
+        """Former name of `eval_metrics`."""
+        return self.eval_metrics
+
+    @property
     def size(self) -> ClipSize:
         """Of the clips."""
         return ClipSize(self.num_frames, self.height, self.width)
@@ -145,6 +153,7 @@ class AlignArguments:
     def fingerprint(self) -> str:
         """SHA-256 over every setting that decides what the iterations do."""
         values = dataclasses.asdict(self)
+        values["gold"] = values.pop("eval_metrics")  # so that runs of earlier versions go on
         decisive = {name: value for name, value in values.items() if name not in FREE}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

@@ -18,19 +18,21 @@ from gtsvj_reward.plotting import plot_alignment, plot_film_strips
 from gtsvj_reward.reward import Clips
 from gtsvj_reward.sampling.scoring import Scoring
 
-Gold = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
-"""(clean latents without padding, prompts) -> one number per clip, higher being better."""
+EvalMetric = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
+"""(clean latents without padding, prompts) -> one number per clip, higher is better."""
+Gold = EvalMetric
+"""Former name of `EvalMetric`."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Clips of a policy, and what reward and golds say of them."""
+    """Clips of a policy, and what reward and eval metrics say of them."""
 
     arguments: AlignArguments
     policy: Policy
     scoring: Scoring
     """Of the reward that is trained on."""
-    golds: Mapping[str, Gold]
+    eval_metrics: Mapping[str, EvalMetric]
     """Measures that are only watched, by name."""
     prompts: Sequence[str]
     """Taken in turn."""
@@ -54,7 +56,7 @@ class Evaluation:
 
     @torch.no_grad()
     def measure(self, latents: Latents, texts: Sequence[str], iteration: int = 0) -> Checkup:
-        """Reward, golds and roughness of clips, in batches, gathered from all processes.
+        """Reward, eval metrics and roughness of clips, in batches, gathered from all processes.
 
         Args:
             latents: clean, without padding.
@@ -62,20 +64,20 @@ class Evaluation:
             iteration: after which they were made.
         """
         proxy, roughness = [], []
-        golds: dict[str, list[Tensor]] = {name: [] for name in self.golds}
+        metrics: dict[str, list[Tensor]] = {name: [] for name in self.eval_metrics}
         for part in batches(len(texts), self.arguments.batch_size):
             clips = latents[part]
             output = self.scoring.details(clips)
             proxy.append(output.rewards)
             if output.trajectory:
                 roughness.append(trajectory_variance(output.trajectory))
-            for name, gold in self.golds.items():
-                found = gold(clips, texts[part])
-                golds[name].append(Clips(latents=clips).scored(found, name).to(clips.device))
+            for name, metric in self.eval_metrics.items():
+                found = metric(clips, texts[part])
+                metrics[name].append(Clips(latents=clips).scored(found, name).to(clips.device))
         return Checkup(
             iteration=iteration,
             proxy=self._gathered(proxy),
-            golds={name: self._gathered(parts) for name, parts in golds.items()},
+            eval_metrics={name: self._gathered(parts) for name, parts in metrics.items()},
             roughness=self._gathered(roughness) if roughness else None,
         )
 

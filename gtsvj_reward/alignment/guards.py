@@ -19,15 +19,21 @@ class Checkup:
     iteration: int
     proxy: Float[Tensor, " clip"]
     """The reward that is trained on."""
-    golds: Mapping[str, Float[Tensor, " clip"]]
-    """Measures that are not trained on, higher being better: other judges, metrics."""
+    eval_metrics: Mapping[str, Float[Tensor, " clip"]]
+    """Measures that are not trained on, higher is better: other judges, pixels."""
     roughness: Float[Tensor, " clip"] | None = None
     """Variance over time of the reward's trajectory; None for a reward without one."""
+
+    @property
+    def golds(self) -> Mapping[str, Float[Tensor, " clip"]]:
+        """Former name of `eval_metrics`."""
+        return self.eval_metrics
 
     def metrics(self) -> dict[str, float]:
         """Means, by name, for logs."""
         found = {"proxy": self.proxy.mean().item()}
-        found |= {f"gold/{name}": values.mean().item() for name, values in self.golds.items()}
+        means = {name: values.mean().item() for name, values in self.eval_metrics.items()}
+        found |= {f"eval/{name}": mean for name, mean in means.items()}
         if self.roughness is not None:
             found["roughness"] = self.roughness.mean().item()
         return found
@@ -37,7 +43,7 @@ class Checkup:
         return {
             "iteration": self.iteration,
             "proxy": self.proxy.tolist(),
-            "golds": {name: values.tolist() for name, values in self.golds.items()},
+            "eval_metrics": {name: values.tolist() for name, values in self.eval_metrics.items()},
             "roughness": None if self.roughness is None else self.roughness.tolist(),
         }
 
@@ -77,13 +83,13 @@ def paired_difference(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GuardReport:
     """What the guards say after a checkup."""
 
     alarms: tuple[str, ...]
     """Sentences for a person; the measure that diverged most often in a row comes first."""
     diverged: bool
-    """Whether the proxy has risen while a gold measure fell."""
+    """Whether the proxy has risen while an eval metric fell."""
     stop: bool
     """Whether that has lasted long enough to stop."""
 
@@ -92,13 +98,13 @@ class Verdict:
 class Guards:
     """Compares each checkup with earlier ones, and says when to stop.
 
-    Proxy and gold diverge if, since the checkup at which a gold measure was best, that measure has
-    fallen and the proxy has risen, both by Student's t. When one measure has diverged at `patience`
-    checkups in a row the run is to be stopped.
+    The proxy and an eval metric diverge if, since the checkup at which the metric was best, the
+    metric has fallen and the proxy has risen, both by Student's t. When one metric has diverged at
+    `patience` checkups in a row, the run should stop.
 
     The best checkup is picked by chance too, and there are many looks. So each comparison gets the
     tail that is left when `false_alarms` is divided by all comparisons of two checkups that the
-    planned looks allow, and by the number of gold measures (Bonferroni; Dunn 1961, Multiple
+    planned looks allow, and by the number of eval metrics (Bonferroni; Dunn 1961, Multiple
     comparisons among means, JASA 56). Then the probability of any alarm about measures that do not
     fall is at most `false_alarms`, over all planned looks together. Looks beyond the plan are
     tested as if they had been the plan, and add to it.
@@ -119,7 +125,7 @@ class Guards:
     false_alarms: float = 0.05
     checkups: list[Checkup] = field(default_factory=list)
     diverged: dict[str, int] = field(default_factory=dict)
-    """Gold measure -> checkups in a row that diverged by it."""
+    """Eval metric -> checkups in a row that diverged by it."""
 
     def __post_init__(self) -> None:
         if self.patience < 0 or not self.roughness_factor > 1:
@@ -133,38 +139,38 @@ class Guards:
                 f"{self.looks} and {self.false_alarms}"
             )
 
-    def look(self, checkup: Checkup) -> Verdict:
+    def look(self, checkup: Checkup) -> GuardReport:
         """Take note of a checkup.
 
         Raises:
             ValueError: for a checkup of other measures or clips than the first.
         """
-        if self.checkups and self.checkups[0].golds.keys() != checkup.golds.keys():
+        names = sorted(checkup.eval_metrics)
+        if self.checkups and (known := sorted(self.checkups[0].eval_metrics)) != names:
             raise ValueError(
-                f"expected gold measures {sorted(self.checkups[0].golds)}, got "
-                f"{sorted(checkup.golds)}"
+                f"expected the eval metrics of the first checkup, {known}, got {names}"
             )
         self.checkups.append(checkup)
-        found = {name: text for name in checkup.golds if (text := self._divergence(name))}
+        found = {name: text for name in checkup.eval_metrics if (text := self._divergence(name))}
         self.diverged = {name: self.diverged.get(name, 0) + 1 for name in found}
         longest = sorted(found, key=lambda name: -self.diverged[name])
         stop = bool(longest) and 0 < self.patience <= self.diverged[longest[0]]
-        return Verdict((*(found[name] for name in longest), *self._rough()), bool(found), stop)
+        return GuardReport((*(found[name] for name in longest), *self._rough()), bool(found), stop)
 
     def _divergence(self, name: str) -> str | None:
-        """A sentence if a gold measure has fallen since its best while the proxy rose."""
+        """A sentence if an eval metric has fallen since its best while the proxy rose."""
         latest = self.checkups[-1]
-        best = max(self.checkups, key=lambda checkup: checkup.golds[name].mean().item())
+        best = max(self.checkups, key=lambda checkup: checkup.eval_metrics[name].mean().item())
         if best is latest:
             return None
         looks = max(self.looks, len(self.checkups) - 1)
-        tail = self.false_alarms / (len(latest.golds) * math.comb(looks + 1, 2))
-        gold = paired_difference(latest.golds[name], best.golds[name], tail=tail)
+        tail = self.false_alarms / (len(latest.eval_metrics) * math.comb(looks + 1, 2))
+        metric = paired_difference(latest.eval_metrics[name], best.eval_metrics[name], tail=tail)
         proxy = paired_difference(latest.proxy, best.proxy, tail=tail)
-        if gold.high >= 0 or proxy.low <= 0:
+        if metric.high >= 0 or proxy.low <= 0:
             return None
         return (
-            f"{name} fell by {-gold.mean:.3g} since iteration {best.iteration} while the reward "
+            f"{name} fell by {-metric.mean:.3g} since iteration {best.iteration} while the reward "
             f"rose by {proxy.mean:.3g}: the reward may be exploited, look at the clips"
         )
 
@@ -193,12 +199,13 @@ class Guards:
 
 def checkup_of(entry: Mapping[str, Any]) -> Checkup:
     """A checkup from its state."""
-    golds = entry["golds"]
+    # Runs of earlier versions call them golds.
+    metrics = entry["golds"] if "golds" in entry else entry["eval_metrics"]
     roughness = entry["roughness"]
     return Checkup(
         iteration=int(entry["iteration"]),
         proxy=torch.tensor(entry["proxy"]),
-        golds={name: torch.tensor(values) for name, values in golds.items()},
+        eval_metrics={name: torch.tensor(values) for name, values in metrics.items()},
         roughness=None if roughness is None else torch.tensor(roughness),
     )
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.checkpoints import Checkpoints, Stateful
-from gtsvj_reward.alignment.evaluation import Evaluation, Gold
+from gtsvj_reward.alignment.evaluation import EvalMetric, Evaluation
 from gtsvj_reward.alignment.guards import Checkup, Guards
 from gtsvj_reward.alignment.journal import Journal
 from gtsvj_reward.alignment.policy import Policy
@@ -50,10 +50,11 @@ class AlignmentRun:
         arguments: of the run.
         policy: on the accelerator's device.
         reward: what is trained on.
-        golds: measures that are only watched, by name.
+        eval_metrics: measures that are only watched, by name.
         prompts: to draw from.
         accelerator: of this process.
         extra: objects whose state belongs into checkpoints, by name.
+        golds: former name of `eval_metrics`.
 
     Raises:
         ValueError: if the clips of an iteration cannot be shared evenly, or the folder holds a run
@@ -66,10 +67,11 @@ class AlignmentRun:
         policy: Policy,
         reward: AnyReward,
         *,
-        golds: Mapping[str, Gold],
+        eval_metrics: Mapping[str, EvalMetric] | None = None,
         prompts: Sequence[str],
         accelerator: Accelerator,
         extra: Mapping[str, Stateful] | None = None,
+        golds: Mapping[str, EvalMetric] | None = None,
     ) -> None:
         check_share(arguments.clips, accelerator.num_processes, "clips of an iteration")
         check_share(arguments.evaluation_clips, accelerator.num_processes, "`evaluation_clips`")
@@ -85,7 +87,12 @@ class AlignmentRun:
             fps=arguments.fps,
         )
         self.evaluation = Evaluation(
-            arguments, policy, self.scoring, dict(golds), self.prompts, accelerator
+            arguments,
+            policy,
+            self.scoring,
+            {**(golds or {}), **(eval_metrics or {})},
+            self.prompts,
+            accelerator,
         )
         self.guards = Guards(patience=arguments.guard_patience, looks=arguments.looks)
         self.parameters = policy.parameters()
@@ -111,9 +118,14 @@ class AlignmentRun:
             self.say(f"going on after iteration {self.done}")
 
     @property
-    def golds(self) -> Mapping[str, Gold]:
+    def eval_metrics(self) -> Mapping[str, EvalMetric]:
         """Measures that are only watched, by name."""
-        return self.evaluation.golds
+        return self.evaluation.eval_metrics
+
+    @property
+    def golds(self) -> Mapping[str, EvalMetric]:
+        """Former name of `eval_metrics`."""
+        return self.eval_metrics
 
     @property
     def main(self) -> bool:
@@ -229,17 +241,17 @@ class AlignmentRun:
         self.accelerator.log(entry, step=int(entry["iteration"]))
 
     def check_up(self) -> None:
-        """Sample the fixed prompts and seeds, measure reward and golds, draw, let guards look."""
+        """Sample the fixed prompts and seeds, measure, draw, ask the guards."""
         texts, latents = self.evaluation_clips()
         checkup = self.measure(latents, texts)
-        verdict = self.guards.look(checkup)
+        report = self.guards.look(checkup)
         self.record({"iteration": self.done, **checkup.metrics()})
-        for alarm in verdict.alarms:
+        for alarm in report.alarms:
             self.say(f"iteration {self.done}: {alarm}")
-        if self.main and not verdict.diverged:
+        if self.main and not report.diverged:
             self.policy.save(self.arguments.folder / SOUND)
-        if verdict.stop:
-            self.stopped = verdict.alarms[0]
+        if report.stop:
+            self.stopped = report.alarms[0]
             self.say(
                 f"stopped after iteration {self.done}; {SOUND} holds the adapter from before, "
                 "`guard_patience` 0 would go on"
@@ -252,7 +264,7 @@ class AlignmentRun:
         return self.evaluation.clips()
 
     def measure(self, latents: Latents, texts: Sequence[str]) -> Checkup:
-        """Reward and golds of clean latents without padding, of all processes."""
+        """Reward and eval metrics of clean latents without padding, of all processes."""
         return self.evaluation.measure(latents, texts, self.done)
 
     def unpadded(self, latents: Latents) -> Latents:

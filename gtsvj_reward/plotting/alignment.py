@@ -17,13 +17,15 @@ from gtsvj_reward.plotting.training import Series, series
 
 HELD = ("kl", "drift", "clip_fraction")
 """What says how far the policy has gone, in order of preference."""
+FORMER = "gold/"
+"""What earlier versions wrote before the name of an eval metric."""
 
 
 def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Path) -> Path:
-    """Draw proxy, gold measures and distance to the reference against the iteration.
+    """Draw proxy, eval metrics and distance to the reference against the iteration.
 
     Args:
-        log_history: entries with `iteration` and some of `proxy`, `gold/<name>`, `reward`, `kl`,
+        log_history: entries with `iteration` and some of `proxy`, `eval/<name>`, `reward`, `kl`,
             `drift` and `clip_fraction`, as `AlignmentRun` logs them.
         path: file to write; the suffix sets the format.
 
@@ -34,19 +36,22 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
         ValueError: no entry with an iteration and a proxy.
         ImportError: matplotlib is not installed.
     """
-    entries = [{**entry, "step": entry["iteration"]} for entry in log_history]
+    entries = [
+        {current_key(key): value for key, value in entry.items()} | {"step": entry["iteration"]}
+        for entry in log_history
+    ]
     proxy = series(entries, "proxy")
     if not proxy[0]:
         raise ValueError(
             f"none of {len(entries)} log entries has `iteration` and `proxy`: pass the journal of "
             "a run that has had a checkup"
         )
-    names = dict.fromkeys(key for entry in entries for key in entry if key.startswith("gold/"))
-    golds = {name.removeprefix("gold/"): series(entries, name) for name in names}
+    names = dict.fromkeys(key for entry in entries for key in entry if key.startswith("eval/"))
+    watched = {name.removeprefix("eval/"): series(entries, name) for name in names}
     held = {name: series(entries, name) for name in HELD if any(name in e for e in entries)}
     panels: list[tuple[str, dict[str, Series], str]] = [
         ("trained on", {"reward": proxy}, "no checkups"),
-        *((f"only watched: {name}", {name: values}, "") for name, values in golds.items()),
+        *((f"only watched: {name}", {name: values}, "") for name, values in watched.items()),
         ("distance to the reference", held, "not measured"),
     ]
     figure = new_figure(3.4 * len(panels) + 0.4, 3.0)
@@ -55,6 +60,11 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
         style_panel(axes, title=title, xlabel="iteration")
         draw_lines(axes, lines, otherwise)
     return save(figure, path)
+
+
+def current_key(key: str) -> str:
+    """A key of a log entry as it is written now: `gold/<name>` is `eval/<name>`."""
+    return f"eval/{key.removeprefix(FORMER)}" if key.startswith(FORMER) else key
 
 
 def draw_lines(axes: object, lines: Mapping[str, Series], otherwise: str) -> None:

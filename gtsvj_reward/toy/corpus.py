@@ -151,8 +151,8 @@ def write_comparisons(
     """Simulated comparisons as a plain CSV file; returns the utility gaps, which it hides."""
     rows, gaps = ["video_a,video_b,label"], []
     for index, (first, second) in enumerate(pairs):
-        verdict = compare(first.severities, second.severities, keyed_generator(seed, 3, index))
-        rows.append(f"{first.name},{second.name},{verdict.label}")
-        gaps.append(verdict.gap)
+        compared = compare(first.severities, second.severities, keyed_generator(seed, 3, index))
+        rows.append(f"{first.name},{second.name},{compared.label}")
+        gaps.append(compared.gap)
     write_text(path, "\n".join(rows) + "\n")
     return gaps

@@ -42,7 +42,7 @@ Severities = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """What a rater says of two clips."""
 
     label: int
@@ -75,14 +75,14 @@ def rate(severities: Severities, generator: torch.Generator) -> dict[str, int]:
     return ratings
 
 
-def compare(first: Severities, second: Severities, generator: torch.Generator) -> Verdict:
+def compare(first: Severities, second: Severities, generator: torch.Generator) -> Comparison:
     """One rater's comparison of two clips."""
     gap = utility(first) - utility(second)
     wins = _sigmoid(gap - TIE_THRESHOLD)
     loses = _sigmoid(-gap - TIE_THRESHOLD)
     draw = torch.rand((), generator=generator).item()
     label = 1 if draw < wins else -1 if draw < wins + loses else 0
-    return Verdict(label, gap)
+    return Comparison(label, gap)
 
 
 def _sigmoid(value: float) -> float:

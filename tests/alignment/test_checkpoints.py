@@ -1,9 +1,13 @@
 """Checkpoints and journals of a run: whole or absent, and bitwise what was saved."""
 
+import dataclasses
+import hashlib
+import json
+
 import pytest
 import torch
 
-from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.arguments import FREE, AlignArguments
 from gtsvj_reward.alignment.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -98,6 +102,16 @@ def test_a_journal_is_rewound_to_what_the_checkpoint_knows(tmp_path):
     assert read_journal(journal.path) == []
 
 
+def test_a_journal_of_an_earlier_version_has_the_keys_of_today(tmp_path):
+    journal = Journal(tmp_path, writes=True)
+    journal.add({"iteration": 0, "proxy": 0.5, "gold/caption": 2.0})
+    again = Journal(tmp_path, writes=True)
+    again.rewind(1)
+    again.add({"iteration": 1, "proxy": 0.6, "eval/caption": 1.0})
+    assert [entry["eval/caption"] for entry in read_journal(journal.path)] == [2.0, 1.0]
+    assert "gold" not in journal.path.read_text()
+
+
 def test_a_journal_that_is_damaged_inside_is_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 0}\n{"iter\n{"iteration": 2}\n')
@@ -112,6 +126,15 @@ def test_settings_that_change_nothing_of_the_iterations_do_not_change_the_finger
     assert settings() == settings(output_dir="b", iterations=99, save_every=3, samples=0)
     for name, value in {"seed": 1, "learning_rate": 0.5, "reward": "x", "batch_size": 3}.items():
         assert settings(**{name: value}) != settings()
+
+
+def test_a_run_of_an_earlier_version_goes_on():
+    given = AlignArguments(output_dir="a", eval_metrics=["b"])
+    values = {k: v for k, v in dataclasses.asdict(given).items() if k not in FREE}
+    values["gold"] = values.pop("eval_metrics")
+    text = json.dumps(values, sort_keys=True)
+    assert given.fingerprint() == hashlib.sha256(text.encode()).hexdigest()
+    assert given.gold == ["b"]
 
 
 def test_arguments_are_checked(tmp_path):

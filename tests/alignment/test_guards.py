@@ -11,32 +11,32 @@ from gtsvj_reward.alignment.guards import trajectory_variance
 CLIPS = 50
 
 
-def checkup(iteration, proxy, gold, *, spread=0.1, roughness=None):
+def checkup(iteration, proxy, metric, *, spread=0.1, roughness=None):
     """Measures around two means, with the same noise of the clips each time and a little fresh."""
     own = torch.randn(CLIPS, generator=torch.Generator().manual_seed(0))
     fresh = torch.randn(2, CLIPS, generator=torch.Generator().manual_seed(iteration + 1))
     rough = None if roughness is None else torch.full((CLIPS,), roughness)
     return Checkup(
-        iteration, proxy + own + spread * fresh[0], {"g": gold + own + spread * fresh[1]}, rough
+        iteration, proxy + own + spread * fresh[0], {"g": metric + own + spread * fresh[1]}, rough
     )
 
 
-def verdicts(*entries, **settings):
+def reports(*entries, **settings):
     guards = Guards(**settings)
     return [guards.look(checkup(10 * i, *entry)) for i, entry in enumerate(entries)]
 
 
-def test_stops_when_the_gold_falls_twice_in_a_row_while_the_reward_rises():
-    found = verdicts((0, 0), (1, 0.5), (2, 0.2), (3, 0.0))
-    assert [verdict.stop for verdict in found] == [False, False, False, True]
+def test_stops_when_the_metric_falls_twice_in_a_row_while_the_reward_rises():
+    found = reports((0, 0), (1, 0.5), (2, 0.2), (3, 0.0))
+    assert [report.stop for report in found] == [False, False, False, True]
     assert "g fell by 0.3" in found[2].alarms[0]
     assert "since iteration 10" in found[2].alarms[0]
 
 
 def test_a_recovery_starts_the_count_anew():
-    found = verdicts((0, 0.5), (1, 0.2), (2, 0.6), (3, 0.3), (4, 0.1))
-    assert [verdict.stop for verdict in found] == [False, False, False, False, True]
-    assert [bool(verdict.alarms) for verdict in found] == [False, True, False, True, True]
+    found = reports((0, 0.5), (1, 0.2), (2, 0.6), (3, 0.3), (4, 0.1))
+    assert [report.stop for report in found] == [False, False, False, False, True]
+    assert [bool(report.alarms) for report in found] == [False, True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_recovery_starts_the_count_anew():
     ],
 )
 def test_nothing_is_said_where_nothing_diverges(entries):
-    assert all(verdict == verdicts(*entries)[0] for verdict in verdicts(*entries))
+    assert all(report == reports(*entries)[0] for report in reports(*entries))
 
 
 def test_patience_0_never_stops_but_says_so():
-    found = verdicts((0, 0.5), (1, 0.2), (2, 0.1), (3, 0.0), patience=0)
-    assert not any(verdict.stop for verdict in found)
-    assert all(verdict.alarms for verdict in found[1:])
+    found = reports((0, 0.5), (1, 0.2), (2, 0.1), (3, 0.0), patience=0)
+    assert not any(report.stop for report in found)
+    assert all(report.alarms for report in found[1:])
 
 
 def test_a_rough_trajectory_is_an_alarm():
@@ -74,6 +74,17 @@ def test_a_state_goes_through_json_and_the_run_goes_on_alike():
     last = checkup(2, *entries[2], roughness=0.1)
     assert guards.look(last) == again.look(last)
     assert guards.diverged == again.diverged == {"g": 2}
+
+
+def test_a_state_of_an_earlier_version_is_read():
+    guards = Guards()
+    guards.look(checkup(0, 0.5, 0.2))
+    state = guards.state()
+    state["checkups"][0]["golds"] = state["checkups"][0].pop("eval_metrics")
+    again = Guards()
+    again.load(state)
+    assert again.checkups[0].metrics() == guards.checkups[0].metrics()
+    assert again.checkups[0].golds.keys() == {"g"}
 
 
 def test_the_interval_is_that_of_paired_differences():
@@ -110,9 +121,9 @@ def test_other_measures_and_settings_are_refused():
             Guards(**settings)
 
 
-def measured(iteration, **golds):
+def measured(iteration, **metrics):
     """A checkup of a reward that rises for certain."""
-    return Checkup(iteration, torch.arange(float(CLIPS)) + iteration, golds)
+    return Checkup(iteration, torch.arange(float(CLIPS)) + iteration, metrics)
 
 
 def test_only_the_same_measure_time_after_time_stops_a_run():
@@ -165,12 +176,12 @@ def simulated(runs, *, fall=0.0, looks=20, clips=32):
         guards, own = Guards(looks=looks), torch.randn(2, clips, generator=generator)
         found = []
         for k in range(looks + 1):
-            gold = own + 0.5 * torch.randn(2, clips, generator=generator)
-            gold[0] -= fall * (k >= 5)
+            metric = own + 0.5 * torch.randn(2, clips, generator=generator)
+            metric[0] -= fall * (k >= 5)
             proxy = torch.arange(float(clips)) + k
-            found.append(guards.look(Checkup(k, proxy, {"a": gold[0], "b": gold[1]})))
-        alarmed += any(verdict.diverged for verdict in found)
-        stopped += any(verdict.stop for verdict in found)
+            found.append(guards.look(Checkup(k, proxy, {"a": metric[0], "b": metric[1]})))
+        alarmed += any(report.diverged for report in found)
+        stopped += any(report.stop for report in found)
     return alarmed / runs, stopped / runs
 
 

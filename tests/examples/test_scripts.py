@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
     assert start != last
     entries = read_journal(whole / "metrics.jsonl")
     assert [e["iteration"] for e in entries if "proxy" in e] == [0, 2]
-    assert {"proxy", "gold/caption", "roughness"} < entries[0].keys()
+    assert {"proxy", "eval/caption", "roughness"} < entries[0].keys()
     assert all(e["grad_norm"] > 0 for e in entries if "grad_norm" in e)
     distance = "kl" if script == "ddpo" else "drift"
     assert [e[distance] > 0 for e in entries if distance in e][-1]
@@ -184,19 +184,25 @@ def test_two_processes_have_the_gradients_and_means_of_one(tmp_path):
 def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     ddpo, shared = importlib.import_module("ddpo"), importlib.import_module("shared")
     text = (
-        "output_dir: x\nnum_frames: 49\ngold: [path/to/another/judge]\nlearning_rate: 3.0e-4\n"
-        "gradient_checkpointing: true\nclips_per_prompt: 8\n"
+        "output_dir: x\nnum_frames: 49\neval_metrics: [path/to/another/judge]\n"
+        "learning_rate: 3.0e-4\ngradient_checkpointing: true\nclips_per_prompt: 8\n"
     )
     file = tmp_path / "ddpo.yaml"
     file.write_text(text)
     found = shared.parse(ddpo.DDPOArguments, ["--config", str(file), "--clips_per_prompt", "4"])
-    assert (found.num_frames, found.gold, found.learning_rate) == (
+    assert (found.num_frames, found.eval_metrics, found.learning_rate) == (
         49,
         ["path/to/another/judge"],
         3e-4,
     )
     assert found.gradient_checkpointing is True
     assert found.clips_per_prompt == 4, "the command line wins"
+    file.write_text(text.replace("eval_metrics", "gold"))  # its former name
+    assert shared.parse(ddpo.DDPOArguments, ["--config", str(file)]).eval_metrics == [
+        "path/to/another/judge"
+    ]
+    given = shared.parse(ddpo.DDPOArguments, ["--output_dir", "x", "--gold", "a", "b"])
+    assert given.eval_metrics == ["a", "b"]
     file.write_text(text + "clips_for_prompt: 8\n")
     with pytest.raises(ValueError, match="clips_for_prompt"):
         shared.parse(ddpo.DDPOArguments, ["--config", str(file)])

@@ -35,7 +35,7 @@ def tiny_run(kind, folder, **changes):
         arguments,
         moved(policy, 0.3),
         brightness,
-        golds={},
+        eval_metrics={},
         prompts=TEXTS,
         accelerator=Accelerator(cpu=True),
     )

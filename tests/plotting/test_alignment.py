@@ -6,10 +6,10 @@ from gtsvj_reward.plotting import plot_alignment
 from tests.plotting.test_training import lines
 
 LOG = [
-    {"iteration": 0, "proxy": 0.5, "gold/caption": -2.0},
+    {"iteration": 0, "proxy": 0.5, "eval/caption": -2.0},
     {"iteration": 1, "reward": 0.6, "kl": 0.01, "clip_fraction": 0.1},
     {"iteration": 2, "reward": 0.7, "kl": 0.02, "clip_fraction": 0.2},
-    {"iteration": 2, "proxy": 0.8, "gold/caption": -2.5},
+    {"iteration": 2, "proxy": 0.8, "eval/caption": -2.5},
 ]
 
 
@@ -20,6 +20,13 @@ def test_each_panel_holds_its_numbers(tmp_path, figures):
     assert lines(watched) == {"caption": ([0, 2], [-2.0, -2.5])}
     assert watched.get_title(loc="left") == "only watched: caption"
     assert lines(held) == {"kl": ([1, 2], [0.01, 0.02]), "clip_fraction": ([1, 2], [0.1, 0.2])}
+
+
+def test_entries_of_an_earlier_version_are_drawn_alike(tmp_path, figures):
+    old = [{key.replace("eval/", "gold/"): value for key, value in entry.items()} for entry in LOG]
+    plot_alignment([*LOG[:3], old[3]], path=tmp_path / "curves.png")
+    _, watched, _ = figures[0].axes
+    assert lines(watched) == {"caption": ([0, 2], [-2.0, -2.5])}
 
 
 def test_what_was_not_measured_is_said(tmp_path, figures):

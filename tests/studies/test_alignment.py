@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from studies import alignment
-from studies.alignment_page import curve, gain, table, verdict
+from studies.alignment_page import curve, gain, outcome, table
 from studies.page import Estimate
 
 SMALL = {
@@ -53,22 +53,22 @@ def record(before, after):
     }
 
 
-def test_gains_and_verdicts():
+def test_gains_and_outcomes():
     runs = {"dpo": [record(1.0, 1.5), record(2.0, 2.7), record(0.0, 0.6)]}
     assert gain(runs["dpo"][0], "reward", "after") == 0.5
     # mean .6, standard deviation .1, t = 4.303 at two degrees of freedom: ± .248
     assert "| +0.60 ± 0.25 | +0.50, +0.70, +0.60 | **rises** |" in table(runs, "after")
     assert "rises" not in table(runs, "after", chosen=True)
-    assert verdict(Estimate(-0.6, 0.2, 3)) == "**falls**"
-    assert verdict(Estimate(0.1, 0.2, 3)) == "cannot be told"
-    assert verdict(Estimate(0.1, None, 1)) == "one seed"
+    assert outcome(Estimate(-0.6, 0.2, 3)) == "**falls**"
+    assert outcome(Estimate(0.1, 0.2, 3)) == "cannot be told"
+    assert outcome(Estimate(0.1, None, 1)) == "one seed"
 
 
 def test_a_curve_is_that_of_the_checkups():
     journal = [
-        {"iteration": 0, "proxy": 1.0, "gold/caption": 2.0},
+        {"iteration": 0, "proxy": 1.0, "eval/caption": 2.0},
         {"iteration": 1, "reward": 9.0},
-        {"iteration": 1, "proxy": 3.0, "gold/caption": 4.0},
+        {"iteration": 1, "proxy": 3.0, "eval/caption": 4.0},
     ]
     assert curve(journal, "reward") == ([0, 1], [1.0, 3.0])
     assert curve(journal, "caption") == ([0, 1], [2.0, 4.0])

@@ -1,4 +1,4 @@
-"""The study's arithmetic: intervals, verdicts, rows."""
+"""The study's arithmetic: intervals, outcomes, rows."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_an_interval_is_student_t_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "verdict"),
+    ("first", "second", "outcome"),
     [
         ([0.80, 0.81, 0.82], [0.70, 0.71, 0.72], "**held**"),
         ([0.70, 0.71, 0.72], [0.80, 0.81, 0.82], "**did not hold**"),
@@ -42,15 +42,15 @@ def test_an_interval_is_student_t_by_hand():
         ([0.7], [], "not run yet"),
     ],
 )
-def test_verdicts_follow_the_interval_of_the_paired_difference(first, second, verdict):
-    assert claim().verdict(results(a=first, b=second))[0] == verdict
+def test_outcomes_follow_the_interval_of_the_paired_difference(first, second, outcome):
+    assert claim().outcome(results(a=first, b=second))[0] == outcome
 
 
 def test_differences_are_paired_by_seed():
     """Seeds that move both rows alike leave the difference exact."""
     table = results(a=[0.6, 0.7, 0.9], b=[0.5, 0.6, 0.8])
-    verdict, gap = claim().verdict(table)
-    assert verdict == "**held**"
+    outcome, gap = claim().outcome(table)
+    assert outcome == "**held**"
     assert gap.value == pytest.approx(0.1)
     assert gap.half == pytest.approx(0, abs=1e-12)
 

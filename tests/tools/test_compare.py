@@ -23,11 +23,11 @@ def test_shares_differ_as_in_newcombes_own_example():
         pytest.approx(0.0524, abs=5e-5),
         pytest.approx(0.3339, abs=5e-5),
     )
-    assert found.verdict == "better"
+    assert found.outcome == "better"
     again = compare.shares("shape", row(56 / 70, 70), row(48 / 80, 80))
     assert (again.low, again.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
-    assert again.verdict == "worse"
-    assert compare.shares("shape", row(0.5, 80), row(0.55, 80)).verdict == "same"
+    assert again.outcome == "worse"
+    assert compare.shares("shape", row(0.5, 80), row(0.55, 80)).outcome == "same"
 
 
 def test_accuracies_differ_by_welchs_interval():
@@ -38,8 +38,8 @@ def test_accuracies_differ_by_welchs_interval():
         pytest.approx(4 - half, abs=2e-3),
         pytest.approx(4 + half, abs=2e-3),
     )
-    assert found.verdict == "same"
-    assert compare.accuracies("cross", [1.0, 1.1], [3.0, 3.1]).verdict == "better"
+    assert found.outcome == "same"
+    assert compare.accuracies("cross", [1.0, 1.1], [3.0, 3.1]).outcome == "better"
 
 
 def test_what_is_stated_equals_itself():
@@ -47,16 +47,16 @@ def test_what_is_stated_equals_itself():
     judge = read_results(ROOT / "studies/results")
     found = [*compare.of_generator(generator, generator), *compare.of_judge(judge, judge)]
     assert len(found) == 6 * 5 + len(compare.STUDY_MEASURES)
-    assert {item.verdict for _, item in found} == {"same"}
+    assert {item.outcome for _, item in found} == {"same"}
     assert len(compare.table(found).splitlines()) == len(found) + 2
 
 
 def test_the_page_says_what_the_last_rebuild_gave():
     figures = json.loads((ROOT / "docs/toy/rebuilt.json").read_text())["figures"]
     page = (ROOT / "docs/toy.md").read_text().split("## Trained again")[1]
-    verdicts = [figure["verdict"] for figure in figures]
+    outcomes = [figure["outcome"] for figure in figures]
     assert f"Of {len(figures)} figures none is worse" in page
-    assert (verdicts.count("worse"), verdicts.count("better")) == (0, 1)
+    assert (outcomes.count("worse"), outcomes.count("better")) == (0, 1)
     for figure in figures:
         if figure["name"] in ("cross-content", "same content", "energy alone"):
             numbers = f"{100 * figure['stated']:.1f} | {100 * figure['rebuilt']:.1f}"

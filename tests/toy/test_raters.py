@@ -58,15 +58,15 @@ def test_ratings_are_likert_and_follow_the_quality():
 def test_comparisons_follow_rao_and_kupper():
     """Frequencies of wins, losses and ties against the formula at a gap of 1.5."""
     first, second = CLEAN, {"stutter": 0.5}
-    verdicts = many(lambda g: compare(first, second, g))
+    compared = many(lambda g: compare(first, second, g))
     gap = 12 * 0.25 * 0.5
-    assert verdicts[0].gap == pytest.approx(gap)
+    assert compared[0].gap == pytest.approx(gap)
 
     def logistic(x):
         return 1 / (1 + math.exp(-x))
 
     wins, losses = logistic(gap - 0.4), logistic(-gap - 0.4)
-    counts = [sum(v.label == label for v in verdicts) / len(verdicts) for label in (1, -1, 0)]
+    counts = [sum(v.label == label for v in compared) / len(compared) for label in (1, -1, 0)]
     assert counts == pytest.approx([wins, losses, 1 - wins - losses], abs=0.025)
 
 

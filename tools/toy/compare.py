@@ -39,7 +39,7 @@ class Comparison:
     """Upper end."""
 
     @property
-    def verdict(self) -> str:
+    def outcome(self) -> str:
         """Worse or better if the interval is clear of zero."""
         return "worse" if self.high < 0 else "better" if self.low > 0 else "same"
 
@@ -88,7 +88,7 @@ def table(found: list[tuple[str, Comparison]]) -> str:
         numbers = [f"{100 * value:.0f}" for value in (item.stated, item.rebuilt)]
         interval = f"{100 * item.low:+.0f} to {100 * item.high:+.0f}"
         lines.append(
-            f"| {part}: {item.name} | {' | '.join(numbers)} | {interval} | {item.verdict} |"
+            f"| {part}: {item.name} | {' | '.join(numbers)} | {interval} | {item.outcome} |"
         )
     return "\n".join(lines)
 
@@ -105,7 +105,7 @@ def main() -> None:
     ]
     studies = [read_results(path) for path in (ROOT / "studies/results", args.rebuilt / "results")]
     found = [*of_generator(*generators), *of_judge(*studies)]
-    rows = [{"part": part, **asdict(item), "verdict": item.verdict} for part, item in found]
+    rows = [{"part": part, **asdict(item), "outcome": item.outcome} for part, item in found]
     distances = {
         kind: [generator[kind]["frechet"] for generator in generators]
         for kind in generators[0]
@@ -117,7 +117,7 @@ def main() -> None:
     for kind, (before, after) in distances.items():
         print(f"Frechet distance, {kind}: stated {before:.1f}, rebuilt {after:.1f}")
     counts = {
-        word: sum(i.verdict == word for _, i in found) for word in ("same", "worse", "better")
+        word: sum(i.outcome == word for _, i in found) for word in ("same", "worse", "better")
     }
     print(f"{len(found)} figures: {counts}")
 
