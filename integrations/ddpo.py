@@ -8,7 +8,6 @@ call from a pool of threads. Nothing here imports any of them.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace, Layout
+from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward import AnyReward
 
 Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
@@ -83,7 +83,6 @@ class DDPOReward:
         self.num_frames = num_frames
         self.normalize = normalize
         self.differentiable = differentiable
-        self.lock = Lock()
         self.__name__ = "gtsvj_ddpo"
 
     def __call__(
@@ -111,7 +110,7 @@ class DDPOReward:
             latents = videos
             if self.vae is not None and self.space is not None:
                 latents = self.space.encode(videos, self.vae)
-            with self.lock:
+            with lock_of(self):
                 scores = self.reward(
                     latents,
                     space=self.space,

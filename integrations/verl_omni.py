@@ -9,12 +9,12 @@ imports verl-omni.
 
 import asyncio
 from collections.abc import Mapping
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
@@ -22,7 +22,6 @@ from gtsvj_reward.serving import ScoreClient
 
 SCORERS: dict[str, ClipScorer] = {}
 """What was loaded in this process, by configuration."""
-LOADING = Lock()
 
 RANKS = {"latents": "(channel, time, height, width)", "frames": "(time, 3, height, width)"}
 
@@ -96,7 +95,7 @@ def batch_of_one(sample: Tensor, kind: str) -> Tensor:
 
 def scorer_for(config: ScorerConfig) -> ClipScorer:
     """The scorer of a configuration, made once in this process."""
-    with LOADING:
+    with lock_of(scorer_for):  # so that threads do not load it twice
         key = config.key()
         if key not in SCORERS:
             SCORERS[key] = config.load(ScoreClient)

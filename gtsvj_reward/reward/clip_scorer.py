@@ -1,7 +1,6 @@
 """A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
 
 from contextlib import nullcontext
-from threading import Lock
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace, Layout
 from gtsvj_reward.latents.vae_lock import vae_lock
+from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward.base import AnyReward, as_reward
 from gtsvj_reward.reward.clips import Clips, Latents
 from gtsvj_reward.reward.output import RewardOutput
@@ -65,7 +65,7 @@ class ClipScorer:
         self.fps = fps
         self.first_frames = first_frames
         self.normalize = normalize
-        self.scoring = nullcontext() if concurrent else Lock()
+        self.concurrent = concurrent
         if space is not None:
             self.reward.refuse_foreign(space, "the latents to score")
         if self.vae_space is not None:
@@ -144,7 +144,7 @@ class ClipScorer:
 
     def scores(self, latents: Latents, space: LatentSpace) -> RewardOutput:
         """Scores of latents in this package's order, and what they are made of."""
-        with self.scoring:
+        with nullcontext() if self.concurrent else lock_of(self):
             return self.reward.score(
                 Clips(latents=latents, space=space, fps=self.fps), self.normalize
             )
