@@ -101,7 +101,7 @@ def refuse_given(
     """Stop if an argument was given that would be ignored."""
     for name in names:
         if vars(args)[name] != parser.get_default(name):
-            parser.error(f"{name.replace('_', '-')} {reason}")
+            parser.error(f"{name} {reason}")
 
 
 def run_scoring(

@@ -41,7 +41,7 @@ def reading_for(
         ValueError: naming all values that are not given although the judge was trained on several,
             with their range.
     """
-    given = {"fps": fps, "height": height, "width": width, "num-frames": num_frames}
+    given = {"fps": fps, "height": height, "width": width, "num_frames": num_frames}
     trained = dict(_trained_ranges(config))
     missing = []
     for name, value in given.items():
@@ -56,7 +56,7 @@ def reading_for(
         fps=float(chosen["fps"]),
         height=int(chosen["height"]),
         width=int(chosen["width"]),
-        num_frames=int(chosen["num-frames"]),
+        num_frames=int(chosen["num_frames"]),
     )
 
 
@@ -70,4 +70,4 @@ def _trained_ranges(config: JudgeConfig) -> Iterator[tuple[str, tuple[float, flo
     yield "height", (trained.height[0] * pixels, trained.height[1] * pixels)
     yield "width", (trained.width[0] * pixels, trained.width[1] * pixels)
     shortest, longest = (space.video_frames(steps) for steps in trained.latent_frames)
-    yield "num-frames", (shortest, longest)
+    yield "num_frames", (shortest, longest)
