@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         opened.flush()
         os.fsync(opened.fileno())
     part.replace(path)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what runs that were killed while writing a file left beside it; see `write_bytes`."""
+    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
+        part.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,8 +13,9 @@ import gtsvj_reward
 from gtsvj_reward.cli import COMMANDS, main, with_config
 from gtsvj_reward.flags import snake_case
 from gtsvj_reward.judge import save_judge
-from gtsvj_reward.latents import LatentFolder, write_video
+from gtsvj_reward.latents import LatentClip, LatentFolder, save_clip, write_video
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.toy.pipeline import load_pipeline
 from tests.tiny import tiny_judge, tiny_transformer
 from tests.training.clips import write_clips
 
@@ -216,3 +217,55 @@ def test_misspelt_settings_are_refused(tmp_path, capsys):
     (tmp_path / "t.yaml").write_text("base_model: x\nreal: y\noutput_dir: z\nbetta: 0.3\n")
     assert main(["train-discriminator", "--config", str(tmp_path / "t.yaml")]) == 1
     assert "betta" in capsys.readouterr().err
+
+
+def write_toy_clips(folder, count=2):
+    """Latents of the toy world's space, as short as they may be."""
+    space = LatentSpace.from_pipeline(load_pipeline())
+    for index in range(count):
+        generator = torch.Generator().manual_seed(index)
+        save_clip(
+            folder / f"{index}.safetensors",
+            LatentClip(
+                latents=torch.randn(3, space.channels, 8, 8, generator=generator),
+                space=space,
+                fps=8.0,
+                num_frames=9,
+                source=f"{index}.mp4",
+            ),
+        )
+
+
+def test_negatives_of_real_clips_and_of_prompts(tmp_path, capsys):
+    write_toy_clips(tmp_path / "real")
+    (tmp_path / "captions.csv").write_text("video,prompt\n0.mp4,one red square\n7.mp4,two discs\n")
+    (tmp_path / "prompts.txt").write_text("one red square\n")
+    words = ["negatives", "gtsvj-toy-pipeline", "--out", str(tmp_path / "out"), "--real",
+             str(tmp_path / "real"), "--captions", str(tmp_path / "captions.csv"), "--strengths",
+             "0.4", "--device", "cpu", "--dtype", "float32"]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "made 2, already done 0" in printed
+    assert "1 real clips have no caption" in printed
+    assert "1 videos of --captions are not below --real, the first is 7.mp4" in printed
+    words += ["--prompts", str(tmp_path / "prompts.txt"), "--sample_steps", "1", "--num_frames",
+              "9", "--height", "64", "--width", "64", "--fps", "8"]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr().err
+    assert "made 1, already done 2" in capsys.readouterr().out
+    folder = LatentFolder(tmp_path / "out")
+    assert {info.shape for info in folder.infos} == {(3, folder.space.channels, 8, 8)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "--real LATENTS, --prompts FILE or both"),
+        ("--prompts p.txt --fps 8", "--prompts needs all of --num_frames, --height"),
+        ("--real r --fps 8 --height 64", "--height, --fps are for --prompts"),
+        ("--prompts p.txt --captions c.csv", "--captions are those of --real"),
+    ],
+)
+def test_flags_of_negatives_that_do_not_fit(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["negatives", "gtsvj-toy-pipeline", "--out", "out", *words.split()])
+    assert message in capsys.readouterr().err

@@ -16,24 +16,13 @@ from torch import Tensor, nn
 from gtsvj_reward.alignment.transition import ddim_scheduler
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.losses.reduction import at_least_float32
+from gtsvj_reward.sampling.pipelines import ClipSize as ClipSize
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """Projections of every block that carry the adapter."""
 ADAPTER = "policy"
 TEXTS_AT_ONCE = 16
 """Prompts in one pass through the text encoder."""
-
-
-@dataclass(frozen=True)
-class ClipSize:
-    """What a pipeline is asked for."""
-
-    num_frames: int
-    """Frames of a clip."""
-    height: int
-    """In pixels."""
-    width: int
-    """In pixels."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gtsvj_reward.flags import snake_case, with_config as with_config
 MODULES = {
     "demo": "demo",
     "encode": "encode",
+    "negatives": "negatives",
     "train-discriminator": "train",
     "train-aspects": "train",
     "train-preference": "train",

@@ -5,6 +5,7 @@ import argparse
 COMMANDS = {
     "demo": "train a small judge on real clips on this machine and report on unseen footage",
     "encode": "turn a folder of videos into latent files",
+    "negatives": "make clips that fall short, with the generator itself: negatives of stage 1",
     "train-discriminator": "stage 1: train the energy judge",
     "train-aspects": "stage 2: predict aspect scores from ratings",
     "train-preference": "stage 3: one score from comparisons",

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from gtsvj_reward.dtypes import dtype_name
-from gtsvj_reward.files import write_text
+from gtsvj_reward.files import remove_parts, write_text
 from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import (
@@ -145,8 +144,7 @@ class _Job:
         if target.exists() and self._is_done(source, target, digest):
             report.already_done.append(source)
             return
-        for part in target.parent.glob(f".{escape(target.name)}.*.part"):
-            part.unlink()  # of a run that was killed while writing
+        remove_parts(target)
         frames_fps = self.frames_fps if source.is_dir() else None
         try:
             clip = read_video(
@@ -194,7 +192,7 @@ class _Job:
         if target.exists() and not self.overwrite:
             differences = self._differences(source, clip_info(target))
             if differences:
-                raise _mismatch(target, differences)
+                raise mismatch(target, differences)
 
     def _is_done(self, source: Path, target: Path, digest: str) -> bool:
         try:
@@ -205,20 +203,26 @@ class _Job:
         if info.source_sha256 != digest:
             differences.append("the content of the source has changed since")
         if differences and not self.overwrite:
-            raise _mismatch(target, differences)
+            raise mismatch(target, differences)
         return not differences
 
     def _differences(self, source: Path, info: ClipInfo) -> list[str]:
-        now = {**self.settings(source), "space": self.space}
-        then = {**info.settings, "space": info.space}
-        return [
-            f"{key} was {then.get(key)}, is now {now.get(key)}"
-            for key in sorted(now.keys() | then.keys())
-            if now.get(key) != then.get(key)
-        ]
+        return settings_differences(info, self.settings(source), self.space)
 
 
-def _mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
+def settings_differences(info: ClipInfo, settings: dict[str, Any], space: LatentSpace) -> list[str]:
+    """What of a finished clip's settings and space is not what it would be now."""
+    now = {**settings, "space": space}
+    then = {**info.settings, "space": info.space}
+    return [
+        f"{key} was {then.get(key)}, is now {now.get(key)}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key)
+    ]
+
+
+def mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
+    """The refusal of a finished file that was made otherwise."""
     return EncodeMismatchError(
         f"{target} was made otherwise: {'; '.join(differences)}. Choose another output folder, or "
         "replace such files with `overwrite=True`"

@@ -2,17 +2,32 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.assets import folder_of
+from gtsvj_reward.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.vae_lock import vae_lock
 
 OutputType = Literal["np", "pil", "pt"]
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """The size of the clips that a pipeline is asked for."""
+
+    num_frames: int
+    """Frames of a clip."""
+    height: int
+    """In pixels."""
+    width: int
+    """In pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +41,12 @@ class PipelineKind:
     schedulers: tuple[type, ...] | None
     """Classes of schedulers that are known to draw no noise, for a pipeline that does not hand its
     generators to the scheduler; None for one that does."""
+    arguments: Callable[[Any], dict[str, Any]]
+    """Pipeline -> what every call of it needs besides prompt, size and steps."""
+    patch: Callable[[Any], int]
+    """Pipeline -> latents that its transformer joins, in height and in width."""
+    keeps_float32: bool
+    """Whether latents are in float32 between the steps, whatever the weights are in."""
 
 
 def decode_cogvideox(
@@ -56,15 +77,47 @@ def decode_wan(
 
 PIPELINES = {
     "CogVideoXPipeline": PipelineKind(
-        space=LatentSpace.from_pipeline, decode=decode_cogvideox, schedulers=None
+        space=LatentSpace.from_pipeline,
+        decode=decode_cogvideox,
+        schedulers=None,
+        arguments=lambda pipe: {"max_sequence_length": pipe.transformer.config.max_text_seq_length},
+        patch=lambda pipe: int(pipe.transformer.config.patch_size),
+        keeps_float32=False,
     ),
     "WanPipeline": PipelineKind(
         space=LatentSpace.from_pipeline,
         decode=decode_wan,
         schedulers=(FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler),
+        arguments=lambda _pipe: {},
+        patch=lambda pipe: int(pipe.transformer.config.patch_size[1]),
+        keeps_float32=True,
     ),
 }
 """diffusers class name -> what is known of it. By name: older diffusers have no `WanPipeline`."""
+
+
+def load_pipeline(source: str | Path, *, dtype: torch.dtype, device: str | torch.device) -> Any:
+    """A known pipeline, without gradients and without progress bars.
+
+    Args:
+        source: a bundled name, a folder or a hub id.
+        dtype: of all weights.
+        device: where it goes.
+
+    Raises:
+        FileNotFoundError: if it is none of these.
+        ValueError: for a pipeline that is not known; its weights are not fetched.
+    """
+    folder = folder_of(source)
+    if not (Path(folder) / "model_index.json").is_file() and not is_hub_id(str(source)):
+        raise FileNotFoundError(
+            f"no pipeline {str(source)!r}: not a bundled name (gtsvj-toy-pipeline), not a folder "
+            "with a `model_index.json` here, not a hub id (owner/name)"
+        )
+    kind_named(str(DiffusionPipeline.load_config(folder)["_class_name"]))
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
 
 
 def pipeline_kind(pipe: Any) -> PipelineKind:
@@ -73,7 +126,15 @@ def pipeline_kind(pipe: Any) -> PipelineKind:
     Raises:
         ValueError: if its class is not in `PIPELINES`, naming it.
     """
-    name = type(pipe).__name__
+    return kind_named(type(pipe).__name__)
+
+
+def kind_named(name: str) -> PipelineKind:
+    """What is known of the pipelines of a class.
+
+    Raises:
+        ValueError: if it is not in `PIPELINES`, naming it.
+    """
     if name not in PIPELINES:
         raise ValueError(
             f"cannot sample with a {name}; known pipelines: {', '.join(PIPELINES)}. Call it with "

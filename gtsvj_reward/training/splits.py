@@ -3,14 +3,10 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TypeVar
 
-import torch
-
-from gtsvj_reward.files import open_safetensors
+from gtsvj_reward.latents.content import content_key as content_key, made_from
 from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
@@ -18,30 +14,6 @@ from gtsvj_reward.training.arguments import JudgeTrainingConfig
 logger = logging.getLogger(__name__)
 
 Example = TypeVar("Example")
-
-BLOCKS, BLOCK = 256, 16
-"""Values of a clip that `content_key` reads: so many blocks, spread evenly, of so many values."""
-
-
-def content_key(info: ClipInfo) -> str:
-    """Hash of a clip's shape and of values spread over it, whatever the file is called or says.
-
-    Clips that differ in a small part alone count as the same, which is right for a split.
-    """
-    state = info.path.stat()
-    return _content_key(info.path, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=1 << 20)
-def _content_key(path: Path, _changed: int, _size: int) -> str:
-    with open_safetensors(path) as opened:
-        latents = opened.get_tensor("latents")
-        values = latents.flatten()  # mapped into memory: only what is taken below is read
-        if len(values) > BLOCKS * BLOCK:
-            starts = torch.linspace(0, len(values) - BLOCK, BLOCKS, dtype=torch.float64).long()
-            values = values[starts[:, None] + torch.arange(BLOCK)]
-        raw = values.contiguous().view(torch.uint8).numpy().tobytes()
-        return f"content:{sha256(repr(tuple(latents.shape)).encode() + raw).hexdigest()}"
 
 
 def group_key(info: ClipInfo, group_by: str) -> str | None:
@@ -53,10 +25,15 @@ def group_key(info: ClipInfo, group_by: str) -> str | None:
     return f"group:{found[1] if found.re.groups else found[0]}" if found else None
 
 
+def video_keys(info: ClipInfo) -> frozenset[str]:
+    """What two clips share if they are one video: source or content."""
+    return frozenset(filter(None, (info.source_sha256, content_key(info))))
+
+
 def clip_keys(info: ClipInfo, group_by: str | None = None) -> frozenset[str]:
-    """What two clips share if they may not be on both sides: source, content or group."""
+    """What two clips share if they may not be on both sides: video, origin or group."""
     group = None if group_by is None else group_key(info, group_by)
-    return frozenset(filter(None, (info.source_sha256, content_key(info), group)))
+    return video_keys(info).union(made_from(info), () if group is None else (group,))
 
 
 def hold_out(
@@ -119,7 +96,7 @@ def report_duplicates(infos: Sequence[ClipInfo], group_by: str | None) -> None:
     Raises:
         ValueError: if `group_by` fits no clip.
     """
-    videos = len(connected_groups([clip_keys(info) for info in infos]))
+    videos = len(connected_groups([video_keys(info) for info in infos]))
     if videos < len(infos):
         logger.warning(
             "%d clips are %d videos, some under several names; each video stays on one side",
@@ -177,10 +154,43 @@ def check_apart(
         info, keys = both[0]
         key = min(keys, key=lambda key: key.startswith("group:"))
         relation = "of the same group as" if key.startswith("group:") else "the same video as"
+        if key in (*made_from(info), *made_from(seen[key])):
+            relation = "made from the same clip or prompt as"
         raise ValueError(
             f"{len(both)} held-out clips are trained on as well; the first is {info.path}, "
             f"{relation} {seen[key].path}. Held-out figures would mean nothing"
         )
+
+
+def beside(
+    infos: Sequence[ClipInfo],
+    train: Sequence[ClipInfo],
+    held_out: Sequence[ClipInfo],
+    group_by: str | None = None,
+) -> tuple[list[ClipInfo], list[ClipInfo], list[ClipInfo]]:
+    """Which clips belong to others that are split already, and which are free.
+
+    Args:
+        infos: clips to place; those of one video, origin or group stay together.
+        train: clips to train on.
+        held_out: held-out clips.
+        group_by: what makes a group of `infos`.
+
+    Returns:
+        Clips of which one shares a video or an origin with `train`; those of which one does with
+        `held_out`; the others.
+    """
+    keys = [clip_keys(info, group_by) for info in infos]
+    sides = [
+        frozenset[str]().union(*(clip_keys(info) for info in side)) for side in (train, held_out)
+    ]
+    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for group in connected_groups(keys):
+        shared = frozenset[str]().union(*(keys[index] for index in group))
+        part = next((number for number in (1, 0) if shared & sides[number]), 2)
+        parts[part].extend(group)
+    trained, apart, free = ([infos[index] for index in sorted(part)] for part in parts)
+    return trained, apart, free
 
 
 def check_real(real: Sequence[ClipInfo], generated: Sequence[ClipInfo]) -> None:

@@ -67,20 +67,23 @@ def tiny_cogvideox_vae():
     return vae.eval().requires_grad_(False)
 
 
+def words():
+    """A tokenizer of the words `a dog runs`, and an encoder for them."""
+    known = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "a", "dog", "runs"])}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(known, unk_token="<unk>")),
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=6, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    return tokenizer, T5EncoderModel(config).eval()
+
+
 def cogvideox(kind="2b", *, scheduler=None, transformer=None, text=False):
     """A CogVideoX pipeline; with `text`, it reads prompts of the words `a dog runs`."""
-    tokenizer = encoder = None
-    if text:
-        words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "a", "dog", "runs"])}
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
-            pad_token="<pad>",
-            eos_token="</s>",
-            unk_token="<unk>",
-        )
-        torch.manual_seed(0)
-        config = T5Config(vocab_size=6, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
-        encoder = T5EncoderModel(config).eval()
+    tokenizer, encoder = words() if text else (None, None)
     pipe = CogVideoXPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
@@ -92,8 +95,8 @@ def cogvideox(kind="2b", *, scheduler=None, transformer=None, text=False):
     return pipe
 
 
-def wan(scheduler=None):
-    """A Wan pipeline with four latent channels."""
+def wan(scheduler=None, *, text=False):
+    """A Wan pipeline with four latent channels; `text` as for `cogvideox`."""
     pytest.importorskip("diffusers", minversion="0.36", reason="Wan VAEs are refused before 0.36")
     from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 
@@ -119,9 +122,10 @@ def wan(scheduler=None):
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[1.5, 2.0, 0.8, 1.0],
     )
+    tokenizer, encoder = words() if text else (None, None)
     pipe = WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
+        tokenizer=tokenizer,
+        text_encoder=encoder,
         vae=vae.eval().requires_grad_(False),
         transformer=transformer.eval().requires_grad_(False),
         scheduler=scheduler or FlowMatchEulerDiscreteScheduler(shift=3.0),

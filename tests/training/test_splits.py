@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from gtsvj_reward.latents.content import made_from
 from gtsvj_reward.latents.store import LatentFolder, load_clip, save_clip
 from gtsvj_reward.training import JudgeArguments, train_discriminator
+from gtsvj_reward.training.discriminator.run import generated_folders
 from gtsvj_reward.training.preference.data import ClipPair
 from gtsvj_reward.training.splits import (
     check_apart,
@@ -140,6 +142,66 @@ def test_segments_of_one_source_stay_on_one_side(world, caplog):
         split(world, infos, lambda info: [info], group_by="folder")
 
 
+def write_negatives(folder, infos, copies=2):
+    """What `gtsvj negatives` writes of real clips: other latents, and what they are made from."""
+    for info in infos:
+        for copy in range(copies):
+            clip = load_clip(info.path)
+            made = replace(
+                clip,
+                latents=clip.latents + 1 + copy,
+                source=f"{info.source}-{copy}",
+                source_sha256=None,
+                settings={"made_from": [content_key(info)]},
+            )
+            save_clip(folder / f"{info.path.stem}-{copy}.safetensors", made)
+    return LatentFolder(folder).infos
+
+
+def test_negatives_of_stage_1_are_on_the_side_of_their_source(tmp_path, caplog):
+    real = write_clips(tmp_path / "real", 10, time=3).infos
+    write_negatives(tmp_path / "all", real)
+    write_clips(tmp_path / "all" / "others", 10, time=3, seed=50)
+    for seed in range(5):
+        args = config(tmp_path, seed=seed)
+        train, held_out = hold_out(real, None, lambda i: [i], count=2, args=args, setting="x")
+        made, apart = generated_folders(str(tmp_path / "all"), args, train, held_out)
+        check_apart([*train, *made], [*held_out, *apart])
+        assert len(made) + len(apart) == 30
+        # A fifth of 30 are 6: the four of two held-out clips, and two others.
+        assert len(apart) == 6
+        origins = {key for info in apart for key in made_from(info)}
+        assert origins == {content_key(info) for info in held_out}
+    assert "under several names" not in caplog.text
+
+
+def test_generated_clips_of_nothing_real_are_split_by_themselves(tmp_path):
+    real = write_clips(tmp_path / "real", 10, time=3).infos
+    others = write_clips(tmp_path / "others", 10, time=3, seed=50).infos
+    args = config(tmp_path)
+    expected = hold_out(others, None, lambda info: [info], count=2, args=args, setting="x")
+    assert generated_folders(str(tmp_path / "others"), args, real[2:], real[:2]) == expected
+
+
+def test_held_out_clips_that_are_given_take_their_negatives_along(tmp_path):
+    real = write_clips(tmp_path / "real", 6, time=3).infos
+    negatives = write_negatives(tmp_path / "made", real)
+    made, apart = generated_folders(str(tmp_path / "made"), config(tmp_path), real[1:], real[:1])
+    assert (len(made), len(apart)) == (10, 2)
+    check_apart([*real[1:], *made], [*real[:1], *apart])
+    made, apart = generated_folders(str(tmp_path / "made"), config(tmp_path), real, [])
+    assert (made, apart) == (negatives, []), "there is none to hold out without its source"
+
+
+def test_a_judge_is_trained_on_negatives_of_its_real_clips(tmp_path, base):
+    write_negatives(tmp_path / "made", write_clips(tmp_path / "real", 10).infos)
+    trainer = train_discriminator(
+        JudgeArguments(base_model=str(base), head_width=16),
+        config(tmp_path, generated=str(tmp_path / "made")),
+    )
+    assert (len(trainer.train_dataset.generated), len(trainer.eval_dataset.generated)) == (16, 4)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -199,7 +261,7 @@ def test_hashing_reads_a_part_of_each_file_once(world, clip_folder, monkeypatch)
     infos = write_clips(world / "c", 3, time=65).infos
     read = []
     monkeypatch.setattr(
-        "gtsvj_reward.training.splits.sha256",
+        "gtsvj_reward.latents.content.sha256",
         lambda raw: read.append(len(raw)) or hashlib.sha256(raw),
     )
     for _ in range(3):

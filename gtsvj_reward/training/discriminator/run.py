@@ -8,7 +8,7 @@ from gtsvj_reward.training.discriminator.data import RealAndGenerated
 from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer
 from gtsvj_reward.training.run import build_judge
-from gtsvj_reward.training.splits import check_apart, check_real, hold_out
+from gtsvj_reward.training.splits import beside, check_apart, check_real, hold_out
 
 
 def train_discriminator(
@@ -26,9 +26,7 @@ def train_discriminator(
     generated: list[ClipInfo] = []
     held_out_generated: list[ClipInfo] = []
     if args.generated is not None:
-        generated, held_out_generated = folders(
-            args.generated, args.held_out_generated, "held_out_generated", args
-        )
+        generated, held_out_generated = generated_folders(args.generated, args, real, held_out_real)
         check_real([*real, *held_out_real], [*generated, *held_out_generated])
         check_apart([*real, *generated], [*held_out_real, *held_out_generated])
     space = real[0].space
@@ -55,3 +53,24 @@ def folders(
         args=args,
         setting=setting,
     )
+
+
+def generated_folders(
+    generated: str, args: DiscriminatorConfig, real: list[ClipInfo], held_out_real: list[ClipInfo]
+) -> tuple[list[ClipInfo], list[ClipInfo]]:
+    """Generated clips to train on and held-out ones.
+
+    A clip that was made from a real one (`gtsvj negatives`) is on that one's side. Others are drawn
+    until the share that is to be held out is reached.
+    """
+    if args.held_out_generated is not None:
+        return folders(generated, args.held_out_generated, "held_out_generated", args)
+    infos = LatentFolder(generated).infos
+    train, held_out, free = beside(infos, real, held_out_real, args.group_by)
+    count = max(1, round(args.held_out_fraction * len(infos))) - len(held_out)
+    if free and count > 0:
+        free, drawn = hold_out(
+            free, None, lambda info: [info], count=count, args=args, setting="held_out_generated"
+        )
+        held_out = held_out + drawn
+    return train + free, held_out
