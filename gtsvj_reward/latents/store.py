@@ -35,8 +35,8 @@ class ClipRecord:
     num_frames: int
     """Frames of the video; 4f + 1 for CogVideoX."""
     source: str | None = None
-    """Where the clip comes from, relative to the folder that was encoded, or the name that a program
-    gave it; None: generated."""
+    """Where the clip comes from, relative to the folder that was encoded, or its name if a program
+    made it; None: generated."""
     source_sha256: str | None = None
     """SHA-256 of the source; None: unknown."""
     settings: dict[str, Any] = field(default_factory=dict)
