@@ -110,6 +110,9 @@ def make_negatives(
         report.without_caption = [info.path for info in infos if info.path not in known]
         jobs += renoising_jobs(infos, folder.path, known, settings)
     if prompted is not None:
+        size = prompted.size
+        maker.space.latent_frames(size.num_frames)
+        maker.check_pixels("clips of prompts", size.height, size.width)
         jobs += prompted_jobs(prompted, range(len(prompted.prompts))[share], settings)
     maker.run(check_targets(jobs, Path(out)), report, progress and process_index == 0)
     return report
@@ -144,15 +147,19 @@ class _Maker:
                 f"`real` ({folder.path}) holds latents of {folder.space.title()}, the pipeline "
                 f"works on {self.space.title()}: encode the videos with the pipeline's VAE"
             )
-        patch = pipeline_kind(self.pipe).patch(self.pipe)
+        side = self.space.spatial_compression
         for info in folder.infos:
-            if info.shape[2] % patch or info.shape[3] % patch:
-                raise ValueError(
-                    f"{info.path} is of {info.shape[2]}x{info.shape[3]} latents, the pipeline "
-                    f"works on multiples of {patch}: encode at a height and width that are "
-                    f"multiples of {patch * self.space.spatial_compression}"
-                )
+            self.check_pixels(str(info.path), side * info.shape[2], side * info.shape[3])
         return folder
+
+    def check_pixels(self, name: str, height: int, width: int) -> None:
+        """Refuse a size that the pipeline cannot make."""
+        side = pipeline_kind(self.pipe).patch(self.pipe) * self.space.spatial_compression
+        if height % side or width % side or min(height, width) < side:
+            raise ValueError(
+                f"{name}: expected a height and width in multiples of {side} pixels, which the "
+                f"pipeline makes clips of, got {height}x{width}"
+            )
 
     def run(self, jobs: Mapping[Path, Job], report: NegativesReport, progress: bool) -> None:
         """Make what is missing, in batches of clips that share size, strength and steps."""

@@ -83,7 +83,7 @@ PARTIAL: dict[type, Callable[[Any, float, int], Any]] = {
 
 def thousandths(scheduler: Any, strength: float) -> int:
     """Timesteps of the forward process up to a strength, 400 of 1000 for 0.4."""
-    return round(strength * scheduler.config.num_train_timesteps)
+    return round(strength * int(scheduler.config.num_train_timesteps))
 
 
 def check_strength(scheduler: Any, strength: float, steps: int) -> None:

@@ -272,8 +272,23 @@ def test_foreign_latents_are_refused(tmp_path, pipe):
 
 def test_sizes_that_make_no_whole_tokens_are_refused(tmp_path, pipe):
     write_real(tmp_path / "real", latent_space(pipe), 1, rows=5)
-    with pytest.raises(ValueError, match="of 5x6 latents, the pipeline works on multiples of 2"):
+    with pytest.raises(ValueError, match=r"0\.mp4\..*multiples of 16 pixels.*got 40x48"):
         make_negatives(pipe, tmp_path / "out", real=tmp_path / "real")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (ClipSize(8, 32, 48), "got 8: take 5"),
+        (ClipSize(9, 40, 48), "clips of prompts: .* multiples of 16 pixels.*got 40x48"),
+        (ClipSize(9, 0, 48), "got 0x48"),
+    ],
+)
+def test_sizes_that_the_pipeline_would_round_are_refused(tmp_path, pipe, size, message):
+    calls = transformer_calls(pipe)
+    with pytest.raises(ValueError, match=message):
+        make_negatives(pipe, tmp_path / "out", prompted=replace(PROMPTED, size=size))
+    assert not calls
 
 
 def test_splits_keep_negatives_with_their_source(tmp_path, pipe):
