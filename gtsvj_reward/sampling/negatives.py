@@ -34,7 +34,7 @@ from gtsvj_reward.sampling.negative_jobs import (
     prompted_jobs,
     renoising_jobs,
 )
-from gtsvj_reward.sampling.pipelines import latent_space, pipeline_kind
+from gtsvj_reward.sampling.pipelines import check_reproducible, latent_space, pipeline_kind
 from gtsvj_reward.sampling.renoising import check_strength, renoised, sampled
 
 
@@ -122,11 +122,12 @@ class _Maker:
     """How the clips of a run are made, and how a finished one is told."""
 
     def __init__(self, pipe: Any, settings: NegativeSettings, overwrite: bool) -> None:
+        self.space = latent_space(pipe)
         check_scheduler(pipe.scheduler)
+        check_reproducible(pipe)
         for strength in settings.strengths:
             check_strength(pipe.scheduler, strength, max(settings.renoise_steps))
         self.pipe, self.overwrite, self.settings = pipe, overwrite, settings
-        self.space = latent_space(pipe)
         scheduler = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
         self.made_by = {
             "pipeline": type(pipe).__name__,
