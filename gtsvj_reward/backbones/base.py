@@ -136,6 +136,11 @@ class Backbone(nn.Module, ABC):
         """Steps that a clip of `latent_frames` latent frames has: ceil(T / patch_size_t)."""
         return -(-latent_frames // self.patch_size_t)
 
+    def step_of_frame(self, latent_frames: int) -> list[int]:
+        """The step that each latent frame is part of; what does not fill a step comes first."""
+        padding = self.steps(latent_frames) * self.patch_size_t - latent_frames
+        return [(frame + padding) // self.patch_size_t for frame in range(latent_frames)]
+
     def check_geometry(self, latents: Tensor) -> None:
         """Refuse latents that the patch embedding cannot cut into patches.
 

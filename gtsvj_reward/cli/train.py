@@ -1,21 +1,32 @@
 """`gtsvj train-...` and `gtsvj calibrate-perturbations`."""
 
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.flags import with_config
+
+if TYPE_CHECKING:
+    from gtsvj_reward.judge import VideoJudge
+    from gtsvj_reward.training.arguments import FitConfig
 
 
 def train_discriminator(argv: list[str]) -> int:
     """`gtsvj train-discriminator`."""
+    from gtsvj_reward import training
     from gtsvj_reward.losses import contrastive_bound
     from gtsvj_reward.plotting import plot_training
-    from gtsvj_reward.training import DiscriminatorConfig, train_discriminator as train
 
     judge, config = judge_and_config(
-        "train-discriminator", "Stage 1: train the energy judge.", DiscriminatorConfig, argv
+        "train-discriminator",
+        "Stage 1: an energy judge from clips without labels.",
+        {"mlp": training.DiscriminatorConfig, "moments": training.DiscriminatorFit},
+        argv,
     )
-    trainer = train(judge, config)
+    if judge.readout == "moments":
+        return report_fit(training.fit_discriminator(judge, config), config)
+    trainer = training.train_discriminator(judge, config)
     if trainer.is_world_process_zero():
         plot_training(
             trainer.state.log_history,
@@ -28,44 +39,73 @@ def train_discriminator(argv: list[str]) -> int:
 
 def train_aspects(argv: list[str]) -> int:
     """`gtsvj train-aspects`."""
-    from gtsvj_reward.training import AspectConfig, train_aspects as train
+    from gtsvj_reward import training
 
     judge, config = judge_and_config(
-        "train-aspects", "Stage 2: predict what people said of each aspect.", AspectConfig, argv
+        "train-aspects",
+        "Stage 2: predict what people said of each aspect.",
+        {"mlp": training.AspectConfig, "moments": training.AspectFit},
+        argv,
     )
-    trainer = train(judge, config)
-    report(trainer)
+    if judge.readout == "moments":
+        return report_fit(training.fit_aspects(judge, config), config)
+    report(training.train_aspects(judge, config))
     return 0
 
 
 def train_preference(argv: list[str]) -> int:
     """`gtsvj train-preference`."""
-    from gtsvj_reward.training import PreferenceConfig, train_preference as train
+    from gtsvj_reward import training
 
     judge, config = judge_and_config(
         "train-preference",
-        "Stage 3: one score from the aspects, by paired comparisons.",
-        PreferenceConfig,
+        "Stage 3: one score by paired comparisons.",
+        {"mlp": training.PreferenceConfig, "moments": training.PreferenceFit},
         argv,
     )
-    trainer = train(judge, config)
-    report(trainer)
+    if judge.readout == "moments":
+        return report_fit(training.fit_preference(judge, config), config)
+    report(training.train_preference(judge, config))
     return 0
 
 
-def judge_and_config(command: str, description: str, config: type, argv: list[str]) -> Any:
-    """The judge to build and the settings of a training command."""
+def judge_and_config(
+    command: str, description: str, configs: Mapping[str, type], argv: list[str]
+) -> Any:
+    """The judge to build and the settings of a training command, which depend on the readout."""
     from transformers import HfArgumentParser
 
     from gtsvj_reward.training import JudgeArguments
 
+    words = with_config(argv)
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--readout", default="mlp")
+    readout = chooser.parse_known_args(words)[0].readout
     parser = HfArgumentParser(
-        (JudgeArguments, config),
+        (JudgeArguments, configs.get(readout, configs["mlp"])),
         prog=f"gtsvj {command}",
-        description=f"{description} --config FILE.yaml holds defaults.",
+        description=f"{description} --config FILE.yaml holds defaults. The settings listed are "
+        f"those of --readout {readout}; the readouts are {' and '.join(configs)}.",
         allow_abbrev=False,
     )
-    return parser.parse_args_into_dataclasses(with_config(argv))
+    *chosen, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(
+            f"{unknown} are no settings of --readout {readout}: see `gtsvj {command} --readout "
+            f"{readout} --help`"
+        )
+    return chosen
+
+
+def report_fit(judge: "VideoJudge", config: "FitConfig") -> int:
+    """Print what a judge does on clips held out, and where it is."""
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        for name, value in judge.config.training["held out"].items():
+            print(f"held out: {name:<32} {value:g}")
+        print(f"judge written to {config.output_dir}")
+    return 0
 
 
 def report(trainer: Any) -> None:

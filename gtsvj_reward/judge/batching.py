@@ -30,10 +30,12 @@ def judge_clips(
     outputs: dict[int, JudgeOutput] = {}
     for chosen in buckets([clip.shape for clip in clips], batch_size):
         rows = None if text is None else text.rows(torch.tensor(chosen))
-        scores, aspects = judge(torch.stack([clips[index] for index in chosen]), rows)
+        batch: JudgeOutput = judge(torch.stack([clips[index] for index in chosen]), rows)
         for place, index in enumerate(chosen):
-            per_aspect = None if aspects is None else aspects[place]
-            outputs[index] = JudgeOutput(scores[place], per_aspect)
+            aspects, leverage = (
+                None if part is None else part[place] for part in (batch.aspects, batch.leverage)
+            )
+            outputs[index] = JudgeOutput(batch.scores[place], aspects, leverage)
     return [outputs[index] for index in range(len(clips))]
 
 

@@ -9,24 +9,32 @@ from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.space import LatentSpace
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-ADDED_IN_VERSION_2 = {
-    "token_pooling": "mean",
-    "time_pooling": "mean",
-    "energy_width": None,
-    "energy_pooling": "mean",
-    "aspect_weights": None,
-    "score_bias": None,
-    "aspect_mean": None,
-    "aspect_covariance": None,
+ADDED: dict[int, dict[str, Any]] = {
+    2: {
+        "token_pooling": "mean",
+        "time_pooling": "mean",
+        "energy_width": None,
+        "energy_pooling": "mean",
+        "aspect_weights": None,
+        "score_bias": None,
+        "aspect_mean": None,
+        "aspect_covariance": None,
+    },
+    3: {"latent_pooling": 1, "temporal_stride": 1},
+    4: {
+        "readout": "mlp",
+        "taps": None,
+        "has_energy": False,
+        "penalties": None,
+        "projection_seed": 0,
+    },
 }
-"""Field -> its value in checkpoints of version 1."""
-
-ADDED_IN_VERSION_3 = {"latent_pooling": 1, "temporal_stride": 1}
-"""Field -> its value in checkpoints of versions 1 and 2."""
+"""Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
 
 Stage = Literal["discriminator", "aspects", "preference"]
+Readout = Literal["moments", "mlp"]
 TextInput = Literal["zeros", "stored", "prompt"]
 
 
@@ -91,6 +99,13 @@ class JudgeSettings:
     """Commit, tag or branch of a hub id."""
     depth: int | None = None
     """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
+    readout: Readout = "mlp"
+    """What turns tokens into scores. `moments`: a linear readout of moments of several blocks of
+    the frozen base, fitted in closed form, without LoRA; beyond the paper. `mlp`: the paper's head
+    on the mean of the last block's tokens, trained with LoRA."""
+    taps: list[int] | None = None
+    """For `moments`: the blocks whose tokens are read, counted from 1, and 0 for the latents
+    themselves. None: 0 and three blocks spread over the depth in use."""
     latent_pooling: int = 1
     """Edge of the squares of latents that are averaged before the transformer sees them, which
     takes what is left for a smaller clip. Where height or width is no multiple of this times the
@@ -126,6 +141,14 @@ class JudgeConfig(JudgeSettings):
     """Which VAE the latents belong to, and how they are scaled."""
     stage: Stage = "discriminator"
     """How far it was trained: energies, aspect scores, or one preference score."""
+    has_energy: bool = False
+    """For `moments` after the discriminator: the discriminator's energy is kept beside the outputs.
+    """
+    penalties: tuple[float, ...] | None = None
+    """For `moments`: the ridge penalty of each tap in the fit that the uncertainty belongs to; None
+    for a judge that gives no uncertainty."""
+    projection_seed: int = 0
+    """For `moments`: seed of the random projection that the uncertainty is kept in."""
     base_fingerprint: str | None = None
     """SHA-256 over settings, names, shapes and slices of the base weights in use."""
     base_dtype: str | None = None
@@ -169,12 +192,30 @@ class JudgeConfig(JudgeSettings):
     def __post_init__(self) -> None:
         if self.lora_rank < 0:
             raise ValueError(f"`lora_rank` must be >= 0, got {self.lora_rank}")
+        self.check_readout()
         self.check_reduction()
         if (self.reward_mean is None) != (self.reward_std is None):
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
         if self.reward_std is not None and not self.reward_std > 0:
             raise ValueError(f"`reward_std` must be positive, got {self.reward_std}")
         self.check_aspects()
+
+    def check_readout(self) -> None:
+        """Refuse settings of the other readout."""
+        if self.readout == "moments":
+            if self.lora_rank:
+                raise ValueError(
+                    "readout='moments' reads the frozen base and has no adapter: set `lora_rank` "
+                    f"to 0, got {self.lora_rank}"
+                )
+            return
+        given = [
+            name
+            for name, value in ADDED[4].items()
+            if name != "readout" and getattr(self, name) != value
+        ]
+        if given:
+            raise ValueError(f"{given} are settings of readout='moments', this judge has 'mlp'")
 
     def check_reduction(self) -> None:
         """Refuse factors below 1."""
@@ -185,7 +226,8 @@ class JudgeConfig(JudgeSettings):
     def check_aspects(self) -> None:
         """Refuse aspects that do not go with the stage, and lists of other lengths."""
         names = [aspect.name for aspect in self.aspects]
-        if (self.stage == "discriminator") == bool(names):
+        without = self.stage == "discriminator"
+        if without == bool(names) and not (self.compares_moments and not names):
             raise ValueError(
                 "a discriminator has no `aspects`, later stages have at least one; "
                 f"got stage {self.stage!r} with {len(names)}"
@@ -201,6 +243,11 @@ class JudgeConfig(JudgeSettings):
         for row in rows:
             if row is not None and len(row) != len(names):
                 raise ValueError(f"{len(row)} numbers for {len(names)} aspects in `config.json`")
+
+    @property
+    def compares_moments(self) -> bool:
+        """Whether comparisons may have made the score straight from the moments."""
+        return self.readout == "moments" and self.stage == "preference"
 
     def to_json(self) -> str:
         """The text of `config.json`."""
@@ -221,14 +268,13 @@ class JudgeConfig(JudgeSettings):
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version in (1, 2):  # 1: of discriminators only
-            added = ADDED_IN_VERSION_2 if version == 1 else {}
-            values = {**added, **ADDED_IN_VERSION_3, **values}
-        elif version != FORMAT_VERSION:
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "
                 "is it the config.json of a judge, and is the package recent enough?"
             )
+        for later, added in ADDED.items():
+            values = {**added, **values} if later > version else values
         if values.pop("text_tokens", None) is not None:
             raise ValueError(
                 "`text_tokens` is set: judges with a shortened null text are no longer read, since "
@@ -242,7 +288,7 @@ class JudgeConfig(JudgeSettings):
             )
         values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
         values["aspects"] = tuple(Aspect(**aspect) for aspect in values["aspects"])
-        for name in ("aspect_weights", "aspect_mean"):
+        for name in ("aspect_weights", "aspect_mean", "penalties"):
             values[name] = None if values[name] is None else tuple(values[name])
         if values["aspect_covariance"] is not None:
             values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])

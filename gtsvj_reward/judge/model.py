@@ -1,6 +1,6 @@
 """The judge: a backbone with an adapter, and a head."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +19,14 @@ from gtsvj_reward.judge.heads import (
     TokenPooling,
     float32_region,
 )
+from gtsvj_reward.judge.moments import (
+    LEAST_STEPS,
+    block_moments,
+    check_taps,
+    default_taps,
+    latent_moments,
+)
+from gtsvj_reward.judge.readout import MomentReadout, tap_widths
 from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
 
 Part = Literal["adapter", "head", "preference"]
@@ -41,7 +49,10 @@ class JudgeOutput(NamedTuple):
     discriminator, a weighted sum of the aspects for later stages."""
     aspects: Float[Tensor, "..."] | None
     """Range-normalised aspects (batch, step, aspect): 0 and 1 are the ends of each scale. None for
-    a discriminator."""
+    a discriminator, and for a score that comes straight from moments."""
+    leverage: Float[Tensor, "..."] | None = None
+    """Posterior variance of the clip's outputs as a multiple of their noise (batch,); None for a
+    judge that keeps no posterior."""
 
 
 class VideoJudge(nn.Module):
@@ -83,10 +94,14 @@ class VideoJudge(nn.Module):
             # On the meta device, where costs are counted, there is nothing to fingerprint.
             base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
         )
+        if config.readout == "moments":
+            taps = config.taps or default_taps(backbone.depth)
+            self.config = replace(self.config, taps=check_taps(taps, backbone.depth))
         backbone.requires_grad_(False)
         with built_in_float32():
-            self.head = make_head(backbone.dim, config, seed)
-            self.preference = preference_layer(config) if config.stage == "preference" else None
+            self.head = make_head(backbone, self.config, seed)
+            weighted = config.stage == "preference" and config.aspects
+            self.preference = preference_layer(config) if weighted else None
             if config.lora_rank:
                 attach_lora(
                     backbone,
@@ -134,6 +149,8 @@ class VideoJudge(nn.Module):
             ValueError: if `text` is given to a judge that ignores prompts, or missing from one
                 that was trained with them; for a clip too short or too small for the judge.
         """
+        if isinstance(self.head, MomentReadout):
+            return self.from_moments(self.moments(latents, text))
         tokens = self.backbone(
             self.view(latents),
             timestep=self.config.timestep,
@@ -141,12 +158,55 @@ class VideoJudge(nn.Module):
         )
         if isinstance(self.head, EnergyHead):
             return JudgeOutput(-self.head(tokens), None)
-        aspects: Tensor = self.head(tokens)
+        return self.from_outputs(self.head(tokens), None)
+
+    def from_moments(self, moments: Float[Tensor, "batch step feature"]) -> JudgeOutput:
+        """Scores and aspects of clips whose moments are known; for `readout="moments"`."""
+        if not isinstance(self.head, MomentReadout):
+            raise ValueError("this judge does not read moments: its readout is 'mlp'")
+        return self.from_outputs(self.head(moments), self.head.leverage(moments))
+
+    def from_outputs(
+        self, outputs: Float[Tensor, "batch step output"], leverage: Tensor | None
+    ) -> JudgeOutput:
+        """Scores from what the head says: an energy, aspects, or a score itself."""
+        if not self.config.aspects:
+            score = outputs.squeeze(2)
+            if self.config.stage == "discriminator":
+                score = -score
+            return JudgeOutput(score, None, leverage)
         if self.preference is None:
-            return JudgeOutput(aspects.mean(dim=2), aspects)
-        with float32_region(aspects):
-            scores: Tensor = self.preference(aspects)
-        return JudgeOutput(scores.squeeze(2), aspects)
+            return JudgeOutput(outputs.mean(dim=2), outputs, leverage)
+        with float32_region(outputs):
+            scores: Tensor = self.preference(outputs)
+        return JudgeOutput(scores.squeeze(2), outputs, leverage)
+
+    def moments(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        text: TextCondition | None = None,
+    ) -> Float[Tensor, "batch step feature"]:
+        """Moments of each step at each tap, before any readout; for `readout="moments"`.
+
+        Raises:
+            ValueError: as `forward`, and for a clip of fewer than three steps.
+        """
+        taps = self.config.taps or ()
+        seen = self.view(latents)
+        blocks = [tap for tap in taps if tap]
+        tokens: Mapping[int, Tensor] = {}
+        condition = self.condition(text, len(latents))
+        if blocks:
+            tokens = self.backbone(seen, timestep=self.config.timestep, text=condition, taps=blocks)
+        patch = self.backbone.patch_size
+        rows, columns = (size // patch for size in seen.shape[3:])
+        parts = [
+            block_moments(tokens[tap], rows, columns)
+            if tap
+            else latent_moments(seen, self.backbone.step_of_frame(seen.shape[1]))
+            for tap in taps
+        ]
+        return torch.cat(parts, dim=2)
 
     def view(
         self, latents: Float[Tensor, "batch time channel height width"]
@@ -181,6 +241,12 @@ class VideoJudge(nn.Module):
             temporal_stride=self.config.temporal_stride,
             patch_size=self.backbone.patch_size,
         )
+        steps = self.backbone.steps(-(-size[0] // self.config.temporal_stride))
+        if self.config.readout == "moments" and steps < LEAST_STEPS:
+            raise ValueError(
+                f"a clip of {size[0]} latent frames is too short for this judge: it sees {steps} "
+                f"steps of it, and moments need {LEAST_STEPS}"
+            )
 
     def energies(
         self,
@@ -200,9 +266,28 @@ class VideoJudge(nn.Module):
         if not count:
             return None
         if self.preference is None:
-            weight = self.head.norm.weight
+            weight = next(self.head.parameters())
             return weight.new_full((count,), 1 / count), weight.new_zeros(())
         return self.preference.weight.detach()[0], self.preference.bias.detach()[0]
+
+    def score_noise(self, weights: Sequence[float] | None = None) -> float | None:
+        """Noise variance of the raw score that `JudgeOutput.leverage` is a multiple of.
+
+        Args:
+            weights: of the range-normalised aspects in the score; None: the judge's own.
+
+        Returns:
+            None for a judge that keeps no posterior.
+        """
+        if not isinstance(self.head, MomentReadout) or self.head.projection is None:
+            return None
+        noise = self.head.noise
+        if weights is not None:
+            each = noise.new_tensor(weights)
+        else:
+            own = self.score_weights()
+            each = noise.new_ones(1) if own is None else own[0]
+        return (each @ noise @ each).item()
 
     def condition(self, text: TextCondition | None, batch: int) -> TextCondition | None:
         """The text input for a batch, by the rule of `config.text_input`."""
@@ -253,6 +338,7 @@ class VideoJudge(nn.Module):
         """
         before = self.config
         require_stage(before, "discriminator", "aspects")
+        refuse_moments(before)
         config = replace(
             before,
             stage="aspects",
@@ -264,7 +350,7 @@ class VideoJudge(nn.Module):
             energy_pooling=before.token_pooling if keep_energy else "mean",
             **NOT_MEASURED,
         )
-        head = make_head(self.backbone.dim, config, seed).to(self.head.norm.weight)
+        head = make_head(self.backbone, config, seed).to(next(self.head.parameters()))
         if isinstance(head, AspectHead) and head.energy_head is not None:
             head.energy_head.load_state_dict(self.head.state_dict())
         self.head, self.config = head, config
@@ -276,8 +362,9 @@ class VideoJudge(nn.Module):
             ValueError: if it is not of stage `aspects`.
         """
         require_stage(self.config, "aspects", "preference")
+        refuse_moments(self.config)
         self.config = replace(self.config, stage="preference", **NOT_MEASURED)
-        self.preference = preference_layer(self.config).to(self.head.norm.weight)
+        self.preference = preference_layer(self.config).to(next(self.head.parameters()))
 
     def follow_base(self) -> None:
         """Check weights that are shared with a transformer in use, and go where they are.
@@ -295,6 +382,7 @@ class VideoJudge(nn.Module):
         for parameter in self.parameters():
             if id(parameter) not in shared and parameter.device != device:
                 parameter.data = parameter.data.to(device)
+        self.head.to(device)
         if self.stored_text is not None:
             self.stored_text = self.stored_text.to(device)
 
@@ -319,8 +407,22 @@ class VideoJudge(nn.Module):
         return any(layer.merged for layer in lora_layers(self.backbone))
 
 
-def make_head(dim: int, config: JudgeConfig, seed: int) -> EnergyHead | AspectHead:
-    """The head of a stage, drawn from the seed without touching the global generator."""
+def make_head(
+    backbone: Backbone, config: JudgeConfig, seed: int
+) -> EnergyHead | AspectHead | MomentReadout:
+    """The head of a stage, drawn from the seed without touching the global generator.
+
+    A moment readout starts as nothing: it is filled by a fit, or from a checkpoint.
+    """
+    dim = backbone.dim
+    if config.readout == "moments":
+        return MomentReadout(
+            tap_widths(config.taps or (), backbone.latent_channels, dim),
+            max(1, len(config.aspects)),
+            energy=config.has_energy,
+            penalties=config.penalties,
+            seed=config.projection_seed,
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.stage == "discriminator":
@@ -352,4 +454,13 @@ def require_stage(config: JudgeConfig, stage: Stage, following: Stage) -> None:
         raise ValueError(
             f"stage {following!r} starts from a judge of stage {stage!r}, "
             f"this one is of stage {config.stage!r}"
+        )
+
+
+def refuse_moments(config: JudgeConfig) -> None:
+    """Refuse to train a readout that is solved in closed form."""
+    if config.readout == "moments":
+        raise ValueError(
+            "a judge with readout='moments' is not trained step by step: its stages are solved by "
+            "`gtsvj_reward.training.refit`"
         )

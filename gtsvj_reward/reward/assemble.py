@@ -20,6 +20,8 @@ def assemble(
     *,
     notes: tuple[str | None, ...],
     names: Sequence[str] | None = None,
+    noise: float | None = None,
+    pessimism: float = 0.0,
 ) -> RewardOutput:
     """Scores, aspects and trajectories of some clips.
 
@@ -30,6 +32,8 @@ def assemble(
         scale: mean and standard deviation that scores are normalised by.
         notes: per clip, passed on.
         names: what messages call the clips.
+        noise: variance of a rating of the raw score about its expectation; None: not known.
+        pessimism: standard deviations that are taken from each normalised score.
 
     Raises:
         NonFiniteError: for a score that is NaN or infinite, with the clip's index.
@@ -40,8 +44,11 @@ def assemble(
     require_finite(raw, "the score of", "is", names, hint)
     per_step = [aspect_steps(output, aspects) for output in outputs]
     mean, std = scale
+    rewards, uncertainty = (raw - mean) / std, deviations(outputs, noise, std)
+    if uncertainty is not None and pessimism:
+        rewards = rewards - pessimism * uncertainty
     return RewardOutput(
-        rewards=(raw - mean) / std,
+        rewards=rewards,
         raw=raw,
         trajectory=trajectory,
         parts={
@@ -50,7 +57,19 @@ def assemble(
         },
         aspect_trajectory=per_step,
         notes=notes,
+        uncertainty=uncertainty,
     )
+
+
+def deviations(
+    outputs: Sequence[JudgeOutput], noise: float | None, std: float
+) -> Float[Tensor, " clip"] | None:
+    """Posterior standard deviation of each clip's normalised score; None if it is not known."""
+    leverages = [output.leverage for output in outputs if output.leverage is not None]
+    if noise is None or len(leverages) < len(outputs):
+        return None
+    deviation: Tensor = (noise * torch.stack(leverages).float()).sqrt() / std
+    return deviation
 
 
 def score_steps(

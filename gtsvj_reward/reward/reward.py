@@ -1,5 +1,6 @@
 """The callable that trainers use."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,10 @@ class GTSVJReward(Reward):
             `RewardOutput.untrained_geometry`, instead of raising `GeometryError`.
         check_statistics: refuse latents whose spread says that they are not scaled.
         offload_to: device to run on; the judge waits on the CPU between calls. No gradients then.
+        pessimism: k >= 0; a score is r - k u, with u the `uncertainty` that a moment judge gives.
+
+    Raises:
+        ValueError: for settings that do not fit the judge.
     """
 
     def __init__(
@@ -58,11 +63,14 @@ class GTSVJReward(Reward):
         allow_untrained_geometry: bool = False,
         check_statistics: bool = True,
         offload_to: str | torch.device | None = None,
+        pessimism: float = 0.0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
         self.judge = judge.requires_grad_(False).eval()
         self.selection = select_aspects(judge.config, aspects, weights)
+        self.noise = judge.score_noise(self.selection.weights if self.selection else None)
+        self.pessimism = check_pessimism(pessimism, self.noise)
         self.batch_size = batch_size
         self.allow_untrained_geometry = allow_untrained_geometry
         self.check_statistics = check_statistics
@@ -89,6 +97,7 @@ class GTSVJReward(Reward):
         allow_untrained_geometry: bool = False,
         check_statistics: bool = True,
         offload_to: str | torch.device | None = None,
+        pessimism: float = 0.0,
     ) -> "GTSVJReward":
         """Load a judge.
 
@@ -110,6 +119,7 @@ class GTSVJReward(Reward):
             allow_untrained_geometry: see the class.
             check_statistics: see the class.
             offload_to: see the class.
+            pessimism: see the class.
 
         Raises:
             FileNotFoundError: if the checkpoint or its base model is not there.
@@ -132,6 +142,7 @@ class GTSVJReward(Reward):
             allow_untrained_geometry=allow_untrained_geometry,
             check_statistics=check_statistics,
             offload_to=offload_to,
+            pessimism=pessimism,
         )
 
     @property
@@ -161,7 +172,14 @@ class GTSVJReward(Reward):
         notes = self.notes(clips)
         outputs = self.outputs(clips.on(self.device), clips.text)
         return assemble(
-            outputs, self.config.aspects, self.selection, scale, notes=notes, names=clips.names
+            outputs,
+            self.config.aspects,
+            self.selection,
+            scale,
+            notes=notes,
+            names=clips.names,
+            noise=self.noise,
+            pessimism=self.pessimism,
         )
 
     def score_frames(
@@ -306,3 +324,19 @@ class GTSVJReward(Reward):
             self.save_pretrained(folder)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(commit.commit_url)
+
+
+def check_pessimism(pessimism: float, noise: float | None) -> float:
+    """The pessimism, if it is in its range and the judge knows how sure it is.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not 0 <= pessimism < math.inf:
+        raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
+    if pessimism and noise is None:
+        raise ValueError(
+            "`pessimism` needs a judge that gives its uncertainty: one with readout='moments' that "
+            "was fitted to ratings or comparisons. For others use `RewardEnsemble(pessimism=)`"
+        )
+    return pessimism

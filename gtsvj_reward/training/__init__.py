@@ -1,25 +1,38 @@
-"""Training of a judge, on `transformers.Trainer`; a folder for each stage."""
+"""Judges from clips and labels: a folder for each stage, and the closed forms of all."""
 
 from gtsvj_reward.training.arguments import JudgeArguments as JudgeArguments
 from gtsvj_reward.training.aspects import (
     AspectConfig as AspectConfig,
+    AspectFit as AspectFit,
     AspectTrainer as AspectTrainer,
     RatedClip as RatedClip,
+    fit_aspects as fit_aspects,
     train_aspects as train_aspects,
+)
+from gtsvj_reward.training.closed_form import (
+    Compared as Compared,
+    Contrast as Contrast,
+    FeatureCache as FeatureCache,
+    Rated as Rated,
+    refit as refit,
 )
 from gtsvj_reward.training.discriminator import (
     Calibration as Calibration,
     CalibrationSettings as CalibrationSettings,
     DiscriminatorConfig as DiscriminatorConfig,
+    DiscriminatorFit as DiscriminatorFit,
     DiscriminatorTrainer as DiscriminatorTrainer,
     RealAndGenerated as RealAndGenerated,
     calibrate_perturbations as calibrate_perturbations,
+    fit_discriminator as fit_discriminator,
     train_discriminator as train_discriminator,
 )
 from gtsvj_reward.training.preference import (
     ClipPair as ClipPair,
     PreferenceConfig as PreferenceConfig,
+    PreferenceFit as PreferenceFit,
     PreferenceTrainer as PreferenceTrainer,
+    fit_preference as fit_preference,
     train_preference as train_preference,
 )
 from gtsvj_reward.training.run import build_judge as build_judge

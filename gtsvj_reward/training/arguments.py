@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -57,15 +58,14 @@ class JudgeArguments(JudgeSettings):
     """dtype of the frozen base weights; auto keeps that of the files."""
 
 
-@documented
 @dataclass(kw_only=True)
-class JudgeTrainingConfig(TrainingArguments):
-    """What all stages share: optimisation, truncation, what is held out.
+class SplitSettings:
+    """Where a stage writes, and what it holds out."""
 
-    What else `transformers.TrainingArguments` has can be set as well, apart from what `REFUSED`
-    names. The paper states no learning rate, batch size or number of steps: these are ours.
-    """
-
+    output_dir: str = ""
+    """Folder for checkpoints and the judge."""
+    seed: int = 42
+    """Of every draw."""
     held_out_fraction: float = 0.1
     """Share of clips kept for evaluation where no held-out folder is given."""
     group_by: str | None = None
@@ -73,16 +73,61 @@ class JudgeTrainingConfig(TrainingArguments):
     expression whose first group, in the name of a clip's source without suffix, names the
     group: `(.+)_\d+` for segments a_0, a_1 of a. A video under several names is on one side in
     any case."""
+
+    def __post_init__(self) -> None:
+        require_set(self, "output_dir")
+        if not 0 < self.held_out_fraction < 1:
+            raise ValueError(
+                f"`held_out_fraction` must lie in (0, 1), got {self.held_out_fraction}"
+            )
+
+
+@dataclass(kw_only=True)
+class TruncationSettings:
+    """How often, and to what durations, clips are cut (paper section 5.1)."""
+
     truncation_probability: float = 0.25
     """How often a pair is cut to a shorter prefix."""
     truncation_min_seconds: float = 2.0
     """Shortest prefix."""
     truncation_max_seconds: float = 6.0
     """Longest prefix."""
+
+    def truncation(self) -> Truncation:
+        """How clips are cut."""
+        return Truncation(
+            self.truncation_probability, self.truncation_min_seconds, self.truncation_max_seconds
+        )
+
+
+@dataclass(kw_only=True)
+class FitConfig(SplitSettings):
+    """What the closed forms of all stages share; for `--readout moments`."""
+
+    features: str | None = None
+    """Folder that keeps the moments of clips, by their content, so that no clip is read twice. By
+    default `features` beside `output_dir`."""
+    batch_size: int = 8
+    """Clips of one shape that are read in one forward pass."""
+    device: str | None = None
+    """Where clips are read; a GPU if there is one."""
+
+    def feature_folder(self) -> Path:
+        """Where moments are kept."""
+        return Path(self.features or Path(self.output_dir).parent / "features")
+
+
+@documented
+@dataclass(kw_only=True)
+class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):
+    """What the trainers of all stages share: optimisation, truncation, what is held out.
+
+    What else `transformers.TrainingArguments` has can be set as well, apart from what `REFUSED`
+    names. The paper states no learning rate, batch size or number of steps: these are ours.
+    """
+
     head_learning_rate: float = 1e-3
     """Learning rate of the head; the adapter has its own."""
-    output_dir: str = ""
-    """Folder for checkpoints and the judge."""
     learning_rate: float = 1e-4
     """Learning rate of the adapter."""
     max_grad_norm: float = 1.0
@@ -107,22 +152,12 @@ class JudgeTrainingConfig(TrainingArguments):
     """As in transformers."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_set(self, "output_dir")
-        if not 0 < self.held_out_fraction < 1:
-            raise ValueError(
-                f"`held_out_fraction` must lie in (0, 1), got {self.held_out_fraction}"
-            )
+        TrainingArguments.__post_init__(self)
+        SplitSettings.__post_init__(self)
         refuse_settings(self)
 
-    def truncation(self) -> Truncation:
-        """How clips are cut."""
-        return Truncation(
-            self.truncation_probability, self.truncation_min_seconds, self.truncation_max_seconds
-        )
 
-
-def require_set(args: JudgeTrainingConfig, *names: str) -> None:
+def require_set(args: SplitSettings, *names: str) -> None:
     """Refuse settings that were left empty.
 
     Raises:

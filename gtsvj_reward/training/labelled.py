@@ -15,7 +15,13 @@ from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_chec
 from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.model import Part
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
-from gtsvj_reward.training.arguments import JudgeArguments, JudgeTrainingConfig, documented
+from gtsvj_reward.training.arguments import (
+    FitConfig,
+    JudgeArguments,
+    JudgeTrainingConfig,
+    SplitSettings,
+    documented,
+)
 from gtsvj_reward.training.splits import clip_keys
 from gtsvj_reward.training.trainer import JudgeTrainer
 
@@ -29,9 +35,8 @@ STAGES: list[Stage] = ["discriminator", "aspects", "preference"]
 Reader = TypeVar("Reader", bound=Callable[..., object])
 
 
-@documented
 @dataclass(kw_only=True)
-class LabelledConfig(JudgeTrainingConfig):
+class LabelledData(SplitSettings):
     """What stages 2 and 3 share: where they start, and where labels and clips are."""
 
     from_judge: str | None = None
@@ -41,6 +46,18 @@ class LabelledConfig(JudgeTrainingConfig):
     """Folder of latent clips, which the labels refer to."""
     allow_missing_videos: bool = False
     """Train on the rest where labelled videos have no latents."""
+
+
+@dataclass(kw_only=True)
+class LabelledFit(LabelledData, FitConfig):
+    """What the closed forms of stages 2 and 3 share."""
+
+
+@documented
+@dataclass(kw_only=True)
+class LabelledConfig(LabelledData, JudgeTrainingConfig):
+    """What the trainers of stages 2 and 3 share."""
+
     calibration: str | None = None
     """Folder of latent clips over which mean and standard deviation of the score are measured;
     the held-out clips by default."""
@@ -102,8 +119,7 @@ class LabelledTrainer(JudgeTrainer):
         )
         self.save_model()
         if self.is_world_process_zero():
-            hashes = sorted({key for info in self.labelled for key in clip_keys(info)})
-            write_text(Path(self.args.output_dir) / CLIPS_FILE, json.dumps(hashes) + "\n")
+            write_labelled(Path(self.args.output_dir), self.labelled)
         return metrics
 
     def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -149,6 +165,12 @@ def check_stage(judge: VideoJudge, stage: Stage) -> None:
         )
 
 
+def write_labelled(folder: Path, labelled: Sequence[ClipInfo]) -> None:
+    """Write beside a judge which clips its stage has seen labels of."""
+    hashes = sorted({key for info in labelled for key in clip_keys(info)})
+    write_text(folder / CLIPS_FILE, json.dumps(hashes) + "\n")
+
+
 def earlier_training(config: JudgeConfig) -> dict[str, Any]:
     """The training record of the stages before, each entry under the name of its stage."""
     return {
@@ -157,13 +179,13 @@ def earlier_training(config: JudgeConfig) -> dict[str, Any]:
     }
 
 
-def judge_of_stage_before(arguments: JudgeArguments, args: LabelledConfig) -> VideoJudge:
+def judge_of_stage_before(arguments: JudgeArguments, args: LabelledData) -> VideoJudge:
     """The judge of `from_judge`, which brings its own backbone settings.
 
     Raises:
         ValueError: for backbone settings given beside it.
     """
-    own = ("base_model", "head_width", "token_pooling")
+    own = ("base_model", "readout", "head_width", "token_pooling")
     changed = [
         item.name
         for item in fields(JudgeArguments)

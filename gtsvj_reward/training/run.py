@@ -41,6 +41,9 @@ def build_judge(
     if arguments.base_dtype != "auto":
         backbone.cast(dtype_of(arguments.base_dtype))
     chosen = {item.name: getattr(arguments, item.name) for item in fields(JudgeSettings)}
+    if arguments.readout == "moments":
+        chosen["lora_rank"] = 0
+        refuse_adapter(arguments)
     config = JudgeConfig(
         **chosen,
         latent_space=space,
@@ -49,3 +52,25 @@ def build_judge(
         time_pooling=time_pooling,
     )
     return VideoJudge.from_transformer(backbone, config, seed=seed)
+
+
+ADAPTER = ("lora_rank", "lora_alpha", "lora_placement", "head_width", "token_pooling")
+"""Settings of `readout: mlp`."""
+
+
+def refuse_adapter(arguments: JudgeArguments) -> None:
+    """Refuse settings that a moment readout does not have.
+
+    Raises:
+        ValueError: naming them.
+    """
+    given = [
+        item.name
+        for item in fields(arguments)
+        if item.name in ADAPTER and getattr(arguments, item.name) not in (item.default, 0)
+    ]
+    if given:
+        raise ValueError(
+            f"{given} are settings of `--readout mlp`: a moment readout has no adapter and no "
+            "hidden layer; leave them out"
+        )

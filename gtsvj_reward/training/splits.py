@@ -9,7 +9,7 @@ from typing import TypeVar
 from gtsvj_reward.latents.content import content_key as content_key, made_from
 from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.random_keys import keyed_order
-from gtsvj_reward.training.arguments import JudgeTrainingConfig
+from gtsvj_reward.training.arguments import SplitSettings
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def hold_out(
     clips: Callable[[Example], Sequence[ClipInfo]],
     *,
     count: int,
-    args: JudgeTrainingConfig,
+    args: SplitSettings,
     setting: str,
 ) -> tuple[list[Example], list[Example]]:
     """Examples to train on and held-out ones, with no video and no group on both sides.

@@ -156,15 +156,23 @@ def test_the_trained_geometry_is_that_of_the_clip_and_not_of_what_is_seen():
         reward(clips(2, 5, 4, 12))
 
 
-def test_checkpoints_of_format_2_load_as_judges_that_see_everything(tmp_path):
+LATER = {
+    2: ("latent_pooling", "temporal_stride"),
+    3: ("readout", "taps", "has_energy", "penalties", "projection_seed"),
+}
+"""Format version -> the fields that the next one added."""
+
+
+@pytest.mark.parametrize("version", LATER)
+def test_checkpoints_of_earlier_formats_load_as_judges_that_see_everything(tmp_path, version):
     judge = tiny_judge()
     save_judge(judge, tmp_path)
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
-    assert values["format_version"] == 3
-    for name in ("latent_pooling", "temporal_stride"):
+    assert values["format_version"] == 4
+    for name in [name for before, names in LATER.items() if before >= version for name in names]:
         del values[name]
-    file.write_text(json.dumps({**values, "format_version": 2}))
+    file.write_text(json.dumps({**values, "format_version": version}))
     loaded = load_judge(tmp_path, backbone=tiny_transformer("2b"))
     assert loaded.config == judge.config
     assert torch.equal(loaded.energies(clips()), judge.energies(clips()))

@@ -11,12 +11,12 @@ from gtsvj_reward.annotations import (
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.aspects.data import RatedClip
-from gtsvj_reward.training.aspects.settings import AspectConfig
+from gtsvj_reward.training.aspects.settings import RatingsData
 from gtsvj_reward.training.labelled import chosen_reader, report_left_out
 
 
 def rated_clips(
-    path: str, folder: LatentFolder, args: AspectConfig
+    path: str, folder: LatentFolder, args: RatingsData
 ) -> tuple[list[RatedClip], Sequence[AspectScale | str]]:
     """Rated clips that have latents, and the aspects of their file, with scales if it has them.
 

@@ -4,11 +4,13 @@ import logging
 
 from transformers import set_seed
 
+from gtsvj_reward.judge import Aspect
+from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
-from gtsvj_reward.training.aspects.data import with_labels
+from gtsvj_reward.training.aspects.data import RatedClip, with_labels
 from gtsvj_reward.training.aspects.labels import choose_aspects, rated_clips
-from gtsvj_reward.training.aspects.settings import AspectConfig
+from gtsvj_reward.training.aspects.settings import AspectConfig, RatingsData
 from gtsvj_reward.training.aspects.trainer import AspectTrainer
 from gtsvj_reward.training.labelled import (
     calibration_clips,
@@ -30,32 +32,13 @@ def train_aspects(judge_arguments: JudgeArguments, args: AspectConfig) -> Aspect
         The trainer, with its log and the trained judge.
     """
     set_seed(args.seed)
-    folder = LatentFolder(args.latents)
-    rated, scales = rated_clips(args.ratings, folder, args)
-    given = None
-    if args.held_out_ratings is not None:
-        given, _ = rated_clips(args.held_out_ratings, folder, args)
-    rated, held_out = hold_out(
-        rated,
-        given,
-        lambda clip: [clip.info],
-        count=max(1, round(args.held_out_fraction * len(rated))),
-        args=args,
-        setting="held_out_ratings",
-    )
-    aspects = choose_aspects(args.aspects, scales)
-    rated, bare = with_labels(rated, aspects)
-    held_out, held_out_bare = with_labels(held_out, aspects)
-    if bare or held_out_bare:
-        logger.warning(
-            "left out for want of any label: %d training and %d held-out clips", bare, held_out_bare
-        )
+    rated, held_out, aspects, space = rated_and_held_out(args)
     if args.from_judge is None:
         if args.keep_energy:
             raise ValueError("`keep_energy` needs `from_judge`: a bare base model has no energy")
         judge = build_judge(
             judge_arguments,
-            folder.space,
+            space,
             seed=args.seed,
             aspects=aspects,
             time_pooling=args.time_pooling,
@@ -82,3 +65,30 @@ def train_aspects(judge_arguments: JudgeArguments, args: AspectConfig) -> Aspect
     )
     trainer.run()
     return trainer
+
+
+def rated_and_held_out(
+    args: RatingsData,
+) -> tuple[list[RatedClip], list[RatedClip], tuple[Aspect, ...], LatentSpace]:
+    """Clips to train on, clips held out, what is rated, and the latent space of the clips."""
+    folder = LatentFolder(args.latents)
+    rated, scales = rated_clips(args.ratings, folder, args)
+    given = None
+    if args.held_out_ratings is not None:
+        given, _ = rated_clips(args.held_out_ratings, folder, args)
+    rated, held_out = hold_out(
+        rated,
+        given,
+        lambda clip: [clip.info],
+        count=max(1, round(args.held_out_fraction * len(rated))),
+        args=args,
+        setting="held_out_ratings",
+    )
+    aspects = choose_aspects(args.aspects, scales)
+    rated, bare = with_labels(rated, aspects)
+    held_out, held_out_bare = with_labels(held_out, aspects)
+    if bare or held_out_bare:
+        logger.warning(
+            "left out for want of any label: %d training and %d held-out clips", bare, held_out_bare
+        )
+    return rated, held_out, aspects, folder.space

@@ -5,18 +5,16 @@ from typing import Literal
 
 from gtsvj_reward.judge.heads import TimePooling
 from gtsvj_reward.training.arguments import documented, require_set
-from gtsvj_reward.training.labelled import LabelledConfig
+from gtsvj_reward.training.labelled import LabelledConfig, LabelledData, LabelledFit
 
 TargetScale = Literal["range", "raw"]
 
 
-@documented
 @dataclass(kw_only=True)
-class AspectConfig(LabelledConfig):
-    """Stage 2: aspect scores by regression (paper sections 4.2, 5.1).
+class RatingsData(LabelledData):
+    """Stage 2, however it is solved: ratings (paper sections 4.2, 5.1).
 
-    Without `from_judge` it starts from the bare base model, the paper's "No DM" ablation. The plain
-    version of the paper is the default; what goes beyond it is said at each field.
+    Without `from_judge` it starts from the bare base model, the paper's "No DM" ablation.
     """
 
     ratings: str = ""
@@ -28,6 +26,20 @@ class AspectConfig(LabelledConfig):
     aspects: list[str] | None = None
     """Aspects to predict: names of the format, or name=low:high for your own scale; all of the
     format by default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_set(self, "ratings", "latents")
+
+
+@documented
+@dataclass(kw_only=True)
+class AspectConfig(RatingsData, LabelledConfig):
+    """Stage 2 by gradient descent, for `readout: mlp`.
+
+    The plain version of the paper is the default; what goes beyond it is said at each field.
+    """
+
     target_scale: TargetScale = "range"
     """`range`: squared errors of labels scaled to 0..1; `raw`: of labels as they are, so that
     wide scales weigh more."""
@@ -38,6 +50,8 @@ class AspectConfig(LabelledConfig):
     truncation_probability: float = 0.0
     """How often a clip is cut to a shorter prefix; the paper says nothing."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_set(self, "ratings", "latents")
+
+@documented
+@dataclass(kw_only=True)
+class AspectFit(RatingsData, LabelledFit):
+    """Stage 2 in closed form, for `readout: moments`."""

@@ -6,6 +6,10 @@ from gtsvj_reward.training.discriminator.calibration import (
     calibrate_perturbations as calibrate_perturbations,
 )
 from gtsvj_reward.training.discriminator.data import RealAndGenerated as RealAndGenerated
+from gtsvj_reward.training.discriminator.fit import fit_discriminator as fit_discriminator
 from gtsvj_reward.training.discriminator.run import train_discriminator as train_discriminator
-from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig as DiscriminatorConfig
+from gtsvj_reward.training.discriminator.settings import (
+    DiscriminatorConfig as DiscriminatorConfig,
+    DiscriminatorFit as DiscriminatorFit,
+)
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer as DiscriminatorTrainer

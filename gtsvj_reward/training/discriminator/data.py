@@ -11,6 +11,7 @@ from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.perturbations import (
     GENERATED,
     MINIMUM_STEPS,
+    NegativeDraw,
     PerturbationSampler,
 )
 from gtsvj_reward.random_keys import keyed_generator
@@ -73,18 +74,24 @@ class ContrastivePairs(Dataset[Pair]):
         """Pairs of one epoch."""
         return len(self.real)
 
-    def __getitem__(self, key: int) -> Pair:
+    def draw(self, key: int) -> tuple[NegativeDraw, ClipInfo, ClipInfo, torch.Generator]:
+        """What a pair is made of: its kind, the sources of both clips, and further draws."""
         epoch, index = divmod(key, len(self))
         generator = keyed_generator(self.seed, epoch, index)
         draw = self.sampler.draw(generator, generated_available=bool(self.generated))
         other = int(torch.randint(max(1, len(self.generated)), (), generator=generator))
         info = self.generated[other] if draw.anchor == "generated" else self.real[index]
+        source = self.generated[other] if draw.kind == GENERATED else info
+        return draw, info, source, generator
+
+    def __getitem__(self, key: int) -> Pair:
+        draw, info, source, generator = self.draw(key)
         keep = self.truncation.keep(info, generator)
         positive = load_clip(info.path).latents[:keep]
         if draw.kind == GENERATED:
-            negative = load_clip(self.generated[other].path).latents
+            negative = load_clip(source.path).latents
             if keep < info.shape[0]:
-                negative = negative[: same_duration(info, keep, self.generated[other])]
+                negative = negative[: same_duration(info, keep, source)]
         else:
             negative = self.sampler.apply(draw.kind, positive[None], generator)[0]
         return Pair(positive, negative, draw.kind, draw.anchor)

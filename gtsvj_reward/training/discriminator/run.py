@@ -5,7 +5,7 @@ from transformers import set_seed
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.discriminator.data import RealAndGenerated
-from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig
+from gtsvj_reward.training.discriminator.settings import DiscriminatorConfig, DiscriminatorData
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import beside, check_apart, check_real, hold_out
@@ -22,6 +22,19 @@ def train_discriminator(
         The trainer, with its log and the trained judge.
     """
     set_seed(args.seed)
+    train, held_out = real_and_generated(args)
+    trainer = DiscriminatorTrainer(
+        build_judge(judge_arguments, train.real[0].space, seed=args.seed),
+        args,
+        train_dataset=train,
+        eval_dataset=held_out,
+    )
+    trainer.run()
+    return trainer
+
+
+def real_and_generated(args: DiscriminatorData) -> tuple[RealAndGenerated, RealAndGenerated]:
+    """Clips to train on and clips held out, with no video on both sides."""
     real, held_out_real = folders(args.real, args.held_out_real, "held_out_real", args)
     generated: list[ClipInfo] = []
     held_out_generated: list[ClipInfo] = []
@@ -29,19 +42,14 @@ def train_discriminator(
         generated, held_out_generated = generated_folders(args.generated, args, real, held_out_real)
         check_real([*real, *held_out_real], [*generated, *held_out_generated])
         check_apart([*real, *generated], [*held_out_real, *held_out_generated])
-    space = real[0].space
-    trainer = DiscriminatorTrainer(
-        build_judge(judge_arguments, space, seed=args.seed),
-        args,
-        train_dataset=RealAndGenerated(real, generated),
-        eval_dataset=RealAndGenerated(held_out_real, held_out_generated),
+    return (
+        RealAndGenerated(real, generated),
+        RealAndGenerated(held_out_real, held_out_generated),
     )
-    trainer.run()
-    return trainer
 
 
 def folders(
-    train: str, held_out: str | None, setting: str, args: DiscriminatorConfig
+    train: str, held_out: str | None, setting: str, args: DiscriminatorData
 ) -> tuple[list[ClipInfo], list[ClipInfo]]:
     """Clips to train on and clips held out."""
     infos = LatentFolder(train).infos
@@ -56,7 +64,7 @@ def folders(
 
 
 def generated_folders(
-    generated: str, args: DiscriminatorConfig, real: list[ClipInfo], held_out_real: list[ClipInfo]
+    generated: str, args: DiscriminatorData, real: list[ClipInfo], held_out_real: list[ClipInfo]
 ) -> tuple[list[ClipInfo], list[ClipInfo]]:
     """Generated clips to train on and held-out ones.
 

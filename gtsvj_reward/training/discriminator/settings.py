@@ -5,13 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtsvj_reward.perturbations import PerturbationSampler
-from gtsvj_reward.training.arguments import JudgeTrainingConfig, documented, require_set
+from gtsvj_reward.training.arguments import (
+    FitConfig,
+    JudgeTrainingConfig,
+    SplitSettings,
+    TruncationSettings,
+    documented,
+    require_set,
+)
 
 
-@documented
 @dataclass(kw_only=True)
-class DiscriminatorConfig(JudgeTrainingConfig):
-    """Stage 1: data, objective and optimisation of the energy judge (paper sections 4.1, 5.1).
+class DiscriminatorData(SplitSettings):
+    """Stage 1, however it is solved: data and objective (paper sections 4.1, 5.1).
 
     The paper states beta, the truncation and Table A.1.
     """
@@ -29,10 +35,6 @@ class DiscriminatorConfig(JudgeTrainingConfig):
     PerturbationSampler, as `gtsvj calibrate-perturbations` writes it. Table A.1 by default."""
     beta: float = 0.2
     """Weight of the squared energies, Eq. 4."""
-    loss_per_step: bool = False
-    """Take the loss of each step's energy, not of their mean over time."""
-    saturation_share: float = 0.9
-    """Share of the loss's bound at which training counts as saturated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,3 +63,29 @@ class DiscriminatorConfig(JudgeTrainingConfig):
             raise ValueError(
                 f"{path} is not the JSON of a perturbation sampler: {error}"
             ) from error
+
+
+@documented
+@dataclass(kw_only=True)
+class DiscriminatorConfig(DiscriminatorData, JudgeTrainingConfig):
+    """Stage 1 by gradient descent, for `readout: mlp`."""
+
+    loss_per_step: bool = False
+    """Take the loss of each step's energy, not of their mean over time."""
+    saturation_share: float = 0.9
+    """Share of the loss's bound at which training counts as saturated."""
+
+
+@documented
+@dataclass(kw_only=True)
+class DiscriminatorFit(DiscriminatorData, TruncationSettings, FitConfig):
+    """Stage 1 in closed form, for `readout: moments`."""
+
+    draws: int = 4
+    """Negatives that are drawn for each real clip; each weighs one in so many, so that the
+    objective stays Eq. 4."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {self.draws}")

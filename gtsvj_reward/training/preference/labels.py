@@ -10,12 +10,12 @@ from gtsvj_reward.annotations import (
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.labelled import chosen_reader, report_left_out
 from gtsvj_reward.training.preference.data import ClipPair
-from gtsvj_reward.training.preference.settings import PreferenceConfig
+from gtsvj_reward.training.preference.settings import ComparisonsData
 
 logger = logging.getLogger(__name__)
 
 
-def compared_clips(path: str, folder: LatentFolder, args: PreferenceConfig) -> list[ClipPair]:
+def compared_clips(path: str, folder: LatentFolder, args: ComparisonsData) -> list[ClipPair]:
     """Pairs with a label in the dimension to train on, whose clips have latents.
 
     Raises:

@@ -19,7 +19,7 @@ from gtsvj_reward.training.labelled import (
 )
 from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.labels import compared_clips
-from gtsvj_reward.training.preference.settings import PreferenceConfig
+from gtsvj_reward.training.preference.settings import ComparisonsData, PreferenceConfig
 from gtsvj_reward.training.preference.trainer import PreferenceTrainer
 from gtsvj_reward.training.splits import clip_keys, hold_out
 
@@ -35,19 +35,7 @@ def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) ->
         The trainer, with its log and the trained judge.
     """
     set_seed(args.seed)
-    folder = LatentFolder(args.latents)
-    pairs = compared_clips(args.comparisons, folder, args)
-    given = None
-    if args.held_out_comparisons is not None:
-        given = compared_clips(args.held_out_comparisons, folder, args)
-    pairs, held_out = hold_out(
-        pairs,
-        given,
-        lambda pair: [pair.first, pair.second],
-        count=math.ceil(args.held_out_fraction * len(pairs)),
-        args=args,
-        setting="held_out_comparisons",
-    )
+    pairs, held_out = compared_and_held_out(args)
     judge = judge_of_stage_before(judge_arguments, args)
     before = earlier_training(judge.config)
     warn_of_reuse(str(args.from_judge), pairs, held_out)
@@ -62,6 +50,23 @@ def train_preference(judge_arguments: JudgeArguments, args: PreferenceConfig) ->
     )
     trainer.run()
     return trainer
+
+
+def compared_and_held_out(args: ComparisonsData) -> tuple[list[ClipPair], list[ClipPair]]:
+    """Pairs to train on and pairs held out, with no clip on both sides."""
+    folder = LatentFolder(args.latents)
+    pairs = compared_clips(args.comparisons, folder, args)
+    given = None
+    if args.held_out_comparisons is not None:
+        given = compared_clips(args.held_out_comparisons, folder, args)
+    return hold_out(
+        pairs,
+        given,
+        lambda pair: [pair.first, pair.second],
+        count=math.ceil(args.held_out_fraction * len(pairs)),
+        args=args,
+        setting="held_out_comparisons",
+    )
 
 
 def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[ClipPair]) -> None:

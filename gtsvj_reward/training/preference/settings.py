@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gtsvj_reward.training.arguments import documented, require_set
-from gtsvj_reward.training.labelled import LabelledConfig
+from gtsvj_reward.training.labelled import LabelledConfig, LabelledData, LabelledFit
 
 PreferenceLoss = Literal["bradley_terry_with_ties", "rao_kupper", "bradley_terry"]
 
 
-@documented
 @dataclass(kw_only=True)
-class PreferenceConfig(LabelledConfig):
-    """Stage 3: one score from the aspects by paired comparisons (paper sections 4.2, 5.1)."""
+class ComparisonsData(LabelledData):
+    """Stage 3, however it is solved: comparisons and their model (paper sections 4.2, 5.1)."""
 
     comparisons: str = ""
     """File of comparisons."""
@@ -33,6 +32,17 @@ class PreferenceConfig(LabelledConfig):
     """Rao-Kupper's threshold in logits, log theta."""
     drop_ties: bool = False
     """Leave tied pairs out; their number is recorded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_set(self, "comparisons", "latents")
+
+
+@documented
+@dataclass(kw_only=True)
+class PreferenceConfig(ComparisonsData, LabelledConfig):
+    """Stage 3 by gradient descent, for `readout: mlp`: one score from the aspects."""
+
     head_only: bool = False
     """Train the linear layer alone, with adapter and aspect head fixed."""
     train_aspect_head: bool = False
@@ -44,6 +54,16 @@ class PreferenceConfig(LabelledConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_set(self, "comparisons", "latents", "from_judge")
+        require_set(self, "from_judge")
         if self.head_only and self.train_aspect_head:
             raise ValueError("`head_only` and `train_aspect_head` exclude each other")
+
+
+@documented
+@dataclass(kw_only=True)
+class PreferenceFit(ComparisonsData, LabelledFit):
+    """Stage 3 in closed form, for `readout: moments`.
+
+    It weights the aspects of `from_judge`. With a discriminator there, or none, it makes the score
+    from the moments themselves.
+    """

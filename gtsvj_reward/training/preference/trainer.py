@@ -19,7 +19,7 @@ from gtsvj_reward.metrics import accuracy_with_ties, accuracy_without_ties
 from gtsvj_reward.training.labelled import LabelledTrainer, check_stage
 from gtsvj_reward.training.outputs import mean_scores
 from gtsvj_reward.training.preference.data import ClipPair, ClipPairs, clips_of, collate_pairs
-from gtsvj_reward.training.preference.settings import PreferenceConfig
+from gtsvj_reward.training.preference.settings import ComparisonsData, PreferenceConfig
 
 
 class PreferenceTrainer(LabelledTrainer):
@@ -56,14 +56,8 @@ class PreferenceTrainer(LabelledTrainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         check_stage(judge, "preference")
-        pairs = [pair for pair in train_dataset if pair.label or not args.drop_ties]
+        pairs = trainable(train_dataset, args)
         self.ties_dropped = len(train_dataset) - len(pairs)
-        ties = sum(pair.label == 0 for pair in pairs)
-        if ties and args.preference_loss == "bradley_terry":
-            raise ValueError(
-                f"{ties} pairs are ties, which the Bradley-Terry loss cannot use: choose "
-                "`preference_loss` rao_kupper or bradley_terry_with_ties, or set `drop_ties`"
-            )
         if not any(pair.label for pair in eval_dataset):
             raise ValueError(
                 f"all {len(eval_dataset)} held-out pairs are ties: hold out more pairs"
@@ -107,20 +101,7 @@ class PreferenceTrainer(LabelledTrainer):
         infos = clips_of(self.eval_dataset)
         scores, _ = self.predict_clips(infos)
         by_path = {str(infos[index].path): score for index, score in scores.items()}
-        first = torch.tensor([by_path[str(pair.first.path)] for pair in self.eval_dataset])
-        second = torch.tensor([by_path[str(pair.second.path)] for pair in self.eval_dataset])
-        labels = torch.tensor([pair.label for pair in self.eval_dataset])
-        with_ties = accuracy_with_ties(first - second, labels)
-        counted = labels != 0 if self.args.preference_loss == "bradley_terry" else labels == labels
-        loss = preference_loss(first[counted], second[counted], labels[counted], self.args)
-        return {
-            "loss": loss.mean().item(),
-            "accuracy_without_ties": accuracy_without_ties(first - second, labels).accuracy,
-            "accuracy_with_ties": with_ties.accuracy,
-            "tie_threshold": with_ties.threshold or 0.0,
-            "pairs": with_ties.pairs,
-            "human_ties": with_ties.human_ties,
-        }
+        return pair_metrics(self.eval_dataset, by_path, self.args)
 
     def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """What `config.json` and the model card say about the run."""
@@ -145,9 +126,45 @@ class PreferenceTrainer(LabelledTrainer):
         }
 
 
-def preference_loss(
-    first: Tensor, second: Tensor, labels: Tensor, args: PreferenceConfig
-) -> Tensor:
+def trainable(pairs: Sequence[ClipPair], args: ComparisonsData) -> list[ClipPair]:
+    """The pairs to train on: without ties if they are to be dropped.
+
+    Raises:
+        ValueError: for ties with a loss that cannot use them.
+    """
+    kept = [pair for pair in pairs if pair.label or not args.drop_ties]
+    ties = sum(pair.label == 0 for pair in kept)
+    if ties and args.preference_loss == "bradley_terry":
+        raise ValueError(
+            f"{ties} pairs are ties, which the Bradley-Terry loss cannot use: choose "
+            "`preference_loss` rao_kupper or bradley_terry_with_ties, or set `drop_ties`"
+        )
+    return kept
+
+
+def pair_metrics(
+    pairs: Sequence[ClipPair], scores: Mapping[str, float], args: ComparisonsData
+) -> dict[str, float]:
+    """Loss and accuracies of pairs, from the scores of their clips by path."""
+    first = torch.tensor([scores[str(pair.first.path)] for pair in pairs])
+    second = torch.tensor([scores[str(pair.second.path)] for pair in pairs])
+    labels = torch.tensor([pair.label for pair in pairs])
+    with_ties = accuracy_with_ties(first - second, labels)
+    counted = torch.ones_like(labels, dtype=torch.bool)
+    if args.preference_loss == "bradley_terry":
+        counted = labels != 0
+    loss = preference_loss(first[counted], second[counted], labels[counted], args)
+    return {
+        "loss": loss.mean().item(),
+        "accuracy_without_ties": accuracy_without_ties(first - second, labels).accuracy,
+        "accuracy_with_ties": with_ties.accuracy,
+        "tie_threshold": with_ties.threshold or 0.0,
+        "pairs": with_ties.pairs,
+        "human_ties": with_ties.human_ties,
+    }
+
+
+def preference_loss(first: Tensor, second: Tensor, labels: Tensor, args: ComparisonsData) -> Tensor:
     """Loss of each pair (pair,) by the setting `preference_loss`."""
     if args.preference_loss == "bradley_terry":
         return bradley_terry_loss(first, second, labels)

@@ -1,0 +1,58 @@
+"""Stage 2 in closed form: from ratings and latents to a judge on disk."""
+
+import torch
+
+from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.training.arguments import JudgeArguments
+from gtsvj_reward.training.aspects.data import RatedClip, normalised_targets
+from gtsvj_reward.training.aspects.run import rated_and_held_out
+from gtsvj_reward.training.aspects.settings import AspectFit
+from gtsvj_reward.training.aspects.trainer import aspect_metrics
+from gtsvj_reward.training.closed_form.commands import (
+    cache_for,
+    latents_of,
+    save_fit,
+    scores_of,
+    start_of,
+)
+from gtsvj_reward.training.closed_form.refit import Rated, refit
+from gtsvj_reward.training.data import Truncation, trained_geometry
+
+LEVELS = {"50%": 0.6745, "80%": 1.2816, "95%": 1.96}
+"""Share that an interval should cover -> its half width in standard deviations."""
+
+
+def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
+    """Fit stage 2 and write the judge to `output_dir`.
+
+    The work of `gtsvj train-aspects --readout moments`. Without `from_judge` there is no energy.
+    """
+    train, held_out, aspects, space = rated_and_held_out(args)
+    judge = start_of(judge_arguments, args, space)
+    cache = cache_for(judge, args)
+    infos = [clip.info for clip in train]
+    judge = refit(
+        judge,
+        cache,
+        ratings=[rated(clip) for clip in train],
+        aspects=aspects,
+        geometry=trained_geometry(infos, Truncation(probability=0.0)),
+        seed=args.seed,
+    )
+    _, predicted, leverage = scores_of(judge, cache, [clip.info for clip in held_out])
+    targets = normalised_targets(held_out, aspects)
+    if predicted is None or leverage is None:
+        raise RuntimeError("a judge of aspects gave none")
+    metrics = aspect_metrics(predicted, targets, [aspect.name for aspect in aspects])
+    noise = torch.tensor([judge.score_noise(row) for row in torch.eye(len(aspects)).tolist()])
+    spread = (noise[None] * (1 + leverage[:, None])).sqrt()
+    apart = ((predicted - targets).abs() / spread)[~targets.isnan()]
+    for name, width in LEVELS.items():
+        metrics[f"covered by {name}"] = (apart < width).float().mean().item()
+    save_fit(judge, args, metrics, labelled=[*infos, *(clip.info for clip in held_out)])
+    return judge
+
+
+def rated(clip: RatedClip) -> Rated:
+    """A clip of a label file, for `refit`."""
+    return Rated(latents_of(clip.info), clip.scores, str(clip.info.path))

@@ -1,0 +1,94 @@
+"""What the commands of all stages share when they are solved in closed form."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from gtsvj_reward.files import write_text
+from gtsvj_reward.judge import VideoJudge, save_judge
+from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
+from gtsvj_reward.training.closed_form.features import FeatureCache
+from gtsvj_reward.training.labelled import LabelledFit, judge_of_stage_before, write_labelled
+from gtsvj_reward.training.run import build_judge
+
+METRICS_FILE = "metrics.json"
+"""Beside a judge: what it does on clips held out."""
+
+
+def device_for(args: FitConfig) -> torch.device:
+    """Where clips are read: where the settings say, or this process's own GPU, or the CPU."""
+    return torch.device(args.device) if args.device else PartialState().device
+
+
+def start_of(arguments: JudgeArguments, args: LabelledFit, space: LatentSpace) -> VideoJudge:
+    """The judge of `from_judge`, or a fresh one, where clips are read.
+
+    Raises:
+        ValueError: for a judge of the other readout.
+    """
+    if args.from_judge is None:
+        judge = build_judge(arguments, space, seed=args.seed)
+    else:
+        judge = judge_of_stage_before(arguments, args)
+    if judge.config.readout != "moments":
+        raise ValueError(
+            f"{args.from_judge} has readout {judge.config.readout!r}: go on with `--readout mlp`, "
+            "or start from a judge that was fitted with `--readout moments`"
+        )
+    return judge.to(device_for(args))
+
+
+def cache_for(judge: VideoJudge, args: FitConfig) -> FeatureCache:
+    """Moments of clips under a judge, kept in the folder of the settings."""
+    return FeatureCache(judge, args.feature_folder(), batch_size=args.batch_size)
+
+
+def latents_of(info: ClipInfo) -> Callable[[], Tensor]:
+    """Loads a clip."""
+    return lambda: load_clip(info.path).latents
+
+
+def save_fit(
+    judge: VideoJudge,
+    args: FitConfig,
+    metrics: Mapping[str, float],
+    labelled: Sequence[ClipInfo] = (),
+) -> None:
+    """Record what a judge does on clips held out, and write it; one process does.
+
+    Args:
+        judge: the judge.
+        args: where it goes.
+        metrics: of clips held out.
+        labelled: all clips whose labels were seen, for later stages to check against.
+    """
+    rounded = {name: round(float(value), 6) for name, value in metrics.items()}
+    record = {**judge.config.training, "held out": rounded}
+    judge.config = replace(judge.config, training=record)
+    if PartialState().is_main_process:
+        save_judge(judge, args.output_dir)
+        folder = Path(args.output_dir)
+        write_text(folder / METRICS_FILE, json.dumps(rounded, indent=1) + "\n")
+        if labelled:
+            write_labelled(folder, labelled)
+    PartialState().wait_for_everyone()
+
+
+def scores_of(
+    judge: VideoJudge, cache: FeatureCache, infos: Sequence[ClipInfo]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Scores (clip,), aspects (clip, aspect) and leverages (clip,) of clips that may be cached."""
+    names = cache.read([latents_of(info) for info in infos], "held-out clips")
+    moments = cache.features(names)[:, None].to(next(judge.parameters()).device)
+    with torch.no_grad():
+        output = judge.from_moments(moments)
+    aspects = None if output.aspects is None else output.aspects[:, 0].cpu()
+    leverage = None if output.leverage is None else output.leverage.cpu()
+    return output.scores[:, 0].cpu(), aspects, leverage

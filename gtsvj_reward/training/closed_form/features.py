@@ -1,0 +1,142 @@
+"""Moments of clips, read once and kept on disk.
+
+A clip is known by its content, so that a file that was moved or copied is not read again and one
+that was changed is. A folder of features belongs to one way of reading clips: base weights, taps,
+pooling, stride, timestep and text. Features of another judge that reads alike can be used as well.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from gtsvj_reward.files import read_safetensors, write_safetensors
+from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
+
+Load = Callable[[], Tensor]
+"""Gives the scaled latents (time, channel, height, width) of a clip."""
+
+FEATURES = "features"
+
+
+def content_id(latents: Tensor) -> str:
+    """SHA-256 of a clip's values and shape."""
+    plain = latents.detach().float().cpu().contiguous()
+    digest = hashlib.sha256(str(tuple(plain.shape)).encode())
+    digest.update(plain.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def reading_id(judge: VideoJudge) -> str:
+    """SHA-256 of everything that decides a judge's moments of a clip."""
+    config = judge.config
+    text = None if judge.stored_text is None else content_id(judge.stored_text)
+    settings = {
+        "moments": [list(MOMENTS), SMOOTHNESS],
+        "base": config.base_fingerprint,
+        "dtype": str(judge.backbone.dtype),
+        "taps": list(config.taps or ()),
+        "latent_pooling": config.latent_pooling,
+        "temporal_stride": config.temporal_stride,
+        "timestep": config.timestep,
+        "text": [config.text_input, text],
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+class FeatureCache:
+    """Features of clips under a judge that reads moments; computed once per clip.
+
+    Args:
+        judge: what reads the clips; on its device.
+        folder: where features are kept, in a sub-folder for this way of reading; None keeps them
+            in memory alone.
+        batch_size: clips of one shape per forward pass.
+    """
+
+    def __init__(
+        self, judge: VideoJudge, folder: str | Path | None = None, *, batch_size: int = 8
+    ) -> None:
+        self.judge = judge
+        self.reading = reading_id(judge)
+        self.folder = None if folder is None else Path(folder) / self.reading[:16]
+        self.batch_size = batch_size
+        self.known: dict[str, Tensor] = {}
+        self.computed = 0
+
+    def read(self, clips: Sequence[Load], what: str) -> list[str]:
+        """See to it that features of clips are known; under `accelerate launch` by all processes.
+
+        Args:
+            clips: loaded one after the other, never all at once.
+            what: they are, for the progress bar and for messages.
+
+        Returns:
+            The content of each clip; clips that occur again have the same.
+
+        Raises:
+            ValueError: for features that are not finite, naming the clip.
+            OSError: if the folder cannot be written, saying how much is missing.
+        """
+        state = PartialState()
+        share = range(state.process_index, len(clips), state.num_processes)
+        names: dict[int, str] = {}
+        waiting: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        bar = tqdm(share, f"read {what}", disable=not state.is_local_main_process, leave=False)
+        for index in bar:
+            latents = clips[index]()
+            name = names[index] = content_id(latents)
+            if self.find(name) is None:
+                alike = waiting.setdefault(tuple(latents.shape), {})
+                alike[name] = latents
+                if len(alike) == self.batch_size:
+                    self.compute(alike, what)
+                    alike.clear()
+        for alike in waiting.values():
+            self.compute(alike, what)
+        rows = [(index, name, self.known[name]) for index, name in names.items()]
+        if state.num_processes > 1:
+            rows = gather_object(rows)
+            self.known.update({name: features for _, name, features in rows})
+        return [name for _, name, _ in sorted(rows, key=lambda row: row[0])]
+
+    def features(self, names: Sequence[str]) -> Float[Tensor, "clip feature"]:
+        """Features of clips that were read, float32 on the CPU."""
+        return torch.stack([self.known[name] for name in names])
+
+    def find(self, name: str) -> Tensor | None:
+        """Features of a clip that was read before, from memory or disk."""
+        if name not in self.known and self.folder is not None:
+            file = self.folder / f"{name}.safetensors"
+            if file.is_file():
+                self.known[name] = read_safetensors(file)[0][FEATURES]
+        return self.known.get(name)
+
+    def compute(self, clips: dict[str, Tensor], what: str) -> None:
+        """Read some clips of one shape, and keep their features."""
+        if not clips:
+            return
+        device = next(self.judge.parameters()).device
+        with torch.no_grad():
+            moments = self.judge.moments(torch.stack(list(clips.values())).to(device))
+        features = moments.mean(dim=1).float().cpu()
+        for name, row in zip(clips, features, strict=True):
+            if not bool(row.isfinite().all()):
+                raise ValueError(
+                    f"a clip of {what} (content {name[:12]}…) has moments that are not finite: its "
+                    "latents, or the base model in its dtype, overflow"
+                )
+            self.known[name] = row.clone()
+            self.computed += 1
+            if self.folder is not None:
+                write_safetensors(
+                    self.folder / f"{name}.safetensors", {FEATURES: row}, {"format": "pt"}
+                )

@@ -1,0 +1,250 @@
+"""The three stages on features: energy, aspects, preference; each solved exactly.
+
+Stage 1. Eq. 4 is least squares: a positive has the target -1/(2 beta), a negative +1/(2 beta).
+Stage 2. Ridge regression of each aspect, with the energy as an unpenalised input.
+Stage 3. A convex comparison model, on the aspects or, where nobody rated, on the moments
+themselves with the energy as an unpenalised input.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gtsvj_reward.judge.posterior import Projection, posterior_root
+from gtsvj_reward.losses import contrastive_bound
+from gtsvj_reward.training.closed_form.comparisons import (
+    PairLoss,
+    Pairs,
+    choose_comparison_penalties,
+    derivatives,
+    fit_comparisons,
+)
+from gtsvj_reward.training.closed_form.ridge import (
+    Fit,
+    Penalties,
+    Rows,
+    choose_penalties,
+    fit_ridge,
+)
+
+LEAST_DEVIATION = 1e-4
+"""Floor of a feature's deviation: one that hardly varies would make any other clip look foreign."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation of the features over the positives, or over labelled clips."""
+
+    mean: Float[Tensor, " feature"]
+    deviation: Float[Tensor, " feature"]
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "clip feature"]) -> "Standard":
+        """Of some clips, float64.
+
+        Raises:
+            ValueError: for fewer than three clips.
+        """
+        if len(features) < 3:
+            raise ValueError(
+                f"{len(features)} clips to standardise features by: at least 3 are needed"
+            )
+        values = features.double()
+        return cls(values.mean(dim=0), values.std(dim=0).clamp_min(LEAST_DEVIATION))
+
+    def __call__(self, features: Float[Tensor, "clip feature"]) -> Float[Tensor, "clip feature"]:
+        """Features in deviations, float64."""
+        return (features.double() - self.mean) / self.deviation
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A stage that was solved."""
+
+    fit: Fit
+    """Readout of standardised features; free inputs are folded in."""
+    penalties: Penalties
+    left_out: Float[Tensor, "row output"] | None = None
+    """Per row, the prediction without its group; None for comparisons."""
+    root: Float[Tensor, "column column"] | None = None
+    """Of the posterior; see `gtsvj_reward.judge.posterior`."""
+    noise: Float[Tensor, "output output"] | None = None
+    """Covariance of what is left over, between the outputs."""
+
+
+def solve_energy(
+    features: Float[Tensor, "row feature"],
+    widths: Sequence[int],
+    *,
+    positive: Tensor,
+    weights: Float[Tensor, " row"],
+    groups: Int[Tensor, " row"],
+    beta: float,
+    penalties: Sequence[float] | None = None,
+) -> Solved:
+    """Stage 1: the energy that minimises Eq. 4 plus a ridge penalty.
+
+    Args:
+        features: standardised, of positives and negatives.
+        widths: of the taps.
+        positive: True for a positive row.
+        weights: how often a row was drawn; positives and negatives then have one half each, as
+            the two expectations of Eq. 4.
+        groups: a source clip and what was made of it.
+        beta: of Eq. 4.
+        penalties: None chooses them.
+
+    Raises:
+        ValueError: without positives or without negatives.
+    """
+    for name, side in (("positive", positive), ("negative", ~positive)):
+        if not bool(side.any()):
+            raise ValueError(f"no {name} clips: the energy needs real clips and negatives")
+    target = contrastive_bound(beta)
+    targets = torch.where(positive, target, -target).double()[:, None]
+    halves = torch.where(
+        positive, weights / weights[positive].sum(), weights / weights[~positive].sum()
+    )
+    rows = Rows(features, tuple(widths), groups, halves, features.new_zeros(len(features), 0))
+    chosen = choose_penalties(rows, targets) if penalties is None else given(penalties)
+    fit, left_out = fit_ridge(rows, targets, chosen.penalties)
+    return Solved(fit, chosen, left_out)
+
+
+def solve_aspects(
+    features: Float[Tensor, "row feature"],
+    widths: Sequence[int],
+    targets: Float[Tensor, "row aspect"],
+    groups: Int[Tensor, " row"],
+    *,
+    energy: Fit | None,
+    seed: int,
+    penalties: Sequence[float] | None = None,
+) -> Solved:
+    """Stage 2: ridge regression of range-normalised ratings, NaN where there is none."""
+    free = energy_input(features, energy)
+    weights = features.new_ones(len(features))
+    rows = Rows(features, tuple(widths), groups, weights, free)
+    chosen = choose_penalties(rows, targets) if penalties is None else given(penalties)
+    fit, left_out, noise = fit_ridge_with_noise(rows, targets, chosen.penalties)
+    root = projected_root(rows, chosen.penalties, weights, seed)
+    return Solved(folded(fit, energy), chosen, left_out, root, noise)
+
+
+def solve_comparisons(
+    features: Float[Tensor, "row feature"],
+    widths: Sequence[int],
+    pairs: Pairs,
+    loss: PairLoss,
+    *,
+    energy: Fit | None,
+    seed: int,
+    penalties: Sequence[float] | None = None,
+) -> Solved:
+    """Stage 3 without ratings: a score straight from the moments.
+
+    The posterior is that of Laplace: the curvature of each comparison takes the place of a row.
+    """
+    free = energy_input(features, energy)
+    rows = Rows(
+        features, tuple(widths), torch.arange(len(features)), free.new_ones(len(features)), free
+    )
+    if penalties is None:
+        chosen = choose_comparison_penalties(rows, pairs, loss)
+    else:
+        chosen = given(penalties)
+    fit = fit_comparisons(rows, pairs, loss, chosen.penalties)
+    scores = fit(rows.features, rows.free)[:, 0]
+    _, bend = derivatives(scores[pairs.first], scores[pairs.second], pairs.labels, loss)
+    differences = replace(
+        rows,
+        features=rows.features[pairs.first] - rows.features[pairs.second],
+        groups=pairs.groups,
+        weights=(-bend[1]).clamp_min(1e-9),
+        free=free[pairs.first] - free[pairs.second],
+    )
+    root = projected_root(differences, chosen.penalties, differences.weights, seed, constant=False)
+    return Solved(folded(fit, energy), chosen, None, root, features.new_ones(1, 1))
+
+
+def solve_preference(
+    aspects: Float[Tensor, "row aspect"], pairs: Pairs, loss: PairLoss
+) -> tuple[Float[Tensor, " aspect"], float, Penalties]:
+    """Stage 3 on aspects: their weights in the score, its constant, and the penalty.
+
+    The mean of the aspects is unpenalised, so that with few comparisons the score stays a multiple
+    of it, which is what an aspect judge has.
+    """
+    mean = aspects.mean(dim=1, keepdim=True)
+    count, width = aspects.shape
+    rows = Rows(aspects, (width,), torch.arange(count), aspects.new_ones(count), mean)
+    chosen = choose_comparison_penalties(rows, pairs, loss)
+    fit = fit_comparisons(rows, pairs, loss, chosen.penalties)
+    return fit.weight[0] + fit.free[0] / width, fit.bias.item(), chosen
+
+
+def fit_ridge_with_noise(
+    rows: Rows, targets: Float[Tensor, "row output"], penalties: Sequence[float]
+) -> tuple[Fit, Float[Tensor, "row output"], Float[Tensor, "output output"]]:
+    """`fit_ridge`, and the covariance of the noise.
+
+    A group left out is predicted with covariance noise * P_GG^-1, so that the mean of
+    r_G' P_GG r_G over the rows estimates the noise without counting what the fit is unsure of.
+    Between two outputs it is the correlation of left-out residuals of rows that have both.
+    """
+    fit, left_out = fit_ridge(rows, targets, penalties)
+    residuals = targets - left_out
+    # P_GG r_G is the dual weight of the group: noise * (what the fit itself leaves over).
+    inside = targets - fit(rows.features, rows.free)
+    scale = rows.weights[:, None] / rows.weights.mean()
+    variances = (scale * inside * residuals).nanmean(dim=0).clamp_min(1e-12)
+    filled = residuals.nan_to_num()
+    both = (~residuals.isnan()).to(filled)
+    products = filled.T @ filled / (both.T @ both).clamp_min(1)
+    spread = products.diagonal().sqrt()
+    correlation = products / (spread[:, None] * spread[None])
+    noise = correlation * (variances.sqrt()[:, None] * variances.sqrt()[None])
+    values, vectors = torch.linalg.eigh(noise)  # pairwise counts can make it indefinite
+    return fit, left_out, vectors @ values.clamp_min(0).diag() @ vectors.T
+
+
+def projected_root(
+    rows: Rows,
+    penalties: Sequence[float],
+    weights: Float[Tensor, " row"],
+    seed: int,
+    *,
+    constant: bool = True,
+) -> Float[Tensor, "column column"]:
+    """Root of the posterior of a fit; see `posterior_root`."""
+    each = torch.tensor(penalties).repeat_interleave(torch.tensor(rows.widths))
+    projection = Projection(each.rsqrt(), seed=seed).double()
+    ones = weights.new_full((len(weights), 1), float(constant))
+    inputs = torch.cat([ones, rows.free], dim=1)
+    return posterior_root(projection(rows.features), inputs, weights)
+
+
+def energy_input(features: Tensor, energy: Fit | None) -> Float[Tensor, "row input"]:
+    """The energy of clips as a free input; none without a discriminator."""
+    if energy is None:
+        return features.new_zeros(len(features), 0)
+    return energy(features, features.new_zeros(len(features), 0))
+
+
+def folded(fit: Fit, energy: Fit | None) -> Fit:
+    """A readout with the energy among its inputs, as one of the features alone."""
+    if energy is None:
+        return fit
+    return Fit(
+        weight=fit.weight + fit.free @ energy.weight,
+        free=fit.free[:, :0],
+        bias=fit.bias + fit.free @ energy.bias,
+    )
+
+
+def given(penalties: Sequence[float]) -> Penalties:
+    """Penalties that somebody chose."""
+    return Penalties(tuple(penalties), float("nan"), 0)

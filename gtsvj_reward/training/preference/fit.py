@@ -1,0 +1,52 @@
+"""Stage 3 in closed form: from comparisons and latents to a judge on disk."""
+
+from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.training.arguments import JudgeArguments
+from gtsvj_reward.training.closed_form.commands import (
+    cache_for,
+    latents_of,
+    save_fit,
+    scores_of,
+    start_of,
+)
+from gtsvj_reward.training.closed_form.refit import Compared, refit
+from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.preference.data import ClipPair, clips_of
+from gtsvj_reward.training.preference.run import compared_and_held_out, warn_of_reuse
+from gtsvj_reward.training.preference.settings import PreferenceFit
+from gtsvj_reward.training.preference.trainer import pair_metrics, preference_loss, trainable
+
+
+def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> VideoJudge:
+    """Fit stage 3 and write the judge to `output_dir`.
+
+    The work of `gtsvj train-preference --readout moments`. Without aspects in `from_judge`, or
+    without it, the score comes from the moments themselves.
+    """
+    train, held_out = compared_and_held_out(args)
+    train = trainable(train, args)
+    infos = clips_of(train)
+    judge = start_of(judge_arguments, args, infos[0].space)
+    if judge.config.aspects:
+        warn_of_reuse(str(args.from_judge), train, held_out)
+    cache = cache_for(judge, args)
+    judge = refit(
+        judge,
+        cache,
+        comparisons=[compared(pair) for pair in train],
+        loss=lambda first, second, labels: preference_loss(first, second, labels, args),
+        geometry=trained_geometry(infos, Truncation(probability=0.0)),
+        seed=args.seed,
+    )
+    apart = clips_of(held_out)
+    scores, _, _ = scores_of(judge, cache, apart)
+    by_path = {str(info.path): score for info, score in zip(apart, scores.tolist(), strict=True)}
+    metrics = pair_metrics(held_out, by_path, args)
+    save_fit(judge, args, metrics, labelled=[*infos, *apart])
+    return judge
+
+
+def compared(pair: ClipPair) -> Compared:
+    """A pair of a label file, for `refit`."""
+    groups = (str(pair.first.path), str(pair.second.path))
+    return Compared(latents_of(pair.first), latents_of(pair.second), pair.label, groups)

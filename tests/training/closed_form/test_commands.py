@@ -1,0 +1,140 @@
+"""`gtsvj train-... --readout moments`: from folders and label files to judges on disk."""
+
+import json
+
+import pytest
+import torch
+
+from gtsvj_reward import GTSVJReward
+from gtsvj_reward.cli import main
+from gtsvj_reward.judge import load_judge
+from gtsvj_reward.latents.store import LatentFolder, load_clip
+from gtsvj_reward.perturbations import PerturbationSampler
+from gtsvj_reward.training.data import Truncation
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
+from gtsvj_reward.training.discriminator.fit import drawn
+from tests.training.stages import write_csv, write_rated
+
+SETTINGS = ["--readout", "moments", "--held_out_fraction", "0.25", "--device", "cpu"]
+COMMON = [*SETTINGS, "--base_model"]
+
+
+def run(command, *words, status=0):
+    assert main([command, *map(str, words)]) == status
+
+
+@pytest.fixture
+def folders(tmp_path, base):
+    """Real and generated clips, rated ones, compared ones, and their label files."""
+    write_rated(tmp_path / "real", 12, seed=5)
+    write_rated(tmp_path / "generated", 8, seed=6)
+    rated = write_rated(tmp_path / "rated", 40)
+    write_csv(tmp_path / "ratings.csv", ["video", "clear", "focus"], rated)
+    compared = write_rated(tmp_path / "compared", 60, seed=1)
+    pairs = [
+        (a, b, (clear > other) - (clear < other))
+        for (a, clear, _), (b, other, _) in zip(compared[::2], compared[1::2], strict=True)
+    ]
+    write_csv(tmp_path / "pairs.csv", ["video_a", "video_b", "label"], pairs)
+    return tmp_path
+
+
+def fit_energy(folders, base, *words, status=0):
+    run(
+        "train-discriminator", *COMMON, base, "--real", folders / "real", "--generated",
+        folders / "generated", "--output_dir", folders / "judge-1", "--truncation_min_seconds",
+        "0.5", "--draws", 2, *words, status=status,
+    )  # fmt: skip
+
+
+def test_three_stages_make_a_judge(folders, base, capsys):
+    fit_energy(folders, base)
+    aspects = ["--aspects", "clear=0:4", "focus=0:4"]
+    run(
+        "train-aspects", *SETTINGS, "--from_judge", folders / "judge-1", "--ratings",
+        folders / "ratings.csv", *aspects, "--latents", folders / "rated", "--output_dir",
+        folders / "judge-2",
+    )  # fmt: skip
+    run(
+        "train-preference", *SETTINGS, "--from_judge", folders / "judge-2", "--comparisons",
+        folders / "pairs.csv", "--latents", folders / "compared", "--output_dir",
+        folders / "judge-3", "--preference_loss", "rao_kupper",
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert f"judge written to {folders / 'judge-3'}" in printed
+    first, second, third = (load_judge(folders / f"judge-{stage}") for stage in (1, 2, 3))
+    assert [j.config.stage for j in (first, second, third)] == [
+        "discriminator", "aspects", "preference",
+    ]  # fmt: skip
+    metrics = json.loads((folders / "judge-2" / "metrics.json").read_text())
+    assert metrics["spearman/clear"] > 0.8  # the brightness of a channel is what was rated
+    assert {"covered by 50%", "covered by 80%", "covered by 95%"} <= metrics.keys()
+    assert "accuracy/generated" in json.loads((folders / "judge-1" / "metrics.json").read_text())
+    assert third.preference.weight[0, 0] > third.preference.weight[0, 1]  # `clear` decides
+    assert torch.equal(third.head.output.weight, second.head.output.weight)
+    out = GTSVJReward(third, pessimism=0.5).details(
+        [load_clip(info.path).latents for info in LatentFolder(folders / "compared").infos[:4]],
+        fps=8.0,
+    )
+    assert (out.uncertainty > 0).all()
+    assert list(out.aspects) == ["clear", "focus"]
+
+
+def test_what_was_read_is_kept_for_the_next_run(folders, base, monkeypatch):
+    fit_energy(folders, base)
+    files = {path: path.stat().st_mtime_ns for path in (folders / "features").rglob("*.safe*")}
+    assert files
+    before = load_judge(folders / "judge-1").head.output.weight.clone()
+    fit_energy(folders, base)
+    again = {path: path.stat().st_mtime_ns for path in (folders / "features").rglob("*.safe*")}
+    assert again == files
+    assert torch.equal(load_judge(folders / "judge-1").head.output.weight, before)
+
+
+def test_comparisons_alone_are_enough(folders, base):
+    run(
+        "train-preference", *COMMON, base, "--comparisons", folders / "pairs.csv", "--latents",
+        folders / "compared", "--output_dir", folders / "judge", "--preference_loss",
+        "rao_kupper",
+    )  # fmt: skip
+    judge = load_judge(folders / "judge")
+    assert judge.config.stage == "preference"
+    assert not judge.config.aspects
+    metrics = json.loads((folders / "judge" / "metrics.json").read_text())
+    assert metrics["accuracy_without_ties"] > 0.7
+
+
+def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):
+    clips = RealAndGenerated(
+        LatentFolder(folders / "real").infos, LatentFolder(folders / "generated").infos
+    )
+    pairs = ContrastivePairs(
+        clips, sampler=PerturbationSampler(), truncation=Truncation(probability=0.0), seed=3
+    )
+    contrast = drawn(pairs, 2)
+    assert len(contrast) == 2 * len(pairs)
+    kinds = set()
+    for key, item in enumerate(contrast):
+        pair = pairs[key]
+        kinds.add(pair.kind)
+        assert torch.equal(item.positive(), pair.positive)
+        assert torch.equal(item.negative(), pair.negative)
+        assert (item.groups[0] == item.groups[1]) == (pair.kind != "generated")
+    assert len(kinds) > 3
+
+
+def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
+    fit_energy(folders, base, "--lora_rank", 4, status=1)
+    assert "['lora_rank'] are settings of `--readout mlp`" in capsys.readouterr().err
+    fit_energy(folders, base, "--max_steps", 4, status=1)
+    printed = capsys.readouterr().err
+    assert "['--max_steps', '4'] are no settings of --readout moments" in printed
+
+
+def test_a_judge_of_the_other_readout_is_no_start(world, capsys):
+    run(
+        "train-aspects", *SETTINGS, "--from_judge", world / "discriminator", "--ratings",
+        world / "ratings.csv", "--aspects", "clear=0:4", "focus=0:4", "--latents",
+        world / "rated", "--output_dir", world / "judge-2", status=1,
+    )  # fmt: skip
+    assert "has readout 'mlp': go on with `--readout mlp`" in capsys.readouterr().err
