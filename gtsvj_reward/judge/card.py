@@ -38,12 +38,22 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("base fingerprint", str(config.base_fingerprint)),
         ("latent space", config.latent_space.title()),
         ("sees", seen(config)),
+        ("reads", reads(config)),
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),
     ]
+
+
+def reads(config: JudgeConfig) -> str:
+    """What turns the transformer's tokens into scores."""
+    if config.readout == "mlp":
+        return "the mean of the last block's tokens, by a small network"
+    taps = ["the latents" if tap == 0 else f"block {tap}" for tap in config.taps or ()]
+    known = " Each score has a standard deviation." if config.penalties else ""
+    return f"moments of {', '.join(taps)}, by a linear readout.{known}"
 
 
 def seen(config: JudgeConfig) -> str:

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.judge import VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
-from gtsvj_reward.judge.model import Part
+from gtsvj_reward.judge.model import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys, trained_geometry
@@ -65,6 +65,7 @@ class JudgeTrainer(Trainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         refuse_sharding(args)
+        refuse_moments(judge.config)
         check_space(judge, [*trained, *evaluated])
         geometry, length = trained_geometry(trained, args.truncation()), len(train_dataset)
         batch = args.train_batch_size * args.world_size

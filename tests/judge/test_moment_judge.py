@@ -177,3 +177,14 @@ def test_short_clips_are_refused():
 def test_a_moment_judge_is_not_trained_step_by_step():
     with pytest.raises(ValueError, match="its stages are solved by"):
         moment_judge().start_aspects(ASPECTS)
+
+
+def test_the_card_says_what_is_read(tmp_path):
+    save_judge(moment_judge(**LATER), tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert (
+        "| reads | moments of the latents, block 1, block 3, block 4, by a linear readout." in card
+    )
+    assert "Each score has a standard deviation." in card
+    save_judge(moment_judge(), tmp_path)
+    assert "standard deviation" not in (tmp_path / "README.md").read_text()

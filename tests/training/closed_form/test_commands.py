@@ -10,9 +10,11 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
+from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
 from gtsvj_reward.training.discriminator.fit import drawn
+from tests.judge.test_moment_judge import moment_judge
 from tests.training.stages import write_csv, write_rated
 
 SETTINGS = ["--readout", "moments", "--held_out_fraction", "0.25", "--device", "cpu"]
@@ -138,3 +140,14 @@ def test_a_judge_of_the_other_readout_is_no_start(world, capsys):
         world / "rated", "--output_dir", world / "judge-2", status=1,
     )  # fmt: skip
     assert "has readout 'mlp': go on with `--readout mlp`" in capsys.readouterr().err
+
+
+def test_trainers_refuse_a_judge_of_moments(folders):
+    clips = RealAndGenerated(LatentFolder(folders / "real").infos)
+    args = DiscriminatorConfig(
+        real="-", output_dir=str(folders / "out"), use_cpu=True, truncation_min_seconds=0.5
+    )
+    with pytest.raises(ValueError, match="is not trained step by step"):
+        DiscriminatorTrainer(
+            moment_judge(filled=False), args, train_dataset=clips, eval_dataset=clips
+        )
