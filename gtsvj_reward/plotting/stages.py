@@ -19,7 +19,8 @@ AGREEMENT = {
     "eval_spearman": "Spearman, mean of aspects",
     "eval_pearson": "Pearson, mean of aspects",
     "eval_accuracy_without_ties": "accuracy without ties",
-    "eval_accuracy_with_ties": "accuracy with ties",
+    "eval_cross_fitted_with_ties": "accuracy with ties, cross-fitted",
+    "eval_accuracy_with_ties": "accuracy with ties, in-sample",
 }
 """Logged name -> what the panel of held-out agreement calls it."""
 

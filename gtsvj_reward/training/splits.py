@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 Example = TypeVar("Example")
 
+FOLDS = 10
+"""Parts of the held-out pairs; each is answered at the tie threshold of the others."""
+
 
 def group_key(info: ClipInfo, group_by: str) -> str | None:
     """The group of a clip by the setting `group_by`, None if the expression does not fit."""
@@ -69,13 +72,7 @@ def hold_out(
         apart = unique_clips([info for example in given for info in clips(example)])
         check_apart(infos, apart, group_by)
         return list(examples), list(given)
-    keys = {str(info.path): clip_keys(info, group_by) for info in infos}
-    groups = connected_groups(
-        [
-            frozenset[str]().union(*(keys[str(info.path)] for info in clips(example)))
-            for example in examples
-        ]
-    )
+    groups = example_groups(examples, clips, group_by)
     if len(groups) < 2:
         raise ValueError(
             f"cannot hold out any of {len(examples)} examples: they hang together through shared "
@@ -88,6 +85,42 @@ def hold_out(
         held_out.update(groups[group])
     train = [example for index, example in enumerate(examples) if index not in held_out]
     return train, [examples[index] for index in sorted(held_out)]
+
+
+def deal_folds(
+    examples: Sequence[Example],
+    clips: Callable[[Example], Sequence[ClipInfo]],
+    args: SplitSettings,
+) -> list[int]:
+    """The fold of each example, up to `FOLDS`; examples that share a video or a group share one.
+
+    Args:
+        examples: to deal out, by a shuffle that depends on the seed alone.
+        clips: the clips of an example.
+        args: seed, and which clips make a group.
+    """
+    groups = example_groups(examples, clips, args.group_by)
+    folds = [0] * len(examples)
+    for place, group in enumerate(keyed_order(len(groups), args.seed, -1)):
+        for index in groups[group]:
+            folds[index] = place % FOLDS
+    return folds
+
+
+def example_groups(
+    examples: Sequence[Example],
+    clips: Callable[[Example], Sequence[ClipInfo]],
+    group_by: str | None,
+) -> list[list[int]]:
+    """Indices of examples that share a video or a group, directly or through others."""
+    infos = unique_clips([info for example in examples for info in clips(example)])
+    keys = {str(info.path): clip_keys(info, group_by) for info in infos}
+    return connected_groups(
+        [
+            frozenset[str]().union(*(keys[str(info.path)] for info in clips(example)))
+            for example in examples
+        ]
+    )
 
 
 def report_duplicates(infos: Sequence[ClipInfo], group_by: str | None) -> None:

@@ -419,6 +419,38 @@ def test_the_trainer_recovers_a_known_preference_too(world, base, seed):
     assert after > 0.9
 
 
+def test_held_out_pairs_are_answered_at_the_tie_threshold_of_others(world, base, caplog):
+    """A pair people decided, and a tie whose clips differ less.
+
+    At the size of the tie's difference both are right. But a pair that was decided is right at 0
+    as well, which is what it says of the tie: wrong.
+    """
+    infos = write_clips(world / "more", 6, time=3).infos
+    judge = tiny_aspect_judge(base_model=str(base), spread=6.0)
+    judge.start_preference()
+
+    def trainer_of(*links):
+        train, *held_out = [
+            ClipPair(infos[a], infos[b], label, "") for a, b, label in ((4, 5, 1), *links)
+        ]
+        args = preference_args(world, per_device_train_batch_size=1)
+        return PreferenceTrainer(judge, args, train_dataset=[train], eval_dataset=held_out)
+
+    scores, _ = trainer_of((0, 1, 1)).predict_clips(infos[:4])
+    order = sorted(range(4), key=scores.__getitem__)
+    near = min(range(3), key=lambda i: scores[order[i + 1]] - scores[order[i]])
+    tie = order[near : near + 2]
+    low, high = (i for i in order if i not in tie)
+    assert scores[high] - scores[low] > scores[tie[1]] - scores[tie[0]] > 1e-4
+    metrics = trainer_of((high, low, 1), (*tie, 0)).evaluate()
+    assert metrics["eval_accuracy_with_ties"] == 1.0
+    assert metrics["eval_cross_fitted_with_ties"] == 0.5
+    caplog.clear()
+    metrics = trainer_of((high, low, 1), (low, tie[0], 0)).evaluate()
+    assert "eval_cross_fitted_with_ties" not in metrics
+    assert "all 2 held-out pairs hang together" in caplog.text
+
+
 def test_commands_train_and_draw(world, capsys):
     quick = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--use_cpu", "True",
              "--save_strategy", "no", "--logging_steps", "1", "--held_out_fraction", "0.25",

@@ -18,6 +18,7 @@ from gtsvj_reward.training.splits import (
     clip_keys,
     connected_groups,
     content_key,
+    deal_folds,
     hold_out,
 )
 from tests.training.clips import write_clips
@@ -103,6 +104,22 @@ def test_pairs_never_share_a_clip_over_a_split(tmp_path_factory, clip_folder, li
     assert train
     assert held_out
     assert sorted(int(p.row) for p in train + held_out) == list(range(len(pairs)))
+
+
+def test_pairs_that_share_a_clip_share_a_fold(world, clip_folder):
+    infos = clip_folder.infos
+    links = [(0, 1), (2, 3), (1, 4), (5, 6), (4, 0), (7, 8)]  # pairs 0, 2 and 4 hang together
+    pairs = [ClipPair(infos[a], infos[b], 1, str(i)) for i, (a, b) in enumerate(links)]
+
+    def folds(seed):
+        args = aspect_args(world, seed=seed)
+        return deal_folds(pairs, lambda pair: [pair.first, pair.second], args)
+
+    found = folds(0)
+    assert found[0] == found[2] == found[4]
+    assert sorted({found[0], found[1], found[3], found[5]}) == [0, 1, 2, 3]
+    assert found == folds(0)
+    assert any(folds(seed) != found for seed in range(1, 9))
 
 
 def test_a_video_under_two_names_stays_on_one_side(world, caplog):

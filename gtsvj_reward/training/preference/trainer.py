@@ -1,5 +1,6 @@
 """Stage 3: one score from the aspects by paired comparisons (paper section 4.2)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,19 +16,29 @@ from gtsvj_reward.losses import (
     bradley_terry_with_ties_loss,
     rao_kupper_loss,
 )
-from gtsvj_reward.metrics import accuracy_with_ties, accuracy_without_ties
+from gtsvj_reward.metrics import (
+    accuracy_with_ties,
+    accuracy_without_ties,
+    cross_fitted_accuracy_with_ties,
+)
 from gtsvj_reward.training.labelled import LabelledTrainer, check_stage
 from gtsvj_reward.training.outputs import mean_scores
 from gtsvj_reward.training.preference.data import ClipPair, ClipPairs, clips_of, collate_pairs
 from gtsvj_reward.training.preference.settings import ComparisonsData, PreferenceConfig
+from gtsvj_reward.training.splits import deal_folds
+
+logger = logging.getLogger(__name__)
 
 
 class PreferenceTrainer(LabelledTrainer):
     """Trains a judge of stage `preference`: the linear layer and the adapter, or the layer alone.
 
     Logged: `loss`, `grad_norm`, `accuracy` (share of untied training pairs scored in the right
-    order), and per evaluation `eval_loss`, `eval_accuracy_without_ties`, `eval_accuracy_with_ties`
-    with its fitted threshold, `eval_pairs` and `eval_human_ties`.
+    order), and per evaluation `eval_loss`, `eval_accuracy_without_ties`,
+    `eval_cross_fitted_with_ties` (held-out pairs in up to ten folds, each answered at the tie
+    threshold of the others; left out where all pairs hang together through shared clips),
+    `eval_accuracy_with_ties` (in-sample, so too high) with its fitted threshold, `eval_pairs` and
+    `eval_human_ties`.
 
     Args:
         judge: of stage `preference`, fresh from `VideoJudge.start_preference`.
@@ -150,6 +161,17 @@ def pair_metrics(
     second = torch.tensor([scores[str(pair.second.path)] for pair in pairs])
     labels = torch.tensor([pair.label for pair in pairs])
     with_ties = accuracy_with_ties(first - second, labels)
+    folds = torch.tensor(deal_folds(pairs, lambda pair: (pair.first, pair.second), args))
+    cross_fitted = {}
+    if len(folds.unique()) > 1:
+        found = cross_fitted_accuracy_with_ties(first - second, labels, folds)
+        cross_fitted["cross_fitted_with_ties"] = found.accuracy
+    else:
+        logger.warning(
+            "all %d held-out pairs hang together through shared clips: no accuracy with ties at a "
+            "threshold of other pairs, and that at their own is too high",
+            len(pairs),
+        )
     counted = torch.ones_like(labels, dtype=torch.bool)
     if args.preference_loss == "bradley_terry":
         counted = labels != 0
@@ -157,6 +179,7 @@ def pair_metrics(
     return {
         "loss": loss.mean().item(),
         "accuracy_without_ties": accuracy_without_ties(first - second, labels).accuracy,
+        **cross_fitted,
         "accuracy_with_ties": with_ties.accuracy,
         "tie_threshold": with_ties.threshold or 0.0,
         "pairs": with_ties.pairs,
