@@ -1,4 +1,4 @@
-"""Files on disk: replaced in one step when written, refused by name when they are not sound."""
+"""Files on disk: replaced in one step when written, rejected by name when they are damaged."""
 
 import hashlib
 import os

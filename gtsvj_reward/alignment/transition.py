@@ -108,7 +108,7 @@ def prediction_type(scheduler: Any) -> str:
 
     Raises:
         ValueError: for anything but v or x₀. CogVideoX starts at pure noise, where a prediction of
-            the noise says nothing of x₀.
+            the noise does not determine x₀.
     """
     prediction = str(scheduler.config.prediction_type)
     if prediction not in ("v_prediction", "sample"):

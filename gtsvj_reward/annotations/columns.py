@@ -16,7 +16,7 @@ def texts(column: Column) -> list[str]:
     """Cells that must be text, kept as they are.
 
     Raises:
-        ValueError: for empty cells and cells that are no text, with their rows.
+        ValueError: for empty cells and cells that are not text, with their rows.
     """
     check(
         column,
@@ -35,7 +35,7 @@ def optional_texts(column: Column) -> list[str | None]:
     check(
         column,
         [cell is not None and not isinstance(cell, str) for cell in column.cells],
-        "are no text",
+        "are not text",
     )
     return [cell or None for cell in column.cells]
 
@@ -55,7 +55,7 @@ def scores(column: Column, scale: AspectScale | None = None) -> list[float | Non
     check(
         column,
         [number is not None and not math.isfinite(number) for number in numbers],
-        "are no finite numbers; leave a cell empty where there is no score",
+        "are not finite numbers; leave a cell empty where there is no score",
     )
     if scale is not None:
         check(
@@ -84,7 +84,9 @@ def labels(
     """
     words = [_word(cell) for cell in column.cells]
     expected = ", ".join(word or "an empty cell" for word in known)
-    check(column, [word not in known for word in words], f"are no known label, expected {expected}")
+    check(
+        column, [word not in known for word in words], f"are not a known label, expected {expected}"
+    )
     left_out = [word or "empty" for word in words if known[word] is None]
     return [known[word] for word in words], Counter(f"`{column.name}` is {w}" for w in left_out)
 

@@ -36,7 +36,7 @@ class ComparisonLayout:
             name: what results call it.
 
         Raises:
-            ValueError: for a column that is missing, a cell that is not sound, or a video compared
+            ValueError: for a column that is missing, an invalid cell, or a video compared
                 with itself; with rows and counts.
         """
         table.require([self.video_a, self.video_b, *self.labels.values()])

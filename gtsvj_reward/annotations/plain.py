@@ -38,7 +38,9 @@ def read_comparisons(path: str | Path) -> Comparisons:
         name.removeprefix("label_"): name for name in table.cells if name.startswith("label_")
     }
     if "label" in table.cells and _OVERALL in columns:
-        raise ValueError(f"{table.path} has `label` and `label_overall`, which say the same")
+        raise ValueError(
+            f"{table.path} has `label` and `label_overall`, which mean the same: keep one"
+        )
     if _OVERALL in columns:
         columns[_OVERALL] = columns.pop(_OVERALL)
     if "label" in table.cells or not columns:
@@ -67,15 +69,15 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
             any scale.
 
     Raises:
-        ValueError: for a missing column, a cell that is no finite number or out of range, or a row
-            id that comes twice; with rows and counts.
+        ValueError: for a missing column, a cell that is not a finite number or out of range, or a
+            row id that comes twice; with rows and counts.
     """
     table = _table(path)
     others = tuple(name for name in table.cells if name not in _RATING_COLUMNS)
     if scales is None and "" in others:
         raise ValueError(
-            f"{table.path} has a column without a name, so that nobody knows whether it is an "
-            "aspect: name it, or write the file without (pandas: `index=False`)"
+            f"{table.path} has a column without a name, which may or may not be an aspect: "
+            "name it, or write the file without it (pandas: `index=False`)"
         )
     ranges = dict.fromkeys(others) if scales is None else {s.name: s for s in scales}
     if not ranges:

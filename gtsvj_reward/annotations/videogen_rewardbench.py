@@ -65,8 +65,8 @@ def read_videoreward_ratings(path: str | Path) -> Ratings:
     code subtracts 3).
 
     Raises:
-        ValueError: for a missing column, a file without such scores, a cell that is no number, or
-            two different scores of one video in one dimension; with rows and counts.
+        ValueError: for a missing column, a file without such scores, a cell that is not a number,
+            or two different scores of one video in one dimension; with rows and counts.
     """
     table = read_table(path)
     aspects = _rated_dimensions(table)

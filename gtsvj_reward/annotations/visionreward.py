@@ -28,7 +28,7 @@ def read_visionreward_ratings(
 ) -> Ratings:
     """Read `train` of VisionRewardDB-Video.
 
-    Labels are looked up by name: the order of keys in the files is no promise. An aspect whose
+    Labels are looked up by name: the order of keys in the files is not fixed. An aspect whose
     label is empty is left out of its row and counted.
 
     Args:
@@ -121,7 +121,7 @@ def _check_aspects(annotation: Column) -> None:
         if cell is not None and cell.keys() != names:
             raise ValueError(
                 f"{annotation.table}: `annotation` of {row} lacks {sorted(names - cell.keys())} "
-                f"and has {sorted(cell.keys() - names)}, which are no aspects of "
+                f"and has {sorted(cell.keys() - names)}, which are not aspects of "
                 "VisionRewardDB-Video: is it another revision?"
             )
 

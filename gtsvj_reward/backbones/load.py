@@ -55,7 +55,7 @@ def shared_backbone(transformer: nn.Module, depth: int | None = None) -> Backbon
 
     Args:
         transformer: a diffusers transformer as a pipeline or trainer holds it, possibly with PEFT
-            adapters of its own, which are no part of what is shared.
+            adapters of its own, which are not shared.
         depth: blocks to use; None uses all.
 
     Raises:
@@ -88,8 +88,8 @@ def known_family(name: str) -> type[TransformerBackbone]:
     """
     if name.startswith("FSDP") and name.removeprefix("FSDP") in BACKBONES:
         raise SharingError(
-            f"{name} is a {name.removeprefix('FSDP')} whose weights `fully_shard` has spread over "
-            "processes, and a judge needs whole ones: give it a transformer that is not sharded"
+            f"{name} is a {name.removeprefix('FSDP')} whose weights are sharded by "
+            "`fully_shard`: pass a transformer that is not sharded"
         )
     if name not in BACKBONES:
         raise ValueError(

@@ -271,8 +271,8 @@ def check_call(name: str, part: nn.Module) -> None:
     if "forward" in vars(part):
         raise SharingError(
             f"{name} of the transformer has its `forward` replaced by a hook, as offloading block "
-            "by block does: a judge cannot share weights that come and go. Keep the transformer on "
-            "its device, or load the judge with its own weights"
+            "by block does: a judge cannot share offloaded weights. Keep the transformer on its "
+            "device, or load the judge with its own weights"
         )
 
 

@@ -12,7 +12,7 @@ def processes(device: str | None) -> Any:
     """The processes of this run as accelerate sees them.
 
     Raises:
-        ValueError: if a launcher started several, but each of them believes to be alone.
+        ValueError: if a launcher started several, but accelerate sees another number.
     """
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env

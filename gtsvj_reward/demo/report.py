@@ -24,7 +24,7 @@ CANNOT = (
     "It says nothing about the quality of a judge on CogVideoX: the base transformer is tiny and "
     "was trained on the same few scenes, and no generator took part, so the 0.30 of generated "
     "negatives in Table A.1 was shared out among the perturbations. The pairs below come from very "
-    "few scenes and share clips: the counts are no statistics, and one compressed video proves "
+    "few scenes and share clips: the counts are not statistics, and one compressed video shows "
     "nothing about others. Faults marked 'never trained on' were in no training negative; where "
     "the judge fails on them, it fails."
 )

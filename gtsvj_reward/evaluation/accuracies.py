@@ -1,4 +1,4 @@
-"""All accuracies of one set of pairs, with intervals and with what a know-nothing would get."""
+"""All accuracies of one set of pairs, with intervals and with what uninformed scores get."""
 
 from collections.abc import Callable
 
@@ -77,11 +77,11 @@ def measure_accuracies(
 
 
 def reason_against(name: str, pairs: Pairs) -> str | None:
-    """Why a method says nothing about these pairs, or None."""
+    """Why a method is not defined for these pairs, or None."""
     if len(pairs) == 0:
         return "no labelled pairs"
     if name in UNTIED and not len(pairs.untied()):
-        return f"people called all {len(pairs)} pairs the same"
+        return f"all {len(pairs)} pairs are human ties"
     if name == CROSS_FITTED and len(pairs.folds.unique()) < 2:
         return f"all {len(pairs)} pairs are in one fold: none are left to fit its threshold on"
     fitted = int(pairs.calibration.sum())
@@ -169,7 +169,7 @@ def interval(
 ) -> tuple[float, float] | None:
     """Bootstrap interval of a statistic of indices into `pairs`, whole groups drawn at a time.
 
-    None if all pairs are of one group: resampling it says nothing.
+    None if all pairs are of one group: there is nothing to resample.
     """
     if len(pairs.groups.unique()) < 2:
         return None

@@ -28,7 +28,7 @@ def read_results(paths: Sequence[str | Path]) -> dict[str, EvaluationResult]:
 
     Raises:
         FileNotFoundError: if one is not there.
-        ValueError: if one is no result, with its path.
+        ValueError: if one is not a result, with its path.
     """
     return {str(path): read_result(Path(path)) for path in paths}
 
@@ -146,7 +146,7 @@ def overall(path: str, result: EvaluationResult) -> Agreement:
 
 
 def basis_table(results: Mapping[str, EvaluationResult]) -> list[list[str]]:
-    """What each measured number rests on, and what a know-nothing gets on the same pairs."""
+    """What each measured number rests on, and what uninformed scores get on the same pairs."""
     header = ["file", "scorer", "benchmark", "data", "label", "column", "evaluated"]
     header += [
         "w/ ties: chance",

@@ -38,7 +38,7 @@ class Accuracy:
     """0..1."""
     interval: tuple[float, float] | None
     """Bootstrap over groups; None: the counted pairs are of one group alone, or the threshold was
-    fitted on these very pairs, whose resamples say nothing of others."""
+    fitted on these very pairs, whose resamples do not speak for other pairs."""
     pairs: int
     """Pairs that count; without the human ties where the method leaves them out."""
     human_ties: int
@@ -51,7 +51,7 @@ class Accuracy:
     constant: float
     """What the method gives a scorer that gives every video the same score."""
     chance: float
-    """What it tends to, with many pairs, for scores that know nothing and never collide."""
+    """What it tends to, with many pairs, for random scores without equal values."""
     calibration_pairs: int | None = None
     """Pairs that the threshold was fitted on, none of them in `pairs`; None: on `pairs`, all or
     those of other folds."""

@@ -32,7 +32,7 @@ def fit_scale(differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"])
     """
     signed = (differences.double() * labels)[labels != 0]
     if len(signed) == 0:
-        raise UndefinedScaleError("people called all pairs the same")
+        raise UndefinedScaleError("all pairs are human ties")
     if not signed.mean() > 0:
         raise UndefinedScaleError("the scores order these pairs no better than chance")
     if not (signed < 0).any():

@@ -77,7 +77,7 @@ def reduction_limits(config: JudgeConfig) -> str:
     if config.latent_pooling > 1:
         lines += (
             "- It sees averages of neighbouring latents: fine detail is lost to it, as is a rim "
-            "where height or width is no multiple of its patches.\n"
+            "where height or width is not a multiple of its patches.\n"
         )
     return lines
 

@@ -145,7 +145,7 @@ def load_judge(
             (a moved folder, a mirror); the fingerprint is checked all the same.
         backbone: a transformer in memory, or a `Backbone`, instead of loading one.
         transformer: a transformer in use by a pipeline or trainer, whose frozen weights the judge
-            is to share for as long as both live; the judge goes where they are.
+            is to share for as long as both live; the judge stays on their device.
         device: where the judge goes; the CPU by default.
         dtype: dtype of the backbone, that of training by default; adapter and head stay float32.
             For shared weights it must be theirs.
@@ -212,7 +212,7 @@ def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.d
     (there,) = devices
     if device is not None and torch.device(device).type != there.type:
         raise SharingError(
-            f"a judge on shared weights goes where they are, {there}; `device` asks for {device}"
+            f"a judge on shared weights stays on their device, {there}; got `device` {device}"
         )
     return there
 

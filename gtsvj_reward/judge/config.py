@@ -108,7 +108,7 @@ class JudgeSettings:
     themselves. None: 0 and three blocks spread over the depth in use."""
     latent_pooling: int = 1
     """Edge of the squares of latents that are averaged before the transformer sees them, which
-    takes what is left for a smaller clip. Where height or width is no multiple of this times the
+    takes what is left for a smaller clip. Where height or width is not a multiple of this times the
     patch size, the remainder is cut off at both sides. 1: all latents. Beyond the paper."""
     temporal_stride: int = 1
     """One latent frame in so many is seen, from the first on: with k, step i of a trajectory stands

@@ -14,7 +14,7 @@ def describe_checkpoint(path: str | Path) -> str:
 
     Raises:
         FileNotFoundError: if there is no judge.
-        CheckpointError: if its `config.json` is not sound.
+        CheckpointError: if its `config.json` is not valid.
     """
     config = read_config(path)
     space = config.latent_space
@@ -32,7 +32,7 @@ def describe_checkpoint(path: str | Path) -> str:
 def pipeline_complaints(path: str | Path, pipeline: str | Path) -> list[str]:
     """Reasons why the latents of a pipeline cannot be scored by a judge; empty if they can.
 
-    The latents must be of the judge's space. Another base model is no obstacle to scoring, since
+    The latents must be of the judge's space. Another base model does not prevent scoring, since
     the judge brings its own, so it is only reported by `same_base`.
 
     Args:

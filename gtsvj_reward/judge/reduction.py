@@ -43,9 +43,9 @@ def reduce_latents(
 ) -> Float[Tensor, "batch kept channel rows columns"]:
     """Every `temporal_stride`-th latent frame from the first on, averaged over squares of latents.
 
-    Where height or width is no multiple of `latent_pooling * patch_size`, the remainder is cut off,
-    half of it at either side (the larger half at the bottom and right). With `latent_pooling` 1
-    nothing is cut.
+    Where height or width is not a multiple of `latent_pooling * patch_size`, the remainder is cut
+    off, half of it at either side (the larger half at the bottom and right). With
+    `latent_pooling` 1 nothing is cut.
 
     Args:
         latents: (batch, time, channel, height, width).

@@ -19,7 +19,7 @@ class UnreadableVideoError(ValueError):
 
 
 class VideoTooShortError(UnreadableVideoError):
-    """A sound video with fewer frames than were asked for."""
+    """An intact video with fewer frames than were asked for."""
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def list_videos(folder: Path) -> list[Path]:
     """Video files, and sub-folders that hold pictures, anywhere below a folder; sorted by path.
 
     Files count by suffix (`VIDEO_SUFFIXES`); hidden ones, and what lies in hidden folders, do
-    not. Pictures directly in `folder` are no clip: each clip needs a folder of its own.
+    not. Pictures directly in `folder` are not a clip: each clip needs a folder of its own.
 
     Raises:
         ValueError: if `folder` is not a folder, or holds no clip.

@@ -1,4 +1,4 @@
-"""Latent clips on disk: one safetensors file each, with what is needed to trust it."""
+"""Latent clips on disk: one safetensors file each, with a record of how it was made."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ _RECORD = {"version", "space", "fps", "num_frames", "source", "source_sha256", "
 
 
 class LatentFileError(ValueError):
-    """A file that is not a sound latent clip; the message says how and what to do."""
+    """A file that is not a valid latent clip; the message says how and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def load_clip(path: str | Path) -> LatentClip:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        LatentFileError: if it is no latent clip, damaged, or of another version.
+        LatentFileError: if it is not a latent clip, damaged, or of another version.
     """
     path = Path(path)
     with _opened(path) as opened:
@@ -100,7 +100,7 @@ def clip_info(path: str | Path) -> ClipInfo:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        LatentFileError: if it is no latent clip, cut short, or of another version.
+        LatentFileError: if it is not a latent clip, cut short, or of another version.
     """
     path = Path(path)
     with _opened(path) as opened:
@@ -117,7 +117,7 @@ class LatentFolder(Sequence[LatentClip]):
 
     Raises:
         ValueError: if there are none.
-        LatentFileError: if a header is not sound, or two clips are of different spaces.
+        LatentFileError: if a header is not valid, or two clips are of different spaces.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -180,7 +180,7 @@ def _info(path: Path, opened: Any) -> ClipInfo:
     metadata = opened.metadata() or {}
     if _KEY not in metadata:
         raise LatentFileError(
-            f"{path} has no `{_KEY}` metadata, so nobody knows what its tensors are: write latent "
+            f"{path} has no `{_KEY}` metadata, which says what its tensors are: write latent "
             "files with `save_clip` or `gtsvj encode`"
         )
     record = json.loads(metadata[_KEY])

@@ -49,7 +49,7 @@ def track_source(path: Path) -> Source:
         )
     if hidden_alpha:
         raise UnreadableVideoError(
-            path, "it is transparent in places, which cannot be read from webm: put it on black"
+            path, "it has an alpha channel, which cannot be read from webm: composite it on black"
         )
     return Source(fps=float(rate), frames=_frames(path, 1 / rate))
 
@@ -62,7 +62,7 @@ def _opened(path: Path) -> InputContainer:
 
 
 def _track(path: Path, container: InputContainer) -> av.VideoStream:
-    """The video track that players show; a picture on the cover of a sound file is none."""
+    """The video track that players show; the cover picture of an audio file does not count."""
     track = container.streams.best("video")
     if not isinstance(track, av.VideoStream) or track.disposition & Disposition.attached_pic:
         raise UnreadableVideoError(path, "it has no video track")
@@ -85,7 +85,9 @@ def _frames(path: Path, usual: Fraction) -> Iterator[Frame]:
                     time = clock.ticks(decoded) * tick
                     first = time if count == 0 else first
                     if count and time < last:
-                        raise UnreadableVideoError(path, f"frame {count} goes back in time")
+                        raise UnreadableVideoError(
+                            path, f"frame {count} has an earlier timestamp than the one before"
+                        )
                     turn = _turn(path, decoded)
                     yield Frame(
                         index=count,
@@ -137,7 +139,7 @@ class _Clock:
         if self.slots is not None:
             return self.slots.popleft()
         if decoded.pts is None:
-            raise av.InvalidDataError(0, "a picture without a time")
+            raise av.InvalidDataError(0, "a picture without a timestamp")
         return decoded.pts
 
     def missing(self) -> float:
@@ -164,7 +166,9 @@ def _turn(path: Path, decoded: av.VideoFrame) -> _Turn:
         return _Turn(False, d < 0, a < 0)
     if (abs(a), abs(b), abs(c), abs(d)) == (0, 1, 1, 0):
         return _Turn(True, b < 0, c < 0)
-    raise UnreadableVideoError(path, "its pictures are turned by no multiple of 90 degrees")
+    raise UnreadableVideoError(
+        path, "its pictures are rotated by an angle that is not a multiple of 90 degrees"
+    )
 
 
 def _rgb(decoded: av.VideoFrame, turn: _Turn) -> RGB:

@@ -58,8 +58,8 @@ def bootstrap_interval(
     if undefined:
         raise ValueError(
             f"the statistic is {values[undefined[0]].item()} on resample {undefined[0]} "
-            f"({len(undefined)} of {resamples} are not finite): it needs pairs that resampling can "
-            "leave out; give it more pairs"
+            f"({len(undefined)} of {resamples} are not finite): some resamples lack pairs that it "
+            "needs; give more pairs"
         )
     if around is not None:
         values += around - values.mean()

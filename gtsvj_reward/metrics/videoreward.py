@@ -27,7 +27,7 @@ def videoreward_accuracy_with_ties(differences: Scores, labels: Labels) -> TieAc
     """
     values, answers = check_pairs(differences, labels)
     size, order = values.abs().sort(stable=True)
-    # A pair not yet turned is no tie, though its scores be equal.
+    # A pair not yet turned is not a tie, even if its scores are equal.
     right = ((values.sign() == answers) & (answers != 0))[order].long()
     tied = (answers == 0)[order].long()
     correct = right.sum() + (tied - right).cumsum(0)

@@ -39,7 +39,7 @@ OTHER_STYLES = [
     LineStyle("#e69f00", "v"),
     LineStyle("#56b4e9", "P"),
 ]
-"""Styles of names that are no kind of clip, in order of appearance."""
+"""Styles of names that are not a kind of clip, in order of appearance."""
 
 
 def line_styles(names: Sequence[str]) -> dict[str, LineStyle]:

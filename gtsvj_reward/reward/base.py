@@ -32,7 +32,7 @@ class Reward(ABC):
 
     @property
     def config(self) -> JudgeConfig | None:
-        """What the judge is; None for a reward that is no judge in this process."""
+        """What the judge is; None for a reward that is not a judge in this process."""
         return None
 
     @abstractmethod

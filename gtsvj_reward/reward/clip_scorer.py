@@ -85,8 +85,8 @@ class ClipScorer:
         """
         if self.space is None:
             raise ValueError(
-                "got latents, but it was not said whose they are: name their space, so that those "
-                "of another model are refused"
+                "got latents of an unknown space: pass `space`, so that latents of another model "
+                "are rejected"
             )
         if isinstance(latents, Tensor):
             ordered: Latents = self.space.to_btchw(latents, layout)
@@ -107,8 +107,8 @@ class ClipScorer:
         """
         if self.vae is None or self.vae_space is None:
             raise ValueError(
-                "got decoded frames, but no VAE to encode them: hand over latents, or name the "
-                "judge's VAE, which makes each score cost an encoding"
+                "got decoded frames, but no VAE to encode them: pass latents, or the judge's VAE, "
+                "with which each score costs an encoding"
             )
         if isinstance(frames, Tensor):
             latents: Latents = self.encoded(frames, self.vae_space)

@@ -129,10 +129,7 @@ class RewardEnsemble(Combination):
 
     def __init__(self, members: Mapping[str, AnyReward], *, pessimism: float = 0.0) -> None:
         if len(members) < 2:
-            raise ValueError(
-                f"an ensemble needs at least 2 members, got {len(members)}: one reward cannot "
-                "disagree with itself"
-            )
+            raise ValueError(f"an ensemble needs at least 2 members, got {len(members)}")
         super().__init__(list(members.items()))
         if not 0 <= pessimism < math.inf:
             raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")

@@ -77,7 +77,7 @@ def prompt_sensitivity(
         raise ValueError(
             f"{clip_label(unchanged[0])} has the prompt of "
             f"{clip_label((unchanged[0] + shift) % count)} "
-            f"({len(unchanged)} of {count} clips meet their own prompt again): give one clip per "
+            f"({len(unchanged)} of {count} clips get their own prompt again): give one clip per "
             "prompt, or a `shift` that passes the clips of one prompt"
         )
     clips = Clips(latents=latents, space=space, fps=fps, num_frames=num_frames)
@@ -88,8 +88,8 @@ def prompt_sensitivity(
         )
     if (own == own[0]).all():
         raise ValueError(
-            f"all {count} clips score {own[0].item():g} with their own prompts: without a spread "
-            "there is no unit to measure a change in; give clips that differ"
+            f"all {count} clips score {own[0].item():g} with their own prompts: a change is "
+            "measured in standard deviations of these scores, so give clips that differ"
         )
     change = (own.double() - other.double()).abs().mean() / own.double().std()
     return PromptSensitivity(

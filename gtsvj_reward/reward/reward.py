@@ -108,7 +108,7 @@ class GTSVJReward(Reward):
             backbone: a transformer or `Backbone` in memory instead.
             transformer: the transformer of a pipeline or trainer, e.g. `pipe.transformer`: the
                 judge shares its frozen weights and adds its own adapter and head, under 1 % more
-                parameters. Adapters that train on the transformer are no part of the judge.
+                parameters. Adapters that train on the transformer are not part of the judge.
             device: where the judge goes; the CPU by default, with the weights if they are shared.
             dtype: dtype of the base weights, that of training by default. Adapter, head and
                 scores are float32 always.
@@ -264,7 +264,7 @@ class GTSVJReward(Reward):
         """Refuse what would change weights that are a transformer's own."""
         if self.judge.backbone.live is not None:
             raise SharingError(
-                f"a judge on shared weights cannot {what}: it goes where the transformer goes"
+                f"a judge on shared weights cannot {what}: move the transformer instead"
             )
 
     def verify(self) -> None:

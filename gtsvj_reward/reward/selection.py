@@ -36,7 +36,7 @@ class AspectSelection:
         """
         if config.aspect_mean is None or config.aspect_covariance is None:
             raise ValueError(
-                "this judge carries no means and covariances of its aspects to normalise a "
+                "this judge has no means and covariances of its aspects to normalise a "
                 "selection by: pass normalize=False, or train it with a trainer, which measures "
                 "them"
             )

@@ -114,7 +114,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
         flow_prediction   x - σ û
 
     Raises:
-        ValueError: for another prediction type, or epsilon at α = 0, which says nothing of x₀.
+        ValueError: for another prediction type, or epsilon at α = 0, which does not determine x₀.
     """
     output, noisy = at_least_float32(output), at_least_float32(noisy)
     alpha, sigma, prediction = level
@@ -132,7 +132,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
     if alpha == 0:
         raise ValueError(
             "the schedule begins at pure noise (alphas_cumprod is 0 there), where a model that "
-            "predicts epsilon says nothing of the clean latents: use v_prediction"
+            "predicts epsilon does not determine the clean latents: use v_prediction"
         )
     return (noisy - sigma * output) / alpha
 

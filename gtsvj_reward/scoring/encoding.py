@@ -15,7 +15,7 @@ def folder_kind(folder: str | Path) -> Literal["latents", "videos"]:
     """Whether a folder holds latent files or videos.
 
     Raises:
-        ValueError: if it is no folder, or holds both or neither.
+        ValueError: if it is not a folder, or holds both or neither.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -116,6 +116,6 @@ def check_complete(videos: str | Path, latents: str | Path) -> None:
     if odd or len(found) != len(expected):
         raise LatentFileError(
             f"{latents} holds {len(found)} latent files for {len(expected)} videos below {videos}; "
-            f"{len(odd)} are on one side only, the first are {odd[:3]}: give --latents a folder "
+            f"{len(odd)} have no counterpart, the first are {odd[:3]}: give --latents a folder "
             "that holds nothing else"
         )

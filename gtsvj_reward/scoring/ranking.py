@@ -203,7 +203,7 @@ def _check_same(rewards: Mapping[str, float], groups: Mapping[str, str]) -> None
     unsound = [video for video, reward in rewards.items() if not math.isfinite(reward)]
     if unsound:
         raise ValueError(
-            f"{len(unsound)} of {len(rewards)} scores are no finite numbers{_first(unsound)}"
+            f"{len(unsound)} of {len(rewards)} scores are not finite numbers{_first(unsound)}"
         )
     ungrouped = [video for video in rewards if video not in groups]
     unscored = [video for video in groups if video not in rewards]

@@ -84,7 +84,7 @@ class Shards:
 
         Raises:
             ScoringMismatchError: if a file was written for another judge or with other settings.
-            ValueError: for a line that is no record, or a clip that is there twice.
+            ValueError: for a line that is not a record, or a clip that is there twice.
         """
         finished: dict[str, FinishedClip] = {}
         for path in self.paths():
@@ -172,7 +172,7 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 def _damaged(path: Path, number: int, error: Exception) -> ValueError:
     return ValueError(
-        f"{path}:{number} is no record of this package ({error!r}): the file was damaged or "
+        f"{path}:{number} is not a record of this package ({error!r}): the file was damaged or "
         "edited. Remove it, or start anew with --overwrite"
     )
 

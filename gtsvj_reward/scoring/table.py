@@ -128,5 +128,5 @@ def _cell(value: Any) -> Any:
 def _finite(values: Float[Tensor, " _"]) -> list[float]:
     """Values as the shortest decimals that give the same float32."""
     if not torch.isfinite(values).all():
-        raise NonFiniteError(f"the judge gave a value that is no number: {values.tolist()}")
+        raise NonFiniteError(f"the judge gave a value that is not finite: {values.tolist()}")
     return [float(f"{value:.9g}") for value in values.detach().float().tolist()]

@@ -168,7 +168,7 @@ def read_job(service: Service, body: bytes, version: str | None, query: Any) -> 
     """The job in a body.
 
     Raises:
-        NotScoredError: 400 for what is no request, 422 for what the judge cannot score.
+        NotScoredError: 400 for a malformed request, 422 for what the judge cannot score.
     """
     try:
         request = read_request(body, version, dict(query))

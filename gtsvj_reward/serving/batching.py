@@ -40,7 +40,7 @@ class Batcher:
     Args:
         score: see `Score`.
         max_batch_size: clips at which a batch starts at once; a request's clips stay together.
-        max_wait: seconds that a job waits for company while the scorer is idle.
+        max_wait: seconds that a job waits for other jobs while the scorer is idle.
         max_queue: waiting clips beyond which further requests are refused with 429.
         metrics: where batches are counted.
     """
@@ -95,7 +95,7 @@ class Batcher:
         return max(1, min(60, math.ceil(seconds)))
 
     def hurry(self) -> None:
-        """Let no job wait for company any more; may be called from a signal handler."""
+        """Let no job wait for others any more; may be called from a signal handler."""
         self.hurrying = True
         self.task.get_loop().call_soon_threadsafe(self.changed.set)
 

@@ -55,9 +55,9 @@ def read_body(
     except SafetensorError as error:
         raise MalformedError(f"not a whole safetensors body: {error}") from error
     for name, tensor in tensors.items():
-        # Any other byte is no boolean to torch, but stays one in memory.
+        # Any other byte is not a boolean to torch, but stays one in memory.
         if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
-            raise MalformedError(f"`{name}` has bytes other than 0 and 1, which are no booleans")
+            raise MalformedError(f"`{name}` has bytes other than 0 and 1, which are not booleans")
     return tensors, metadata
 
 
@@ -73,7 +73,7 @@ def read_header(body: bytes) -> dict[str, Any]:
     if len(body) < 8 or 8 + length > len(body):
         raise MalformedError(
             f"a safetensors body of {len(body)} bytes cannot have a header of {length}: it is cut "
-            "short, or something else"
+            "short, or not safetensors"
         )
     if length > MAX_HEADER_BYTES:
         raise MalformedError(f"the header has {length} bytes, at most {MAX_HEADER_BYTES} are read")
@@ -109,8 +109,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def refuse_constant(name: str) -> float:
-    """NaN and infinity, which are no JSON."""
-    raise ValueError(f"{name} is no JSON")
+    """NaN and infinity, which are not JSON."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def bounded_int(digits: str) -> int:

@@ -85,7 +85,7 @@ class Held:
         """
         more = max(0, size - self.size)
         if self.pending.total + more > self.pending.limit:
-            raise NotScoredError(429, "too many bytes are waiting here already", retry_after=2)
+            raise NotScoredError(429, "too many bytes are queued already", retry_after=2)
         self.pending.total += more
         self.size += more
 
@@ -114,7 +114,7 @@ async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
         reason = f"the body did not arrive in {limits.body_seconds:g} s"
         raise NotScoredError(408, reason) from error
     except ClientDisconnect as error:
-        raise NotScoredError(400, "the connection ended before the body did") from error
+        raise NotScoredError(400, "the connection closed before the whole body arrived") from error
 
 
 async def receive(request: Request, held: Held, largest: int) -> bytes:

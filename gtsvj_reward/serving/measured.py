@@ -10,7 +10,7 @@ from gtsvj_reward.serving.metrics import Metrics
 class Measured:
     """ASGI middleware that counts answers by path and status.
 
-    Paths that are not served are counted as `other`, so that nobody can fill the memory with names.
+    Paths that are not served are counted as `other`, so that they cannot fill the memory.
 
     Args:
         app: the application inside.

@@ -100,7 +100,7 @@ def serve(
         announce(f"http://{host}:{port}")
         threading.Event().wait()
     except KeyboardInterrupt:
-        # Replicas answer what they took; `shutdown` alone would end the proxies in between.
+        # Replicas finish what they have accepted; `shutdown` alone would end the proxies first.
         ray_serve.delete(NAME)
     finally:
         ray_serve.shutdown()

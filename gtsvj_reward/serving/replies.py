@@ -108,5 +108,5 @@ def _numbers(value: Any, length: int | None, name: str) -> tuple[float, ...]:
         raise MalformedError(f"`{name}` must be a list of {length} numbers, one per clip")
     for item in value:
         if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
-            raise MalformedError(f"`{name}` has {item!r}, which is no finite number")
+            raise MalformedError(f"`{name}` has {item!r}, which is not a finite number")
     return tuple(float(item) for item in value)

@@ -59,7 +59,7 @@ class VideoReader:
             raise ValueError(f"the video is not base64: {error}") from error
         # ffmpeg also reads playlists, which would have it open other files of this machine.
         if content[4:8] != b"ftyp":
-            raise ValueError("the video is no mp4 file, which is what the trainer sends")
+            raise ValueError("the video is not an mp4 file, which is what the trainer sends")
         reading = self.reading
         with TemporaryDirectory() as folder:
             path = Path(folder) / "video.mp4"

@@ -34,7 +34,7 @@ def _read_csv(path: Path) -> Cells:
             try:
                 lines = [line for line in reader if line]
             except csv.Error as error:
-                raise ValueError(f"{path} line {reader.line_num} is no CSV: {error}") from error
+                raise ValueError(f"{path} line {reader.line_num} is not CSV: {error}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     if not lines:
@@ -109,7 +109,7 @@ def _read_parquet(path: Path) -> Cells:
         with parquet.ParquetFile(path) as opened:
             content = opened.read()
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is no whole parquet file: {error}") from error
+        raise ValueError(f"{path} is not a whole parquet file: {error}") from error
     _check_names(path, content.column_names)
     return {name: tuple(content.column(name).to_pylist()) for name in content.column_names}
 

@@ -68,7 +68,7 @@ class Table:
         unsound = []
         for row, cell in zip(self.rows, self.column(name).cells, strict=True):
             if not isinstance(cell, (str, int)) or isinstance(cell, bool) or cell == "":
-                unsound.append(f"{row} has {cell!r}, which is no id")
+                unsound.append(f"{row} has {cell!r}, which is not an id")
             elif str(cell) in seen:
                 unsound.append(f"{row} has {cell!r} like {seen[str(cell)]}")
             else:
@@ -85,7 +85,7 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """Read a file by its suffix, or all parquet files directly in a folder in natural order.
 
-    Empty lines of CSV and JSONL are no rows. Objects of JSON may lack a key: None stands there.
+    Empty lines of CSV and JSONL are not rows. Objects of JSON may lack a key: None stands there.
 
     Args:
         path: `.csv` (UTF-8, comma, a header), `.jsonl` (an object per line), `.json` (a list of
@@ -93,7 +93,7 @@ def read_table(path: str | Path) -> Table:
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
-        ValueError: for another suffix, no rows, or what is not sound, with its line or row.
+        ValueError: for another suffix, no rows, or invalid content, with its line or row.
         ImportError: for parquet without pyarrow (the extra `data`).
     """
     path = Path(path)

@@ -148,12 +148,12 @@ def classes_of(text: str) -> dict[str, int]:
     """Attribute -> index of its value in `CLASSES`, of a caption.
 
     Raises:
-        ValueError: for a text that is no caption of this world.
+        ValueError: for a text that is not a caption of this world.
     """
     for values in itertools.product(*CLASSES.values()):
         if Detection(**dict(zip(CLASSES, values, strict=True))).caption == text:
             return {name: CLASSES[name].index(v) for name, v in zip(CLASSES, values, strict=True)}
-    raise ValueError(f"{text!r} is no caption of the toy world: see `captions()`")
+    raise ValueError(f"{text!r} is not a caption of the toy world: see `captions()`")
 
 
 def agreement(found: list[Detection], wanted: list[str]) -> dict[str, float]:

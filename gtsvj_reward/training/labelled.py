@@ -224,6 +224,6 @@ def report_left_out(path: str, kept: int, left_out: int, skipped: Mapping[str, i
     if not kept:
         raise ValueError(f"no row of {path} is left: none of its videos has latents")
     if left_out:
-        logger.warning("%s: %d rows left out for want of latents, %d kept", path, left_out, kept)
+        logger.warning("%s: %d rows without latents left out, %d kept", path, left_out, kept)
     for reason, count in skipped.items():
         logger.warning("%s: %d labels left out: %s", path, count, reason)

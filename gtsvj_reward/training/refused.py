@@ -1,4 +1,4 @@
-"""Settings of `transformers.TrainingArguments` that the trainers cannot honour, and why."""
+"""Settings of `transformers.TrainingArguments` that the trainers do not support, and why."""
 
 import os
 from dataclasses import MISSING, fields
@@ -88,7 +88,7 @@ def refuse_settings(args: TrainingArguments) -> None:
         found["accelerator_config"] = "each process reads its own batches, of clips of any size"
     if found:
         reasons = "; ".join(f"`{name}`: {reason}" for name, reason in found.items())
-        raise ValueError(f"training of a judge cannot honour {reasons}. Leave out what is named")
+        raise ValueError(f"training of a judge does not support {reasons}. Remove these settings")
 
 
 def refuse_sharding(args: TrainingArguments) -> None:
@@ -106,7 +106,7 @@ def refuse_sharding(args: TrainingArguments) -> None:
     else:
         if args.n_gpu > 1:
             raise ValueError(
-                f"one process with {args.n_gpu} GPUs would cut each clip in pieces: start with "
+                f"one process with {args.n_gpu} GPUs would split each clip: start with "
                 "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
             )
         return

@@ -62,7 +62,7 @@ def hold_out(
         setting: where held-out examples can be given, for the message.
 
     Raises:
-        ValueError: if given ones are trained on as well, all examples hang together, or `group_by`
+        ValueError: if given ones are trained on as well, all examples are connected, or `group_by`
             fits no clip.
     """
     infos = unique_clips([info for example in examples for info in clips(example)])
@@ -75,8 +75,8 @@ def hold_out(
     groups = example_groups(examples, clips, group_by)
     if len(groups) < 2:
         raise ValueError(
-            f"cannot hold out any of {len(examples)} examples: they hang together through shared "
-            f"videos or groups. Give `{setting}`"
+            f"cannot hold out any of {len(examples)} examples: shared videos or groups connect all "
+            f"of them. Give `{setting}`"
         )
     held_out: set[int] = set()
     for group in keyed_order(len(groups), args.seed, -1)[:-1]:
@@ -191,7 +191,7 @@ def check_apart(
             relation = "made from the same clip or prompt as"
         raise ValueError(
             f"{len(both)} held-out clips are trained on as well; the first is {info.path}, "
-            f"{relation} {seen[key].path}. Held-out figures would mean nothing"
+            f"{relation} {seen[key].path}. Held-out results would not be valid"
         )
 
 

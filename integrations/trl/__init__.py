@@ -3,7 +3,7 @@
 Written against trl 1.16 (`GRPOTrainer._calculate_rewards`), which calls a reward function with
 keywords only (`prompts`, `completions`, `completion_ids`, every other column of the dataset,
 `trainer_state`, `log_metric`, `log_extra`) and expects one float or None per completion; a row that
-has None from every function is left out of the baseline and teaches nothing. An `nn.Module` would
+has None from every function is left out of the baseline and has no effect. An `nn.Module` would
 be taken for a text classifier, so these are plain objects. Nothing here imports trl.
 """
 

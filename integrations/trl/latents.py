@@ -86,8 +86,8 @@ class LatentsRewardFunc:
 
         Raises:
             ValueError: for no such column, one of another length, rows without a clip, or a value
-                that is no clip.
-            FileNotFoundError, LatentFileError: for a path that leads to no sound latent file.
+                that is not a clip.
+            FileNotFoundError, LatentFileError: for a path that leads to no valid latent file.
             LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the rows.
         """
         items = self.items(columns, len(prompts))
@@ -127,8 +127,8 @@ class LatentsRewardFunc:
             return self.kind, torch.as_tensor(item, dtype=torch.float32)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"row {row} of column {self.column!r} is no clip (time, channel, height, width): "
-                f"{error}"
+                f"row {row} of column {self.column!r} is not a clip (time, channel, height, "
+                f"width): {error}"
             ) from error
 
 

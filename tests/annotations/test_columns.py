@@ -19,7 +19,7 @@ def test_text_stays_as_it_is():
     assert optional_texts(column(" a ", " ", "", None)) == [" a ", " ", None, None]
     with pytest.raises(ValueError, match=r"t.csv: 4 of 5 cells of `c` are empty .* in rows r1, r2"):
         texts(column("a", "", " ", None, 3))
-    with pytest.raises(ValueError, match=r"1 of 2 cells of `c` are no text. Found 3 \(1 times\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 cells of `c` are not text. Found 3 \(1 times\)"):
         optional_texts(column("a", 3))
 
 
@@ -32,7 +32,9 @@ def test_scores():
 
 @pytest.mark.parametrize("cell", [math.nan, math.inf, "nan", "-inf", "x", "1_0", "1,5", True, [1]])
 def test_what_is_no_score(cell):
-    with pytest.raises(ValueError, match=r"1 of 3 cells of `c` are no finite numbers.* in rows r1"):
+    with pytest.raises(
+        ValueError, match=r"1 of 3 cells of `c` are not finite numbers.* in rows r1"
+    ):
         scores(column(1, cell, None))
 
 
@@ -59,7 +61,8 @@ def test_labels():
 @pytest.mark.parametrize("cell", ["", None, "aa", 2, 0.5, math.nan, True, ["a"]])
 def test_unknown_labels(cell):
     with pytest.raises(
-        ValueError, match=r"1 of 2 cells of `c` are no known label, expected a, 1\. .* in rows r1"
+        ValueError,
+        match=r"1 of 2 cells of `c` are not a known label, expected a, 1\. .* in rows r1",
     ):
         labels(column("A", cell), {"a": 1, "1": 1})
 

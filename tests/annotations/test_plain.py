@@ -188,8 +188,8 @@ def test_overall_comes_last(tmp_path):
     [
         (PAIR, "no column `label`"),
         ({**PAIR, "label": 1, "label_overall": 1}, "`label` and `label_overall`"),
-        ({**PAIR, "label": "left"}, "no known label"),
-        ({**PAIR, "label": 2}, "no known label"),
+        ({**PAIR, "label": "left"}, "not a known label"),
+        ({**PAIR, "label": 2}, "not a known label"),
         ({"video_a": "a", "label": 1}, "no column `video_b`"),
         ({"video_a": "a", "video_b": "a", "label": 1}, "the same video as `video_a`"),
         ({**PAIR, "label": 1, "row": ""}, "`row` must tell rows apart"),
@@ -212,7 +212,7 @@ def test_ratings_with_scales(tmp_path):
         {"video": "w", "clear": "", "note": ""},
     ]
     path = write_csv(tmp_path / "x.csv", rows)
-    with pytest.raises(ValueError, match="`note` are no finite numbers"):
+    with pytest.raises(ValueError, match="`note` are not finite numbers"):
         read_ratings(path)
     scale = AspectScale("clear", 1, 5)
     ratings = read_ratings(path, scales=[scale])
@@ -231,7 +231,7 @@ def test_ratings_with_scales(tmp_path):
         ({"video": "v", "prompt": "p"}, "has no aspects"),
         ({"": "0", "video": "v", "x": "1"}, "index=False"),
         ({"x": "1"}, "no column `video`"),
-        ({"video": "v", "x": "NaN"}, "no finite numbers"),
+        ({"video": "v", "x": "NaN"}, "not finite numbers"),
         ({"video": "", "x": "1"}, "`video` are empty"),
     ],
 )
@@ -243,7 +243,7 @@ def test_unsound_ratings(tmp_path, row, message):
 def test_nan_in_jsonl_is_no_score(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", [{"video": "v", "x": math.nan}])
     assert "NaN" in path.read_text()
-    with pytest.raises(ValueError, match=r"`x` are no finite numbers.*x.jsonl row 1"):
+    with pytest.raises(ValueError, match=r"`x` are not finite numbers.*x.jsonl row 1"):
         read_ratings(path)
 
 

@@ -33,8 +33,8 @@ def test_videogen_rewardbench(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"MQ": "C"}, r"1 of 2 cells of `MQ` are no known label.*Found 'C'.*x.csv row 2"),
-        ({"Overall": ""}, r"1 of 2 cells of `Overall` are no known label"),
+        ({"MQ": "C"}, r"1 of 2 cells of `MQ` are not a known label.*Found 'C'.*x.csv row 2"),
+        ({"Overall": ""}, r"1 of 2 cells of `Overall` are not a known label"),
         ({"path_B": ""}, r"1 of 2 cells of `path_B` are empty"),
         ({"path_B": BENCHMARK_ROWS[1]["path_A"]}, "same video as `path_A`.*x.csv row 2"),
     ],
@@ -117,7 +117,7 @@ def test_training_ratings_need_both_sides(tmp_path):
     with pytest.raises(ValueError, match="no column `MOS_A_VQ`"):
         read_videoreward_ratings(path)
     path = write_csv(tmp_path / "x.csv", [training_row("a", "b", {"VQ": "nan"}, {"VQ": "1"})])
-    with pytest.raises(ValueError, match="`MOS_A_VQ` are no finite numbers"):
+    with pytest.raises(ValueError, match="`MOS_A_VQ` are not finite numbers"):
         read_videoreward_ratings(path)
 
 

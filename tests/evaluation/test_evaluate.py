@@ -304,8 +304,8 @@ def test_what_pairs_do_not_define_is_said():
     overall, empty = result.dimensions
     for item in (*result.dimensions, *result.models):
         assert item.accuracies.keys() | item.undefined.keys() == {*METHODS, "win_rates"}
-    assert overall.undefined["without_ties"] == "people called all 3 pairs the same"
-    assert overall.undefined["win_rates"] == "people called all pairs the same"
+    assert overall.undefined["without_ties"] == "all 3 pairs are human ties"
+    assert overall.undefined["win_rates"] == "all pairs are human ties"
     assert set(empty.undefined.values()) >= {"no labelled pairs"}
     assert not empty.accuracies
     lonely = result.models[0]

@@ -72,7 +72,7 @@ def test_human_ties_do_not_count():
 @pytest.mark.parametrize(
     ("differences", "labels", "reason"),
     [
-        ([1.0, 2.0], [0, 0], "called all pairs the same"),
+        ([1.0, 2.0], [0, 0], "all pairs are human ties"),
         ([1.0, -2.0], [1, 1], "no better than chance"),
         ([0.0, 0.0], [1, -1], "no better than chance"),
         ([1.0, 0.0, -2.0], [1, 1, -1], "no pair is ordered wrongly"),

@@ -202,7 +202,7 @@ def test_what_is_no_clip_is_refused_with_its_row(reward, tmp_path):
         as_trl(function, 1, clip=[clip])
     with pytest.raises(ValueError, match="has 2 rows for 3 completions"):
         as_trl(function, 3, latents=[clip, clip])
-    with pytest.raises(ValueError, match="row 1 of column 'latents' is no clip"):
+    with pytest.raises(ValueError, match="row 1 of column 'latents' is not a clip"):
         as_trl(function, 2, latents=[clip, [[1.0, 2.0], [3.0]]])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         as_trl(function, 1, latents=["nowhere.safetensors"])

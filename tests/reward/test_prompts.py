@@ -75,7 +75,7 @@ def test_a_prompt_that_meets_itself_is_refused():
         prompt_sensitivity(tripled, clips(3), text_of(1.0, 2.0, 4.0), shift=3)
     # Two clips of each prompt in a row: a shift of 2 passes them.
     pairs = text_of(1.0, 1.0, 2.0, 2.0)
-    with pytest.raises(ValueError, match="2 of 4 clips meet their own prompt"):
+    with pytest.raises(ValueError, match="2 of 4 clips get their own prompt"):
         prompt_sensitivity(tripled, clips(4), pairs)
     assert prompt_sensitivity(tripled, clips(4), pairs, shift=2).mean_change > 0
     # The same embeddings behind another mask are another prompt.

@@ -290,7 +290,7 @@ def test_what_would_change_the_generators_weights_is_refused(tmp_path):
         shared.to(dtype=torch.bfloat16)
     with pytest.raises(SharingError, match="cannot be offloaded"):
         GTSVJReward.from_pretrained(path, transformer=transformer, offload_to="cpu")
-    with pytest.raises(SharingError, match="goes where they are"):
+    with pytest.raises(SharingError, match="stays on their device"):
         GTSVJReward.from_pretrained(path, transformer=transformer, device="cuda")
     with pytest.raises(ValueError, match="one of `base_model`, `backbone` and `transformer`"):
         GTSVJReward.from_pretrained(path, transformer=transformer, base_model="x")

@@ -304,7 +304,7 @@ def test_damaged_and_double_lines_are_refused_by_number(folder, shards):
     lines = path.read_bytes().splitlines(keepends=True)
     for damaged in (b"{}\n", b"[1]\n", b"no JSON\n", lines[2].replace(b'"raw"', b'"rav"')):
         path.write_bytes(b"".join([*lines[:2], damaged, *lines[3:]]))
-        with pytest.raises(ValueError, match=r"shard-00000\.jsonl:3 is no record"):
+        with pytest.raises(ValueError, match=r"shard-00000\.jsonl:3 is not a record"):
             shards.read()
     path.write_bytes(b"".join([*lines, lines[4]]))
     with pytest.raises(ValueError, match=r"jsonl:11 scores .* a second time"):

@@ -105,7 +105,7 @@ def test_a_group_at_the_least_margin_counts():
         ({}, {}, "no clips to rank"),
         ({"p": 1.0, "q": 2.0}, {"p": "g"}, r"1 of 2 scored ones have no group .*'q'.* 0 of 1"),
         ({"p": 1.0}, {"p": "g", "r": "g"}, r"1 of 2 grouped ones have no score .*'r'"),
-        ({"p": math.nan, "q": 1.0}, {"p": "g", "q": "g"}, r"1 of 2 scores are no finite .*'p'"),
+        ({"p": math.nan, "q": 1.0}, {"p": "g", "q": "g"}, r"1 of 2 scores are not finite .*'p'"),
         ({"p": 1.0, "q": 2.0}, {"p": "g", "q": "h"}, r"2 of 2 groups have one clip only.*'g'"),
     ],
 )
@@ -180,7 +180,7 @@ def test_pairs_and_ranks_need_the_right_suffix(tmp_path):
     [
         ("video,score\np,1\n", "no column `reward`"),
         ("reward\n1\n", "no column `video`"),
-        ("video,reward\np,1\nq,nan\n", r"1 of 2 cells of `reward`.*no finite numbers.*row 2"),
+        ("video,reward\np,1\nq,nan\n", r"1 of 2 cells of `reward`.*not finite numbers.*row 2"),
         ("video,reward\np,1\nq,\n", r"1 of 2 cells of `reward` are empty .*--column raw.*row 2"),
         ("video,reward\np,1\nq,2\np,1\n", r"2 of 3 cells of `video` repeat a video.*'p'.*row 1"),
     ],

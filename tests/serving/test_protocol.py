@@ -83,7 +83,7 @@ def test_bytes_that_are_no_booleans_are_refused():
     mask = torch.ones(2, 3, dtype=torch.bool)
     body = body_of(text=TextCondition(torch.randn(2, 3, 8), mask))
     at = body.index(b"\x01" * 6)
-    with pytest.raises(MalformedError, match="no booleans"):
+    with pytest.raises(MalformedError, match="not booleans"):
         read_request(body[:at] + b"\x02" + body[at + 1 :], "2", {})
 
 
@@ -142,7 +142,7 @@ def test_answers_that_are_no_json_objects_are_refused(body):
 def test_scores_of_infinite_size_are_refused():
     text = write_reply(REPLY, "2").replace(b"0.1", b"1e999")
     assert b"1e999" in text
-    with pytest.raises(MalformedError, match="no finite number"):
+    with pytest.raises(MalformedError, match="not a finite number"):
         read_reply(text, 2, "2")
 
 

@@ -52,8 +52,8 @@ INFINITE = clips(dtype=torch.float16)
 INFINITE[1, 2, 3, 0, 0] = torch.inf
 
 MALFORMED = {
-    "nothing": (b"", "cut short, or something else"),
-    "text": (b"hello, here are some latents", "cut short, or something else"),
+    "nothing": (b"", "cut short, or not safetensors"),
+    "text": (b"hello, here are some latents", "cut short, or not safetensors"),
     "pickle": (pickled(), "looks like a pickle"),
     "cut short": (GOOD[:-1], "not a whole safetensors body"),
     "too long": (GOOD + b"\0", "not a whole safetensors body"),

@@ -121,7 +121,10 @@ def test_playlists_are_not_opened(served, tmp_path):
     """ffmpeg would open the files that they name."""
     playlist = b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"
     _, answer = remote(served, sent([playlist]))
-    assert parsed(answer, 1) == ([], ["the video is no mp4 file, which is what the trainer sends"])
+    assert parsed(answer, 1) == (
+        [],
+        ["the video is not an mp4 file, which is what the trainer sends"],
+    )
 
 
 def test_the_score_comes_first_and_no_aspect_hides_it():

@@ -320,7 +320,7 @@ def test_labels_without_latents_are_refused_or_counted(world, caplog):
         train_aspects(world)
     with caplog.at_level(logging.WARNING):
         train_aspects(world, allow_missing_videos=True)
-    assert "1 rows left out for want of latents, 16 kept" in caplog.text
+    assert "1 rows without latents left out, 16 kept" in caplog.text
 
 
 @pytest.mark.slow

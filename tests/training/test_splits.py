@@ -93,7 +93,7 @@ def test_pairs_never_share_a_clip_over_a_split(tmp_path_factory, clip_folder, li
     pairs = [ClipPair(infos[a], infos[b], 1, str(i)) for i, (a, b) in enumerate(links)]
     keys = [frozenset(map(str, link)) for link in links]
     if len(connected_groups(keys)) == 1:
-        with pytest.raises(ValueError, match="hang together"):
+        with pytest.raises(ValueError, match="connect all of them"):
             split(world, pairs, lambda pair: [pair.first, pair.second], seed=seed)
         return
     train, held_out = split(world, pairs, lambda pair: [pair.first, pair.second], seed=seed)
@@ -151,11 +151,11 @@ def test_segments_of_one_source_stay_on_one_side(world, caplog):
         assert len(held_out) == 3
         assert len({info.source[4] for info in held_out}) == 1
     assert "12 clips in 4 groups, 0 on their own" in caplog.text
-    with pytest.raises(ValueError, match=r"of the same group as .*Held-out figures"):
+    with pytest.raises(ValueError, match=r"of the same group as .*Held-out results"):
         check_apart(infos[:2], infos[2:3], r"(.+)_\d+")
     with pytest.raises(ValueError, match=r"fits none of 12 clips, the first is set/a_0\.mp4"):
         split(world, infos, lambda info: [info], group_by=r"scene-\d+")
-    with pytest.raises(ValueError, match="hang together"):
+    with pytest.raises(ValueError, match="connect all of them"):
         split(world, infos, lambda info: [info], group_by="folder")
 
 

@@ -89,6 +89,6 @@ def rated_and_held_out(
     held_out, held_out_bare = with_labels(held_out, aspects)
     if bare or held_out_bare:
         logger.warning(
-            "left out for want of any label: %d training and %d held-out clips", bare, held_out_bare
+            "left out without any label: %d training and %d held-out clips", bare, held_out_bare
         )
     return rated, held_out, aspects, folder.space

@@ -37,7 +37,7 @@ class SaturationWatch(TrainerCallback):
             self.step = state.global_step
             logger.warning(
                 "saturated at step %d: %.0f%% of the loss's bound, gradient norm %.3g after a peak "
-                "of %.3g. These negatives teach no more: raise the share of perturbations, "
+                "of %.3g. These negatives have become trivial: raise the share of perturbations, "
                 "calibrate them with `gtsvj calibrate-perturbations`, or stop here",
                 state.global_step,
                 100 * logs["bound_share"],

@@ -72,7 +72,7 @@ def compared_and_held_out(args: ComparisonsData) -> tuple[list[ClipPair], list[C
 def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[ClipPair]) -> None:
     """Warn if pairs have clips whose aspect labels stage 2 has seen, with counts.
 
-    The aspects of such clips are fitted to their labels' noise, so that their comparisons teach
+    The aspects of such clips are fitted to their labels' noise, so that their comparisons help
     less, and held-out figures look better than they are.
     """
     file = resolve_checkpoint(judge) / CLIPS_FILE
@@ -92,7 +92,7 @@ def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[Clip
         if count:
             logger.warning(
                 "%d of %d %s pairs have clips whose aspect labels stage 2 has seen (%d of %d "
-                "clips): use other clips, or the third stage fits the second one's training noise",
+                "clips): use other clips, or stage 3 fits the training noise of stage 2",
                 count,
                 len(part),
                 name,
