@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.judge.config import Stage
-from gtsvj_reward.judge.model import Part
+from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.cogvideox_vae import CogVideoXVAE
 
 RECIPE = Path(__file__).parents[1] / "examples" / "cogvideox-2b"

@@ -18,7 +18,5 @@ from gtsvj_reward.judge.heads import (
     EnergyHead as EnergyHead,
 )
 from gtsvj_reward.judge.locate import resolve_checkpoint as resolve_checkpoint
-from gtsvj_reward.judge.model import (
-    JudgeOutput as JudgeOutput,
-    VideoJudge as VideoJudge,
-)
+from gtsvj_reward.judge.model import VideoJudge as VideoJudge
+from gtsvj_reward.judge.output import JudgeOutput as JudgeOutput

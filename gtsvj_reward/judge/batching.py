@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.judge.model import JudgeOutput, VideoJudge
+from gtsvj_reward.judge.model import VideoJudge
+from gtsvj_reward.judge.output import JudgeOutput
 
 
 def judge_clips(

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers
 from gtsvj_reward.dtypes import built_in_float32, dtype_name
-from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
+from gtsvj_reward.judge.config import Aspect, JudgeConfig
 from gtsvj_reward.judge.heads import (
     AspectHead,
     EnergyHead,
@@ -26,33 +25,17 @@ from gtsvj_reward.judge.moments import (
     default_taps,
     latent_moments,
 )
-from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+from gtsvj_reward.judge.output import JudgeOutput
+from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
-
-Part = Literal["adapter", "head", "preference"]
-
-NOT_MEASURED: dict[str, Any] = {
-    "reward_mean": None,
-    "reward_std": None,
-    "reward_data": None,
-    "aspect_mean": None,
-    "aspect_covariance": None,
-}
-"""What a checkpoint measured, and the next stage has yet to."""
-
-
-class JudgeOutput(NamedTuple):
-    """What a judge says of a batch of clips, or, without the first axis, of one."""
-
-    scores: Float[Tensor, "..."]
-    """Score of each step (batch, step), float32; high is good. Minus the energy for a
-    discriminator, a weighted sum of the aspects for later stages."""
-    aspects: Float[Tensor, "..."] | None
-    """Range-normalised aspects (batch, step, aspect): 0 and 1 are the ends of each scale. None for
-    a discriminator, and for a score that comes straight from moments."""
-    leverage: Float[Tensor, "..."] | None = None
-    """Posterior variance of the clip's outputs as a multiple of their noise (batch,); None for a
-    judge that keeps no posterior."""
+from gtsvj_reward.judge.stages import (
+    NOT_MEASURED,
+    Part,
+    make_head,
+    preference_layer,
+    refuse_moments,
+    require_stage,
+)
 
 
 class VideoJudge(nn.Module):
@@ -405,62 +388,3 @@ class VideoJudge(nn.Module):
     def merged(self) -> bool:
         """True after `merge`."""
         return any(layer.merged for layer in lora_layers(self.backbone))
-
-
-def make_head(
-    backbone: Backbone, config: JudgeConfig, seed: int
-) -> EnergyHead | AspectHead | MomentReadout:
-    """The head of a stage, drawn from the seed without touching the global generator.
-
-    A moment readout starts as nothing: it is filled by a fit, or from a checkpoint.
-    """
-    dim = backbone.dim
-    if config.readout == "moments":
-        return MomentReadout(
-            tap_widths(config.taps or (), backbone.latent_channels, dim),
-            max(1, len(config.aspects)),
-            energy=config.has_energy,
-            penalties=config.penalties,
-            seed=config.projection_seed,
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if config.stage == "discriminator":
-            return EnergyHead(dim, config.head_width, config.token_pooling)
-        energy = None
-        if config.energy_width is not None:
-            energy = EnergyHead(dim, config.energy_width, config.energy_pooling)
-        return AspectHead(
-            dim,
-            config.head_width,
-            len(config.aspects),
-            pooling=config.token_pooling,
-            time_pooling=config.time_pooling,
-            energy=energy,
-        )
-
-
-def preference_layer(config: JudgeConfig) -> nn.Linear:
-    """The linear layer from aspects to the score; it starts as their mean."""
-    layer = nn.Linear(len(config.aspects), 1)
-    nn.init.constant_(layer.weight, 1 / len(config.aspects))
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def require_stage(config: JudgeConfig, stage: Stage, following: Stage) -> None:
-    """Refuse a judge of another stage than the one that the following stage starts from."""
-    if config.stage != stage:
-        raise ValueError(
-            f"stage {following!r} starts from a judge of stage {stage!r}, "
-            f"this one is of stage {config.stage!r}"
-        )
-
-
-def refuse_moments(config: JudgeConfig) -> None:
-    """Refuse to train a readout that is solved in closed form."""
-    if config.readout == "moments":
-        raise ValueError(
-            "a judge with readout='moments' is not trained step by step: its stages are solved by "
-            "`gtsvj_reward.training.refit`"
-        )

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
 from gtsvj_reward.judge.config import Stage
-from gtsvj_reward.judge.model import Part
+from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
 from gtsvj_reward.training.arguments import (
     FitConfig,

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gtsvj_reward.judge import VideoJudge, judge_clips, save_judge
 from gtsvj_reward.judge.checkpoint import load_trained_weights
-from gtsvj_reward.judge.model import Part, refuse_moments
+from gtsvj_reward.judge.stages import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.data import EpochKeys, trained_geometry

@@ -10,7 +10,7 @@ import torch
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge, read_config
-from gtsvj_reward.judge.model import preference_layer
+from gtsvj_reward.judge.stages import preference_layer
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import (
     bradley_terry_loss,

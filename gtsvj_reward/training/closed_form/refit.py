@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
 from gtsvj_reward.judge.config import Stage
-from gtsvj_reward.judge.model import NOT_MEASURED
 from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+from gtsvj_reward.judge.stages import NOT_MEASURED
 from gtsvj_reward.metrics import spearman
 from gtsvj_reward.training.closed_form.comparisons import PairLoss, Pairs
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.judge.model import Part
+from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import (
     bradley_terry_loss,

@@ -1,0 +1,20 @@
+"""What a judge says of clips."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class JudgeOutput(NamedTuple):
+    """What a judge says of a batch of clips, or, without the first axis, of one."""
+
+    scores: Float[Tensor, "..."]
+    """Score of each step (batch, step), float32; high is good. Minus the energy for a
+    discriminator, a weighted sum of the aspects for later stages."""
+    aspects: Float[Tensor, "..."] | None
+    """Range-normalised aspects (batch, step, aspect): 0 and 1 are the ends of each scale. None for
+    a discriminator, and for a score that comes straight from moments."""
+    leverage: Float[Tensor, "..."] | None = None
+    """Posterior variance of the clip's outputs as a multiple of their noise (batch,); None for a
+    judge that keeps no posterior."""

@@ -1,0 +1,81 @@
+"""What each stage adds to a judge: its head, its preference layer, and what must come before."""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from gtsvj_reward.backbones import Backbone
+from gtsvj_reward.judge.config import JudgeConfig, Stage
+from gtsvj_reward.judge.heads import AspectHead, EnergyHead
+from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+
+Part = Literal["adapter", "head", "preference"]
+
+NOT_MEASURED: dict[str, Any] = {
+    "reward_mean": None,
+    "reward_std": None,
+    "reward_data": None,
+    "aspect_mean": None,
+    "aspect_covariance": None,
+}
+"""What a checkpoint measured, and the next stage has yet to."""
+
+
+def make_head(
+    backbone: Backbone, config: JudgeConfig, seed: int
+) -> EnergyHead | AspectHead | MomentReadout:
+    """The head of a stage, drawn from the seed without touching the global generator.
+
+    A moment readout starts as nothing: it is filled by a fit, or from a checkpoint.
+    """
+    dim = backbone.dim
+    if config.readout == "moments":
+        return MomentReadout(
+            tap_widths(config.taps or (), backbone.latent_channels, dim),
+            max(1, len(config.aspects)),
+            energy=config.has_energy,
+            penalties=config.penalties,
+            seed=config.projection_seed,
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.stage == "discriminator":
+            return EnergyHead(dim, config.head_width, config.token_pooling)
+        energy = None
+        if config.energy_width is not None:
+            energy = EnergyHead(dim, config.energy_width, config.energy_pooling)
+        return AspectHead(
+            dim,
+            config.head_width,
+            len(config.aspects),
+            pooling=config.token_pooling,
+            time_pooling=config.time_pooling,
+            energy=energy,
+        )
+
+
+def preference_layer(config: JudgeConfig) -> nn.Linear:
+    """The linear layer from aspects to the score; it starts as their mean."""
+    layer = nn.Linear(len(config.aspects), 1)
+    nn.init.constant_(layer.weight, 1 / len(config.aspects))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def require_stage(config: JudgeConfig, stage: Stage, following: Stage) -> None:
+    """Refuse a judge of another stage than the one that the following stage starts from."""
+    if config.stage != stage:
+        raise ValueError(
+            f"stage {following!r} starts from a judge of stage {stage!r}, "
+            f"this one is of stage {config.stage!r}"
+        )
+
+
+def refuse_moments(config: JudgeConfig) -> None:
+    """Refuse to train a readout that is solved in closed form."""
+    if config.readout == "moments":
+        raise ValueError(
+            "a judge with readout='moments' is not trained step by step: its stages are solved by "
+            "`gtsvj_reward.training.refit`"
+        )
