@@ -17,6 +17,7 @@ MODULES = {
     "train-discriminator": "train",
     "train-aspects": "train",
     "train-preference": "train",
+    "distill": "distill",
     "calibrate-perturbations": "train",
     "score": "score",
     "rank": "score",

@@ -9,6 +9,7 @@ COMMANDS = {
     "train-discriminator": "stage 1: train the energy judge",
     "train-aspects": "stage 2: predict aspect scores from ratings",
     "train-preference": "stage 3: one score from comparisons",
+    "distill": "fit a cheaper judge to what a judge or a table says of clips without labels",
     "calibrate-perturbations": "measure how hard each perturbation is, and how often to sample it",
     "score": "score a folder of videos or latent files",
     "rank": "order the clips of each prompt, and write pairs for DPO",

@@ -191,33 +191,63 @@ class Parts:
 
     def fit_aspects(self, ratings: Sequence[Rated], aspects: Sequence[Aspect]) -> None:
         """Stage 2."""
-        targets = range_normalised(ratings, aspects)
-        names = self.cache.read([rated.clip for rated in ratings], "rated clips")
+        self.fit_targets(
+            [rated.clip for rated in ratings],
+            range_normalised(ratings, aspects),
+            [rated.group for rated in ratings],
+            aspects,
+            what="rated",
+        )
+
+    def fit_targets(
+        self,
+        clips: Sequence[Load],
+        targets: Float[Tensor, "clip output"],
+        groups: Sequence[str],
+        aspects: Sequence[Aspect],
+        *,
+        what: str,
+    ) -> None:
+        """Regression of range-normalised aspects or, without `aspects`, of a score itself."""
+        names = self.cache.read(clips, f"{what} clips")
         solved = solve_aspects(
             self.standardised(self.cache.features(names)),
             self.widths,
             targets,
-            numbered([rated.group for rated in ratings]),
+            numbered(groups),
             energy=self.energy,
             seed=self.seed,
         )
-        self.stage, self.solved, self.aspects = "aspects", solved, tuple(aspects)
+        self.stage = "aspects" if aspects else "preference"
+        self.solved, self.aspects = solved, tuple(aspects)
         left_out = require(solved.left_out)
         whole = left_out[~left_out.isnan().any(dim=1)]
         if len(whole) < 3:
             raise ValueError(
-                f"{len(whole)} of {len(ratings)} clips have a rating of every aspect: at least 3 "
+                f"{len(whole)} of {len(clips)} clips have a rating of every aspect: at least 3 "
                 "are needed to measure the scale of the score"
             )
-        centred = whole - whole.mean(dim=0)
-        covariance = centred.T @ centred / (len(whole) - 1)
-        self.scale = {
-            **scale_of(whole.mean(dim=1, keepdim=True), f"{len(whole)} rated clips, left out"),
-            "aspect_mean": tuple(whole.mean(dim=0).tolist()),
-            "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
-        }
-        known = {"clips": len(ratings), "left-out spearman": agreement(left_out, targets, aspects)}
-        self.note("aspects", solved.penalties, known)
+        self.scale = scale_of(
+            whole.mean(dim=1, keepdim=True), f"{len(whole)} {what} clips, left out"
+        )
+        if aspects:
+            centred = whole - whole.mean(dim=0)
+            covariance = centred.T @ centred / (len(whole) - 1)
+            self.scale |= {
+                "aspect_mean": tuple(whole.mean(dim=0).tolist()),
+                "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
+            }
+        outputs = [aspect.name for aspect in aspects] or ["score"]
+        known = {"clips": len(clips), "left-out spearman": agreement(left_out, targets, outputs)}
+        self.note(self.stage, solved.penalties, known)
+
+    def keep_preference(self, weights: Float[Tensor, " aspect"], bias: float) -> None:
+        """Weight the aspects that were just fitted as another judge does."""
+        left_out = require(require(self.solved).left_out)
+        whole = left_out[~left_out.isnan().any(dim=1)]
+        self.stage, self.preference = "preference", (weights, bias)
+        scores = whole @ weights + bias
+        self.scale |= scale_of(scores[:, None], f"{len(whole)} distilled clips, left out")
 
     def fit_preference(self, comparisons: Sequence[Compared], loss: PairLoss) -> None:
         """Stage 3, on the aspects or, without any, on the moments."""
@@ -407,16 +437,16 @@ def scale_of(scores: Float[Tensor, "row output"], data: str) -> dict[str, Any]:
 
 
 def agreement(
-    left_out: Float[Tensor, "clip aspect"],
-    targets: Float[Tensor, "clip aspect"],
-    aspects: Sequence[Aspect],
+    left_out: Float[Tensor, "clip output"],
+    targets: Float[Tensor, "clip output"],
+    names: Sequence[str],
 ) -> dict[str, float]:
     """Rank correlation of ratings with predictions of fits that left the clip's group out."""
     found = {}
-    for column, aspect in enumerate(aspects):
+    for column, name in enumerate(names):
         rated = ~targets[:, column].isnan()
         value = spearman(left_out[rated, column], targets[rated, column])
-        found[aspect.name] = round(value, 4)
+        found[name] = round(value, 4)
     return found
 
 

@@ -1,0 +1,172 @@
+"""`gtsvj distill`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.dtypes import DTYPES
+from gtsvj_reward.flags import with_config
+
+if TYPE_CHECKING:
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.training.closed_form.distill import Teacher
+
+JUDGE_FLAGS = ("teacher_base_model", "allow_untrained_geometry", "overwrite")
+TABLE_FLAGS = ("columns", "allow_missing_videos")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    made = subparser("distill")
+    made.add_argument("teacher", nargs="?", help="judge, as for score; not with --scores")
+    made.add_argument("latents", type=Path, help="folder of latent files, without labels")
+    made.add_argument("--out", type=Path, required=True, help="folder for the student")
+    student = made.add_argument_group("student")
+    student.add_argument("--base_model", help="its base; that of the teacher")
+    student.add_argument("--base_dtype", default="auto", choices=["auto", *DTYPES])
+    student.add_argument("--taps", type=int, nargs="+", help="blocks that are read; 0: the latents")
+    student.add_argument("--depth", type=int, help="blocks in use; all of the base")
+    student.add_argument("--latent_pooling", type=int, default=1, help="edge of averaged squares")
+    student.add_argument("--temporal_stride", type=int, default=1, help="sees one frame in so many")
+    judge = made.add_argument_group("teacher that is a judge")
+    judge.add_argument("--teacher_base_model", help="where its base is, if it has moved")
+    judge.add_argument("--allow_untrained_geometry", action="store_true", help="as for score")
+    judge.add_argument("--overwrite", action="store_true", help="drop what it said of clips before")
+    table = made.add_argument_group("teacher that is a table")
+    table.add_argument("--scores", type=Path, help="its scores: a column `video`, one per aspect")
+    table.add_argument("--columns", nargs="+", help="of it; `aspect:...`, else `reward`, else all")
+    table.add_argument("--allow_missing_videos", action="store_true", help="leave them out")
+    made.add_argument("--held_out_fraction", type=float, default=0.1, help="share to compare on")
+    made.add_argument("--group_by", help="clips that stay on one side; as for train-aspects")
+    made.add_argument("--features", type=Path, help="folder of moments; `features` beside --out")
+    made.add_argument("--seed", type=int, default=42, help="of the split")
+    made.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
+    made.add_argument("--device", help="where clips are read; a GPU if there is one")
+    return made
+
+
+def distill(argv: list[str]) -> int:
+    """`gtsvj distill`."""
+    flags = parser()
+    args = flags.parse_args(with_config(argv))
+    if (args.teacher is None) == (args.scores is None):
+        flags.error("give one teacher: a judge, or --scores TABLE")
+    for name in JUDGE_FLAGS if args.scores else TABLE_FLAGS:
+        if vars(args)[name] != flags.get_default(name):
+            flags.error(f"--{name} has no use with{'' if args.scores else 'out'} --scores")
+    if args.scores and not args.base_model:
+        flags.error("--scores needs --base_model, the base that the student reads")
+
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
+    from gtsvj_reward.training.closed_form.distill import distill as fit
+
+    state = processes(args.device)
+    clips = LatentFolder(args.latents)
+    if args.scores:
+        teacher, base, revision = table_values(args, clips), args.base_model, None
+    else:
+        teacher, base, revision = judge_values(args, clips, state)
+    student = JudgeArguments(
+        base_model=args.base_model or base,
+        base_revision=None if args.base_model else revision,
+        base_dtype=args.base_dtype,
+        readout="moments",
+        taps=args.taps,
+        depth=args.depth,
+        latent_pooling=args.latent_pooling,
+        temporal_stride=args.temporal_stride,
+        lora_rank=0,
+    )
+    settings = FitConfig(
+        output_dir=str(args.out),
+        seed=args.seed,
+        held_out_fraction=args.held_out_fraction,
+        group_by=args.group_by,
+        features=None if args.features is None else str(args.features),
+        batch_size=args.batch_size,
+        device=str(state.device),
+    )
+    judge = fit(student, settings, teacher, clips.space)
+    if state.is_main_process:
+        for name, value in judge.config.training["held out"].items():
+            print(f"held out: {name:<32} {value:g}")
+        print(f"judge written to {args.out}")
+    return 0
+
+
+def judge_values(
+    args: argparse.Namespace, clips: "LatentFolder", state: Any
+) -> tuple["Teacher", str, str | None]:
+    """What a judge says of all clips, the name of its base, and the revision of that.
+
+    Finished scores are kept beside --out, so that a stopped run goes on where it was.
+    """
+    from gtsvj_reward import GTSVJReward
+    from gtsvj_reward.judge import resolve_checkpoint
+    from gtsvj_reward.judge.checkpoint import base_beside
+    from gtsvj_reward.scoring import folder, shards
+    from gtsvj_reward.training.closed_form.distill import Teacher
+
+    checkpoint = resolve_checkpoint(args.teacher)
+    reward = GTSVJReward.from_pretrained(
+        checkpoint,
+        base_model=args.teacher_base_model,
+        device=state.device,
+        batch_size=args.batch_size,
+        allow_untrained_geometry=args.allow_untrained_geometry,
+    )
+    if reward.reads_text:
+        raise ValueError(
+            f"{args.teacher} reads prompts, whose embeddings are no part of latent files: score "
+            "the clips with `reward(latents, text=...)` and pass the table as --scores"
+        )
+    finished = shards.Shards(
+        folder=args.out.with_name(f"{args.out.name}-teacher"),
+        header=shards.run_header(checkpoint, reward),
+    )
+    if args.overwrite and state.is_main_process:
+        finished.clear()
+    state.wait_for_everyone()
+    folder.score_shard(
+        reward,
+        clips,
+        finished,
+        process_index=state.process_index,
+        num_processes=state.num_processes,
+    )
+    state.wait_for_everyone()
+    scored = folder.collect_scores(clips, finished)
+    teacher = Teacher.judge(
+        args.teacher,
+        reward.config,
+        clips.infos,
+        aspects=[clip.aspects for clip in scored],
+        scores=[clip.raw for clip in scored],
+    )
+    base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
+    return teacher, base, reward.config.base_revision
+
+
+def table_values(args: argparse.Namespace, clips: "LatentFolder") -> "Teacher":
+    """What a table says of the clips that it has."""
+    from gtsvj_reward.annotations import find_clips
+    from gtsvj_reward.evaluation import read_scores
+    from gtsvj_reward.training.closed_form.distill import table_teacher
+    from gtsvj_reward.training.labelled import report_left_out
+
+    table = read_scores(args.scores)
+    names = args.columns or table.aspects
+    if not names:
+        names = ["reward"] if "reward" in table.columns else list(table.columns)
+    columns = {name: table.scores(name) for name in names}
+    videos = list(dict.fromkeys(video for column in columns.values() for video in column))
+    found = find_clips(videos, clips, allow_missing=args.allow_missing_videos).clips
+    report_left_out(str(args.scores), len(found), len(videos) - len(found), {})
+    return table_teacher(
+        str(args.scores),
+        list(found.values()),
+        {name: [column.get(v, float("nan")) for v in found] for name, column in columns.items()},
+    )
