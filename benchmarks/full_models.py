@@ -28,6 +28,16 @@ from torch import Tensor
 from benchmarks.counting import frozen_model
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
 
+SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
+"""Of CogVideoX-2B."""
+
+
+def judge_of(transformer: Any, space: LatentSpace = SPACE, **changes: Any) -> VideoJudge:
+    """A frozen judge with the paper's settings, where the transformer is."""
+    config = JudgeConfig(base_model="random", latent_space=space, **changes)
+    judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
+    return judge.to(next(transformer.parameters()).device)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FullModel:
@@ -68,9 +78,7 @@ class FullModel:
             temporal_compression=self.temporal,
             patch_size_t=self.patch_size_t,
         )
-        config = JudgeConfig(base_model="random", latent_space=space, **changes)
-        judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
-        return judge.to(next(transformer.parameters()).device)
+        return judge_of(transformer, space, **changes)
 
     def transformer(self) -> Any:
         """The frozen transformer in bfloat16, without values."""

@@ -17,10 +17,9 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 
 from benchmarks.counting import frozen_model
-from gtsvj_reward import GTSVJReward, JudgeConfig, LatentSpace, VideoJudge
+from benchmarks.full_models import judge_of
+from gtsvj_reward import GTSVJReward, LatentSpace
 from gtsvj_reward.dtypes import dtype_of
-
-SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 
 
 def peak() -> float:
@@ -34,8 +33,7 @@ def judge(args: argparse.Namespace) -> None:
     # The class defaults are the 2B's shape.
     transformer = frozen_model(CogVideoXTransformer3DModel, dtype_of(args.dtype), "cpu")
     parameters = sum(parameter.numel() for parameter in transformer.parameters())
-    config = JudgeConfig(base_model="random", latent_space=SPACE, depth=args.depth)
-    model = VideoJudge.from_transformer(transformer, config)
+    model = judge_of(transformer, depth=args.depth)
     model.backbone.gradient_checkpointing = args.checkpointing
     own = sum(
         p.numel() for n, p in model.named_parameters() if ".lora_" in n or n.startswith("head.")

@@ -19,12 +19,12 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from benchmarks.full_models import judge_of
+from gtsvj_reward import VideoJudge
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import load_transformer
 from gtsvj_reward.backbones.lora import Placement
 
-SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 FULL_SIZE = (1, 13, 16, 60, 90)
 TOY_SIZE = (8, 5, 16, 8, 8)
 PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
@@ -39,11 +39,10 @@ REDUCED: dict[str, dict[str, Any]] = {
 """Judges of the 2B that see less, as in the study's section on accuracy against cost."""
 
 
-def judge_of(transformer: Any, **changes: Any) -> VideoJudge:
+def trainable(transformer: Any, placement: Placement) -> VideoJudge:
     """A judge as in training: adapter and head trainable."""
-    config = JudgeConfig(base_model="random", latent_space=SPACE, **changes)
-    judge = VideoJudge.from_transformer(transformer, config)
-    judge.to(next(transformer.parameters()).device).unfreeze()
+    judge = judge_of(transformer, lora_placement=placement)
+    judge.unfreeze()
     return judge
 
 
@@ -66,7 +65,7 @@ def placements_counted(transformer: Any) -> dict[str, float]:
     latents = torch.zeros(FULL_SIZE, device="meta")
     return {
         place: tera(lambda place=place: training_step(
-            judge_of(transformer, lora_placement=place), latents
+            trainable(transformer, place), latents
         ))
         for place in PLACEMENTS
     }  # fmt: skip
@@ -77,7 +76,7 @@ def placements_timed(rounds: int) -> dict[str, float]:
     torch.set_num_threads(1)
     transformer = load_transformer(folder_of("gtsvj-toy-pipeline"))
     latents = torch.randn(TOY_SIZE, generator=torch.Generator().manual_seed(0))
-    judges = {place: judge_of(transformer, lora_placement=place) for place in PLACEMENTS}
+    judges = {place: trainable(transformer, place) for place in PLACEMENTS}
     for judge in judges.values():
         training_step(judge, latents)
     times: dict[str, list[float]] = {place: [] for place in PLACEMENTS}

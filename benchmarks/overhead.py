@@ -11,21 +11,11 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 
-from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
-
-SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
-
-
-def judge_of(transformer: Any, **changes: Any) -> VideoJudge:
-    """A judge with the paper's settings, frozen as a reward has it."""
-    config = JudgeConfig(base_model="random", latent_space=SPACE, **changes)
-    judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
-    return judge.to(next(transformer.parameters()).device)
+from benchmarks.full_models import judge_of
 
 
 def seconds(run: Callable[[], object]) -> float:

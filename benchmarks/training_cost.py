@@ -19,7 +19,8 @@ import yaml
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from benchmarks.full_models import judge_of
+from gtsvj_reward import VideoJudge
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.stages import Part
@@ -29,7 +30,6 @@ RECIPE = Path(__file__).parents[1] / "examples" / "cogvideox-2b"
 STAGES: tuple[Stage, ...] = ("discriminator", "aspects", "preference")
 LATENTS = (13, 16, 60, 90)
 ASPECTS = 21
-SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 TRAINED: dict[Stage, tuple[Part, ...]] = {
     "discriminator": ("adapter", "head"),
     "aspects": ("adapter", "head"),
@@ -87,7 +87,7 @@ def count(encode: float) -> Counted:
     """All that needs a judge, beside the operations of `count_encode`."""
     with torch.device("meta"):
         full = CogVideoXTransformer3DModel().eval()
-    judges = {stage: judge_of(full, stage) for stage in STAGES}
+    judges = {stage: judge_in_training(full, stage) for stage in STAGES}
     with FlopCounterMode(display=False) as forward, torch.no_grad(), torch.device("meta"):
         judges["preference"](torch.zeros(1, *LATENTS))
     return Counted(
@@ -99,16 +99,11 @@ def count(encode: float) -> Counted:
     )
 
 
-def judge_of(transformer: Any, stage: Stage) -> VideoJudge:
-    """A judge with the paper's settings on the meta device."""
+def judge_in_training(transformer: Any, stage: Stage) -> VideoJudge:
+    """A judge with the paper's settings that recomputes its blocks."""
     aspects = tuple(Aspect(name=str(index), low=1, high=5) for index in range(ASPECTS))
-    config = JudgeConfig(
-        base_model="random",
-        latent_space=SPACE,
-        stage=stage,
-        aspects=() if stage == "discriminator" else aspects,
-    )
-    judge = VideoJudge.from_transformer(transformer, config).to("meta")
+    named = () if stage == "discriminator" else aspects
+    judge = judge_of(transformer, stage=stage, aspects=named)
     judge.backbone.gradient_checkpointing = True
     return judge
 
