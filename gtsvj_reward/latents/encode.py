@@ -225,7 +225,7 @@ def mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
     """The refusal of a finished file that was made otherwise."""
     return EncodeMismatchError(
         f"{target} was made otherwise: {'; '.join(differences)}. Choose another output folder, or "
-        "replace such files with `overwrite=True`"
+        "replace such files with --overwrite (`overwrite=True`)"
     )
 
 

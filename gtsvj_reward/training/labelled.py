@@ -22,7 +22,7 @@ from gtsvj_reward.training.arguments import (
     SplitSettings,
     documented,
 )
-from gtsvj_reward.training.splits import clip_keys
+from gtsvj_reward.training.splits import video_keys
 from gtsvj_reward.training.trainer import JudgeTrainer
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def check_stage(judge: VideoJudge, stage: Stage) -> None:
 
 def write_labelled(folder: Path, labelled: Sequence[ClipInfo]) -> None:
     """Write beside a judge which clips its stage has seen labels of."""
-    hashes = sorted({key for info in labelled for key in clip_keys(info)})
+    hashes = sorted({key for info in labelled for key in video_keys(info)})
     write_text(folder / CLIPS_FILE, json.dumps(hashes) + "\n")
 
 

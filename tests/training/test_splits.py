@@ -13,6 +13,7 @@ from gtsvj_reward.latents.store import LatentFolder, load_clip, save_clip
 from gtsvj_reward.training import JudgeArguments, train_discriminator
 from gtsvj_reward.training.discriminator.run import generated_folders
 from gtsvj_reward.training.preference.data import ClipPair
+from gtsvj_reward.training.preference.run import known_as
 from gtsvj_reward.training.splits import (
     check_apart,
     clip_keys,
@@ -217,6 +218,14 @@ def test_a_judge_is_trained_on_negatives_of_its_real_clips(tmp_path, base):
         config(tmp_path, generated=str(tmp_path / "made")),
     )
     assert (len(trainer.train_dataset.generated), len(trainer.eval_dataset.generated)) == (16, 4)
+
+
+def test_labels_of_a_negative_are_no_labels_of_its_source(tmp_path):
+    (info,) = write_clips(tmp_path / "real", 1).infos
+    first, second = write_negatives(tmp_path / "made", [info])
+    assert clip_keys(first) & clip_keys(second)
+    assert clip_keys(first) & clip_keys(info)
+    assert not known_as(first) & (known_as(second) | known_as(info))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.labels import compared_clips
 from gtsvj_reward.training.preference.settings import ComparisonsData, PreferenceConfig
 from gtsvj_reward.training.preference.trainer import PreferenceTrainer
-from gtsvj_reward.training.splits import clip_keys, hold_out
+from gtsvj_reward.training.splits import hold_out, video_keys
 
 logger = logging.getLogger(__name__)
 
@@ -103,4 +103,4 @@ def warn_of_reuse(judge: str, pairs: Sequence[ClipPair], held_out: Sequence[Clip
 
 def known_as(info: ClipInfo) -> set[str]:
     """What a clip may be called in `CLIPS_FILE`; older files have the hash of the file itself."""
-    return {*clip_keys(info), info.source_sha256 or file_sha256(info.path)}
+    return {*video_keys(info), info.source_sha256 or file_sha256(info.path)}
