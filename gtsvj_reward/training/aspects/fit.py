@@ -15,7 +15,8 @@ from gtsvj_reward.training.closed_form.commands import (
     scores_of,
     start_of,
 )
-from gtsvj_reward.training.closed_form.refit import Rated, refit
+from gtsvj_reward.training.closed_form.examples import Rated
+from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.data import Truncation, trained_geometry
 
 LEVELS = {"50%": 0.6745, "80%": 1.2816, "95%": 1.96}

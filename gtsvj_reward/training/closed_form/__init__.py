@@ -1,9 +1,9 @@
 """Judges without backpropagation: each stage of the paper solved exactly on moments."""
 
-from gtsvj_reward.training.closed_form.features import FeatureCache as FeatureCache
-from gtsvj_reward.training.closed_form.refit import (
+from gtsvj_reward.training.closed_form.examples import (
     Compared as Compared,
     Contrast as Contrast,
     Rated as Rated,
-    refit as refit,
 )
+from gtsvj_reward.training.closed_form.features import FeatureCache as FeatureCache
+from gtsvj_reward.training.closed_form.refit import refit as refit

@@ -23,7 +23,7 @@ from gtsvj_reward.training.closed_form.commands import (
     save_fit,
     scores_of,
 )
-from gtsvj_reward.training.closed_form.refit import Parts
+from gtsvj_reward.training.closed_form.parts import Parts
 from gtsvj_reward.training.data import Truncation, trained_geometry
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import hold_out

@@ -9,7 +9,8 @@ from torch import Tensor
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.closed_form.commands import cache_for, device_for, save_fit
-from gtsvj_reward.training.closed_form.refit import Contrast, refit
+from gtsvj_reward.training.closed_form.examples import Contrast
+from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.data import trained_geometry
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, Pair
 from gtsvj_reward.training.discriminator.held_out import held_out_energies, metrics_by_kind

@@ -9,7 +9,8 @@ from gtsvj_reward.training.closed_form.commands import (
     scores_of,
     start_of,
 )
-from gtsvj_reward.training.closed_form.refit import Compared, refit
+from gtsvj_reward.training.closed_form.examples import Compared
+from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.data import Truncation, trained_geometry
 from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.run import compared_and_held_out, warn_of_reuse

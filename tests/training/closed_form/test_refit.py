@@ -5,8 +5,9 @@ import torch
 
 from gtsvj_reward.judge import Aspect, load_judge, save_judge
 from gtsvj_reward.losses import bradley_terry_loss, contrastive_loss
+from gtsvj_reward.training.closed_form.examples import Compared, Contrast, Rated, connected
 from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
-from gtsvj_reward.training.closed_form.refit import Compared, Contrast, Rated, connected, refit
+from gtsvj_reward.training.closed_form.refit import refit
 from tests.judge.test_moment_judge import moment_judge
 from tests.tiny import clips
 

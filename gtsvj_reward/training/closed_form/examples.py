@@ -1,0 +1,144 @@
+"""Clips with what is known of them, and the rows of a regression that they make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gtsvj_reward.judge import Aspect
+from gtsvj_reward.training.closed_form.comparisons import Pairs
+from gtsvj_reward.training.closed_form.features import FeatureCache, Load
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A positive clip and a negative one (Eq. 4); no label is needed."""
+
+    positive: Load
+    negative: Load
+    groups: tuple[str, str]
+    """The sources of both: the same for a perturbation of the positive clip."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A clip and what people said of it."""
+
+    clip: Load
+    scores: Mapping[str, float]
+    """Aspect -> rating on the aspect's own scale; missing ones are left out."""
+    group: str
+    """Clips of one group are left out together: the prompt, or the clip itself."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two clips and which of them is better."""
+
+    first: Load
+    second: Load
+    label: int
+    """+1: the first is better; -1: the second; 0: the same."""
+    groups: tuple[str, str]
+    """Of both clips; comparisons that share a group are left out together."""
+
+
+@dataclass(frozen=True)
+class ContrastRows:
+    """The distinct clips among positives and negatives; a clip that occurs again weighs more."""
+
+    features: Float[Tensor, "row feature"]
+    positive: Bool[Tensor, " row"]
+    weights: Float[Tensor, " row"]
+    groups: Int[Tensor, " row"]
+
+
+def contrast_rows(cache: FeatureCache, contrast: Sequence[Contrast]) -> ContrastRows:
+    """Features of the clips of all pairs."""
+    loads = [load for pair in contrast for load in (pair.positive, pair.negative)]
+    names = cache.read(loads, "positives and negatives")
+    groups = [group for pair in contrast for group in pair.groups]
+    rows: dict[tuple[bool, str], list[str]] = {}
+    for index, (name, group) in enumerate(zip(names, groups, strict=True)):
+        rows.setdefault((index % 2 == 0, name), []).append(group)
+    return ContrastRows(
+        features=cache.features([name for _, name in rows]),
+        positive=torch.tensor([positive for positive, _ in rows]),
+        weights=torch.tensor([len(found) for found in rows.values()]).double(),
+        groups=numbered([found[0] for found in rows.values()]),
+    )
+
+
+def compared_rows(
+    cache: FeatureCache, comparisons: Sequence[Compared]
+) -> tuple[Float[Tensor, "row feature"], Pairs]:
+    """Features of the distinct clips that were compared, and the comparisons of these rows."""
+    loads = [each.first for each in comparisons] + [each.second for each in comparisons]
+    names = cache.read(loads, "compared clips")
+    rows = {name: row for row, name in enumerate(dict.fromkeys(names))}
+    first, second = names[: len(comparisons)], names[len(comparisons) :]
+    same = [
+        index for index, pair in enumerate(zip(first, second, strict=True)) if len(set(pair)) == 1
+    ]
+    if same:
+        raise ValueError(
+            f"comparison {same[0]} is of a clip with itself ({len(same)} of {len(comparisons)} "
+            "have the same content on both sides): leave it out"
+        )
+    pairs = Pairs(
+        first=torch.tensor([rows[name] for name in first]),
+        second=torch.tensor([rows[name] for name in second]),
+        labels=torch.tensor([each.label for each in comparisons]),
+        groups=connected([each.groups for each in comparisons]),
+    )
+    return cache.features(list(rows)), pairs
+
+
+def range_normalised(
+    ratings: Sequence[Rated], aspects: Sequence[Aspect]
+) -> Float[Tensor, "clip aspect"]:
+    """Ratings scaled to 0..1, NaN where there is none, float64.
+
+    Raises:
+        ValueError: without aspects, and for a rating outside its scale.
+    """
+    if not aspects:
+        raise ValueError("ratings need `aspects`: their names and scales")
+    nothing = float("nan")
+    table = torch.tensor(
+        [[rated.scores.get(aspect.name, nothing) for aspect in aspects] for rated in ratings],
+        dtype=torch.float64,
+    )
+    low = torch.tensor([aspect.low for aspect in aspects], dtype=torch.float64)
+    high = torch.tensor([aspect.high for aspect in aspects], dtype=torch.float64)
+    outside = ((table < low) | (table > high)).nonzero().tolist()
+    if outside:
+        row, column = outside[0]
+        aspect = aspects[column]
+        raise ValueError(
+            f"rating {row} of {aspect.name!r} is {table[row, column]:g}, outside its scale "
+            f"{aspect.low:g}..{aspect.high:g} ({len(outside)} such ratings)"
+        )
+    return (table - low) / (high - low)
+
+
+def numbered(names: Sequence[str]) -> Int[Tensor, " row"]:
+    """Groups as numbers, in the order in which they come."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
+
+
+def connected(groups: Sequence[tuple[str, str]]) -> Int[Tensor, " pair"]:
+    """A number per comparison, the same for those that share a group, also through others."""
+    root: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while root.setdefault(name, name) != name:
+            name = root[name]
+        return name
+
+    for first, second in groups:
+        root[find(first)] = find(second)
+    return numbered([find(first) for first, _ in groups])

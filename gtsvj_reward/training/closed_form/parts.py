@@ -1,0 +1,279 @@
+"""What a moment judge is made of, stage by stage, and the judge that the parts make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
+from gtsvj_reward.judge.config import Stage
+from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+from gtsvj_reward.judge.stages import NOT_MEASURED
+from gtsvj_reward.metrics import spearman
+from gtsvj_reward.training.closed_form.comparisons import PairLoss
+from gtsvj_reward.training.closed_form.examples import (
+    Compared,
+    Contrast,
+    Rated,
+    compared_rows,
+    contrast_rows,
+    numbered,
+    range_normalised,
+)
+from gtsvj_reward.training.closed_form.features import FeatureCache, Load
+from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
+from gtsvj_reward.training.closed_form.stages import (
+    Solved,
+    Standard,
+    solve_aspects,
+    solve_comparisons,
+    solve_energy,
+    solve_preference,
+)
+
+
+@dataclass
+class Parts:
+    """What a judge is made of, stage by stage."""
+
+    judge: VideoJudge
+    cache: FeatureCache
+    seed: int
+    standard: Standard | None = None
+    energy: Fit | None = None
+    stage: Stage = "discriminator"
+    solved: Solved | None = None
+    """Of the last stage that has outputs of its own."""
+    aspects: tuple[Aspect, ...] = ()
+    preference: tuple[Float[Tensor, " aspect"], float] | None = None
+    """Weights of the aspects in the score, and its constant."""
+    scale: dict[str, Any] = field(default_factory=dict)
+    """Statistics of the score, for the config."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """How it was fitted, for people."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Features of each tap."""
+        backbone = self.judge.backbone
+        taps = self.judge.config.taps or ()
+        return tap_widths(taps, backbone.latent_channels, backbone.dim)
+
+    def standardised(self, features: Tensor) -> Float[Tensor, "row feature"]:
+        """Features on the judge's scale, which these clips set where nothing has set it yet."""
+        self.standard = self.standard or Standard.of(features)
+        return self.standard(features)
+
+    def keep(self, *, aspects: bool) -> None:
+        """Take over what the judge has: its energy, and its aspects if they are wanted."""
+        head, config = self.judge.head, self.judge.config
+        if not isinstance(head, MomentReadout) or not bool(head.output.weight.any()):
+            return  # fresh
+        standard = Standard(head.mean.double().cpu(), head.deviation.double().cpu())
+        energy = head.output if config.stage == "discriminator" else head.energy
+        if energy is not None:
+            self.standard, self.energy = standard, read(energy)
+        if aspects and config.aspects and config.penalties is not None:
+            self.standard, self.aspects, self.stage = standard, config.aspects, "aspects"
+            penalties = Penalties(config.penalties, float("nan"), 0)
+            root, noise = head.root.double().cpu(), head.noise.double().cpu()
+            self.solved = Solved(read(head.output), penalties, None, root, noise)
+            self.seed = config.projection_seed
+            self.scale = {name: getattr(config, name) for name in NOT_MEASURED}
+        self.record = {
+            name: value
+            for name, value in config.training.items()
+            if name.startswith("energy: ") or (self.aspects and name.startswith("aspects: "))
+        }
+
+    def fit_energy(self, contrast: Sequence[Contrast], beta: float) -> None:
+        """Stage 1."""
+        rows = contrast_rows(self.cache, contrast)
+        self.standard = Standard.of(rows.features[rows.positive])
+        solved = solve_energy(
+            self.standard(rows.features),
+            self.widths,
+            positive=rows.positive,
+            weights=rows.weights,
+            groups=rows.groups,
+            beta=beta,
+        )
+        self.stage, self.solved, self.energy = "discriminator", solved, solved.fit
+        left_out = require(solved.left_out)
+        self.scale = scale_of(-left_out, f"{len(left_out)} positives and negatives, left out")
+        known = {"pairs": len(contrast), "clips": len(rows.features), "beta": beta}
+        self.note("energy", solved.penalties, known)
+
+    def fit_aspects(self, ratings: Sequence[Rated], aspects: Sequence[Aspect]) -> None:
+        """Stage 2."""
+        self.fit_targets(
+            [rated.clip for rated in ratings],
+            range_normalised(ratings, aspects),
+            [rated.group for rated in ratings],
+            aspects,
+            what="rated",
+        )
+
+    def fit_targets(
+        self,
+        clips: Sequence[Load],
+        targets: Float[Tensor, "clip output"],
+        groups: Sequence[str],
+        aspects: Sequence[Aspect],
+        *,
+        what: str,
+    ) -> None:
+        """Regression of range-normalised aspects or, without `aspects`, of a score itself."""
+        names = self.cache.read(clips, f"{what} clips")
+        solved = solve_aspects(
+            self.standardised(self.cache.features(names)),
+            self.widths,
+            targets,
+            numbered(groups),
+            energy=self.energy,
+            seed=self.seed,
+        )
+        self.stage = "aspects" if aspects else "preference"
+        self.solved, self.aspects = solved, tuple(aspects)
+        left_out = require(solved.left_out)
+        whole = left_out[~left_out.isnan().any(dim=1)]
+        if len(whole) < 3:
+            raise ValueError(
+                f"{len(whole)} of {len(clips)} clips have a rating of every aspect: at least 3 "
+                "are needed to measure the scale of the score"
+            )
+        self.scale = scale_of(
+            whole.mean(dim=1, keepdim=True), f"{len(whole)} {what} clips, left out"
+        )
+        if aspects:
+            centred = whole - whole.mean(dim=0)
+            covariance = centred.T @ centred / (len(whole) - 1)
+            self.scale |= {
+                "aspect_mean": tuple(whole.mean(dim=0).tolist()),
+                "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
+            }
+        outputs = [aspect.name for aspect in aspects] or ["score"]
+        known = {"clips": len(clips), "left-out spearman": agreement(left_out, targets, outputs)}
+        self.note(self.stage, solved.penalties, known)
+
+    def keep_preference(self, weights: Float[Tensor, " aspect"], bias: float) -> None:
+        """Weight the aspects that were just fitted as another judge does."""
+        left_out = require(require(self.solved).left_out)
+        whole = left_out[~left_out.isnan().any(dim=1)]
+        self.stage, self.preference = "preference", (weights, bias)
+        scores = whole @ weights + bias
+        self.scale |= scale_of(scores[:, None], f"{len(whole)} distilled clips, left out")
+
+    def fit_preference(self, comparisons: Sequence[Compared], loss: PairLoss) -> None:
+        """Stage 3, on the aspects or, without any, on the moments."""
+        features, pairs = compared_rows(self.cache, comparisons)
+        rows = self.standardised(features)
+        if self.aspects:
+            predicted = require(self.solved).fit(rows, rows[:, :0])
+            weights, bias, chosen = solve_preference(predicted, pairs, loss)
+            self.preference, scores = (weights, bias), predicted @ weights + bias
+        else:
+            solved = solve_comparisons(
+                rows, self.widths, pairs, loss, energy=self.energy, seed=self.seed
+            )
+            self.solved, chosen = solved, solved.penalties
+            scores = solved.fit(rows, rows[:, :0])[:, 0]
+        self.stage = "preference"
+        self.scale |= scale_of(scores[:, None], f"{len(features)} compared clips")
+        self.note("preference", chosen, {"pairs": len(comparisons)})
+
+    def note(self, stage: str, penalties: Penalties, known: Mapping[str, Any]) -> None:
+        """Record a stage."""
+        found = {
+            **known,
+            "penalty of each tap": [float(f"{value:.4g}") for value in penalties.penalties],
+            "left-out error": round(penalties.left_out_error, 4),
+        }
+        self.record |= {f"{stage}: {name}": value for name, value in found.items()}
+
+    def judge_of(self, geometry: Geometry | None) -> VideoJudge:
+        """The judge that these parts make, on the backbone of the one they started from."""
+        before, solved, standard = self.judge, require(self.solved), require(self.standard)
+        posterior = solved.root is not None and self.stage != "discriminator"
+        keeps_energy = self.stage != "discriminator" and self.energy is not None
+        config = replace(
+            before.config,
+            **{**NOT_MEASURED, **self.scale},
+            stage=self.stage,
+            aspects=self.aspects,
+            has_energy=keeps_energy,
+            penalties=solved.penalties.penalties if posterior else None,
+            projection_seed=self.seed,
+            geometry=geometry,
+            training={"method": "closed form", **self.record},
+        )
+        judge = VideoJudge(before.backbone, config, stored_text=before.stored_text, seed=0)
+        head = judge.head
+        if not isinstance(head, MomentReadout):
+            raise TypeError(f"expected a moment readout, got {type(head).__name__}")
+        head.mean.copy_(standard.mean)
+        head.deviation.copy_(standard.deviation)
+        fill(head.output, solved.fit)
+        if head.energy is not None:
+            fill(head.energy, require(self.energy))
+        if posterior:
+            head.root.copy_(require(solved.root))
+            head.noise.copy_(require(solved.noise))
+        if judge.preference is not None:
+            weights, bias = require(self.preference)
+            fill(judge.preference, Fit(weights[None], weights[None, :0], torch.tensor([bias])))
+        judge.requires_grad_(False)
+        judge.head.to(next(before.head.parameters()).device)
+        return judge
+
+
+def read(layer: nn.Linear) -> Fit:
+    """The readout of a layer."""
+    weight, bias = layer.weight.detach().double().cpu(), layer.bias.detach().double().cpu()
+    return Fit(weight, weight[:, :0], bias)
+
+
+def fill(layer: nn.Linear, fit: Fit) -> None:
+    """Write a readout into a layer."""
+    with torch.no_grad():
+        layer.weight.copy_(fit.weight)
+        layer.bias.copy_(fit.bias)
+
+
+def scale_of(scores: Float[Tensor, "row output"], data: str) -> dict[str, Any]:
+    """Mean and standard deviation of a score, as the config has them.
+
+    Raises:
+        ValueError: if all scores are the same.
+    """
+    std = scores.std().item()
+    if not std > 0:
+        raise ValueError(f"the score is the same for all of {data}: its scale cannot be measured")
+    return {"reward_mean": scores.mean().item(), "reward_std": std, "reward_data": data}
+
+
+def agreement(
+    left_out: Float[Tensor, "clip output"],
+    targets: Float[Tensor, "clip output"],
+    names: Sequence[str],
+) -> dict[str, float]:
+    """Rank correlation of ratings with predictions of fits that left the clip's group out."""
+    found = {}
+    for column, name in enumerate(names):
+        rated = ~targets[:, column].isnan()
+        value = spearman(left_out[rated, column], targets[rated, column])
+        found[name] = round(value, 4)
+    return found
+
+
+T = TypeVar("T")
+
+
+def require(value: T | None) -> T:
+    """A part that an earlier stage has set."""
+    if value is None:
+        raise RuntimeError("a stage is missing that a later one builds on")
+    return value
