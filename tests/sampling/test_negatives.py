@@ -134,13 +134,17 @@ def test_a_file_holds_what_its_settings_say(tmp_path, pipe):
         assert made["pipeline"] == "CogVideoXPipeline", name
 
 
-def test_numbers_of_steps_are_drawn_for_each_clip(tmp_path, pipe):
+def test_numbers_of_steps_are_drawn_and_clips_that_share_them_share_a_batch(tmp_path, pipe):
     write_real(tmp_path / "real", latent_space(pipe), 9)
     settings = NegativeSettings(guidance_scale=1.0, batch_size=8)
+    passes = transformer_calls(pipe)
     make_negatives(pipe, tmp_path / "out", real=tmp_path / "real", settings=settings)
-    counts = Counter(clip.settings["steps"] for clip in clips_of(tmp_path / "out").values())
+    made = [clip.settings for clip in clips_of(tmp_path / "out").values()]
+    counts = Counter(settings["steps"] for settings in made)
     assert sorted(counts) == [1, 2, 3]
     assert min(counts.values()) >= 5, "36 draws of three numbers"
+    alike = Counter((settings["strength"], settings["steps"]) for settings in made)
+    assert len(passes) == sum(-(-count // 8) * steps for (_, steps), count in alike.items())
 
 
 def test_captions_of_a_table_come_before_those_of_the_files(tmp_path, pipe):
