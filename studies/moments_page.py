@@ -1,0 +1,171 @@
+"""The page of the study of moments: its claims, how each is decided, and what came out."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from scipy.stats import t as student
+from torch import Tensor
+
+from gtsvj_reward.files import write_text
+
+TESTS = ("cross", "unseen", "same", "graded", "short", "long")
+CONTENT = ("cross", "unseen", "same", "graded")
+"""Tests of clips as long as those of training."""
+
+Records = dict[str, dict[int, dict[str, Any]]]
+"""Row -> seed -> its result."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that the numbers can hold or refute, written down before they were there."""
+
+    says: str
+    first: str
+    second: str | None = None
+    """The row that the first is compared with; None compares with `margin` itself."""
+    tests: tuple[str, ...] = CONTENT
+    margin: float = 0.0
+    """It holds if the whole interval is above this many points."""
+
+
+CLAIMS = (
+    Claim("The reward beats hand-made statistics with ridge regression", "reward", "hand_ridge"),
+    Claim("... and hand-made statistics that are given an energy too", "reward", "hand_reward"),
+    Claim("... and the energy of hand-made statistics", "reward", "hand_energy"),
+    Claim("The energy beats the energy of hand-made statistics", "energy", "hand_energy"),
+    Claim("Labels improve on the energy", "reward", "energy"),
+    Claim("Blur and ghosting of latents improve the energy", "energy", "energy_table"),
+    Claim("... and the reward", "reward", "reward_table"),
+    Claim("The energy helps the reward at 50 labels", "reward_50", "no_energy_50"),
+    Claim("... at 150 labels", "reward_150", "no_energy_150"),
+    Claim("... at 400 labels", "reward", "no_energy"),
+    Claim("A trained base beats a random one", "reward", "random_reward"),
+    Claim("... for the energy", "energy", "random_energy"),
+    Claim("Three blocks and the latents beat the last block", "reward", "taps_last"),
+    Claim("... and the latents alone", "reward", "taps_latents"),
+    Claim("... and the three blocks without the latents", "reward", "taps_blocks"),
+    Claim("... and lose less than 1.5 points against all blocks", "reward", "taps_all",
+          margin=-1.5),
+    Claim("300 comparisons alone beat the energy", "comparisons", "energy"),
+    Claim("... and hand-made statistics from the same comparisons and energy", "comparisons",
+          "hand_comparisons"),
+    Claim("The energy helps a judge of comparisons alone", "comparisons",
+          "comparisons_no_energy"),
+    Claim("The reward beats the bundled recipe trained with LoRA", "reward", "trained_full"),
+    Claim("The reward beats hand-made ridge at other lengths", "reward", "hand_ridge",
+          ("short", "long")),
+    Claim("Labels on a generator's own clips: moments beat hand-made statistics",
+          "own_labels", "own_hand", ("within", "best")),
+    Claim("... and a judge that was fitted to faults of real clips", "own_labels", "own_transfer",
+          ("within", "best")),
+    Claim("A fall or bounce played backwards: moments of the trained base beat a random one",
+          "reversal", "reversal_random", ("reversal",)),
+    Claim("... and hand-made statistics", "reversal", "reversal_hand", ("reversal",)),
+    Claim("... and the label-free energy is better than chance", "reversal_energy", None,
+          ("reversal",), margin=50.0),
+)  # fmt: skip
+
+MEASURES = {
+    "coverage_50": "Share of held-out ratings inside the 50% interval (claim: 45 to 55)",
+    "coverage_80": "... inside the 80% interval (claim: 75 to 85)",
+    "coverage_95": "... inside the 95% interval (claim: 90 to 98)",
+    "optimised_larger": "Clips of which u is larger after 30 gradient steps on their own score "
+    "(claim: above 50)",
+    "noise_larger": "... larger on random noise than on a clean clip (claim: above 50)",
+    "scaled_larger": "... larger on a clean clip times 1.5 than on itself (claim: above 50)",
+    "optimised_ratio": "Median ratio of u, optimised to clean",
+    "noise_ratio": "... noise to clean",
+    "scaled_ratio": "... times 1.5 to clean",
+}
+BANDS = {"coverage_50": (45, 55), "coverage_80": (75, 85), "coverage_95": (90, 98)} | dict.fromkeys(
+    ("optimised_larger", "noise_larger", "scaled_larger"), (50, 100)
+)
+"""Measure -> where the whole interval must lie for the claim to hold, in percent."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean in percent and half of its 95% interval."""
+
+    value: float
+    half: float
+    """NaN with one seed."""
+
+    def show(self, *, signed: bool = False) -> str:
+        """As the page has it."""
+        value = f"{self.value:+.1f}" if signed else f"{self.value:.1f}"
+        return value if math.isnan(self.half) else f"{value} ± {self.half:.1f}"
+
+    def verdict(self, margin: float) -> str:
+        """Of the claim that the value is above the margin."""
+        if math.isnan(self.half):
+            return "cannot be told (one seed)"
+        if self.value - self.half > margin:
+            return "**held**"
+        if self.value + self.half < margin:
+            return "**the opposite holds**"
+        if self.value + self.half < margin + 2:
+            return "**did not hold**"
+        return "cannot be told"
+
+
+def estimate(values: Float[Tensor, "seed unit"]) -> Estimate:
+    """Mean over seeds and test units, with an interval for other seeds and other units.
+
+    With a = (variance of the seeds' means) / seeds and b = (variance of the units' means) / units,
+    the variance is a + b, with the degrees of freedom of Satterthwaite. What is particular to a
+    seed on a unit is counted in both: the interval errs on the wide side.
+    """
+    values = 100 * values.double()
+    seeds, units = values.shape
+    if seeds < 2:
+        return Estimate(values.mean().item(), float("nan"))
+    parts = [(values.mean(dim=1).var() / seeds).item(), seeds - 1]
+    across = (values.mean(dim=0).var() / units).item() if units > 1 else 0.0
+    total = parts[0] + across
+    if total == 0:
+        return Estimate(values.mean().item(), 0.0)
+    spread = parts[0] ** 2 / parts[1] + (across**2 / (units - 1) if units > 1 else 0.0)
+    half = float(student.ppf(0.975, total**2 / spread)) * math.sqrt(total)
+    return Estimate(values.mean().item(), half)
+
+
+def outcomes(record: dict[str, Any], test: str) -> Float[Tensor, " unit"]:
+    """Share of pairs in the right order, by unit: a scene with its nine faults, or a pair."""
+    found = record["tests"][test]
+    pairs = torch.tensor([int(mark) / 2 for mark in found["marks"]], dtype=torch.float64)
+    return pairs.unflatten(0, (-1, found["unit"])).mean(dim=1)
+
+
+def compared(records: Records, first: str, second: str | None, test: str) -> Estimate | None:
+    """A row, or the difference of two rows over the seeds that both have; None without any."""
+    ours, theirs = records.get(first, {}), records.get(second or first, {})
+    seeds = [seed for seed in sorted(ours) if seed in theirs and test in ours[seed]["tests"]]
+    if not seeds:
+        return None
+    rows = torch.stack([outcomes(ours[seed], test) for seed in seeds])
+    if second is not None:
+        rows = rows - torch.stack([outcomes(theirs[seed], test) for seed in seeds])
+    return estimate(rows)
+
+
+def read_records(folder: Path) -> Records:
+    """All results."""
+    records: Records = {}
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        records.setdefault(record["row"], {})[record["seed"]] = record
+    return records
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
