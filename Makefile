@@ -18,7 +18,7 @@ LOWEST_ARGS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck wheel lowest codec base toy study notebooks constraints clean
+.PHONY: help demo test lint typecheck wheel lowest codec base toy study moments notebooks constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
 	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)
+
+moments: $(VENV)/dev.stamp  ## run the study of moment judges (an hour) and write docs/study/moments.md
+	$(VENV)/bin/python -m studies.moments $(MOMENTS_ARGS)
 
 notebooks: $(VENV)/dev.stamp  ## run the notebooks (minutes) and store what they show
 	$(VENV)/bin/python -m tools.notebooks $(NOTEBOOKS_ARGS)

@@ -2,21 +2,26 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from scipy.stats import t as student
 from torch import Tensor
 
-from gtsvj_reward.files import write_text
+from gtsvj_reward.toy.degradations import FAULTS
+from studies.data import TestPair
 
 TESTS = ("cross", "unseen", "same", "graded", "short", "long")
 CONTENT = ("cross", "unseen", "same", "graded")
 """Tests of clips as long as those of training."""
+
+Reads = Literal["trained", "random", "statistics"]
+"""What makes features of a clip: moments of the generator, or of the same shape with random
+weights, or hand-made statistics of the latents."""
 
 Records = dict[str, dict[int, dict[str, Any]]]
 """Row -> seed -> its result."""
@@ -33,6 +38,51 @@ class Claim:
     tests: tuple[str, ...] = CONTENT
     margin: float = 0.0
     """It holds if the whole interval is above this many points."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to fit a judge."""
+
+    name: str
+    says: str
+    """What it is, for the page."""
+    kind: Literal["energy", "reward", "comparisons", "uncertainty"] = "reward"
+    reads: Reads = "trained"
+    negatives: str | None = "extended"
+    """Of the energy that it has; None: it has none."""
+    labels: int | None = None
+    """Rated clips, if not as many as the settings say."""
+    taps: str = "three"
+    """`three`: the package's default, three blocks and the latents; `last`, `latents`, `blocks`
+    (the three without the latents), `all`."""
+
+
+ROWS = (
+    Row("reward", "moments, the whole recipe: energy, 400 ratings, 300 comparisons"),
+    Row("hand_ridge", "hand-made statistics, ratings and comparisons", reads="statistics",
+        negatives=None),
+    Row("hand_reward", "... with an energy", reads="statistics"),
+    Row("energy", "moments, the energy alone, no label", "energy"),
+    Row("hand_energy", "hand-made statistics, the energy alone", "energy", "statistics"),
+    Row("no_energy", "`reward` without an energy", negatives=None),
+    Row("energy_table", "`energy`, negatives of Table A.1", "energy", negatives="table"),
+    Row("reward_table", "`reward`, negatives of Table A.1", negatives="table"),
+    Row("reward_50", "`reward`, 50 ratings", labels=50),
+    Row("no_energy_50", "`no_energy`, 50 ratings", labels=50, negatives=None),
+    Row("reward_150", "`reward`, 150 ratings", labels=150),
+    Row("no_energy_150", "`no_energy`, 150 ratings", labels=150, negatives=None),
+    Row("random_energy", "`energy` on a random base", "energy", "random"),
+    Row("random_reward", "`reward` on a random base", reads="random"),
+    Row("taps_last", "`reward`, the last block alone", taps="last"),
+    Row("taps_latents", "`reward`, the latents alone", taps="latents"),
+    Row("taps_blocks", "`reward`, three blocks without the latents", taps="blocks"),
+    Row("taps_all", "`reward`, all blocks and the latents", taps="all"),
+    Row("uncertainty", "the uncertainty of `reward` before its comparisons", "uncertainty"),
+    Row("comparisons", "energy and 300 comparisons, no rating", "comparisons"),
+    Row("hand_comparisons", "... of hand-made statistics", "comparisons", "statistics"),
+    Row("comparisons_no_energy", "300 comparisons alone", "comparisons", negatives=None),
+)  # fmt: skip
 
 
 CLAIMS = (
@@ -80,7 +130,7 @@ MEASURES = {
     "(claim: above 50)",
     "noise_larger": "... larger on random noise than on a clean clip (claim: above 50)",
     "scaled_larger": "... larger on a clean clip times 1.5 than on itself (claim: above 50)",
-    "optimised_ratio": "Median ratio of u, optimised to clean",
+    "optimised_ratio": "Mean ratio of u, optimised to clean",
     "noise_ratio": "... noise to clean",
     "scaled_ratio": "... times 1.5 to clean",
 }
@@ -137,9 +187,28 @@ def estimate(values: Float[Tensor, "seed unit"]) -> Estimate:
     return Estimate(values.mean().item(), half)
 
 
+def marks(pairs: Sequence[TestPair], scores: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Test -> a digit per pair, and how many neighbouring pairs are of one scene."""
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        first, second = pair.group.split("/")[0], pair.group.split("/")[-1]
+        gap = (scores[pair.first] - scores[pair.second]) * (1 if pair.gap > 0 else -1)
+        test = "unseen" if second == "unseen" else first
+        found.setdefault(test, []).append("2" if gap > 0 else "1" if gap == 0 else "0")
+    return {
+        test: {
+            "marks": "".join(each),
+            "unit": len(FAULTS) if test in ("same", "graded") else 1,
+        }
+        for test, each in found.items()
+    }
+
+
 def outcomes(record: dict[str, Any], test: str) -> Float[Tensor, " unit"]:
     """Share of pairs in the right order, by unit: a scene with its nine faults, or a pair."""
     found = record["tests"][test]
+    if "values" in found:
+        return torch.tensor(found["values"], dtype=torch.float64)
     pairs = torch.tensor([int(mark) / 2 for mark in found["marks"]], dtype=torch.float64)
     return pairs.unflatten(0, (-1, found["unit"])).mean(dim=1)
 
@@ -169,3 +238,67 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(value: Estimate | None, **options: bool) -> str:
+    """An estimate, or that there is none."""
+    return "not run" if value is None else value.show(**options)
+
+
+def claim_lines(records: Records) -> list[list[str]]:
+    """What came out of each claim on each of its tests."""
+    lines = []
+    for claim in CLAIMS:
+        says, rows = claim.says, f"`{claim.first}`" + f" - `{claim.second}`" * bool(claim.second)
+        for test in claim.tests:
+            found = compared(records, claim.first, claim.second, test)
+            verdict = "not run" if found is None else found.verdict(claim.margin)
+            signed = claim.second is not None
+            lines.append([says, test, cell(found, signed=signed), verdict, rows])
+            says = rows = ""
+    return lines
+
+
+def measure_lines(records: Records) -> list[list[str]]:
+    """What the uncertainty does."""
+    lines = []
+    for name, says in MEASURES.items():
+        found = compared(records, "uncertainty", None, name)
+        verdict = ""
+        if found is not None and name.endswith("_ratio"):
+            found = Estimate(found.value / 100, found.half / 100)
+            shown = f"{found.value:.2f} ± {found.half:.2f}"
+        else:
+            shown = cell(found)
+        if found is not None and name in BANDS:
+            low, high = BANDS[name]
+            inside = low < found.value - found.half and found.value + found.half <= high + 1e-9
+            verdict = "**held**" if inside else "**did not hold**"
+        lines.append([says, shown, verdict])
+    return lines
+
+
+def page(records: Records) -> str:
+    """The whole page; its words are in `moments_page.md`."""
+    found = [row for row in ROWS if row.name in records and row.kind != "uncertainty"]
+    missing = [row.name for row in ROWS if row.name not in records]
+    some = [
+        f"`{row.name}` ({len(records[row.name])})"
+        for row in ROWS
+        if row.name in records and len(records[row.name]) < 5
+    ]
+    sizes = next(iter(records[found[0].name].values()))["tests"] if found else {}
+    pairs = [f"{test} ({len(sizes[test]['marks'])} pairs)" for test in TESTS if test in sizes]
+    rows = [
+        [f"`{row.name}`: {row.says}"]
+        + [cell(compared(records, row.name, None, test)) for test in TESTS]
+        for row in found
+    ]
+    words = Path(__file__).with_suffix(".md").read_text()
+    return words.format(
+        main=table(["row", *(pairs or TESTS)], rows),
+        claims=table(["claim", "test", "points", "outcome", "rows"], claim_lines(records)),
+        measures=table(["measure", "value", "outcome"], measure_lines(records)),
+        missing=", ".join(f"`{name}`" for name in missing) or "none",
+        some=", ".join(some) or "none",
+    )
