@@ -35,7 +35,7 @@ from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
 from studies.data import build, build_generated, test_pairs
 from studies.moments_features import Clips, latents_of
-from studies.moments_page import ROWS, Reads, Row, marks, page, read_records
+from studies.moments_page import BLOCKS, ROWS, Reads, Row, marks, page, read_records
 
 BETA = 0.2
 LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
@@ -231,7 +231,7 @@ def negated(fit: Fit) -> Fit:
 def run(study: Study, results: Path) -> None:
     """All rows and seeds that have no result yet, the most important first."""
     only = study.settings.get("only") or [row.name for row in ROWS]
-    for block in (ROWS[:6], ROWS[6:]):
+    for block in BLOCKS:
         for seed in range(study.settings["seeds"]):
             for row in block:
                 path = results / f"{row.name}-{seed}.json"

@@ -58,31 +58,46 @@ class Row:
     (the three without the latents), `all`."""
 
 
-ROWS = (
-    Row("reward", "moments, the whole recipe: energy, 400 ratings, 300 comparisons"),
-    Row("hand_ridge", "hand-made statistics, ratings and comparisons", reads="statistics",
-        negatives=None),
-    Row("hand_reward", "... with an energy", reads="statistics"),
-    Row("energy", "moments, the energy alone, no label", "energy"),
-    Row("hand_energy", "hand-made statistics, the energy alone", "energy", "statistics"),
-    Row("no_energy", "`reward` without an energy", negatives=None),
-    Row("energy_table", "`energy`, negatives of Table A.1", "energy", negatives="table"),
-    Row("reward_table", "`reward`, negatives of Table A.1", negatives="table"),
-    Row("reward_50", "`reward`, 50 ratings", labels=50),
-    Row("no_energy_50", "`no_energy`, 50 ratings", labels=50, negatives=None),
-    Row("reward_150", "`reward`, 150 ratings", labels=150),
-    Row("no_energy_150", "`no_energy`, 150 ratings", labels=150, negatives=None),
-    Row("random_energy", "`energy` on a random base", "energy", "random"),
-    Row("random_reward", "`reward` on a random base", reads="random"),
-    Row("taps_last", "`reward`, the last block alone", taps="last"),
-    Row("taps_latents", "`reward`, the latents alone", taps="latents"),
-    Row("taps_blocks", "`reward`, three blocks without the latents", taps="blocks"),
-    Row("taps_all", "`reward`, all blocks and the latents", taps="all"),
-    Row("uncertainty", "the uncertainty of `reward` before its comparisons", "uncertainty"),
-    Row("comparisons", "energy and 300 comparisons, no rating", "comparisons"),
-    Row("hand_comparisons", "... of hand-made statistics", "comparisons", "statistics"),
-    Row("comparisons_no_energy", "300 comparisons alone", "comparisons", negatives=None),
+BLOCKS = (
+    (
+        Row("reward", "moments, the whole recipe: energy, 400 ratings, 300 comparisons"),
+        Row("hand_ridge", "hand-made statistics, ratings and comparisons", reads="statistics",
+            negatives=None),
+        Row("hand_reward", "... with an energy", reads="statistics"),
+        Row("energy", "moments, the energy alone, no label", "energy"),
+        Row("hand_energy", "hand-made statistics, the energy alone", "energy", "statistics"),
+        Row("no_energy", "`reward` without an energy", negatives=None),
+    ),
+    (
+        Row("reward_50", "`reward`, 50 ratings", labels=50),
+        Row("no_energy_50", "`no_energy`, 50 ratings", labels=50, negatives=None),
+        Row("reward_150", "`reward`, 150 ratings", labels=150),
+        Row("no_energy_150", "`no_energy`, 150 ratings", labels=150, negatives=None),
+    ),
+    (
+        Row("energy_table", "`energy`, negatives of Table A.1", "energy", negatives="table"),
+        Row("reward_table", "`reward`, negatives of Table A.1", negatives="table"),
+    ),
+    (
+        Row("taps_last", "`reward`, the last block alone", taps="last"),
+        Row("taps_latents", "`reward`, the latents alone", taps="latents"),
+        Row("taps_blocks", "`reward`, three blocks without the latents", taps="blocks"),
+    ),
+    (Row("uncertainty", "the uncertainty of `reward` before its comparisons", "uncertainty"),),
+    (
+        Row("comparisons", "energy and 300 comparisons, no rating", "comparisons"),
+        Row("hand_comparisons", "... of hand-made statistics", "comparisons", "statistics"),
+        Row("comparisons_no_energy", "300 comparisons alone", "comparisons", negatives=None),
+    ),
+    (
+        Row("random_energy", "`energy` on a random base", "energy", "random"),
+        Row("random_reward", "`reward` on a random base", reads="random"),
+    ),
+    (Row("taps_all", "`reward`, all blocks and the latents", taps="all"),),
 )  # fmt: skip
+"""What is compared, the most important first; a block is run with every seed before the next."""
+
+ROWS = tuple(row for block in BLOCKS for row in block)
 
 
 CLAIMS = (
