@@ -75,13 +75,13 @@ BLOCKS = (
         Row("no_energy_150", "`no_energy`, 150 ratings", labels=150, negatives=None),
     ),
     (
-        Row("energy_table", "`energy`, negatives of Table A.1", "energy", negatives="table"),
-        Row("reward_table", "`reward`, negatives of Table A.1", negatives="table"),
-    ),
-    (
         Row("taps_last", "`reward`, the last block alone", taps="last"),
         Row("taps_latents", "`reward`, the latents alone", taps="latents"),
         Row("taps_blocks", "`reward`, three blocks without the latents", taps="blocks"),
+    ),
+    (
+        Row("energy_table", "`energy`, negatives of Table A.1", "energy", negatives="table"),
+        Row("reward_table", "`reward`, negatives of Table A.1", negatives="table"),
     ),
     (Row("uncertainty", "the uncertainty of `reward` before its comparisons", "uncertainty"),),
     (
