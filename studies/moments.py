@@ -30,7 +30,7 @@ from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.raters import ASPECTS, HIGH, LOW
 from gtsvj_reward.training.closed_form import stages
 from gtsvj_reward.training.closed_form.comparisons import Pairs
-from gtsvj_reward.training.closed_form.features import FeatureCache
+from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
 from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
 from studies.data import build, build_generated, test_pairs
@@ -156,10 +156,17 @@ class Study(Clips):
 
     def uncertainty(self, seed: int) -> dict[str, Any]:
         """Coverage of held-out ratings, and u of clips that the judge was not made for."""
+        columns, _ = self.columns("trained", "three")
         judge = self.judge("trained", *default_taps(len(self.widths("trained")) - 1))
+        known = FeatureCache(judge, batch_size=16)
+        for folder in ("real", "labelled", "generated"):
+            table = self.table("trained", folder)
+            for name, row in table.rows.items():
+                latents = latents_of(self.data / folder / f"{name}.safetensors")
+                known.known[content_id(latents)] = table.features[row, columns]
         fitted = refit(
             judge,
-            FeatureCache(judge, batch_size=16),
+            known,
             contrast=[
                 Contrast(
                     partial(latents_of, self.data / "real" / f"{source}.safetensors"),
@@ -172,25 +179,12 @@ class Study(Clips):
             aspects=[Aspect(name=name, low=LOW, high=HIGH) for name in ASPECTS],
             seed=seed,
         )
-        apart = self.rated()[-self.draws["held_out_ratings"] :]
-        clips = torch.stack([self.rating(row).clip() for row in apart])
-        with torch.no_grad():
-            found = [fitted(part) for part in clips.split(16)]
-        aspects = torch.cat([out.aspects.mean(dim=1) for out in found])
-        truth = torch.tensor([[float(row[name]) for name in ASPECTS] for row in apart])
-        noise = fitted.head.noise.diagonal()
-        deviation = (noise * (1 + torch.cat([out.leverage for out in found])[:, None])).sqrt()
-        error = ((truth - LOW) / (HIGH - LOW) - aspects).abs() / deviation
-        values = {
-            f"coverage_{share}": (error < NormalDist().inv_cdf(0.5 + share / 200)).float().mean(1)
-            for share in (50, 80, 95)
-        }
+        values = self.coverage(fitted)
         paths = sorted((self.data / "real_held_out").iterdir())
         clean = torch.stack([latents_of(path) for path in paths])
-        noise_clips = torch.randn(clean.shape, generator=keyed_generator(seed, 6))
         strange = {
             "optimised": optimised(fitted, clean, self.settings["optimised_steps"]),
-            "noise": noise_clips,
+            "noise": torch.randn(clean.shape, generator=keyed_generator(seed, 6)),
             "scaled": 1.5 * clean,
         }
         with torch.no_grad():
@@ -203,6 +197,21 @@ class Study(Clips):
                 name: {"values": [round(value, 4) for value in each.tolist()]}
                 for name, each in values.items()
             }
+        }
+
+    def coverage(self, judge: VideoJudge) -> dict[str, Tensor]:
+        """Of held-out clips, the share of ratings that lie in the judge's intervals."""
+        columns, _ = self.columns("trained", "three")
+        apart = self.rated()[-self.draws["held_out_ratings"] :]
+        features = self.table("trained", "labelled")([row["video"] for row in apart])
+        with torch.no_grad():
+            found = judge.from_moments(features[:, None, columns])
+        truth = torch.tensor([[float(row[name]) for name in ASPECTS] for row in apart])
+        deviation = (judge.head.noise.diagonal() * (1 + found.leverage[:, None])).sqrt()
+        error = ((truth - LOW) / (HIGH - LOW) - found.aspects[:, 0]).abs() / deviation
+        return {
+            f"coverage_{share}": (error < NormalDist().inv_cdf(0.5 + share / 200)).float().mean(1)
+            for share in (50, 80, 95)
         }
 
     def rating(self, row: Mapping[str, str]) -> Rated:

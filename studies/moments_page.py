@@ -255,22 +255,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cell(value: Estimate | None, **options: bool) -> str:
+def cell(value: Estimate | None) -> str:
     """An estimate, or that there is none."""
-    return "not run" if value is None else value.show(**options)
+    return "not run" if value is None else value.show()
 
 
 def claim_lines(records: Records) -> list[list[str]]:
     """What came out of each claim on each of its tests."""
     lines = []
     for claim in CLAIMS:
-        says, rows = claim.says, f"`{claim.first}`" + f" - `{claim.second}`" * bool(claim.second)
+        rows = f"`{claim.first}`" + f" - `{claim.second}`" * bool(claim.second)
+        parts = []
         for test in claim.tests:
             found = compared(records, claim.first, claim.second, test)
-            verdict = "not run" if found is None else found.verdict(claim.margin)
-            signed = claim.second is not None
-            lines.append([says, test, cell(found, signed=signed), verdict, rows])
-            says = rows = ""
+            if found is not None:
+                shown = found.show(signed=claim.second is not None)
+                parts.append(f"{test} {shown}: {found.verdict(claim.margin)}")
+        lines.append([claim.says, rows, "<br>".join(parts) or "not run"])
     return lines
 
 
@@ -312,7 +313,7 @@ def page(records: Records) -> str:
     words = Path(__file__).with_suffix(".md").read_text()
     return words.format(
         main=table(["row", *(pairs or TESTS)], rows),
-        claims=table(["claim", "test", "points", "outcome", "rows"], claim_lines(records)),
+        claims=table(["claim", "rows", "points, outcome"], claim_lines(records)),
         measures=table(["measure", "value", "outcome"], measure_lines(records)),
         missing=", ".join(f"`{name}`" for name in missing) or "none",
         some=", ".join(some) or "none",
