@@ -279,7 +279,10 @@ class TransformerBackbone(Backbone):
     @classmethod
     def skeleton(cls, config: Mapping[str, Any], depth: int) -> Any:
         """A model with the first `depth` blocks; called where new weights take no memory."""
-        return getattr(diffusers, cls.family).from_config(cls.truncated(config, depth))
+        shorter = cls.truncated(config, depth)
+        # diffusers drops the values that it names as defaults, the number of layers among them.
+        shorter.pop("_use_default_values", None)
+        return getattr(diffusers, cls.family).from_config(shorter)
 
 
 def check_depth(depth: int | None, available: int) -> int:
