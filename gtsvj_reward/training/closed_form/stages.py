@@ -23,6 +23,7 @@ from gtsvj_reward.training.closed_form.comparisons import (
     fit_comparisons,
 )
 from gtsvj_reward.training.closed_form.ridge import (
+    ROWS_AT_ONCE,
     Fit,
     Penalties,
     Rows,
@@ -32,6 +33,10 @@ from gtsvj_reward.training.closed_form.ridge import (
 
 LEAST_DEVIATION = 1e-4
 """Floor of a feature's deviation: one that hardly varies would make any other clip look foreign."""
+
+
+FEATURES_AT_ONCE = 1024
+"""Features of which a copy in float64 is held for their statistics."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,14 @@ class Standard:
             raise ValueError(
                 f"{len(features)} clips to standardise features by: at least 3 are needed"
             )
-        values = features.double()
-        return cls(values.mean(dim=0), values.std(dim=0).clamp_min(LEAST_DEVIATION))
+        parts = features.split(FEATURES_AT_ONCE, dim=1)
+        mean = torch.cat([part.double().mean(dim=0) for part in parts])
+        deviation = torch.cat([part.double().std(dim=0) for part in parts])
+        return cls(mean, deviation.clamp_min(LEAST_DEVIATION))
 
     def __call__(self, features: Float[Tensor, "clip feature"]) -> Float[Tensor, "clip feature"]:
         """Features in deviations, float64."""
-        return (features.double() - self.mean) / self.deviation
+        return torch.sub(features, self.mean).div_(self.deviation)  # one copy, in float64
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,8 @@ def projected_root(
     projection = Projection(each.rsqrt(), seed=seed).double()
     ones = weights.new_full((len(weights), 1), float(constant))
     inputs = torch.cat([ones, rows.free], dim=1)
-    return posterior_root(projection(rows.features), inputs, weights)
+    projected = [projection(part) for part in rows.features.split(ROWS_AT_ONCE)]
+    return posterior_root(torch.cat(projected), inputs, weights)
 
 
 def energy_input(features: Tensor, energy: Fit | None) -> Float[Tensor, "row input"]:

@@ -10,6 +10,7 @@ from gtsvj_reward.training.closed_form.ridge import (
     fit_ridge,
     search,
     thinned,
+    weighted_kernel,
 )
 
 WIDTHS = (4, 9)
@@ -142,3 +143,10 @@ def test_rows_are_checked():
         Rows(rows.features, (4, 4), rows.groups, rows.weights, rows.free)
     with pytest.raises(ValueError, match="must be positive"):
         Rows(rows.features, WIDTHS, rows.groups, 0 * rows.weights, rows.free)
+
+
+def test_a_kernel_in_parts_is_the_whole_product():
+    features = torch.randn(2500, 5, dtype=torch.double)
+    penalties = torch.rand(5, dtype=torch.double) + 0.5
+    whole = features @ (1 / penalties).diag() @ features.T
+    torch.testing.assert_close(weighted_kernel(features, penalties), whole)

@@ -1,0 +1,90 @@
+"""Seconds and memory to fit a moment judge from features that were read before.
+
+    python -m benchmarks.fit --clips 1000
+    python -m benchmarks.fit --clips 10000      # about 8 GiB
+
+The features are random, as many as three blocks of CogVideoX-2B and its latents give, with aspects
+planted in them. What is timed is stage 2: standardise, choose the penalties, solve, posterior.
+Clips that were not fitted tell whether the aspects were found.
+"""
+
+import argparse
+import os
+import resource
+import time
+
+import torch
+from torch import Tensor
+
+from gtsvj_reward.judge.readout import tap_widths
+from gtsvj_reward.training.closed_form.ridge import Rows, choose_penalties
+from gtsvj_reward.training.closed_form.stages import Standard, solve_aspects
+
+WIDTHS = tap_widths((0, 10, 20, 30), latent_channels=16, dim=1920)
+"""Features of each tap of the 2B: 112 + 3 * 13,440."""
+
+HIDDEN = 40
+"""Directions in which the clips vary most; the aspects are combinations of them."""
+
+
+def planted(clips: int, aspects: int) -> tuple[Tensor, Tensor]:
+    """Features in float32, as they are cached, and range-normalised ratings with noise."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(clips, HIDDEN, generator=generator)
+    features = torch.empty(clips, sum(WIDTHS))
+    for part in features.split(1024, dim=1):  # never a second copy of all
+        mixing = torch.randn(HIDDEN, part.shape[1], generator=generator) / HIDDEN**0.5
+        part.normal_(generator=generator).addmm_(hidden, mixing)
+    ratings = hidden @ torch.randn(HIDDEN, aspects, generator=generator) / HIDDEN**0.5
+    noise = 0.5 * torch.randn(clips, aspects, generator=generator)
+    return features, (0.5 + 0.15 * (ratings + noise)).double()
+
+
+def peak() -> float:
+    """Largest resident size of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure(clips: int, aspects: int) -> str:
+    """Fit, and say what it took."""
+    apart = max(50, clips // 10)
+    features, targets = planted(clips + apart, aspects)
+    idle = peak()
+    groups = torch.arange(clips)
+    working = time.process_time()
+    began = time.perf_counter()
+    standard = Standard.of(features[:clips])
+    rows = standard(features[:clips])
+    standardised = time.perf_counter()
+    ones = rows.new_ones(clips)
+    chosen = choose_penalties(Rows(rows, WIDTHS, groups, ones, rows[:, :0]), targets[:clips])
+    searched = time.perf_counter()
+    solved = solve_aspects(
+        rows, WIDTHS, targets[:clips], groups, energy=None, seed=0, penalties=chosen.penalties
+    )
+    ended, worked = time.perf_counter(), time.process_time() - working
+    most = peak()
+    new = standard(features[clips:])
+    predicted = solved.fit(new, new[:, :0])
+    found = torch.corrcoef(torch.stack([predicted[:, 0], targets[clips:, 0]]))[0, 1].item()
+    return (
+        f"{clips:,} clips of {sum(WIDTHS):,} features, {aspects} aspects: {ended - began:.1f} s, "
+        f"{worked:.1f} s of processor time (standardise {standardised - began:.1f}, "
+        f"choose among {chosen.tried} penalties {searched - standardised:.1f}, "
+        f"solve {ended - searched:.1f}); peak {most:.1f} GiB, of which features as cached "
+        f"{idle:.1f}; correlation with new noisy ratings {found:.2f}"
+    )
+
+
+def main() -> None:
+    """Measure and print, with the load of the machine before it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=1000)
+    parser.add_argument("--aspects", type=int, default=21)
+    args = parser.parse_args()
+    print(f"threads {torch.get_num_threads()}, load before {os.getloadavg()[0]:.1f}")
+    print(measure(args.clips, args.aspects))
+
+
+if __name__ == "__main__":
+    main()
