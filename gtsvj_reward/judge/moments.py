@@ -31,6 +31,11 @@ SMOOTHNESS = 1e-3
 latents scaled to about 1, so this is a thousandth of what a tap usually holds."""
 
 
+CHANNELS_AT_ONCE = 256
+"""Channels whose moments are computed together: all of 1,920 hold ten copies of a block's tokens in
+float32, which a backward pass would add to its peak."""
+
+
 def default_taps(depth: int) -> list[int]:
     """The latents (0) and three blocks spread over the depth; fewer where it has fewer."""
     return [0, *sorted({max(1, round(depth * third / 3)) for third in (1, 2, 3)})]
@@ -116,8 +121,9 @@ def block_moments(
 ) -> Float[Tensor, "batch step feature"]:
     """Moments of the tokens that leave a block, after a LayerNorm without weights.
 
-    They are computed in float32, or in float64 for tokens of that type. Where gradients are
-    recorded they are computed again in the backward pass, so that no difference is stored.
+    They are computed in float32, or in float64 for tokens of that type, some channels at a time.
+    Where gradients are recorded they are computed again in the backward pass, so that no difference
+    is stored, and those of some channels alone are held at once.
 
     Args:
         tokens: of a block, the tokens of a step row by row.
@@ -127,8 +133,12 @@ def block_moments(
 
     def moments(values: Tensor) -> Tensor:
         values = values if values.dtype == torch.float64 else values.float()
-        normed = F.layer_norm(values, values.shape[-1:])
-        return step_moments(normed.unflatten(2, (rows, columns)))
+        normed = F.layer_norm(values, values.shape[-1:]).unflatten(2, (rows, columns))
+        parts = [recomputed(step_moments, part) for part in normed.split(CHANNELS_AT_ONCE, dim=4)]
+        if len(parts) == 1:
+            return parts[0]
+        by_moment = [part.unflatten(2, (len(MOMENTS), -1)) for part in parts]
+        return torch.cat(by_moment, dim=3).flatten(2)
 
     return recomputed(moments, tokens)
 

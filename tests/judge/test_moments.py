@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gtsvj_reward.judge import moments
 from gtsvj_reward.judge.moments import (
     MOMENTS,
     SMOOTHNESS,
@@ -120,3 +121,17 @@ def test_default_taps_spread_over_the_depth():
 def test_taps_outside_the_depth_are_refused(taps):
     with pytest.raises(ValueError, match="`taps` must rise within 0"):
         check_taps(taps, 6)
+
+
+def test_channels_in_parts_have_the_moments_and_gradients_of_all_at_once(monkeypatch):
+    tokens = torch.randn(2, 4, 6, 10, dtype=torch.float64)
+    weights = torch.randn(70, dtype=torch.float64)
+    found = []
+    for channels in (10, 4):
+        monkeypatch.setattr(moments, "CHANNELS_AT_ONCE", channels)
+        given = tokens.clone().requires_grad_()
+        out = block_moments(given, 2, 3)
+        (out @ weights).sum().backward()
+        found.append((out.detach(), given.grad))
+    torch.testing.assert_close(found[1], found[0])
+    assert found[0][1].abs().max() > 0.01

@@ -1,0 +1,30 @@
+"""What the account of a moment judge counts, worked out by hand, and the size of its checkpoint."""
+
+import torch
+
+from benchmarks.moment_cost import MODEL, checkpoint_bytes, moment_judge, traffic
+from gtsvj_reward.judge.readout import tap_widths
+
+FLOAT = 4
+
+
+def test_bytes_and_operations_of_known_operators():
+    x, y = torch.zeros(10, 20, device="meta"), torch.zeros(20, 30, device="meta")
+    added = traffic(lambda: x + x.view(10, 20))  # a view moves nothing
+    assert (added.operations, added.moved) == (200, 3 * 200 * FLOAT)
+    product = traffic(lambda: x @ y)
+    assert product.operations == 2 * 10 * 20 * 30
+    assert product.moved == (200 + 600 + 300) * FLOAT
+    mean = traffic(lambda: x.mean(dim=1))
+    assert (mean.operations, mean.moved) == (200, 210 * FLOAT)
+
+
+def test_a_checkpoint_of_the_full_2b_with_21_aspects_is_small():
+    features = sum(tap_widths((0, 10, 20, 30), 16, 1920))
+    assert features == 40_432
+    judge = moment_judge(MODEL.transformer())
+    assert judge.config.taps == [0, 10, 20, 30]
+    readout = 21 * features + 21 + features + 1  # aspects and the energy
+    posterior = 514**2 + 21**2  # 512 bins, the constant, the energy; noise between aspects
+    assert checkpoint_bytes(judge) == FLOAT * (readout + 2 * features + posterior)
+    assert checkpoint_bytes(judge) < 8e6
