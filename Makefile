@@ -23,7 +23,7 @@ LOWEST_ARGS ?= tests
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/demo.stamp  ## train a small judge on real clips and report into demo-output/
+demo: $(VENV)/demo.stamp  ## fit a judge to a small generator, then to real clips; the page is in demo-output/
 	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
 
 # Most tests keep one core busy. Two processes of one thread each take half of the time.

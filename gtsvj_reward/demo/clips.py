@@ -114,18 +114,18 @@ def crop(path: Path, start: int, height: int, place: float) -> Frames:
 def cut_training_clips(videos: Path, shots: list[Shot], out: Path, seed: int) -> int:
     """Write training clips as folders of pictures; returns how many there are.
 
-    Every fourth frame starts a clip, and each clip is cut at three scales, at random places; the
+    Every eighth frame starts a clip, and each clip is cut at two scales, at random places; the
     second is mirrored.
     """
-    jobs = [(shot, start) for shot in shots for start in windows(shot, 4)]
+    jobs = [(shot, start) for shot in shots for start in windows(shot, 8)]
     for number, (shot, start) in enumerate(tqdm(jobs, "cut training clips")):
         generator = keyed_generator(seed, number)
-        for version, height in enumerate((SIZE, 100, 120)):
+        for version, height in enumerate((SIZE, 110)):
             place = torch.rand((), generator=generator).item()
             frames = crop(videos / shot.file, start, height, place)
             frames = frames.flip(2) if version == 1 else frames
             write_video(out / f"{Path(shot.file).stem}-{start:03d}-{version}", frames, FPS)
-    return 3 * len(jobs)
+    return 2 * len(jobs)
 
 
 def cut_unseen_clips(videos: Path, shots: list[Shot], out: Path, seed: int) -> int:

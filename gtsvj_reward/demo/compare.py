@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.demo.clips import COMPRESSED, FPS, SIZE
+from gtsvj_reward.demo.clips import COMPRESSED, FPS
 from gtsvj_reward.demo.degradations import DEGRADATIONS
-from gtsvj_reward.latents import LatentFolder, read_video
+from gtsvj_reward.latents import LatentFolder
 from gtsvj_reward.perturbations import PERTURBATIONS, PerturbationSampler
-from gtsvj_reward.plotting import plot_trajectory
 from gtsvj_reward.random_keys import keyed_generator
 
-DRAWS = 5
+DRAWS = 3
 """Draws of each perturbation per unseen clip."""
 
 
@@ -55,34 +54,6 @@ def compare(reward: GTSVJReward, latents: Path) -> list[Comparison]:
         second = [score(reward, clip.latents, folder) for clip in folder]
         comparisons.append(Comparison(kind, False, first, second))
     return comparisons
-
-
-def draw_perturbed(reward: GTSVJReward, out: Path) -> None:
-    """Energy against time of the last unseen clip and of three perturbed versions of it."""
-    folder = LatentFolder(out / "latents" / "unseen" / "clean")
-    clip = folder[len(folder) - 1]
-    variants = {"clean": clip.latents[None]}
-    for number, kind in enumerate(("noisy_segment", "temporal_slice_swap", "frame_shuffle")):
-        generator = keyed_generator(-4, number)
-        variants[kind.replace("_", " ")] = PerturbationSampler().apply(
-            kind, clip.latents[None], generator
-        )
-    with torch.no_grad():
-        scored = reward.details(torch.cat([*variants.values()]), space=clip.space, fps=clip.fps)
-    frames = read_video(
-        out / "clips" / "unseen" / "clean" / str(clip.source).rsplit("/", 1)[-1],
-        fps=FPS,
-        frames_fps=FPS,
-        height=SIZE,
-        width=SIZE,
-    ).frames
-    plot_trajectory(
-        frames,
-        {name: -steps for name, steps in zip(variants, scored.trajectory, strict=True)},
-        fps=FPS,
-        title=f"{clip.source}: the strip shows the clean clip",
-        path=out / "perturbed.png",
-    )
 
 
 def score(reward: GTSVJReward, latents: Tensor, folder: LatentFolder) -> float:

