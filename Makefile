@@ -84,6 +84,8 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
 	$(VENV)/bin/python -m tools.toy.bundle judge --from $(TOY)/study --seed 0
+	$(VENV)/bin/python -m tools.toy.judge --out $(TOY)/moments --data $(TOY)/study/data \
+	  --bundle
 	$(VENV)/bin/python -m tools.toy.compare --rebuilt $(TOY) --out $(TOY)/compared.json
 
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/

@@ -19,6 +19,7 @@ ASSETS: dict[str, str] = {
     "gtsvj-toy-aspects": "toy_aspects",
     "gtsvj-toy-detector": "toy_detector",
     "gtsvj-toy-discriminator": "toy_discriminator",
+    "gtsvj-toy-moments": "toy_moments",
     "gtsvj-toy-pipeline": "toy_pipeline",
     "gtsvj-toy-unsteady": "toy_unsteady",
 }

@@ -45,7 +45,7 @@ def test_all_of_it_stays_under_twelve_megabytes():
         sum(path.stat().st_size for path in asset_path(name).rglob("*") if path.is_file())
         for name in TOY
     ]
-    assert len(sizes) == 6
+    assert len(sizes) == 7
     assert sum(sizes) < 12e6
 
 
@@ -119,7 +119,16 @@ def test_the_judges_are_the_three_stages(reward):
     assert {name: ASSETS[name] for name in TOY}["gtsvj-toy"] == "toy_judge"
 
 
-@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-discriminator"])
+def test_the_moment_judge_has_the_aspects_and_lengths_of_the_trained_one(reward):
+    fitted = read_config(asset_path("gtsvj-toy-moments"))
+    assert fitted.readout == "moments"
+    assert (fitted.stage, fitted.has_energy) == ("preference", True)
+    assert fitted.aspects == reward.judge.config.aspects
+    assert fitted.geometry == reward.judge.config.geometry
+    assert fitted.latent_space == reward.judge.config.latent_space
+
+
+@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-discriminator", "gtsvj-toy-moments"])
 def test_a_judge_scores_the_generators_latents_on_its_own_weights(name, pipe, space):
     latents = sample(pipe, ["one green square orbiting"] * 2, [1, 2], steps=2)
     own = GTSVJReward.from_pretrained(name)
