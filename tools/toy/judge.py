@@ -44,8 +44,9 @@ CARD = """# {name}
 A judge of the toy world (`docs/toy.md`) that was fitted in closed form, without training steps:
 moments of the frozen generator, all three stages. It judges clips of that world and no others.
 
-What it was fitted to, as the study makes it: 800 real clips against Table A.1 with blur and
-ghosting of latents, and 320 generated clips; 400 simulated ratings; 300 simulated comparisons.
+What it was fitted to, as the study makes it: 800 real clips, each against two draws of Table A.1
+with blur and ghosting of latents, and 320 generated clips; 400 simulated ratings; 300 simulated
+comparisons.
 Clips of 3 and 4 latent frames were seen by the first stage alone. Accuracies in percent on the test
 pairs of the study, one fit, beside those of `gtsvj-toy`, which was trained with LoRA on as many
 clips and labels:
