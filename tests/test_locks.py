@@ -11,6 +11,7 @@ from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.integrations.ddpo import DDPOReward
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
+from gtsvj_reward.serving import ScoreClient
 from tests.tiny import clips, tiny_space
 
 
@@ -45,16 +46,17 @@ def ddpo_reward(gate, monkeypatch):
 
 
 def loading_for_verl_omni(gate, monkeypatch):
-    load = ScorerConfig.load
+    settings = {"server_url": "http://127.0.0.1:1", "latents_of": "gtsvj-toy-pipeline"}
+    config = ScorerConfig.from_dict(settings)
+    made = config.load(ScoreClient)  # what loading waits for in a forked process is not ours
 
     def slow(*arguments):
         gate()
-        return load(*arguments)
+        return made
 
     monkeypatch.setattr(verl_omni, "SCORERS", {})
     monkeypatch.setattr(ScorerConfig, "load", slow)
-    settings = {"server_url": "http://127.0.0.1:1", "latents_of": "gtsvj-toy-pipeline"}
-    return lambda: verl_omni.scorer_for(ScorerConfig.from_dict(settings))
+    return lambda: verl_omni.scorer_for(config)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
