@@ -10,6 +10,7 @@ from torch import Tensor
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.training.closed_form.comparisons import Pairs
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
+from gtsvj_reward.training.splits import connected_groups
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,7 @@ def numbered(names: Sequence[str]) -> Int[Tensor, " row"]:
 
 def connected(groups: Sequence[tuple[str, str]]) -> Int[Tensor, " pair"]:
     """A number per comparison, the same for those that share a group, also through others."""
-    root: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while root.setdefault(name, name) != name:
-            name = root[name]
-        return name
-
-    for first, second in groups:
-        root[find(first)] = find(second)
-    return numbered([find(first) for first, _ in groups])
+    numbers = torch.empty(len(groups), dtype=torch.long)
+    for number, members in enumerate(connected_groups([frozenset(pair) for pair in groups])):
+        numbers[members] = number
+    return numbers
