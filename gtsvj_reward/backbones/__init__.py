@@ -2,6 +2,11 @@
 
 from gtsvj_reward.backbones.base import Backbone as Backbone, TextCondition as TextCondition
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone as CogVideoXBackbone
+from gtsvj_reward.backbones.denoising import (
+    NoiseLevel as NoiseLevel,
+    denoising_errors as denoising_errors,
+    noise_levels as noise_levels,
+)
 from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,
     backbone_for as backbone_for,

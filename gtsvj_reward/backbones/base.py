@@ -56,6 +56,9 @@ class Backbone(nn.Module, ABC):
         output_parts: names of what the model does behind its last block, whose weights are buffers
             here: they run, but no hidden state depends on them.
         live: what ties the weights to a transformer in use; None for weights of its own.
+        whole: whether all blocks of the model are in use, so that its output is the generator's.
+        flow_matching: whether it was trained on x = (1 - sigma) clean + sigma noise, told
+            `timestep` = 1000 sigma; of other models the scheduler knows what a timestep means.
     """
 
     family: str
@@ -69,6 +72,8 @@ class Backbone(nn.Module, ABC):
     kept_in_float32: frozenset[str] = frozenset()
     output_parts: tuple[str, ...] = ()
     live: LiveWeights | None = None
+    whole: bool = True
+    flow_matching: bool = True
     recomputes: bool = False
 
     @abstractmethod
@@ -131,6 +136,45 @@ class Backbone(nn.Module, ABC):
         steps = self.steps(latents.shape[1])
         tokens = {tap: output.unflatten(1, (steps, -1)) for tap, (output,) in seen.items()}
         return tokens[self.depth] if taps is None else tokens
+
+    def predict(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        *,
+        timestep: float,
+        text: TextCondition | None = None,
+    ) -> Float[Tensor, "batch time channel height width"]:
+        """What the whole model says of noisy latents: noise, v, or the flow from clean to noise.
+
+        Args:
+            latents: noisy latents; converted to the dtype of the weights.
+            timestep: noise level in the family's own convention, 0 for clean latents.
+            text: prompt embeddings; None is the null condition (embeddings of zeros).
+
+        Raises:
+            ValueError: for latents that the model does not take, and if blocks were left out.
+        """
+        if not self.whole:
+            raise ValueError(
+                f"the backbone holds {self.depth} blocks of a longer {self.family}: what a "
+                "generator predicts takes all of them, so load it without `depth`"
+            )
+        self.check_geometry(latents)
+        latents = latents.to(self.dtype)
+        inputs = self.inputs(latents, timestep=timestep, text=text)
+        return self.as_latents(self.model(**inputs, return_dict=False)[0], latents.shape)
+
+    def as_latents(
+        self, output: Tensor, shape: torch.Size
+    ) -> Float[Tensor, "batch time channel height width"]:
+        """The model's output in the order of latents; it is (batch, channel, time, ...) for most.
+
+        Args:
+            output: what the model returned.
+            shape: of the latents that it was given, before any padding.
+        """
+        del shape
+        return output.transpose(1, 2)
 
     def steps(self, latent_frames: int) -> int:
         """Steps that a clip of `latent_frames` latent frames has: ceil(T / patch_size_t)."""
@@ -236,7 +280,9 @@ class TransformerBackbone(Backbone):
         super().__init__()
         config = transformer.config
         self.configure(config)
-        self.depth = check_depth(depth, len(self.blocks_of(transformer)))
+        available = len(self.blocks_of(transformer))
+        self.depth = check_depth(depth, available)
+        self.whole = self.depth == available
         # Buffers are made; weights, some of which draw random numbers, take no memory.
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
             self.model = self.skeleton(config, self.depth)

@@ -98,6 +98,7 @@ class CogVideoXBackbone(TransformerBackbone):
 
     family = "CogVideoXTransformer3DModel"
     output_parts = ("norm_final", "norm_out", "proj_out")
+    flow_matching = False
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
@@ -162,3 +163,7 @@ class CogVideoXBackbone(TransformerBackbone):
             "timestep": torch.full((batch,), timestep, device=latents.device),
             "image_rotary_emb": rotary,
         }
+
+    def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:
+        """See `Backbone.as_latents`; the padding in front is dropped."""
+        return output[:, -shape[1] :]

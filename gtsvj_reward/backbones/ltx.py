@@ -150,3 +150,9 @@ class LTXBackbone(TransformerBackbone):
                 (steps, height, width), self.fps, self.causal_time, latents.device
             ),
         }
+
+    def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:
+        """See `Backbone.as_latents`; tokens are single latents."""
+        _, steps, _, height, width = shape
+        latents: Tensor = output.unflatten(1, (steps, height, width)).movedim(-1, 2)
+        return latents

@@ -114,3 +114,7 @@ class MochiBackbone(TransformerBackbone):
             "timestep": latents.new_full((len(latents),), CLEAN_TIMESTEP - timestep),
             "encoder_attention_mask": mask,
         }
+
+    def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:
+        """See `Backbone.as_latents`; the model predicts clean minus noise, the others' negative."""
+        return -super().as_latents(output, shape)
