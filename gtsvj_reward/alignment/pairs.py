@@ -12,6 +12,7 @@ from gtsvj_reward.alignment.policy import Policy, Prompts
 from gtsvj_reward.alignment.rollout import Key, generators_of
 from gtsvj_reward.alignment.transition import Latents, add_noise, standard_normal
 from gtsvj_reward.annotations import find_clips, read_comparisons
+from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import denoising_error
@@ -130,10 +131,10 @@ def latent_files(names: Iterable[str], latents: str | Path) -> dict[str, Path]:
         ValueError: for names that match nothing.
     """
     folder = LatentFolder(latents)
-    own = {str(info.path.relative_to(folder.path)): info.path for info in folder.infos}
-    others = sorted(name for name in names if name not in own)
+    own = {identity(str(info.path.relative_to(folder.path))): info.path for info in folder.infos}
+    others = sorted(name for name in names if identity(name) not in own)
     found = find_clips(others, folder).clips if others else {}
-    named = {name: own[name] for name in names if name in own}
+    named = {name: own[who] for name in names if (who := identity(name)) in own}
     return {**named, **{name: info.path for name, info in found.items()}}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gtsvj_reward.annotations.columns import check, labels, optional_texts, texts
+from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.annotations.records import Comparison, Comparisons
 from gtsvj_reward.tables import Table
 
@@ -44,7 +45,7 @@ class ComparisonLayout:
         video_a, video_b = texts(first), texts(second)
         check(
             second,
-            [a == b for a, b in zip(video_a, video_b, strict=True)],
+            [identity(a) == identity(b) for a, b in zip(video_a, video_b, strict=True)],
             f"name the same video as `{self.video_a}`, and a comparison needs two",
         )
         by_dimension = {

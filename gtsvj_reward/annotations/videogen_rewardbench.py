@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gtsvj_reward.annotations.columns import optional_texts, scores, texts
 from gtsvj_reward.annotations.layout import ComparisonLayout
+from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Table, first_few, read_table
 
@@ -123,10 +124,10 @@ def _merged(
     path: Path, ratings: list[Rating], aspects: tuple[str, ...], skipped: Counter[str]
 ) -> tuple[Rating, ...]:
     """One rating for each video and prompt, with all its scores; counts what is said twice."""
-    merged: dict[tuple[str, str | None], Rating] = {}
+    merged: dict[tuple[Identity, str | None], Rating] = {}
     conflicts = []
     for rating in ratings:
-        key = (rating.video, rating.prompt)
+        key = (identity(rating.video), rating.prompt)
         first = merged.setdefault(key, rating)
         if first is rating:
             continue

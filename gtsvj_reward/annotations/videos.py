@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gtsvj_reward.annotations.names import Claims, NameIndex, identity
+from gtsvj_reward.annotations.names import Claims, Identity, NameIndex, identity
 from gtsvj_reward.annotations.records import Comparisons, Ratings
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.tables import first_few
@@ -24,10 +24,10 @@ def find_clips(
 ) -> FoundClips:
     """Find the latent files of videos by the source that each file records.
 
-    A name is a path or a URL, of which the decoded path counts, without the query. It matches a
-    source if they are equal, or else if the last components of one are the whole other: both
-    `videos/kling1.5/x.mp4` and `x.mp4` match the source `kling1.5/x.mp4`. Nothing is guessed
-    where that is ambiguous. Latent files without a source match nothing.
+    A name is a path or a URL; `identity` says what counts of it. It matches a source if they are
+    equal, or else if the last components of one are the whole other: both `videos/kling1.5/x.mp4`
+    and `x.mp4` match the source `kling1.5/x.mp4` (see `NameIndex`). Nothing is guessed where that
+    is ambiguous. Latent files without a source match nothing.
 
     Args:
         names: videos as annotations name them, in any order, repeated or not.
@@ -113,12 +113,11 @@ def by_source(folder: LatentFolder) -> dict[str, ClipInfo]:
         ValueError: if two files are of one source.
     """
     sources: dict[str, ClipInfo] = {}
-    paths: dict[tuple[str, ...], ClipInfo] = {}
+    known: dict[Identity, ClipInfo] = {}
     for info in folder.infos:
         if info.source is None:
             continue
-        _, parts = identity(info.source)
-        other = paths.setdefault(parts, info)
+        other = known.setdefault(identity(info.source), info)
         if other is not info:
             raise ValueError(
                 f"{other.path} and {info.path} are both of the source {info.source}: keep one "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.tables import Column, read_table
 
 VIDEO = "video"
@@ -136,11 +137,12 @@ def _number(cell: Any) -> float | str | None:
 
 def _by_video(videos: Column, column: str, values: list[Any]) -> dict[str, float]:
     scores: dict[str, float] = {}
+    names: dict[Identity, str] = {}
     clashes = []
     for video, value in zip(videos.cells, values, strict=True):
         if value is None:
             continue
-        known = scores.setdefault(video, value)
+        known = scores.setdefault(names.setdefault(identity(video), video), value)
         if known != value and not (math.isnan(known) and math.isnan(value)):
             clashes.append(f"{video} ({known:g} and {value:g})")
     if clashes:

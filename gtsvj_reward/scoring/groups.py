@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.columns import check, scores, texts
+from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.tables import Column, read_table
 
 VIDEO, PROMPT = "video", "prompt"
@@ -52,18 +53,20 @@ def folder_groups(videos: Sequence[str]) -> dict[str, str]:
     Raises:
         ValueError: for videos that are in no folder, with their number and the first.
     """
-    loose = [video for video in videos if "/" not in video]
+    folders = {video: identity(video).parts[:-1] for video in videos}
+    loose = [video for video in videos if not folders[video]]
     if loose:
         raise ValueError(
             f"{len(loose)} of {len(videos)} videos are in no folder that could group them, the "
             f"first is {loose[0]!r}: put the videos of one prompt in one folder, or pass --groups"
         )
-    return {video: video.split("/", 1)[0] for video in videos}
+    return {video: folders[video][0] for video in videos}
 
 
 def _videos(column: Column) -> list[str]:
     """Names of videos, all different."""
     videos = texts(column)
-    counts = Counter(videos)
-    check(column, [counts[video] > 1 for video in videos], "repeat a video: keep one row of each")
+    same = [identity(video) for video in videos]
+    counts = Counter(same)
+    check(column, [counts[who] > 1 for who in same], "repeat a video: keep one row of each")
     return videos

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.files import write_text
 from gtsvj_reward.scoring.table import check_suffix
 from gtsvj_reward.tables import write_table
@@ -95,7 +96,8 @@ def rank_clips(
 
     Args:
         rewards: video -> score; higher is better.
-        groups: video -> its group, for exactly the videos of `rewards`.
+        groups: video -> its group, for exactly the videos of `rewards`; names may be written
+            otherwise (`identity`).
         min_margin: least difference between best and worst of a group to make a pair, in the units
             of `rewards`; equal scores make none even at 0.
         allow_singletons: rank groups of one clip, which make no pair, instead of refusing them.
@@ -107,9 +109,10 @@ def rank_clips(
     if not min_margin >= 0:
         raise ValueError(f"`min_margin` must be >= 0, got {min_margin}")
     _check_same(rewards, groups)
+    group_of = {identity(video): group for video, group in groups.items()}
     members: dict[str, list[str]] = {}
     for video in rewards:
-        members.setdefault(groups[video], []).append(video)
+        members.setdefault(group_of[identity(video)], []).append(video)
     single = [group for group, videos in members.items() if len(videos) == 1]
     if single and not allow_singletons:
         raise ValueError(
@@ -205,14 +208,15 @@ def _check_same(rewards: Mapping[str, float], groups: Mapping[str, str]) -> None
         raise ValueError(
             f"{len(unsound)} of {len(rewards)} scores are not finite numbers{_first(unsound)}"
         )
-    ungrouped = [video for video in rewards if video not in groups]
-    unscored = [video for video in groups if video not in rewards]
+    scored, grouped = ({identity(video) for video in names} for names in (rewards, groups))
+    ungrouped = [video for video in rewards if identity(video) not in grouped]
+    unscored = [video for video in groups if identity(video) not in scored]
     if ungrouped or unscored:
         raise ValueError(
             f"scores and groups must name the same videos: {len(ungrouped)} of {len(rewards)} "
             f"scored ones have no group{_first(ungrouped)}, {len(unscored)} of {len(groups)} "
-            f"grouped ones have no score{_first(unscored)}. Names are compared as they are, as the "
-            "column `video` of the table of scores has them"
+            f"grouped ones have no score{_first(unscored)}. Folders count: name "
+            "videos as the column `video` of the table of scores does"
         )
 
 

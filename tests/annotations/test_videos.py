@@ -36,6 +36,11 @@ def sources(found):
         ("https://host/a/my%20clip%3F.mp4", "my clip?.mp4"),
         ("https://host/x.mp4", "/abs/x.mp4"),
         ("shot/", "b/shot"),
+        ("x", "kling1.5/x.mp4"),
+        ("videos/kling1.5/x", "kling1.5/x.mp4"),
+        ("x.mp4", "b/x"),
+        ("C:\\data\\kling1.5\\x.mp4", "kling1.5/x.mp4"),
+        ("cafe\u0301.mp4", "a/caf\u00e9.mp4"),
     ],
 )
 def test_names_that_match(tmp_path, name, source):
@@ -47,7 +52,7 @@ def test_names_that_match(tmp_path, name, source):
 
 
 @pytest.mark.parametrize(
-    "name", ["5/x.mp4", "ling1.5/x.mp4", "y.mp4", "kling1.5/x.mp4/y", "kling1.5", "x", "X.mp4"]
+    "name", ["5/x.mp4", "ling1.5/x.mp4", "y.mp4", "kling1.5/x.mp4/y", "kling1.5", "X.mp4", "x.gif"]
 )
 def test_names_that_do_not_match(tmp_path, name):
     folder = latent_folder(tmp_path, ["kling1.5/x.mp4", None])
@@ -81,6 +86,8 @@ def test_ambiguous_names(tmp_path):
         ("x.mp4", "b/x.mp4"),
         ("https://host/x.mp4", "https://other/x.mp4"),
         ("https://host/x.mp4", "x.mp4"),
+        ("https://host/x.mp4?id=1a", "https://host/x.mp4?id=1b"),
+        ("x.mp4", "x"),
     ],
 )
 def test_two_videos_for_one_file(tmp_path, first, second):
@@ -94,7 +101,7 @@ def test_two_videos_for_one_file(tmp_path, first, second):
 
 def test_two_names_of_one_video(tmp_path):
     folder = latent_folder(tmp_path, ["x.mp4"])
-    for names in (["x.mp4", "./x.mp4"], ["https://h/x.mp4?sign=1", "http://h/x.mp4?sign=2"]):
+    for names in (["x.mp4", "./x.mp4"], ["https://h/x.mp4?a=1&b=2", "http://H/x.mp4?b=2&a=1#t=3"]):
         assert list(find_clips(names, folder).clips) == names
 
 

@@ -98,13 +98,14 @@ def test_training_ratings(tmp_path):
     assert (ratings.scales, ratings.rows[0].model) == ((), None)
 
 
-def test_training_ratings_that_disagree(tmp_path):
+@pytest.mark.parametrize("again", ["a", ".\\a"])
+def test_training_ratings_that_disagree(tmp_path, again):
     rows = [
         training_row("a", "b", {"VQ": "3"}, {"VQ": "2"}),
-        training_row("c", "a", {"VQ": "1"}, {"VQ": "4"}),
+        training_row("c", again, {"VQ": "1"}, {"VQ": "4"}),
     ]
     with pytest.raises(
-        ValueError, match=r"`VQ` of a is 3 in x.csv row 1 A and 4 in x.csv row 2 B$"
+        ValueError, match=r"`VQ` of .*a is 3 in x.csv row 1 A and 4 in x.csv row 2 B$"
     ):
         read_videoreward_ratings(write_csv(tmp_path / "x.csv", rows))
 
