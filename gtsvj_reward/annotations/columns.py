@@ -1,6 +1,7 @@
 """Columns of a table as checked values: text, scores, labels."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,16 +52,16 @@ def scores(column: Column, scale: AspectScale | None = None) -> list[float | Non
         ValueError: for cells that are none of that, NaN among them, or out of range, with their
             rows.
     """
-    numbers = [_number(cell) for cell in column.cells]
+    numbers = [number(cell) for cell in column.cells]
     check(
         column,
-        [number is not None and not math.isfinite(number) for number in numbers],
+        [value is not None and not math.isfinite(value) for value in numbers],
         "are not finite numbers; leave a cell empty where there is no score",
     )
     if scale is not None:
         check(
             column,
-            [number is not None and not scale.low <= number <= scale.high for number in numbers],
+            [value is not None and not scale.low <= value <= scale.high for value in numbers],
             f"are outside the scale {scale.low:g} to {scale.high:g}",
         )
     return numbers
@@ -115,8 +116,13 @@ def check(column: Column, wrong: Sequence[bool], complaint: str) -> None:
     )
 
 
-def _number(cell: Any) -> float | None:
-    """A number; NaN for what is none."""
+def is_nameless(name: str) -> bool:
+    """Whether a column has no name, or the one that pandas gives to such columns."""
+    return re.fullmatch(r"|Unnamed: \d+", name) is not None
+
+
+def number(cell: Any) -> float | None:
+    """A cell as a number; NaN for what is none, None for an empty cell."""
     if cell is None or cell == "":
         return None
     if isinstance(cell, bool) or not isinstance(cell, (str, int, float)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.columns import optional_texts, scores, texts
+from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, texts
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Table, first_few, quoted, read_table, write_table
@@ -74,10 +74,11 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
     """
     table = _table(path)
     others = tuple(name for name in table.cells if name not in _RATING_COLUMNS)
-    if scales is None and "" in others:
+    nameless = [name for name in others if is_nameless(name)]
+    if scales is None and nameless:
         raise ValueError(
-            f"{table.path} has a column without a name, which may or may not be an aspect: "
-            "name it, or write the file without it (pandas: `index=False`)"
+            f"{table.path} has a column without a name ({quoted(nameless)}), which may or may not "
+            "be an aspect: name it, or write the file without it (pandas: `index=False`)"
         )
     ranges = dict.fromkeys(others) if scales is None else {s.name: s for s in scales}
     if not ranges:

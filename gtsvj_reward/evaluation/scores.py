@@ -1,11 +1,12 @@
 """Tables of scores, one row per video, whoever computed them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
+from gtsvj_reward.annotations.columns import is_nameless, number
 from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.tables import Column, read_table
 
@@ -29,6 +30,9 @@ class ScoreTable:
     """What results call the scorer, and messages the table."""
     columns: Mapping[str, Mapping[str, float]]
     """Column -> video -> score; a video without a value in a column is left out of it."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Column that cannot be used -> why, with the first cell that is no number. Such a column is
+    refused where it is wanted, and no other is taken in its place."""
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -38,17 +42,23 @@ class ScoreTable:
     @property
     def aspects(self) -> tuple[str, ...]:
         """The columns `aspect:<name>`."""
-        return tuple(name for name in self.columns if name.startswith(ASPECT_PREFIX))
+        names = (*self.columns, *self.unreadable)
+        return tuple(name for name in names if name.startswith(ASPECT_PREFIX))
 
     def default_column(self) -> str:
         """`reward`, else `score`, else the only column.
 
         Raises:
-            ValueError: if that names none, with the columns there are.
+            ValueError: if that names none, with the columns there are; or one that cannot be read,
+                with the cell.
         """
         for name in PREFERRED_COLUMNS:
+            if name in self.unreadable:
+                self._refuse(name)
             if name in self.columns:
                 return name
+        if self.unreadable:
+            self._refuse(next(iter(self.unreadable)))
         if len(self.columns) != 1:
             raise ValueError(
                 f"{self.name} has neither `reward` nor `score` and {len(self.columns)} numeric "
@@ -66,6 +76,9 @@ class ScoreTable:
                 number of such scores and the first videos.
         """
         names = [column] if column in self.columns else column.split("+")
+        for name in names:
+            if name in self.unreadable:
+                self._refuse(name)
         unknown = [name for name in names if name not in self.columns]
         if unknown:
             raise ValueError(
@@ -86,11 +99,19 @@ class ScoreTable:
             )
         return summed
 
+    def _refuse(self, name: str) -> NoReturn:
+        raise ValueError(
+            f"{self.name}: {self.unreadable[name]}. Mend the column, or say which one to take with "
+            "`--column` (`column`)"
+        )
+
 
 def read_scores(path: str | Path, *, name: str | None = None) -> ScoreTable:
-    """Read a table with a column `video` and numeric columns; other columns are ignored.
+    """Read a table with a column `video` and columns of scores; columns of text are ignored.
 
-    A column is numeric if each of its cells is a number or empty, and some are numbers.
+    A column is numeric if each of its cells is a finite number or empty, and some are numbers. One
+    that has both numbers and other cells is `unreadable`, and so are `reward`, `score` and
+    `aspect:<name>` with any cell that is no number, NaN and infinity among them.
 
     Args:
         path: CSV, JSONL, JSON or parquet, such as `gtsvj score` writes.
@@ -110,32 +131,36 @@ def read_scores(path: str | Path, *, name: str | None = None) -> ScoreTable:
     ]
     if empty:
         raise ValueError(f"{path}: {len(empty)} rows name no video in `{VIDEO}`: {named(empty)}")
-    columns = {}
-    for column in table.cells:
-        values = [_number(cell) for cell in table.cells[column]]
+    columns: dict[str, dict[str, float]] = {}
+    unreadable: dict[str, str] = {}
+    for name_of, cells in table.cells.items():
+        if name_of == VIDEO or is_nameless(name_of):
+            continue
+        values = [number(cell) for cell in cells]
         filled = [value for value in values if value is not None]
-        if column != VIDEO and filled and all(not isinstance(value, str) for value in filled):
-            columns[column] = _by_video(videos, column, values)
-    if not columns:
+        sound = [math.isfinite(value) for value in filled]
+        called = name_of in PREFERRED_COLUMNS or name_of.startswith(ASPECT_PREFIX)
+        if filled and all(sound):
+            columns[name_of] = _by_video(videos, name_of, values)
+        elif any(sound) or (called and filled):
+            unreadable[name_of] = _complaint(table.column(name_of), values)
+    if not columns and not unreadable:
         raise ValueError(
             f"{path} has no column of numbers beside `{VIDEO}`, only {', '.join(table.cells)}"
         )
-    return ScoreTable(name=name or Path(path).name, columns=columns)
+    return ScoreTable(name=name or Path(path).name, columns=columns, unreadable=unreadable)
 
 
-def _number(cell: Any) -> float | str | None:
-    """A cell as a number, as None if it is empty, as text if it is something else."""
-    if cell is None or cell == "":
-        return None
-    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
-        return str(cell)
-    try:
-        return float(cell)
-    except ValueError:
-        return str(cell)
+def _complaint(column: Column, values: Sequence[float | None]) -> str:
+    """How many cells are no numbers, and which is the first."""
+    wrong = [i for i, v in enumerate(values) if v is not None and not math.isfinite(v)]
+    return (
+        f"{len(wrong)} of {len(values)} cells of `{column.name}` are no finite numbers, the first "
+        f"is {column.cells[wrong[0]]!r} in {column.rows[wrong[0]]}"
+    )
 
 
-def _by_video(videos: Column, column: str, values: list[Any]) -> dict[str, float]:
+def _by_video(videos: Column, column: str, values: Sequence[float | None]) -> dict[str, float]:
     scores: dict[str, float] = {}
     names: dict[Identity, str] = {}
     clashes = []
@@ -143,7 +168,7 @@ def _by_video(videos: Column, column: str, values: list[Any]) -> dict[str, float
         if value is None:
             continue
         known = scores.setdefault(names.setdefault(identity(video), video), value)
-        if known != value and not (math.isnan(known) and math.isnan(value)):
+        if known != value:
             clashes.append(f"{video} ({known:g} and {value:g})")
     if clashes:
         raise ValueError(

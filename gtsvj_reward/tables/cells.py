@@ -9,6 +9,9 @@ from typing import Any
 Cells = dict[str, tuple[Any, ...]]
 """Column -> its cells, equally many in each."""
 
+_LONGEST_CELL = 2**31 - 1
+"""Characters; Python's own limit is 131,072, which a trajectory or a long prompt exceeds."""
+
 
 def read_cells(path: Path) -> Cells:
     """Read a file by its suffix; `read_table` says what is read and refused."""
@@ -31,10 +34,13 @@ def _read_csv(path: Path) -> Cells:
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.reader(opened, strict=True)
+            limit = csv.field_size_limit(_LONGEST_CELL)
             try:
                 lines = [line for line in reader if line]
             except csv.Error as error:
                 raise ValueError(f"{path} line {reader.line_num} is not CSV: {error}") from error
+            finally:
+                csv.field_size_limit(limit)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from error
     if not lines:

@@ -230,6 +230,7 @@ def test_ratings_with_scales(tmp_path):
     [
         ({"video": "v", "prompt": "p"}, "has no aspects"),
         ({"": "0", "video": "v", "x": "1"}, "index=False"),
+        ({"Unnamed: 0": "0", "video": "v", "x": "1"}, "`Unnamed: 0`.*index=False"),
         ({"x": "1"}, "no column `video`"),
         ({"video": "v", "x": "NaN"}, "not finite numbers"),
         ({"video": "", "x": "1"}, "`video` are empty"),

@@ -1,7 +1,6 @@
 """Tables of scores as people write them, sound and not."""
 
 import json
-import math
 
 import pytest
 
@@ -85,9 +84,42 @@ def test_a_video_twice_with_two_scores_is_refused(tmp_path):
 def test_scores_that_are_not_finite_are_refused_when_used(tmp_path, bad):
     found = read_scores(write(tmp_path, f"video,score,other\na,{bad},1\nb,2,2\n"))
     assert found.scores("other") == {"a": 1.0, "b": 2.0}
-    assert not math.isfinite(found.columns["score"]["a"])
-    with pytest.raises(ValueError, match=r"1 of 2 scores in `score` of scores\.csv are NaN"):
-        found.scores("score")
+    for used in (lambda: found.scores("score"), found.default_column):
+        with pytest.raises(ValueError, match=rf"`score` .* first is '{bad}' in scores\.csv row 1"):
+            used()
+    made = ScoreTable(name="t", columns={"score": {"a": float(bad), "b": 2.0}})
+    with pytest.raises(ValueError, match=r"1 of 2 scores in `score` of t are NaN"):
+        made.scores("score")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "cell"),
+    [
+        ("video,reward,raw\na,1,3\nb,n/a,4\n", None, "`reward` .* 'n/a' in scores.csv row 2"),
+        ("video,score,raw\na,?,3\nb,-,4\n", None, "2 of 2 cells of `score` .*'\\?' in .* row 1"),
+        ("video,mine,length\na,1,3\nb,two,4\n", None, "`mine` .* 'two' in scores.csv row 2"),
+        ('video,score,n\na,"1,5",3\nb,2,4\n', None, "`score` .* '1,5' in scores.csv row 1"),
+        ("video,score,n\na,1_0,3\nb,2,4\n", "score+n", "`score` .* '1_0' in scores.csv row 1"),
+    ],
+)
+def test_no_other_column_is_taken_for_one_that_cannot_be_read(tmp_path, text, wanted, cell):
+    found = read_scores(write(tmp_path, text))
+    with pytest.raises(ValueError, match=f"{cell}.*--column"):
+        found.scores(wanted) if wanted else found.default_column()
+    other = text.split("\n")[0].split(",")[2]
+    assert found.scores(other) == {"a": 3.0, "b": 4.0}, "asked for by name it is there"
+
+
+def test_an_aspect_that_cannot_be_read_is_not_left_out(tmp_path):
+    found = read_scores(write(tmp_path, "video,reward,aspect:clear\na,1,2\nb,2,good\n"))
+    assert found.aspects == ("aspect:clear",)
+    with pytest.raises(ValueError, match=r"`aspect:clear` .* 'good' in scores\.csv row 2"):
+        found.scores("aspect:clear")
+
+
+def test_the_index_that_pandas_writes_is_no_score(tmp_path):
+    found = read_scores(write(tmp_path, "Unnamed: 0,video,mine\n0,a,1\n1,b,2\n"))
+    assert found.default_column() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +128,6 @@ def test_scores_that_are_not_finite_are_refused_when_used(tmp_path, bad):
         ("path,score\na,1\n", "has no column `video`"),
         ("video,score\n,1\nb,2\n", "1 rows name no video in `video`: scores.csv row 1"),
         ("video,note\na,good\n", "no column of numbers beside `video`, only video, note"),
-        ("video,score\na,1\nb,two\n", "no column of numbers"),
         ("video,score\n", "has no rows"),
     ],
 )
