@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gtsvj_reward.annotations.aspects import AspectScale
+from gtsvj_reward.annotations.names import names_video
 from gtsvj_reward.tables import Column
 
 _SHOWN = 5
@@ -25,6 +26,17 @@ def texts(column: Column) -> list[str]:
         "are empty or no text",
     )
     return list(column.cells)
+
+
+def videos(column: Column) -> list[str]:
+    """Cells that name videos, kept as they are.
+
+    Raises:
+        ValueError: for cells that name none, with their rows.
+    """
+    names = texts(column)
+    check(column, [not names_video(name) for name in names], "name no video")
+    return names
 
 
 def optional_texts(column: Column) -> list[str | None]:
@@ -117,8 +129,8 @@ def check(column: Column, wrong: Sequence[bool], complaint: str) -> None:
 
 
 def is_nameless(name: str) -> bool:
-    """Whether a column has no name, or the one that pandas gives to such columns."""
-    return re.fullmatch(r"|Unnamed: \d+", name) is not None
+    """Whether a column has no name, or one that pandas gives to such columns."""
+    return re.fullmatch(r"|Unnamed: \d+(_level_\d+)?|__index_level_\d+__", name) is not None
 
 
 def number(cell: Any) -> float | None:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gtsvj_reward.annotations.columns import check, labels, optional_texts, texts
+from gtsvj_reward.annotations.columns import check, labels, optional_texts, videos
 from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.annotations.records import Comparison, Comparisons
 from gtsvj_reward.tables import Table
@@ -42,7 +42,7 @@ class ComparisonLayout:
         """
         table.require([self.video_a, self.video_b, *self.labels.values()])
         first, second = table.column(self.video_a), table.column(self.video_b)
-        video_a, video_b = texts(first), texts(second)
+        video_a, video_b = videos(first), videos(second)
         check(
             second,
             [identity(a) == identity(b) for a, b in zip(video_a, video_b, strict=True)],

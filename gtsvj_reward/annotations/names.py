@@ -44,7 +44,10 @@ def identity(name: str) -> Identity:
     """
     host, path, query = "", name, ""
     if "://" in name:
-        url = urlsplit(name)
+        try:
+            url = urlsplit(name)
+        except ValueError as error:
+            raise ValueError(f"expected the name of a video, got {name!r}: {error}") from error
         host, path, query = url.netloc.lower(), unquote(url.path), url.query
     else:
         path = path.replace("\\", "/")
@@ -60,6 +63,15 @@ def identity(name: str) -> Identity:
     if query and not fields:
         fields = [(query, "")]
     return Identity(host, (*parts[:-1], stem), suffix, tuple(fields))
+
+
+def names_video(name: str) -> bool:
+    """Whether `identity` can say which video a name means."""
+    try:
+        identity(name)
+    except ValueError:
+        return False
+    return True
 
 
 class NameIndex:

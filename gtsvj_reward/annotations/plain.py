@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, texts
+from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Table, first_few, quoted, read_table, write_table
@@ -87,14 +87,14 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
             f"{quoted(_RATING_COLUMNS)}"
         )
     table.require(["video", *ranges])
-    videos = texts(table.column("video"))
+    names = videos(table.column("video"))
     prompts, models = _optional(table, "prompt"), _optional(table, "model")
     labels = {name: scores(table.column(name), scale) for name, scale in ranges.items()}
     skipped = Counter({f"`{name}` is empty": cells.count(None) for name, cells in labels.items()})
     rows = tuple(
         Rating(
             row=row,
-            video=videos[index],
+            video=names[index],
             scores={
                 name: score for name, cells in labels.items() if (score := cells[index]) is not None
             },

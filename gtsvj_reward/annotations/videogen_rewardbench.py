@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from gtsvj_reward.annotations.columns import optional_texts, scores, texts
+from gtsvj_reward.annotations.columns import optional_texts, scores, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
@@ -98,10 +98,10 @@ def _read_side(
 ) -> list[Rating]:
     """Ratings of the A or B videos, one for each row; counts what is left out."""
     table.require([f"path_{side}", "prompt"])
-    videos = texts(table.column(f"path_{side}"))
+    names = videos(table.column(f"path_{side}"))
     prompts = optional_texts(table.column("prompt"))
     has_model = f"{side}_model" in table.cells
-    models = optional_texts(table.column(f"{side}_model")) if has_model else [None] * len(videos)
+    models = optional_texts(table.column(f"{side}_model")) if has_model else [None] * len(names)
     labels = {}
     for aspect in aspects:
         values = scores(table.column(f"MOS_{side}_{aspect}"))
@@ -111,7 +111,7 @@ def _read_side(
     return [
         Rating(
             row=f"{row} {side}",
-            video=videos[index],
+            video=names[index],
             scores={aspect: value for aspect in aspects if (value := labels[aspect][index])},
             prompt=prompts[index],
             model=models[index],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS
-from gtsvj_reward.annotations.columns import optional_texts, scores, texts
+from gtsvj_reward.annotations.columns import optional_texts, scores, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Column, read_table
@@ -46,7 +46,7 @@ def read_visionreward_ratings(
     table.require(["prompt", video_column, "annotation"])
     if id_column is not None:
         table = table.identified_by(id_column)
-    videos = texts(table.column(video_column))
+    names = videos(table.column(video_column))
     prompts = optional_texts(table.column("prompt"))
     annotation = table.column("annotation")
     _check_aspects(annotation)
@@ -62,7 +62,7 @@ def read_visionreward_ratings(
     rows = tuple(
         Rating(
             row=row,
-            video=videos[index],
+            video=names[index],
             scores={
                 aspect: label
                 for aspect, column in labels.items()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from gtsvj_reward.annotations.columns import is_nameless, number
+from gtsvj_reward.annotations.columns import is_nameless, number, videos
 from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.tables import Column, read_table
 
@@ -123,14 +123,8 @@ def read_scores(path: str | Path, *, name: str | None = None) -> ScoreTable:
             or a video that stands twice with different scores.
     """
     table = read_table(path)
-    videos = table.column(VIDEO)
-    empty = [
-        row
-        for row, cell in zip(videos.rows, videos.cells, strict=True)
-        if not (isinstance(cell, str) and cell)
-    ]
-    if empty:
-        raise ValueError(f"{path}: {len(empty)} rows name no video in `{VIDEO}`: {named(empty)}")
+    names = table.column(VIDEO)
+    videos(names)
     columns: dict[str, dict[str, float]] = {}
     unreadable: dict[str, str] = {}
     for name_of, cells in table.cells.items():
@@ -141,7 +135,7 @@ def read_scores(path: str | Path, *, name: str | None = None) -> ScoreTable:
         sound = [math.isfinite(value) for value in filled]
         called = name_of in PREFERRED_COLUMNS or name_of.startswith(ASPECT_PREFIX)
         if filled and all(sound):
-            columns[name_of] = _by_video(videos, name_of, values)
+            columns[name_of] = _by_video(names, name_of, values)
         elif any(sound) or (called and filled):
             unreadable[name_of] = _complaint(table.column(name_of), values)
     if not columns and not unreadable:
@@ -160,20 +154,20 @@ def _complaint(column: Column, values: Sequence[float | None]) -> str:
     )
 
 
-def _by_video(videos: Column, column: str, values: Sequence[float | None]) -> dict[str, float]:
+def _by_video(listed: Column, column: str, values: Sequence[float | None]) -> dict[str, float]:
     scores: dict[str, float] = {}
-    names: dict[Identity, str] = {}
+    known_as: dict[Identity, str] = {}
     clashes = []
-    for video, value in zip(videos.cells, values, strict=True):
+    for video, value in zip(listed.cells, values, strict=True):
         if value is None:
             continue
-        known = scores.setdefault(names.setdefault(identity(video), video), value)
+        known = scores.setdefault(known_as.setdefault(identity(video), video), value)
         if known != value:
             clashes.append(f"{video} ({known:g} and {value:g})")
     if clashes:
         raise ValueError(
-            f"{videos.table}: {len(clashes)} rows repeat a video with another value of `{column}`: "
-            f"{named(clashes)}; keep one score per video"
+            f"{listed.table}: {len(clashes)} rows repeat a video with another value of "
+            f"`{column}`: {named(clashes)}; keep one score per video"
         )
     return scores
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gtsvj_reward.annotations.columns import check, scores, texts
+from gtsvj_reward.annotations.columns import check, scores, texts, videos
 from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.tables import Column, read_table
 
@@ -65,8 +65,8 @@ def folder_groups(videos: Sequence[str]) -> dict[str, str]:
 
 def _videos(column: Column) -> list[str]:
     """Names of videos, all different."""
-    videos = texts(column)
-    same = [identity(video) for video in videos]
+    names = videos(column)
+    same = [identity(name) for name in names]
     counts = Counter(same)
     check(column, [counts[who] > 1 for who in same], "repeat a video: keep one row of each")
-    return videos
+    return names

@@ -126,7 +126,7 @@ def test_the_index_that_pandas_writes_is_no_score(tmp_path):
     ("text", "message"),
     [
         ("path,score\na,1\n", "has no column `video`"),
-        ("video,score\n,1\nb,2\n", "1 rows name no video in `video`: scores.csv row 1"),
+        ("video,score\n,1\nb,2\n", "1 of 2 cells of `video` are empty or no text"),
         ("video,note\na,good\n", "no column of numbers beside `video`, only video, note"),
         ("video,score\n", "has no rows"),
     ],
