@@ -85,6 +85,9 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max_batch_size", type=int, default=8, help="clips in a forward pass")
     limits.add_argument("--max_wait_ms", type=float, default=10.0, help="wait for a fuller batch")
     limits.add_argument("--max_queue", type=int, default=256, help="waiting clips; then 429")
+    limits.add_argument(
+        "--max_queue_seconds", type=float, default=60.0, help="of work ahead; then 429"
+    )
     limits.add_argument("--max_clips", type=int, default=32, help="clips in a request; then 422")
     limits.add_argument("--max_body_mib", type=float, default=64.0, help="of a request; then 413")
     limits.add_argument("--max_pending_mib", type=float, default=1024.0, help="of all; then 429")

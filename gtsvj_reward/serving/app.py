@@ -17,6 +17,7 @@ from gtsvj_reward.serving.jobs import Job, admit, score_jobs
 from gtsvj_reward.serving.limits import MIB, Limits, Pending, read_limited
 from gtsvj_reward.serving.measured import Measured
 from gtsvj_reward.serving.metrics import Gauge, Metrics
+from gtsvj_reward.serving.presence import while_present
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
     HOST_VERSION,
@@ -62,6 +63,7 @@ class Service:
             max_batch_size=self.limits.max_batch_size,
             max_wait=self.limits.max_wait_ms / 1000,
             max_queue=self.limits.max_queue,
+            max_queue_seconds=self.limits.max_queue_seconds,
             metrics=self.metrics,
         )
         yield
@@ -158,7 +160,7 @@ async def score(request: Request) -> Response:
         body = await read_limited(request, held, service.limits)
         job = await asyncio.to_thread(read_job, service, body, version, request.query_params)
         del body
-        output = await service.score(job)
+        output = await while_present(request, service.score(job))
         answer = write_reply(ScoreReply.from_output(output), version or VERSION)
     service.metrics.request_seconds.observe(time.monotonic() - began)
     return Response(answer, media_type="application/json")

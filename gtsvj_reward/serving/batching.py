@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
-
 from gtsvj_reward.reward import RewardOutput
-from gtsvj_reward.serving.jobs import Job
+from gtsvj_reward.serving.jobs import Job, is_out_of_memory
 from gtsvj_reward.serving.metrics import Metrics
+from gtsvj_reward.serving.pace import Pace
 from gtsvj_reward.serving.refusals import NotScoredError
 
 logger = logging.getLogger(__name__)
@@ -36,12 +35,14 @@ class Batcher:
 
     While a batch is scored, others gather. The next one is of the kind of the job that waits
     longest, unless that may wait and another kind fills a batch already; so no kind starves.
+    A job that nobody waits for any more leaves the queue.
 
     Args:
         score: see `Score`.
         max_batch_size: clips at which a batch starts at once; a request's clips stay together.
         max_wait: seconds that a job waits for other jobs while the scorer is idle.
         max_queue: waiting clips beyond which further requests are refused with 429.
+        max_queue_seconds: likewise, seconds that the work ahead of a request will take.
         metrics: where batches are counted.
     """
 
@@ -52,15 +53,18 @@ class Batcher:
         max_batch_size: int,
         max_wait: float,
         max_queue: int,
+        max_queue_seconds: float,
         metrics: Metrics,
     ) -> None:
         self.score = score
         self.max_batch_size = max_batch_size
         self.max_wait = max_wait
         self.max_queue = max_queue
+        self.max_queue_seconds = max_queue_seconds
         self.metrics = metrics
         self.queue: list[Waiting] = []
-        self.seconds_per_clip = 0.0
+        self.pace = Pace()
+        self.busy_until = 0.0
         self.closing = False
         self.hurrying = False
         self.changed = asyncio.Event()
@@ -70,29 +74,56 @@ class Batcher:
     async def submit(self, job: Job) -> RewardOutput:
         """The scores of a job; once it is in the queue, there is an answer to it.
 
+        Cancelled before its batch starts, the job is not scored.
+
         Raises:
             NotScoredError: 429 if the queue is full, 503 if the server stops, 422 with the judge's
                 reason, 500 if the judge failed.
         """
         if self.closing:
             raise NotScoredError(503, "the server is shutting down", retry_after=5)
-        waiting = self.waiting_clips()
-        if waiting + job.size > self.max_queue:
-            reason = f"{waiting} clips are waiting, at most {self.max_queue} may: come back later"
-            raise NotScoredError(429, reason, retry_after=self.retry_after())
+        self.refuse_if_full(job)
         entry = Waiting(job, asyncio.get_running_loop().create_future())
         self.queue.append(entry)
         self.changed.set()
-        return await entry.done
+        try:
+            return await entry.done
+        except asyncio.CancelledError:
+            if entry in self.queue:
+                self.queue.remove(entry)
+                self.metrics.dropped.add(amount=job.size)
+            raise
+
+    def refuse_if_full(self, job: Job) -> None:
+        """Refuse a job that would wait with too many others, or for too long.
+
+        A job of any size is taken where nothing is ahead of it, or a slow judge would score none.
+
+        Raises:
+            NotScoredError: 429, with the time after which there is room.
+        """
+        waiting, ahead = self.waiting_clips(), self.seconds_ahead()
+        if waiting + job.size > self.max_queue:
+            reason = f"{waiting} clips are waiting, at most {self.max_queue} may"
+        elif ahead > self.max_queue_seconds:
+            reason = (
+                f"the work ahead takes about {ahead:.0f} s, at most {self.max_queue_seconds:g} s "
+                "may be waited"
+            )
+        else:
+            return
+        # Not until all is done: the judge would have nothing to do before the clients are back.
+        pause = max(1, min(60, math.ceil(ahead / 2)))
+        raise NotScoredError(429, f"{reason}: come back later", retry_after=pause)
 
     def waiting_clips(self) -> int:
         """Clips in the queue."""
         return sum(entry.job.size for entry in self.queue)
 
-    def retry_after(self) -> int:
-        """Whole seconds after which the queue will be empty, by the pace so far."""
-        seconds = self.waiting_clips() * self.seconds_per_clip
-        return max(1, min(60, math.ceil(seconds)))
+    def seconds_ahead(self) -> float:
+        """How long the batch in hand and all that waits will take, by the pace so far."""
+        rest = max(0.0, self.busy_until - time.monotonic())
+        return rest + self.pace.seconds(sum(entry.job.work for entry in self.queue))
 
     def hurry(self) -> None:
         """Let no job wait for others any more; may be called from a signal handler."""
@@ -165,11 +196,13 @@ class Batcher:
         """Score jobs in the thread and answer them, whatever happens there."""
         clips, began = sum(entry.job.size for entry in batch), time.monotonic()
         jobs = [entry.job for entry in batch]
+        work = sum(job.work for job in jobs)
+        self.busy_until = began + self.pace.seconds(work)
         running = asyncio.get_running_loop().run_in_executor(self.thread, self.score, jobs)
         await asyncio.wait([running])
         seconds = time.monotonic() - began
-        pace = seconds / clips
-        self.seconds_per_clip = 0.8 * self.seconds_per_clip + 0.2 * pace
+        self.pace.learn(work, seconds)
+        self.busy_until = 0.0
         self.metrics.batch_clips.observe(clips)
         self.metrics.batch_seconds.observe(seconds)
         failure = running.exception()
@@ -190,6 +223,6 @@ class Batcher:
 def refusal(failure: BaseException) -> NotScoredError:
     """What clients are told when the judge itself failed; the log has the rest."""
     logger.error("the judge failed", exc_info=failure)
-    if isinstance(failure, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(failure):
         return NotScoredError(503, "the judge ran out of memory", retry_after=10)
     return NotScoredError(500, f"the judge failed ({type(failure).__name__}): see the server's log")

@@ -1,5 +1,6 @@
 """From a request to scores: what is checked before it waits, and how requests share a batch."""
 
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.judge import JudgeOutput
 from gtsvj_reward.reward import GTSVJReward, RewardOutput
 from gtsvj_reward.reward.assemble import assemble
 from gtsvj_reward.serving.protocol import HOST_VERSION, ScoreRequest
 from gtsvj_reward.serving.spaces import check_name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,11 @@ class Job:
     def size(self) -> int:
         """Number of clips."""
         return len(self.clips)
+
+    @property
+    def work(self) -> int:
+        """How much there is to do, in latent values; clips of other sizes take other times."""
+        return self.clips.numel()
 
     @property
     def kind(self) -> Hashable:
@@ -90,7 +99,7 @@ def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | 
     try:
         # float16 and bfloat16 are exact in float32, and the backbone casts to its own type anyway.
         clips = [clip.float().to(reward.device) for job in jobs for clip in job.clips]
-        outputs = iter(reward.outputs(clips, joined_text([job.text for job in jobs])))
+        outputs = iter(outputs_of(reward, clips, joined_text([job.text for job in jobs])))
         aspects, selection = reward.config.aspects, reward.selection
         return [
             assemble(
@@ -106,6 +115,56 @@ def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | 
         if len(jobs) == 1:
             return [error]
     return [outcome for job in jobs for outcome in score_jobs(reward, [job])]
+
+
+def outputs_of(
+    reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
+) -> list[JudgeOutput]:
+    """What the judge says of clips of one shape, a batch at a time."""
+    size = reward.batch_size
+    batches = (rows(clips, text, start, start + size) for start in range(0, len(clips), size))
+    return [output for batch in batches for output in halving(reward, *batch)]
+
+
+def halving(
+    reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
+) -> list[JudgeOutput]:
+    """What the judge says of a batch, in as many parts as its memory needs.
+
+    Raises:
+        RuntimeError: if there is not enough memory for one clip; see `is_out_of_memory`.
+    """
+    try:
+        return reward.outputs(clips, text)
+    except (RuntimeError, MemoryError) as error:
+        if len(clips) == 1 or not is_out_of_memory(error):
+            raise
+    # Out here, where the failure no longer holds what it had allocated.
+    logger.warning(
+        "out of memory with %d clips: scored in halves. A lower --max_batch_size is faster",
+        len(clips),
+    )
+    if reward.device.type == "cuda":
+        torch.cuda.empty_cache()
+    middle = (len(clips) + 1) // 2
+    first = halving(reward, *rows(clips, text, 0, middle))
+    return first + halving(reward, *rows(clips, text, middle, len(clips)))
+
+
+def rows(
+    clips: list[Tensor], text: TextCondition | None, start: int, stop: int
+) -> tuple[list[Tensor], TextCondition | None]:
+    """Some of the clips, with their prompts."""
+    chosen = clips[start:stop]
+    places = torch.arange(start, start + len(chosen))
+    return chosen, None if text is None else text.rows(places)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU, where torch has no error of its own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def joined_text(texts: Sequence[TextCondition | None]) -> TextCondition | None:

@@ -25,6 +25,9 @@ class Limits:
     """Milliseconds that a request waits for others while the judge is idle."""
     max_queue: int = 256
     """Clips that may wait; then 429."""
+    max_queue_seconds: float = 60.0
+    """Seconds that the work ahead of a request may take, by the pace so far; then 429. Less than
+    clients wait for an answer."""
     max_clips: int = 32
     """Clips in one request; then 422."""
     max_body_mib: float = 64.0

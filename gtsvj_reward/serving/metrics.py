@@ -81,6 +81,9 @@ class Metrics:
             "gtsvj_requests_total", "Answers by path and status.", ("path", "status")
         )
         self.clips = Counter("gtsvj_clips_total", "Clips that were scored.", ())
+        self.dropped = Counter(
+            "gtsvj_dropped_clips_total", "Clips not scored, since their client was gone.", ()
+        )
         self.request_seconds = Histogram(
             "gtsvj_request_seconds", "From the head of a scored request to its answer.", SECONDS
         )
@@ -93,6 +96,7 @@ class Metrics:
         families: list[Counter | Histogram | Gauge] = [
             self.requests,
             self.clips,
+            self.dropped,
             self.request_seconds,
             self.batch_clips,
             self.batch_seconds,

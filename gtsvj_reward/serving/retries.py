@@ -32,6 +32,21 @@ def asked_pause(header: str | None) -> float:
     return float(digits) if usable else 0.0
 
 
+def may_pass(response: Any, retried: Collection[int]) -> bool:
+    """Whether the same request may succeed later.
+
+    500 with a reason is the server's own, of a judge that failed; without one it is that of a proxy
+    whose replica died.
+    """
+    if response.status_code != 500:
+        return response.status_code in retried
+    try:
+        answer = response.json()
+    except ValueError:
+        return True
+    return not (isinstance(answer, dict) and "detail" in answer)
+
+
 def repeat(
     send: Callable[[], Any], *, retry_for: float, where: str, retried: Collection[int] = RETRIED
 ) -> Any:
@@ -62,7 +77,7 @@ def repeat(
             if response.status_code == 200:
                 return response
             reason = f"HTTP {response.status_code}: {response.text[:2000]}"
-            if response.status_code not in retried:
+            if not may_pass(response, retried):
                 failure = RefusedError if response.status_code < 500 else ScoreServerError
                 raise failure(f"{where} gave no score: {reason}")
             wait = max(wait, asked_pause(response.headers.get("retry-after")))

@@ -9,7 +9,7 @@ trainer; a request that is none is refused as a whole.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +19,7 @@ from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.serving.app import Service
 from gtsvj_reward.serving.bodies import MalformedError, read_json
 from gtsvj_reward.serving.limits import read_limited
+from gtsvj_reward.serving.presence import while_present
 from gtsvj_reward.serving.refusals import NotScoredError
 from gtsvj_reward.serving.videos import VideoReader
 
@@ -46,13 +47,18 @@ def unirl_routes(reader: VideoReader) -> APIRouter:
         with service.pending.hold() as held:
             body = await read_limited(request, held, service.limits)
             videos = read_videos(body, service.limits.max_clips)
-            outcomes = await asyncio.gather(
-                *(score_video(service, reader, encoder, video) for video in videos),
-                return_exceptions=True,
-            )
+            scores = (score_video(service, reader, encoder, video) for video in videos)
+            outcomes = await while_present(request, outcomes_of(scores))
         return answer(outcomes, reader.normalize)
 
     return routes
+
+
+async def outcomes_of(
+    scores: Iterable[Awaitable[RewardOutput]],
+) -> list[RewardOutput | BaseException]:
+    """Scores, or why there are none, of all videos of a request at the same time."""
+    return await asyncio.gather(*scores, return_exceptions=True)
 
 
 async def score_video(

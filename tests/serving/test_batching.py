@@ -51,7 +51,8 @@ def run(scorer, use, **options):
     """Run `use(batcher)` with a batcher in an event loop, and close it."""
 
     async def inside():
-        settings = {"max_batch_size": 4, "max_wait": 0.05, "max_queue": 100}
+        settings = {"max_batch_size": 4, "max_wait": 0.05, "max_queue": 100,
+                    "max_queue_seconds": 1000.0}  # fmt: skip
         batcher = Batcher(scorer, metrics=Metrics(), **{**settings, **options})
         try:
             return await use(batcher)
@@ -161,6 +162,49 @@ def test_a_full_queue_refuses_with_an_estimate():
     refused = run(scorer, use, max_queue=10, max_wait=0.0)
     assert refused.status == 429
     assert 1 <= refused.retry_after <= 60
+
+
+def test_work_that_takes_too_long_is_refused_by_the_pace_so_far():
+    """2 s per clip, known from the first: after three clips ahead, 6 s, the next must come back."""
+
+    async def use(batcher):
+        batcher.pace.learn(units=1, seconds=2.0)
+        first = asyncio.create_task(batcher.submit(job(0)))
+        await asyncio.to_thread(scorer.begun.wait, 120)
+        waiting = [asyncio.create_task(batcher.submit(job(value))) for value in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(NotScoredError, match="the work ahead takes about") as refused:
+            await batcher.submit(job(3))
+        scorer.go.set()
+        await asyncio.gather(first, *waiting)
+        await batcher.submit(job(4, count=50))  # 100 s, but nothing is ahead
+        return refused.value
+
+    scorer = Scorer()
+    scorer.go.clear()
+    refused = run(scorer, use, max_wait=0.0, max_queue_seconds=4.5)
+    assert refused.status == 429
+    assert refused.retry_after == 3  # half of 6 s, the first job has hardly begun
+    assert [(4.0, 50)] in scorer.batches
+
+
+def test_a_job_that_nobody_waits_for_is_not_scored():
+    async def use(batcher):
+        first = asyncio.create_task(batcher.submit(job(0)))
+        await asyncio.to_thread(scorer.begun.wait, 120)
+        later = [asyncio.create_task(batcher.submit(job(value))) for value in (1, 2, 3)]
+        await asyncio.sleep(0)
+        later[1].cancel()
+        await asyncio.sleep(0)
+        scorer.go.set()
+        await asyncio.gather(first, later[0], later[2])
+        return batcher.metrics.dropped.values
+
+    scorer = Scorer()
+    scorer.go.clear()
+    dropped = run(scorer, use, max_wait=0.0)
+    assert scorer.batches == [[(0.0, 1)], [(1.0, 1), (3.0, 1)]]
+    assert dropped == {(): 1}
 
 
 def test_closing_answers_what_is_waiting_and_takes_no_more():

@@ -158,6 +158,15 @@ def test_a_failing_server_is_final():
     assert len(requests) == 1
 
 
+@pytest.mark.parametrize("body", [b"Internal Server Error", b"[]", b""])
+def test_a_proxy_whose_replica_died_is_asked_again(body, pauses):
+    """Its 500 has no reason in it, unlike that of a judge which failed."""
+    answers = [(500, {}, body), (200, {}, SCORED)]
+    with scripted(*answers) as (port, _), client_of(port) as client:
+        assert client(clips()).tolist() == [0.5, 1.5]
+    assert len(pauses) == 1
+
+
 def test_time_runs_out():
     with scripted(refusal(503)) as (port, _):
         failure = failure_of(port, retry_for=0)

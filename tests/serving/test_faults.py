@@ -146,7 +146,7 @@ def test_good_clients_are_served_while_others_misbehave(reward, offline):
         service = app.state.service
         wait_for(lambda: service.pending.total == 0 and not service.batcher.queue)
         statuses = {status for _, status in service.metrics.requests.values}
-        assert statuses <= {"200", "400", "408", "431"}
+        assert statuses <= {"200", "400", "408", "431", "499"}
         assert {"200", "400", "408"} <= statuses
     assert_same_scores(torch.cat(scores), expected)
 
@@ -191,6 +191,69 @@ def test_a_full_queue_says_when_to_come_back(reward, offline):
             late = patient(sizes[2])
         scores = [one.result()[1]["scores"][0] for one in waiting]
     assert_same_scores(torch.tensor([*scores, late.item()]), offline([x[0] for x in sizes]))
+
+
+def test_clips_of_a_client_that_left_are_not_scored(offline):
+    """Three wait while the judge is busy; the second closes its connection, and asks no more."""
+    busy, go = threading.Event(), threading.Event()
+
+    def hold(*_):
+        busy.set()
+        assert go.wait(120)
+
+    slow = reward_of()
+    slow.judge.backbone.model.register_forward_pre_hook(hold)
+    latents = varied(4)
+    with (
+        serving(slow, max_batch_size=1, max_wait_ms=0) as (app, port),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        service = app.state.service
+        first = pool.submit(post, port, body_of(latents[:1]))
+        assert busy.wait(120)
+        later = [pool.submit(post, port, body_of(latents[2:3]))]
+        with raw(port) as leaving:
+            leaving.sendall(head_of(len(GOOD)) + GOOD)
+            wait_for(lambda: service.waiting_clips() == 2)
+        wait_for(lambda: service.waiting_clips() == 1)
+        later.append(pool.submit(post, port, body_of(latents[3:])))
+        wait_for(lambda: service.waiting_clips() == 2)
+        go.set()
+        scores = [one.result()[1]["scores"][0] for one in (first, *later)]
+        assert service.metrics.batch_clips.total == 3
+        assert service.metrics.dropped.values == {(): 1}
+        assert service.metrics.requests.values[("/v1/score", "499")] == 1
+        wait_for(lambda: service.pending.total == 0)
+    assert_same_scores(torch.tensor(scores), offline(latents[[0, 2, 3]]))
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(offline):
+    """Any more than two clips ask torch for 2^50 bytes, which no machine has."""
+    small = reward_of()
+    sizes = []
+
+    def allocate(_, arguments, named):
+        sizes.append(len(named["hidden_states"]))
+        if sizes[-1] > 2:
+            torch.empty(2**50, dtype=torch.uint8)
+
+    small.judge.backbone.model.register_forward_pre_hook(allocate, with_kwargs=True)
+    latents = varied(7)
+    with serving(small) as (_, port):
+        status, answer = post(port, body_of(latents))
+    assert status == 200
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    assert_same_scores(torch.tensor(answer["scores"]), offline(latents))
+
+
+def test_one_clip_that_does_not_fit_into_memory_may_come_back():
+    full = reward_of()
+    full.judge.backbone.model.register_forward_pre_hook(
+        lambda *_: torch.empty(2**50, dtype=torch.uint8) and None
+    )
+    with serving(full) as (_, port):
+        status, answer = post(port, body_of(clips(1)))
+    assert (status, answer["detail"]) == (503, "the judge ran out of memory")
 
 
 def test_sigterm_finishes_what_was_taken(tmp_path):
