@@ -7,6 +7,7 @@ from gtsvj_reward.annotations.aspects import (
 from gtsvj_reward.annotations.formats import (
     COMPARISON_FORMATS as COMPARISON_FORMATS,
     RATING_FORMATS as RATING_FORMATS,
+    read_labelled_comparisons as read_labelled_comparisons,
 )
 from gtsvj_reward.annotations.genai_bench import read_genai_bench as read_genai_bench
 from gtsvj_reward.annotations.plain import (

@@ -80,7 +80,7 @@ def scores(column: Column, scale: AspectScale | None = None) -> list[float | Non
 
 
 def labels(
-    column: Column, known: Mapping[str, int | None]
+    column: Column, known: Mapping[str, int | None], hint: str = ""
 ) -> tuple[list[int | None], Counter[str]]:
     """Cells that are one of a few words, whatever their case and the spaces around them.
 
@@ -88,6 +88,7 @@ def labels(
         column: what to read.
         known: word in lower case -> its label; None: the format says to leave it out. `""` stands
             for an empty cell.
+        hint: what the message about other cells adds.
 
     Returns:
         A label for each row, None where it is left out, and how many were left out by reason.
@@ -95,13 +96,15 @@ def labels(
     Raises:
         ValueError: for other cells, with their rows.
     """
-    words = [_word(cell) for cell in column.cells]
-    expected = ", ".join(word or "an empty cell" for word in known)
+    words = [word(cell) for cell in column.cells]
+    expected = ", ".join(each or "an empty cell" for each in known)
     check(
-        column, [word not in known for word in words], f"are not a known label, expected {expected}"
+        column,
+        [each not in known for each in words],
+        f"are not a known label, expected {expected}{hint}",
     )
-    left_out = [word or "empty" for word in words if known[word] is None]
-    return [known[word] for word in words], Counter(f"`{column.name}` is {w}" for w in left_out)
+    left_out = [each or "empty" for each in words if known[each] is None]
+    return [known[each] for each in words], Counter(f"`{column.name}` is {w}" for w in left_out)
 
 
 def check(column: Column, wrong: Sequence[bool], complaint: str) -> None:
@@ -146,13 +149,13 @@ def number(cell: Any) -> float | None:
         return math.nan
 
 
-def _word(cell: Any) -> str:
-    """What a label says; a whole number as its digits, since other programs write 1 as 1.0."""
-    if cell is None:
+def word(cell: Any) -> str:
+    """What a label says, in lower case; of a number its shortest form, so that 1.0 says 1."""
+    value = number(cell)
+    if value is None:
         return ""
-    if isinstance(cell, (int, float)) and not isinstance(cell, bool) and cell in (-1, 0, 1):
-        return str(int(cell))
-    return str(cell).strip().lower()
+    # -0.0 + 0.0 is 0.0.
+    return f"{value + 0.0:g}" if math.isfinite(value) else str(cell).strip().lower()
 
 
 def _shortened(cell: Any) -> str:

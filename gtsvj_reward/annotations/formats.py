@@ -1,6 +1,6 @@
 """Formats of annotations by the names that commands use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.genai_bench import read_genai_bench
@@ -33,3 +33,29 @@ COMPARISON_FORMATS: dict[str, Callable[[str | Path], Comparisons]] = {
     "plain": read_comparisons,
 }
 """Name -> what reads a file of comparisons."""
+
+
+def read_labelled_comparisons(
+    path: str | Path, name: str, labels: Sequence[str] | None
+) -> Comparisons:
+    """Read a file of comparisons in a format of `COMPARISON_FORMATS`.
+
+    Args:
+        path: what to read.
+        name: the format.
+        labels: of the plain format, what words mean: `0=B`, `0.5=tie`.
+
+    Raises:
+        ValueError: for labels of another format or form, and what the reader refuses.
+    """
+    if not labels:
+        return COMPARISON_FORMATS[name](path)
+    if name != "plain":
+        raise ValueError(f"--labels is for files in the plain format, {name} has labels of its own")
+    meanings = {}
+    for text in labels:
+        label, equals, meaning = text.partition("=")
+        if not equals or label in meanings:
+            raise ValueError(f"--labels takes LABEL=A, LABEL=B or LABEL=tie, got {text!r}")
+        meanings[label] = meaning
+    return read_comparisons(path, labels=meanings)

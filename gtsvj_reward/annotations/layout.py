@@ -28,6 +28,8 @@ class ComparisonLayout:
     """Column of what generated the first video; None: there is none."""
     model_b: str | None = None
     """Column of what generated the second video; None: there is none."""
+    hint: str = ""
+    """What messages about other words add."""
 
     def read(self, table: Table, name: str) -> Comparisons:
         """Make comparisons of the rows of a table.
@@ -49,7 +51,7 @@ class ComparisonLayout:
             f"name the same video as `{self.video_a}`, and a comparison needs two",
         )
         by_dimension = {
-            dimension: labels(table.column(column), self.words)
+            dimension: labels(table.column(column), self.words, self.hint)
             for dimension, column in self.labels.items()
         }
         prompts = _texts(table, self.prompt)

@@ -6,34 +6,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, videos
+from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, videos, word
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
-from gtsvj_reward.tables import Table, first_few, quoted, read_table, write_table
+from gtsvj_reward.tables import Column, Table, first_few, quoted, read_table, write_table
 
 _OVERALL = "overall"
 _RATING_COLUMNS = ("row", "video", "prompt", "model")
 _WORDS: dict[str, int | None] = {
-    **dict.fromkeys(("1", "+1", "1.0", "a"), 1),
-    **dict.fromkeys(("-1", "-1.0", "b"), -1),
-    **dict.fromkeys(("0", "0.0", "same", "tie"), 0),
+    **dict.fromkeys(("1", "a"), 1),
+    **dict.fromkeys(("-1", "b"), -1),
+    **dict.fromkeys(("0", "same", "tie", "equal", "draw"), 0),
     "": None,
 }
+_WRITTEN = {1: "A", -1: "B", 0: "tie", None: None}
 
 
-def read_comparisons(path: str | Path) -> Comparisons:
+def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = None) -> Comparisons:
     """Read comparisons in the plain format.
 
     Columns: `video_a`, `video_b`, and `label` (the dimension `overall`) or `label_<dimension>`;
     where there are any, `prompt`, `model_a`, `model_b`, and `row`, which identifies a row. Others
-    are not read. A label is 1 or A (A is better), -1 or B, 0, same or tie; an empty cell is no
-    label, which is counted.
+    are not read. A label is 1 or A (A is better), -1 or B, 0, same, tie, equal or draw; an empty
+    cell is no label, which is counted. Where 0 is there but neither -1 nor B, it may mean B: that
+    is refused until `labels` says what it means.
+
+    Args:
+        path: what to read.
+        labels: what other words mean, or 0 and 1: word -> A, B or tie, e.g. `{"0": "B"}`.
 
     Raises:
-        ValueError: for a missing column, another label, a row id that comes twice, or a video
-            compared with itself; with rows and counts.
+        ValueError: for a missing column, another label, zeros of unknown meaning, a row id that
+            comes twice, or a video compared with itself; with rows and counts.
     """
     table = _table(path)
+    own = _meanings(labels or {})
     columns = {
         name.removeprefix("label_"): name for name in table.cells if name.startswith("label_")
     }
@@ -45,11 +52,14 @@ def read_comparisons(path: str | Path) -> Comparisons:
         columns[_OVERALL] = columns.pop(_OVERALL)
     if "label" in table.cells or not columns:
         columns[_OVERALL] = "label"
+    _check_zeros([table.column(name) for name in columns.values() if name in table.cells], own)
     layout = ComparisonLayout(
         video_a="video_a",
         video_b="video_b",
         labels=columns,
-        words=_WORDS,
+        words=_WORDS | own,
+        hint="; what others mean can be said with --labels, for example `--labels 2=B 0.5=tie` "
+        '(in Python `labels={"2": "B"}`)',
         prompt="prompt" if "prompt" in table.cells else None,
         model_a="model_a" if "model_a" in table.cells else None,
         model_b="model_b" if "model_b" in table.cells else None,
@@ -137,7 +147,7 @@ def write_comparisons(path: str | Path, comparisons: Comparisons) -> None:
         (
             [
                 *(row.row, row.video_a, row.video_b),
-                *(row.labels.get(dimension) for dimension in comparisons.dimensions),
+                *(_WRITTEN[row.labels.get(name)] for name in comparisons.dimensions),
                 *(row.prompt, row.model_a, row.model_b),
             ]
             for row in comparisons.rows
@@ -176,6 +186,36 @@ def write_ratings(path: str | Path, ratings: Ratings) -> None:
             for row in ratings.rows
         ),
     )
+
+
+def _meanings(labels: Mapping[str, str]) -> dict[str, int | None]:
+    """What words mean, as +1, -1 or 0.
+
+    Raises:
+        ValueError: for a meaning other than A, B and tie.
+    """
+    known: dict[str, int | None] = {"a": 1, "b": -1, "tie": 0}
+    wrong = [f"{text}={meaning}" for text, meaning in labels.items() if word(meaning) not in known]
+    if wrong:
+        raise ValueError(f"labels can mean A, B or tie, got {', '.join(wrong)}")
+    return {word(text): known[word(meaning)] for text, meaning in labels.items()}
+
+
+def _check_zeros(columns: Sequence[Column], own: Mapping[str, int | None]) -> None:
+    """Refuse files with 1 and 0 in which 0 may mean that B is better.
+
+    Raises:
+        ValueError: with both counts and what to say.
+    """
+    counts = Counter(word(cell) for column in columns for cell in column.cells)
+    decided = "0" in own or any({**_WORDS, **own}.get(text) == -1 for text in counts)
+    if counts["0"] and not decided:
+        raise ValueError(
+            f"{columns[0].table}: {quoted(column.name for column in columns)} has 0 "
+            f"({counts['0']} times) and 1 ({counts['1']} times) but neither -1 nor B, so that 0 "
+            "may mean B or a tie. Say which with `--labels 0=B` or `--labels 0=tie` (in Python "
+            '`labels={"0": "B"}`), or write A, B and tie in the file'
+        )
 
 
 def _table(path: str | Path) -> Table:

@@ -40,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = subparser("evaluate")
     parser.add_argument("--benchmark", choices=FORMATS, help="pairs: your own comparisons")
     parser.add_argument("--data", type=Path, help="file of comparisons (see docs/data.md)")
+    parser.add_argument(
+        "--labels", nargs="+", metavar="LABEL=A|B|tie", help="0=B: what labels mean"
+    )
     parser.add_argument("--out", type=Path, help="folder for results")
     parser.add_argument("--scores", type=Path, help="table with `video` and columns of scores")
     parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
@@ -79,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace) -> int:
     """Score if asked to, evaluate, write and print."""
     from gtsvj_reward import evaluation
-    from gtsvj_reward.annotations import COMPARISON_FORMATS
+    from gtsvj_reward.annotations import read_labelled_comparisons
     from gtsvj_reward.files import write_text
 
     columns = columns_for(args.column_for)
@@ -89,7 +92,7 @@ def measure(args: argparse.Namespace) -> int:
         confidence=args.confidence,
         seed=args.seed,
     )
-    comparisons = COMPARISON_FORMATS[FORMATS[args.benchmark]](args.data)
+    comparisons = read_labelled_comparisons(args.data, FORMATS[args.benchmark], args.labels)
     path = args.scores or score(args, comparisons.videos())
     name = args.name or (Path(args.judge).name if args.judge else args.scores.name)
     table = evaluation.read_scores(path, name=name)

@@ -1,16 +1,27 @@
-"""Cells of one CSV, JSONL, JSON or parquet file, none of them interpreted."""
+"""Cells of one CSV, JSONL, JSON or parquet file; but for decimal commas none is interpreted."""
 
 import csv
 import json
+import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 Cells = dict[str, tuple[Any, ...]]
 """Column -> its cells, equally many in each."""
 
 _LONGEST_CELL = 2**31 - 1
 """Characters; Python's own limit is 131,072, which a trajectory or a long prompt exceeds."""
+
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a text begins that spreadsheets run, and one that was marked as text."""
+_NUMBER = re.compile(r"[+-]?[\d.]+([eE][+-]?\d+)?")
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*")
 
 
 def read_cells(path: Path) -> Cells:
@@ -25,6 +36,17 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+def as_text(cell: Any) -> Any:
+    """A cell of CSV that no spreadsheet runs as a formula; `_without_mark` gives it back."""
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _without_mark(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
 def first_few(complaints: Sequence[str], count: int = 5) -> str:
     """The start of a list of complaints, for messages."""
     return "; ".join(complaints[:count]) + ("; ..." if len(complaints) > count else "")
@@ -33,16 +55,20 @@ def first_few(complaints: Sequence[str], count: int = 5) -> str:
 def _read_csv(path: Path) -> Cells:
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened, strict=True)
+            separator = _separator(path, opened.readline())
+            opened.seek(0)
+            reader = csv.reader(opened, strict=True, delimiter=separator)
             limit = csv.field_size_limit(_LONGEST_CELL)
             try:
-                lines = [line for line in reader if line]
+                lines = [[_without_mark(cell) for cell in line] for line in reader if line]
             except csv.Error as error:
                 raise ValueError(f"{path} line {reader.line_num} is not CSV: {error}") from error
             finally:
                 csv.field_size_limit(limit)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+        raise ValueError(
+            f"{path} is not UTF-8 text: {error}. In a spreadsheet save it as `CSV UTF-8`"
+        ) from error
     if not lines:
         raise ValueError(f"{path} is empty: expected a header and rows")
     header, rows = lines[0], lines[1:]
@@ -57,7 +83,32 @@ def _read_csv(path: Path) -> Cells:
             f"{path}: each row must have {len(header)} cells like the header, {len(ragged)} of "
             f"{len(rows)} do not: {first_few(ragged)}"
         )
-    return {name: tuple(row[index] for row in rows) for index, name in enumerate(header)}
+    cells = {name: tuple(row[index] for row in rows) for index, name in enumerate(header)}
+    return _with_points(path, cells) if separator == ";" else cells
+
+
+def _separator(path: Path, header: str) -> str:
+    """What stands between cells: the one of comma, semicolon and tab that the header has."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    there = [separator for separator in _SEPARATORS if separator in header]
+    if len(there) != 1 or there == [","]:
+        return ","
+    logger.warning("%s: read as cells between %s", path, _SEPARATORS[there[0]])
+    return there[0]
+
+
+def _with_points(path: Path, cells: Cells) -> Cells:
+    """Columns of numbers with decimal commas, as spreadsheets write them beside semicolons."""
+    found = [
+        name
+        for name, column in cells.items()
+        if any("," in cell for cell in column)
+        and all(not cell or _DECIMAL_COMMA.fullmatch(cell) for cell in column)
+    ]
+    if found:
+        logger.warning("%s: decimal commas in %s read as points", path, quoted(found))
+    return cells | {name: tuple(cell.replace(",", ".") for cell in cells[name]) for name in found}
 
 
 def _read_jsonl(path: Path) -> Cells:
@@ -122,6 +173,7 @@ def _read_parquet(path: Path) -> Cells:
 
 _READERS: dict[str, Callable[[Path], Cells]] = {
     ".csv": _read_csv,
+    ".tsv": _read_csv,
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,

@@ -1,4 +1,4 @@
-"""CSV, JSONL, JSON and parquet files as columns of cells, none of them interpreted."""
+"""CSV, JSONL, JSON and parquet files as columns of cells."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.files import natural_order, write_text
-from gtsvj_reward.tables.cells import Cells, first_few, quoted, read_cells
+from gtsvj_reward.tables.cells import Cells, as_text, first_few, quoted, read_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,10 @@ def read_table(path: str | Path) -> Table:
     Empty lines of CSV and JSONL are not rows. Objects of JSON may lack a key: None stands there.
 
     Args:
-        path: `.csv` (UTF-8, comma, a header), `.jsonl` (an object per line), `.json` (a list of
-            objects), `.parquet`, or a folder of `.parquet` files.
+        path: `.csv` (UTF-8, a header; between commas, or semicolons or tabs where the header has
+            no others; beside semicolons decimal commas are read as points), `.tsv`, `.jsonl` (an
+            object per line), `.json` (a list of objects), `.parquet`, or a folder of `.parquet`
+            files.
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
@@ -121,6 +123,9 @@ def read_table(path: str | Path) -> Table:
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write rows as `.csv` or `.jsonl`, in one step.
 
+    In CSV a text that a spreadsheet would run as a formula (it begins with `=`, `+`, `-` or `@`,
+    and is no number) gets an apostrophe in front, which `read_table` takes away again.
+
     Args:
         path: its suffix says which.
         columns: names, all different.
@@ -134,7 +139,7 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequenc
         raise ValueError(f"columns must have different names, got {quoted(columns)}")
     if path.suffix == ".csv":
         text = io.StringIO()
-        csv.writer(text).writerows([columns, *rows])
+        csv.writer(text).writerows([as_text(cell) for cell in row] for row in [columns, *rows])
         write_text(path, text.getvalue())
     elif path.suffix == ".jsonl":
         objects = [dict(zip(columns, row, strict=True)) for row in rows]

@@ -76,7 +76,7 @@ def test_stored_pairs_that_cannot_be_trained_on_are_refused(policy, tmp_path):
     write_pairs(table, [{**row, "prompt": "p"}])
     with pytest.raises(ValueError, match=r"1\.safetensors"):
         read_pairs(table, folder)
-    write_pairs(table, [{**row, "prompt": "p", "label": 0}])
+    write_pairs(table, [{**row, "prompt": "p", "label": "tie"}])
     with pytest.raises(ValueError, match="none of 1 rows"):
         read_pairs(table, folder)
     for name in ("0.safetensors", "1.safetensors"):

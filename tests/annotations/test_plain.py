@@ -16,6 +16,7 @@ from gtsvj_reward.annotations import (
     Rating,
     Ratings,
     read_comparisons,
+    read_labelled_comparisons,
     read_ratings,
     write_comparisons,
     write_ratings,
@@ -159,13 +160,66 @@ def test_every_reader_round_trips(tmp_path, data_sets, suffix):
     [
         *(("1", 1), ("+1", 1), ("1.0", 1), (" a", 1), ("A", 1)),
         *(("-1", -1), ("-1.0", -1), ("b", -1)),
-        *(("0", 0), ("0.0", 0), ("Same", 0), ("tie", 0)),
+        *(("0", 0), ("0.0", 0), ("-0.0", 0), ("Same", 0), ("tie", 0), ("Equal", 0), ("draw", 0)),
     ],
 )
 def test_label_spellings(tmp_path, label, expected):
-    comparisons = read_comparisons(write_csv(tmp_path / "x.csv", [{**PAIR, "label": label}]))
+    rows = [{**PAIR, "label": label}, {**PAIR, "label": "B"}]
+    comparisons = read_comparisons(write_csv(tmp_path / "x.csv", rows))
     assert comparisons.rows[0].labels == {"overall": expected}
     assert comparisons.rows[0].row == "x.csv row 1"
+
+
+def labelled(path, *labels):
+    return write_csv(path, [{**PAIR, "label": label} for label in labels])
+
+
+def test_zeros_may_mean_a_tie_or_the_other_video(tmp_path):
+    path = labelled(tmp_path / "x.csv", "1", "0.0", "", "1")
+    message = r"x.csv: `label` has 0 \(1 times\) and 1 \(2 times\) .* `--labels 0=B` or"
+    with pytest.raises(ValueError, match=message):
+        read_comparisons(path)
+    for meaning, expected in (("B", -1), ("tie", 0)):
+        rows = read_labelled_comparisons(path, "plain", [f"0={meaning}"]).rows
+        assert [row.labels.get("overall") for row in rows] == [1, expected, None, 1]
+    for sound in (("1", "0", "-1"), ("A", "tie"), ("1", "1"), ("1", "same")):
+        assert len(read_comparisons(labelled(tmp_path / "x.csv", *sound)).rows) == len(sound)
+    rows = [{**PAIR, "label_x": "0", "label_y": "B"}, {**PAIR, "label_x": "1", "label_y": "A"}]
+    assert read_comparisons(write_csv(tmp_path / "x.csv", rows)).rows[0].labels["x"] == 0
+
+
+def test_words_can_be_given_a_meaning(tmp_path):
+    path = labelled(tmp_path / "x.csv", "1", "2", "0.50", "Links")
+    with pytest.raises(ValueError, match=r"'2' \(1 times\).*'0\.50'|--labels 2=B 0\.5=tie"):
+        read_comparisons(path)
+    rows = read_labelled_comparisons(path, "plain", ["2=B", "0.5=tie", "links=A"]).rows
+    assert [row.labels["overall"] for row in rows] == [1, -1, 0, 1]
+    for wrong, message in (
+        (["2"], "--labels takes LABEL=A"),
+        (["2=B", "2=A"], "--labels takes LABEL=A"),
+        (["2=left"], "can mean A, B or tie, got 2=left"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_labelled_comparisons(path, "plain", wrong)
+    with pytest.raises(ValueError, match="genai-bench has labels of its own"):
+        read_labelled_comparisons(path, "genai-bench", ["2=B"])
+
+
+def test_files_of_spreadsheets(tmp_path, caplog):
+    path = tmp_path / "x.csv"
+    text = 'video;clear;prompt\r\nv;4,5;"a, b"\r\nw;3;1,5 m\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    rows = read_ratings(path).rows
+    assert [(row.scores, row.prompt) for row in rows] == [
+        ({"clear": 4.5}, "a, b"),
+        ({"clear": 3.0}, "1,5 m"),
+    ]
+    assert "x.csv: read as cells between semicolons" in caplog.text
+    assert "x.csv: decimal commas in `clear` read as points" in caplog.text
+    path.with_suffix(".tsv").write_text("video\tclear\nv;w\t4\n")
+    assert read_ratings(path.with_suffix(".tsv")).rows[0].video == "v;w"
+    path.write_text("video,clear;text\na;b,4\n")
+    assert read_ratings(path).rows[0].scores == {"clear;text": 4.0}
 
 
 def test_plain_parquet_and_other_columns(tmp_path):
@@ -233,6 +287,7 @@ def test_ratings_with_scales(tmp_path):
         ({"video": "v", "prompt": "p"}, "has no aspects"),
         ({"": "0", "video": "v", "x": "1"}, "index=False"),
         ({"Unnamed: 0": "0", "video": "v", "x": "1"}, "`Unnamed: 0`.*index=False"),
+        ({"__index_level_0__": "0", "video": "v", "x": "1"}, "`__index_level_0__`.*index=False"),
         ({"x": "1"}, "no column `video`"),
         ({"video": "v", "x": "NaN"}, "not finite numbers"),
         ({"video": "", "x": "1"}, "`video` are empty"),

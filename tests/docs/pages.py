@@ -210,7 +210,7 @@ def fastvideo(world, monkeypatch):
 
 @contextmanager
 def evaluation(world, monkeypatch):
-    Path("mine.csv").write_text("video_a,video_b,label\na.mp4,b.mp4,1\nc.mp4,b.mp4,0\n")
+    Path("mine.csv").write_text("video_a,video_b,label\na.mp4,b.mp4,1\nc.mp4,b.mp4,tie\n")
     yield {}
 
 

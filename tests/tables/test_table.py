@@ -69,7 +69,7 @@ def test_keys_that_json_objects_lack_are_none(tmp_path):
         ("x.json", "[1]", "item 1 must be an object, got int"),
         ("x.json", "[]", "has no rows"),
         ("x.parquet", "version https://git-lfs.github.com/spec/v1", "not a whole parquet file"),
-        ("x.tsv", "a\tb\n", r"expected a file ending in .csv, .jsonl, .json, .parquet"),
+        ("x.xlsx", "a\tb\n", r"expected a file ending in .csv, .tsv, .jsonl, .json, .parquet"),
     ],
 )
 def test_unsound_files_are_refused(tmp_path, name, content, message):
@@ -175,3 +175,23 @@ def test_long_cells_are_read(tmp_path):
     path = write_csv(tmp_path / "x.csv", [{"video": "v", "trajectory": "1" * 200_000}])
     assert read_table(path).cells["trajectory"] == ("1" * 200_000,)
     assert csv.field_size_limit() == before, "which other readers rely on"
+
+
+def test_no_cell_is_a_formula(tmp_path):
+    cells = [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "@SUM(A1)",
+        "-2+3",
+        "\t=1",
+        "'=1",
+        "'quoted'",
+        "-1.5",
+        "x",
+    ]
+    write_table(tmp_path / "x.csv", ["video", "score"], [[cell, -0.5] for cell in cells])
+    with (tmp_path / "x.csv").open(newline="") as opened:
+        written = list(csv.reader(opened))[1:]
+    assert [row[0] for row in written if row[0][0] in "=+-@\t"] == ["-1.5"], "a number is none"
+    assert {row[1] for row in written} == {"-0.5"}
+    assert read_table(tmp_path / "x.csv").cells["video"] == tuple(cells)

@@ -6,6 +6,7 @@ from gtsvj_reward.annotations import (
     COMPARISON_FORMATS,
     find_clips,
     keep_found_comparisons,
+    read_labelled_comparisons,
 )
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.labelled import chosen_reader, report_left_out
@@ -22,8 +23,8 @@ def compared_clips(path: str, folder: LatentFolder, args: ComparisonsData) -> li
         ValueError: for an unknown format or dimension, or pairs without latents unless they are
             allowed.
     """
-    read = chosen_reader(COMPARISON_FORMATS, args.comparisons_format, "comparisons_format")
-    comparisons = read(path)
+    chosen_reader(COMPARISON_FORMATS, args.comparisons_format, "comparisons_format")
+    comparisons = read_labelled_comparisons(path, args.comparisons_format, args.labels)
     if args.dimension not in comparisons.dimensions:
         raise ValueError(
             f"{path} has no dimension {args.dimension!r}: choose one of {comparisons.dimensions}"

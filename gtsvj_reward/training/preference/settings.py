@@ -18,6 +18,8 @@ class ComparisonsData(LabelledData):
     """File of comparisons."""
     comparisons_format: str = "plain"
     """visionreward, videogen-rewardbench, videoreward-train, genai-bench or plain."""
+    labels: list[str] | None = None
+    """What words of the plain format mean: `0=B` where 0 says that B is better, `0.5=tie`."""
     held_out_comparisons: str | None = None
     """File of comparisons for evaluation; else `held_out_fraction` of the pairs, split so that
     no clip is on both sides."""
