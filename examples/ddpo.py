@@ -19,6 +19,7 @@ from gtsvj_reward.alignment import (
     Metrics,
     PromptStatistics,
     Rollout,
+    check_advantages,
     step_taken,
 )
 from gtsvj_reward.losses import clipped_policy_loss
@@ -85,6 +86,8 @@ def iterate(
         advantages = group_z_scores(everything, prompts)
     else:
         advantages = statistics.advantages(everything, prompts)
+    if not args.kl_weight:
+        check_advantages(advantages, everything)
     own = run.share(advantages.clamp(-args.advantage_clip, args.advantage_clip))
     metrics: list[Metrics] = [{"reward": everything}]
     for _ in range(args.epochs):

@@ -14,13 +14,13 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """The dtype of a name, e.g. of `bfloat16`.
+def dtype_of(name: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name, e.g. of `bfloat16`; a dtype as it is.
 
     Raises:
         ValueError: if torch has none of that name.
     """
-    found = getattr(torch, name, None)
+    found = name if isinstance(name, torch.dtype) else getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
         raise ValueError(f"no dtype is called {name!r}: expected one of {', '.join(DTYPES)}")
     return found

@@ -1,6 +1,9 @@
 """Aligning a CogVideoX generator with a reward: policy, rollouts, guards, and what runs share."""
 
-from gtsvj_reward.alignment.advantages import PromptStatistics as PromptStatistics
+from gtsvj_reward.alignment.advantages import (
+    PromptStatistics as PromptStatistics,
+    check_advantages as check_advantages,
+)
 from gtsvj_reward.alignment.arguments import AlignArguments as AlignArguments
 from gtsvj_reward.alignment.drift import prediction_drift as prediction_drift
 from gtsvj_reward.alignment.evaluation import (

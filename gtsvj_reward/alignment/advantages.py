@@ -9,6 +9,25 @@ from torch import Tensor
 from gtsvj_reward.reward.z_scores import check_rewards
 
 
+def check_advantages(advantages: Float[Tensor, " clip"], rewards: Float[Tensor, " clip"]) -> None:
+    """Refuse an iteration that has nothing to teach.
+
+    Args:
+        advantages: of all clips of the iteration.
+        rewards: that they were made from, for the message.
+
+    Raises:
+        ValueError: if all advantages are 0.
+    """
+    if (advantages == 0).all():
+        low, high = (bound.item() for bound in rewards.aminmax())
+        raise ValueError(
+            f"the rewards of all {len(rewards)} clips are the same within their prompts ({low:g} "
+            f"to {high:g}), so that no clip is better than another: the reward does not tell this "
+            "policy's clips apart, or a prompt has too few clips that differ"
+        )
+
+
 class PromptStatistics:
     """The latest rewards of each prompt over iterations, as in DDPO (Black et al. 2024).
 

@@ -212,7 +212,11 @@ class AlignmentRun:
         if not 0 < norm < float("inf"):
             raise ValueError(
                 f"the gradient's norm in iteration {self.done} is {norm}: "
-                + ("no loss depends on the policy" if norm == 0 else "training has diverged")
+                + (
+                    "the loss does not depend on the policy, or all rewards are the same"
+                    if norm == 0
+                    else "training has diverged"
+                )
             )
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -135,7 +135,7 @@ def load_judge(
     backbone: nn.Module | None = None,
     transformer: nn.Module | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> VideoJudge:
     """Load a checkpoint folder, strictly.
 
@@ -170,12 +170,7 @@ def load_judge(
         wrapped = backbone_for(backbone, config.depth)
     if wrapped.family != config.family:
         raise CheckpointError(f"{folder} wants a {config.family}, got a {wrapped.family}")
-    if wrapped.fingerprint() != config.base_fingerprint:
-        raise CheckpointError(
-            f"{folder} was trained on other base weights than those given: fingerprint "
-            f"{str(config.base_fingerprint)[:12]}… expected, {wrapped.fingerprint()[:12]}… found. "
-            f"It names {config.base_model!r}; pass that model with `base_model=`"
-        )
+    check_base(wrapped, config, folder)
     set_dtype(wrapped, dtype, dtype_of(str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
     judge = VideoJudge(wrapped, config, stored_text=stored_text, seed=0)
@@ -217,20 +212,44 @@ def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.d
     return there
 
 
-def set_dtype(backbone: Backbone, dtype: torch.dtype | None, trained: torch.dtype) -> None:
+def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:
+    """Refuse base weights that are not those of training, as their fingerprint tells.
+
+    Raises:
+        CheckpointError: naming both, or the precision in which they cannot be told apart.
+    """
+    found = backbone.fingerprint()
+    if found == config.base_fingerprint:
+        return
+    if backbone.dtype == torch.float16 and config.base_dtype != "float16":
+        raise CheckpointError(
+            f"the transformer is in float16, the judge in {folder} was trained in "
+            f"{config.base_dtype}: weights that were rounded to float16 cannot be recognised as "
+            f"those. Load the pipeline with torch_dtype=torch.{config.base_dtype}, or the judge "
+            "with its own weights"
+        )
+    raise CheckpointError(
+        f"{folder} was trained on other base weights than those given: fingerprint "
+        f"{str(config.base_fingerprint)[:12]}… expected, {found[:12]}… found. "
+        f"It names {config.base_model!r}; pass that model with `base_model=`"
+    )
+
+
+def set_dtype(backbone: Backbone, dtype: torch.dtype | str | None, trained: torch.dtype) -> None:
     """Bring the base weights to the dtype that was asked for, that of training by default.
 
     Raises:
         SharingError: for shared weights in another dtype.
     """
-    held = next(backbone.base_tensors())[1].dtype
-    if backbone.live is not None and held != (dtype or trained):
+    held, wanted = backbone.dtype, trained if dtype is None else dtype_of(dtype)
+    if backbone.live is not None and held != wanted:
         raise SharingError(
             f"the transformer is in {held}, the judge {'is asked for' if dtype else 'was trained'} "
-            f"in {dtype or trained}: scores would differ a little. Pass dtype={held} to accept "
-            "that, or load the judge with its own weights"
+            f"in {wanted}: scores would differ a little. Load the pipeline with "
+            f"torch_dtype={wanted}, pass dtype={held} to accept that, or load the judge with its "
+            "own weights"
         )
-    backbone.cast(dtype or trained)
+    backbone.cast(wanted)
 
 
 def load_trained_weights(judge: VideoJudge, folder: Path) -> None:

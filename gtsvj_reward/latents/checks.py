@@ -8,6 +8,18 @@ class LatentSpaceError(ValueError):
     """Latents, or a VAE, that do not belong to the latent space in use."""
 
 
+FRAMES_HINT = (
+    "; if the 3 are colours, these are decoded frames: pass the latents of "
+    'output_type="latent", or score pixels with `score_frames`'
+)
+
+
+def is_frames(shape: tuple[int, ...], channels: int) -> bool:
+    """Whether a tensor has an axis that may be of three colours, and none of the channels."""
+    leading = shape[-4:-2]
+    return len(shape) in (4, 5) and channels not in leading and 3 in (*leading, shape[-1])
+
+
 def check_layout(latents: Tensor, channels: int, layout: str) -> None:
     """Refuse a tensor that is not of rank 5 with the channels on the axis that `layout` names.
 
@@ -22,18 +34,19 @@ def check_layout(latents: Tensor, channels: int, layout: str) -> None:
     shape = tuple(latents.shape)
     if latents.ndim != 5:
         hint = "; a single clip needs a batch axis: `latents[None]`" if latents.ndim == 4 else ""
+        hint = FRAMES_HINT if is_frames(shape, channels) else hint
         raise LatentSpaceError(
             f"expected latents of rank 5 in {layout!r} order, got shape {shape}{hint}"
         )
     axis = layout.index("C")
     if shape[axis] != channels:
         other = "BCTHW" if layout == "BTCHW" else "BTCHW"
-        hint = (
-            f"; axis {3 - axis} does, so it looks like {other!r}: swap axes 1 and 2, "
-            f"`latents.transpose(1, 2)`"
-            if shape[3 - axis] == channels
-            else ""
-        )
+        hint = FRAMES_HINT if is_frames(shape, channels) else ""
+        if shape[3 - axis] == channels:
+            hint = (
+                f"; axis {3 - axis} does, so it looks like {other!r}: swap axes 1 and 2, "
+                "`latents.transpose(1, 2)`"
+            )
         raise LatentSpaceError(
             f"expected {channels} latent channels on axis {axis} ({layout!r} order), "
             f"got shape {shape}{hint}"

@@ -10,7 +10,8 @@ from torch import Tensor
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
-from gtsvj_reward.reward.clips import REFUSALS, Clips, Latents
+from gtsvj_reward.reward.clips import REFUSALS, Clips
+from gtsvj_reward.reward.inputs import AnyLatents, AnyNumber, AnySpace
 from gtsvj_reward.reward.output import RewardOutput
 
 AnyReward = Callable[..., Tensor]
@@ -24,6 +25,9 @@ class Reward(ABC):
     """
 
     __name__: str
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.__name__})"
 
     @property
     def reads_text(self) -> bool:
@@ -41,11 +45,11 @@ class Reward(ABC):
 
     def __call__(
         self,
-        latents: Latents,
+        latents: AnyLatents,
         *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
+        space: AnySpace | None = None,
+        fps: AnyNumber | None = None,
+        num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
         normalize: bool = True,
     ) -> Float[Tensor, " clip"]:
@@ -56,21 +60,22 @@ class Reward(ABC):
 
     def details(
         self,
-        latents: Latents,
+        latents: AnyLatents,
         *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
-        num_frames: int | None = None,
+        space: AnySpace | None = None,
+        fps: AnyNumber | None = None,
+        num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
         normalize: bool = True,
     ) -> RewardOutput:
         """Scores, and what they are made of.
 
         Args:
-            latents: scaled latents (batch, time, channel, height, width), or a sequence of clips
-                (time, channel, height, width) of any sizes. Moved to the judge's device.
-            space: which latent space they are of; refused if it is not the judge's. None: the
-                caller vouches for it.
+            latents: scaled latents (batch, time, channel, height, width), or a list of clips (time,
+                channel, height, width) of any sizes; tensors or arrays. Moved to the judge's
+                device.
+            space: which latent space they are of, or the pipeline or VAE that says so, which is
+                read at each call; refused if it is not the judge's. None: the caller vouches.
             fps: frames per second of the video, checked against the trained range if given.
             num_frames: frames that the generator was asked for; needed to drop the padding that
                 CogVideoX 1.5 leaves in front.
@@ -83,8 +88,9 @@ class Reward(ABC):
             GeometryError: a clip outside the trained range.
             NonFiniteError: a score that is NaN or infinite; the message has the clip's index.
             ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
+            TypeError: for what are no latents, such as decoded frames.
         """
-        clips = Clips(latents=latents, space=space, fps=fps, num_frames=num_frames, text=text)
+        clips = Clips.of(latents, space=space, fps=fps, num_frames=num_frames, text=text)
         return self.score(clips, normalize)
 
     def refuse_foreign(self, space: LatentSpace, what: str) -> None:

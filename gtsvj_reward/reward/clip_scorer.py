@@ -11,6 +11,7 @@ from gtsvj_reward.latents.vae_lock import vae_lock
 from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward.base import AnyReward, as_reward
 from gtsvj_reward.reward.clips import Clips, Latents
+from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_number, as_space
 from gtsvj_reward.reward.output import RewardOutput
 
 
@@ -26,7 +27,8 @@ class ClipScorer:
 
     Args:
         reward: a judge, or a combination of judges, that takes no prompt.
-        space: of the latents that will be given; None: latents are refused.
+        space: of the latents that will be given, or the pipeline or VAE that says so; None:
+            latents are refused.
         vae: encodes the frames that will be given, the VAE of the judge's space; None: frames are
             refused.
         fps: frames per second of all clips; None: not checked.
@@ -44,9 +46,9 @@ class ClipScorer:
         self,
         reward: AnyReward,
         *,
-        space: LatentSpace | None = None,
+        space: AnySpace | None = None,
         vae: Any = None,
-        fps: float | None = None,
+        fps: AnyNumber | None = None,
         first_frames: int | None = None,
         normalize: bool = True,
         concurrent: bool = False,
@@ -59,15 +61,15 @@ class ClipScorer:
         if first_frames is not None and first_frames < 1:
             raise ValueError(f"`first_frames` must be at least 1, got {first_frames}")
         self.reward = as_reward(reward)
-        self.space = space
+        self.space = as_space(space)
         self.vae = vae
         self.vae_space = None if vae is None else LatentSpace.from_vae(vae)
-        self.fps = fps
+        self.fps = as_number("fps", fps)
         self.first_frames = first_frames
         self.normalize = normalize
         self.concurrent = concurrent
-        if space is not None:
-            self.reward.refuse_foreign(space, "the latents to score")
+        if self.space is not None:
+            self.reward.refuse_foreign(self.space, "the latents to score")
         if self.vae_space is not None:
             self.reward.refuse_foreign(self.vae_space, "what the given VAE encodes to")
 

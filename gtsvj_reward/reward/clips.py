@@ -13,6 +13,16 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.reward.inputs import (
+    AnyLatents,
+    AnyNumber,
+    AnySpace,
+    as_count,
+    as_latents,
+    as_number,
+    as_space,
+    as_text,
+)
 from gtsvj_reward.reward.output import GeometryError, NonFiniteError
 
 Latents = Float[Tensor, "..."] | Sequence[Tensor]
@@ -51,6 +61,32 @@ class Clips:
             raise ValueError(f"{len(self.text.embeds)} text embeddings for {count} clips")
         if self.names is not None and len(self.names) != count:
             raise ValueError(f"{len(self.names)} names for {count} clips")
+
+    @classmethod
+    def of(
+        cls,
+        latents: AnyLatents,
+        *,
+        space: AnySpace | None = None,
+        fps: AnyNumber | None = None,
+        num_frames: AnyNumber | None = None,
+        text: TextCondition | None = None,
+        names: Sequence[str] | None = None,
+    ) -> "Clips":
+        """Clips from what a caller has: arrays, a pipeline for its space, numbers as text.
+
+        Raises:
+            TypeError: for what cannot be taken, with what to pass.
+            ValueError: as the class, and for numbers that are none.
+        """
+        return cls(
+            latents=as_latents(latents),
+            space=as_space(space),
+            fps=as_number("fps", fps),
+            num_frames=as_count("num_frames", num_frames),
+            text=as_text(text),
+            names=names,
+        )
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -16,7 +16,7 @@ class NonFiniteError(ValueError):
     """A score came out as NaN or infinity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RewardOutput:
     """Scores of clips, in the order they were given, and what they are made of.
 
@@ -44,6 +44,20 @@ class RewardOutput:
     """A judge's, per clip: what of it lies outside the trained range, or None."""
     uncertainty: Float[Tensor, " clip"] | None = None
     """Standard deviation of each score, >= 0; None where it is not known."""
+
+    def __repr__(self) -> str:
+        first = [f"{value:.4f}" for value in self.rewards[:4].tolist()]
+        more = ["..."] if len(self.rewards) > len(first) else []
+        said = [f"{len(self.rewards)} clips", f"rewards [{', '.join(first + more)}]"]
+        lengths = sorted({len(steps) for steps in self.trajectory})
+        if self.parts:
+            said.append(f"parts: {', '.join(self.parts)}")
+        if lengths:
+            said.append(f"steps: {', '.join(map(str, lengths))}")
+        said += sorted({note for note in self.notes if note})
+        if self.uncertainty is not None:
+            said.append("with uncertainty")
+        return f"RewardOutput({', '.join(said)})"
 
     @property
     def aspects(self) -> dict[str, Float[Tensor, " clip"]]:

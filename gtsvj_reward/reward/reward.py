@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones import SharingError, TextCondition
+from gtsvj_reward.dtypes import dtype_name, dtype_of
 from gtsvj_reward.judge import (
     CheckpointError,
     JudgeConfig,
@@ -27,6 +28,7 @@ from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.assemble import assemble
 from gtsvj_reward.reward.base import Reward
 from gtsvj_reward.reward.clips import Clips
+from gtsvj_reward.reward.inputs import AnyFrames, AnyLatents, AnyNumber, as_videos
 from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.selection import select_aspects
 
@@ -89,7 +91,7 @@ class GTSVJReward(Reward):
         backbone: nn.Module | None = None,
         transformer: nn.Module | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         aspects: Sequence[str] | None = None,
         weights: Mapping[str, float] | None = None,
@@ -145,6 +147,14 @@ class GTSVJReward(Reward):
             pessimism=pessimism,
         )
 
+    def __repr__(self) -> str:
+        dtype = dtype_name(self.judge.backbone.dtype)
+        chosen = "" if self.selection is None else ", a selection of aspects"
+        return (
+            f"GTSVJReward({self.config.stage} of {self.config.family}, latents of "
+            f"{self.space.id}{chosen}, {dtype} on {self.device})"
+        )
+
     @property
     def config(self) -> JudgeConfig:
         """What the judge is."""
@@ -184,24 +194,31 @@ class GTSVJReward(Reward):
 
     def score_frames(
         self,
-        frames: Float[Tensor, "batch time 3 height width"],
+        frames: AnyFrames,
         *,
         vae: nn.Module,
-        fps: float | None = None,
+        fps: AnyNumber | None = None,
         text: TextCondition | None = None,
         normalize: bool = True,
     ) -> Float[Tensor, " clip"]:
         """Scores of decoded videos: encodes them with the judge's VAE first.
 
         Args:
-            frames: colour values in [0, 1]; 4f + 1 of them for CogVideoX.
+            frames: colours in [0, 1] or bytes, (batch, time, 3, height, width); or what a pipeline
+                returns as `pil`, `np` or `pt`; 4f + 1 frames for CogVideoX. See
+                `reward.inputs.as_videos`.
             vae: the VAE of the judge's latent space; another one is refused.
             fps: as for `details`.
             text: as for `details`.
             normalize: as for `details`.
         """
         space = LatentSpace.from_vae(vae, patch_size_t=self.space.patch_size_t)
-        latents = space.encode(frames, vae)
+        videos = as_videos(frames)
+        latents: AnyLatents
+        if isinstance(videos, Tensor):
+            latents = space.encode(videos, vae)
+        else:
+            latents = [space.encode(video[None], vae)[0] for video in videos]
         return self(latents, space=space, fps=fps, text=text, normalize=normalize)
 
     def statistics(self) -> tuple[float, float]:
@@ -250,14 +267,18 @@ class GTSVJReward(Reward):
             self.judge.to("cpu")
 
     def to(
-        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        device: str | torch.device | torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> "GTSVJReward":
         """Move the judge, and cast its base weights; adapter and head stay float32."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
         if device is not None:
             self.refuse_shared("be moved")
             self.judge.to(device)
         if dtype is not None:
-            self.judge.backbone.cast(dtype)
+            self.judge.backbone.cast(dtype_of(dtype))
         return self
 
     def refuse_shared(self, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +11,7 @@ from gtsvj_reward.reward.clips import require_finite
 
 
 def group_z_scores(
-    rewards: Float[Tensor, " clip"],
+    rewards: Float[Tensor, " clip"] | np.ndarray | Sequence[float],
     groups: Sequence[Hashable] | Int[Tensor, " clip"],
     *,
     epsilon: float = 1e-6,
@@ -23,7 +24,7 @@ def group_z_scores(
     which clip to prefer. Gather the rewards of all processes first if a group is spread over them.
 
     Args:
-        rewards: scores of generated clips, in any order.
+        rewards: scores of generated clips, in any order; a tensor, an array or a list.
         groups: what each clip was generated from, usually its prompt.
         epsilon: ε > 0, in units of the reward; a spread far below it counts as none.
         allow_single: give a group of one clip the z-score 0, in place of refusing it.
@@ -38,6 +39,8 @@ def group_z_scores(
     """
     if not 0 < epsilon < float("inf"):
         raise ValueError(f"`epsilon` must be positive and finite, got {epsilon}")
+    if not isinstance(rewards, Tensor):
+        rewards = torch.as_tensor(rewards, dtype=torch.float32)
     check_rewards(rewards, len(groups), "group")
     names = groups.tolist() if isinstance(groups, Tensor) else list(groups)
     distinct = {name: number for number, name in enumerate(dict.fromkeys(names))}

@@ -94,7 +94,7 @@ def best_of_n(
 
     def generate(indices: Sequence[int]) -> Tensor:
         own = generators([seeds[index] for index in indices])
-        latents: Tensor = pipe(generator=own, **request.arguments(len(indices))).frames
+        latents: Tensor = pipe(generator=own, **request.arguments(pipe, len(indices))).frames
         return latents
 
     return best_of(

@@ -11,7 +11,7 @@ from torch import Tensor
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward import AnyReward, RewardOutput, as_reward
-from gtsvj_reward.sampling.pipelines import OutputType, as_clips, decode_clip
+from gtsvj_reward.sampling.pipelines import OutputType, as_clips, decode_clip, pipeline_kind
 from gtsvj_reward.sampling.scoring import Scoring
 
 Kept = Literal["winners", "all"]
@@ -55,6 +55,11 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse arguments that are given twice, and prompts for more than one clip."""
+        if not isinstance(self.prompt, str | None):
+            raise TypeError(
+                f"`prompt` is one prompt, of which all candidates are made, got {self.prompt!r}: "
+                "call this once for each prompt"
+            )
         taken = sorted(set(self.call_arguments) & set(RESERVED))
         if taken:
             raise ValueError(
@@ -73,9 +78,9 @@ class Request:
                     f"`{name}` must have one row, for the one prompt, got {tuple(embeds.shape)}"
                 )
 
-    def arguments(self, clips: int) -> dict[str, Any]:
-        """The call's arguments for a batch of candidates."""
-        given = dict(self.call_arguments)
+    def arguments(self, pipe: Any, clips: int) -> dict[str, Any]:
+        """The arguments with which a pipeline is called for a batch of candidates."""
+        given = {**pipeline_kind(pipe).arguments(pipe), **self.call_arguments}
         for name in EMBEDS:
             if given.get(name) is not None:
                 given[name] = given[name].repeat(clips, 1, 1)
@@ -93,7 +98,7 @@ class Request:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BestOfN:
     """Candidates of one prompt, their scores, and the best of them decoded."""
 
@@ -110,6 +115,10 @@ class BestOfN:
     """Latents of the winners, in their order, or of all candidates in theirs; without padding."""
     details: RewardOutput | None
     """All scores with their trajectories; None for a reward without them."""
+
+    def __repr__(self) -> str:
+        best = [round(self.scores[winner].item(), 4) for winner in self.winners]
+        return f"BestOfN({len(self.scores)} candidates, winners {self.winners}, scores {best})"
 
 
 def check_counts(n: int, keep: int, batch_size: int) -> None:

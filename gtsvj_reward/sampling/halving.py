@@ -36,7 +36,7 @@ RESUMABLE = (CogVideoXDDIMScheduler, FlowMatchEulerDiscreteScheduler)
 """Schedulers whose steps depend on the latents and the schedule alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SuccessiveHalving:
     """Candidates that were looked at early, and the best of those that were finished."""
 
@@ -48,6 +48,12 @@ class SuccessiveHalving:
     """Of the finished candidates; its indices count those, in the order of `finished`."""
     denoising_steps: int
     """Steps taken, over all candidates: n k + finished (steps - k)."""
+
+    def __repr__(self) -> str:
+        return (
+            f"SuccessiveHalving({len(self.early_scores)} candidates, {len(self.finished)} "
+            f"finished, winners {self.winners}, {self.denoising_steps} denoising steps)"
+        )
 
     @property
     def winners(self) -> tuple[int, ...]:
@@ -210,7 +216,7 @@ def first_steps(pipe: Any, request: Request, seeds: Sequence[int], count: int) -
         latents = pipe(
             generator=generators(seeds),
             callback_on_step_end=stop,
-            **request.arguments(len(seeds)),
+            **request.arguments(pipe, len(seeds)),
         ).frames
     pipe._interrupt = False
     # The pipeline may have cast what the scheduler returned.
@@ -220,7 +226,7 @@ def first_steps(pipe: Any, request: Request, seeds: Sequence[int], count: int) -
 def last_steps(pipe: Any, request: Request, latents: Tensor, taken: int) -> Tensor:
     """Clean latents of candidates that have taken some steps already."""
     with schedule_from(pipe.scheduler, taken):
-        ended: Tensor = pipe(latents=latents, **request.arguments(len(latents))).frames
+        ended: Tensor = pipe(latents=latents, **request.arguments(pipe, len(latents))).frames
     return ended
 
 

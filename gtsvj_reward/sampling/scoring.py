@@ -52,8 +52,8 @@ class Scoring:
         text = self.text
         if text is not None and len(text.embeds) == 1:
             text = text.rows(torch.zeros(len(latents), dtype=torch.long))
-        clips = Clips(
-            latents=as_clips(self.space, latents, self.num_frames),
+        clips = Clips.of(
+            as_clips(self.space, latents, self.num_frames),
             space=self.space,
             fps=self.fps,
             num_frames=self.num_frames,

@@ -1,6 +1,7 @@
 """The toy world's generator as the `CogVideoXPipeline` that it is."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,23 @@ def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
         pipe.load_lora_weights(lora)
         pipe.fuse_lora(components=["transformer"])
         pipe.unload_lora_weights()
-    return frozen(pipe)
+    return frozen(with_short_texts(pipe))
+
+
+def with_short_texts(pipe: CogVideoXPipeline) -> CogVideoXPipeline:
+    """The pipeline itself, whose `max_sequence_length` is at most that of its transformer.
+
+    Calls need not say it: the default of `CogVideoXPipeline`, 226, is that of published models.
+    """
+    pipe.encode_prompt = partial(encode_short, pipe.encode_prompt)
+    return pipe
+
+
+def encode_short(
+    encode: Any, *args: Any, max_sequence_length: int = TEXT_LENGTH, **keywords: Any
+) -> Any:
+    """`encode_prompt` of a pipeline, with texts of `TEXT_LENGTH` tokens at most."""
+    return encode(*args, max_sequence_length=min(max_sequence_length, TEXT_LENGTH), **keywords)
 
 
 def frozen(pipe: CogVideoXPipeline) -> CogVideoXPipeline:

@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from gtsvj_reward.alignment import PromptStatistics
+from gtsvj_reward.alignment import PromptStatistics, check_advantages
+from gtsvj_reward.reward import group_z_scores
 
 PROMPTS = ("a", "b", "c")
 rewards = st.floats(-5, 5, allow_nan=False, width=32)
@@ -33,6 +34,16 @@ def test_advantages_equal_the_slow_reference(iterations):
         expected = slow(history, batch, length=4, enough=2, epsilon=0.1)
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5, rtol=1e-4)
         history += batch
+
+
+def test_an_iteration_whose_rewards_are_all_the_same_is_refused_as_that():
+    rewards = torch.tensor([0.5, 0.5, 2.0, 2.0])
+    check_advantages(group_z_scores(rewards, ["a", "b", "b", "a"]), rewards)
+    with pytest.raises(ValueError, match=r"all 4 clips are the same within .* \(0.5 to 2\)"):
+        check_advantages(group_z_scores(rewards, ["a", "a", "b", "b"]), rewards)
+    constant = torch.full((3,), 0.1)
+    with pytest.raises(ValueError, match="no clip is better than another"):
+        check_advantages(PromptStatistics().advantages(constant, ["a", "b", "c"]), constant)
 
 
 def test_a_state_goes_through_json():

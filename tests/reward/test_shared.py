@@ -279,6 +279,14 @@ def test_the_dtype_is_that_of_training_or_asked_for(tmp_path):
     assert transformer.dtype == torch.bfloat16
 
 
+def test_weights_that_float16_rounded_are_refused_for_that_and_not_as_another_model(tmp_path):
+    path, transformer = saved(tmp_path)
+    transformer.half()
+    for dtype in (None, torch.float16):
+        with pytest.raises(CheckpointError, match=r"in float16.* was trained in float32.*recogni"):
+            GTSVJReward.from_pretrained(path, transformer=transformer, dtype=dtype)
+
+
 def test_what_would_change_the_generators_weights_is_refused(tmp_path):
     path, transformer = saved(tmp_path)
     shared = GTSVJReward.from_pretrained(path, transformer=transformer)

@@ -255,6 +255,25 @@ def test_a_prompt_given_twice_is_refused():
         best_of_n(cogvideox(), Quadratic(), "a dog", 2, **CALL, call_arguments=embeds())
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("prompt", [["a dog", "a dog runs"], ("a dog",)])
+def test_a_list_of_prompts_is_not_taken_for_one(prompt):
+    pipe = cogvideox(text=True)
+    with pytest.raises(TypeError, match=r"is one prompt, .* call this once for each prompt"):
+        best_of_n(pipe, Quadratic(), prompt, 2, **CALL)
+
+
+def test_the_length_of_texts_is_the_transformers_own():
+    """226 tokens, the default of the pipeline, do not fit into this one; 6 do."""
+    pipe = cogvideox(text=True)
+    found = best_of_n(pipe, Quadratic(), "a dog runs", 1, **CALL)
+    words = {"max_sequence_length": 6}
+    said = best_of_n(pipe, Quadratic(), "a dog runs", 1, **CALL, call_arguments=words)
+    torch.testing.assert_close(found.scores, said.scores)
+    score = found.scores.item()
+    assert repr(found) == f"BestOfN(1 candidates, winners (0,), scores [{round(score, 4)}])"
+
+
 def test_an_unknown_pipeline_is_refused_by_name():
     with pytest.raises(
         ValueError, match="cannot sample with a SimplePipeline; known pipelines: Cog"

@@ -49,6 +49,15 @@ def test_all_of_it_stays_under_twelve_megabytes():
     assert sum(sizes) < 12e6
 
 
+def test_calls_of_the_generator_need_not_name_the_length_of_its_texts(pipe):
+    size = {"num_frames": 17, "height": 64, "width": 64, "num_inference_steps": 1}
+    given = {"generator": torch.Generator().manual_seed(0), "output_type": "latent", **size}
+    short = pipe("one blue circle falling", **given).frames
+    given["generator"].manual_seed(0)
+    said = pipe("one blue circle falling", max_sequence_length=8, **given).frames
+    torch.testing.assert_close(short, said)
+
+
 def test_the_unsteady_generator_is_what_its_card_says(pipe):
     unsteady = load_pipeline("gtsvj-toy-unsteady")
     prompts = captions()[::8]
