@@ -51,7 +51,8 @@ class World:
     @cached_property
     def judge(self):
         pipe = CogVideoXPipeline.from_pretrained(self.cogvideox)
-        return self.saved("judge", self.cogvideox, pipe.transformer, pipe.vae)
+        base = pipe.transformer.to(torch.bfloat16)  # as the commands of the pages train it
+        return self.saved("judge", self.cogvideox, base, pipe.vae)
 
     @cached_property
     def wan_judge(self):
@@ -73,7 +74,7 @@ class World:
         return str(self.folder / name)
 
     def pipe(self):
-        pipe = CogVideoXPipeline.from_pretrained(self.cogvideox)
+        pipe = CogVideoXPipeline.from_pretrained(self.cogvideox, torch_dtype=torch.bfloat16)
         pipe.set_progress_bar_config(disable=True)
         pipe.transformer.requires_grad_(False)
         return pipe
