@@ -47,6 +47,27 @@ def test_help_names_every_command(capsys):
     assert main([]) == 2
 
 
+def test_help_and_version_load_no_torch():
+    code = (
+        "import sys, gtsvj_reward, gtsvj_reward.cli as cli\n"
+        "cli.main(['--help'])\n"
+        "try: cli.main(['--version'])\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'diffusers', 'transformers'} & set(sys.modules))\n"
+        "print(gtsvj_reward.GTSVJReward.__name__, 'GTSVJReward' in dir(gtsvj_reward))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, version, loaded, names = done.stdout.splitlines()
+    assert version == f"gtsvj {gtsvj_reward.__version__}"
+    assert loaded == "set()"
+    assert names == "GTSVJReward True"
+
+
+def test_unknown_names_of_the_package_are_refused():
+    with pytest.raises(AttributeError, match="no attribute 'GTSVJRewards'"):
+        gtsvj_reward.GTSVJRewards  # noqa: B018
+
+
 def test_unknown_commands_are_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["tarin"])

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from gtsvj_reward import __version__
 from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS
 from gtsvj_reward.flags import snake_case, with_config as with_config
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="\n".join(f"  {name:<24} {text}" for name, text in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"gtsvj {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
