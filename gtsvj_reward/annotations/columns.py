@@ -53,6 +53,25 @@ def optional_texts(column: Column) -> list[str | None]:
     return [cell or None for cell in column.cells]
 
 
+def identifiers(column: Column) -> list[str | None]:
+    """Cells that tell groups apart, as text, or None where they are empty.
+
+    Raises:
+        ValueError: for cells that are neither text nor whole numbers, with their rows.
+    """
+    # Programs turn a column of whole numbers into 1.0, 2.0, ... where a cell is empty.
+    cells = [
+        int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+        for cell in column.cells
+    ]
+    sound = [
+        cell is None or (isinstance(cell, (str, int)) and not isinstance(cell, bool))
+        for cell in cells
+    ]
+    check(column, [not is_sound for is_sound in sound], "are neither text nor whole numbers")
+    return [None if cell is None or cell == "" else str(cell) for cell in cells]
+
+
 def scores(column: Column, scale: AspectScale | None = None) -> list[float | None]:
     """Cells that are finite numbers, or text of them, or empty (None).
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gtsvj_reward.annotations.columns import check, labels, optional_texts, videos
+from gtsvj_reward.annotations.columns import check, identifiers, labels, optional_texts, videos
 from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.annotations.records import Comparison, Comparisons
 from gtsvj_reward.tables import Table
@@ -28,6 +28,8 @@ class ComparisonLayout:
     """Column of what generated the first video; None: there is none."""
     model_b: str | None = None
     """Column of what generated the second video; None: there is none."""
+    group: str | None = None
+    """Column of the group; None: there is none."""
     hint: str = ""
     """What messages about other words add."""
 
@@ -56,6 +58,9 @@ class ComparisonLayout:
         }
         prompts = _texts(table, self.prompt)
         model_a, model_b = _texts(table, self.model_a), _texts(table, self.model_b)
+        groups: list[str | None] = [None] * len(table.rows)
+        if self.group is not None:
+            groups = identifiers(table.column(self.group))
         rows = tuple(
             Comparison(
                 row=row,
@@ -69,6 +74,7 @@ class ComparisonLayout:
                 prompt=prompts[index],
                 model_a=model_a[index],
                 model_b=model_b[index],
+                group=groups[index],
             )
             for index, row in enumerate(table.rows)
         )

@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale
-from gtsvj_reward.annotations.columns import is_nameless, optional_texts, scores, videos, word
+from gtsvj_reward.annotations.columns import (
+    identifiers,
+    is_nameless,
+    optional_texts,
+    scores,
+    videos,
+    word,
+)
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Column, Table, first_few, quoted, read_table, write_table
 
 _OVERALL = "overall"
-_RATING_COLUMNS = ("row", "video", "prompt", "model")
+_RATING_COLUMNS = ("row", "video", "prompt", "model", "group")
 _WORDS: dict[str, int | None] = {
     **dict.fromkeys(("1", "a"), 1),
     **dict.fromkeys(("-1", "b"), -1),
@@ -26,10 +33,10 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
     """Read comparisons in the plain format.
 
     Columns: `video_a`, `video_b`, and `label` (the dimension `overall`) or `label_<dimension>`;
-    where there are any, `prompt`, `model_a`, `model_b`, and `row`, which identifies a row. Others
-    are not read. A label is 1 or A (A is better), -1 or B, 0, same, tie, equal or draw; an empty
-    cell is no label, which is counted. Where 0 is there but neither -1 nor B, it may mean B: that
-    is refused until `labels` says what it means.
+    where there are any, `prompt`, `model_a`, `model_b`, `group`, and `row`, which identifies a row.
+    Others are not read. A label is 1 or A (A is better), -1 or B, 0, same, tie, equal or draw; an
+    empty cell is no label, which is counted. Where 0 is there but neither -1 nor B, it may mean B:
+    that is refused until `labels` says what it means.
 
     Args:
         path: what to read.
@@ -63,6 +70,7 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
         prompt="prompt" if "prompt" in table.cells else None,
         model_a="model_a" if "model_a" in table.cells else None,
         model_b="model_b" if "model_b" in table.cells else None,
+        group="group" if "group" in table.cells else None,
     )
     return layout.read(table, table.path.name)
 
@@ -70,8 +78,8 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
 def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = None) -> Ratings:
     """Read ratings in the plain format.
 
-    Columns: `video`, and one for each aspect, with numbers; where there are any, `prompt`, `model`
-    and `row`, which identifies a row. An empty cell is no label, which is counted.
+    Columns: `video`, and one for each aspect, with numbers; where there are any, `prompt`, `model`,
+    `group` and `row`, which identifies a row. An empty cell is no label, which is counted.
 
     Args:
         path: what to read.
@@ -99,6 +107,9 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
     table.require(["video", *ranges])
     names = videos(table.column("video"))
     prompts, models = _optional(table, "prompt"), _optional(table, "model")
+    groups: list[str | None] = [None] * len(table.rows)
+    if "group" in table.cells:
+        groups = identifiers(table.column("group"))
     labels = {name: scores(table.column(name), scale) for name, scale in ranges.items()}
     skipped = Counter({f"`{name}` is empty": cells.count(None) for name, cells in labels.items()})
     rows = tuple(
@@ -110,6 +121,7 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
             },
             prompt=prompts[index],
             model=models[index],
+            group=groups[index],
         )
         for index, row in enumerate(table.rows)
     )
@@ -143,12 +155,12 @@ def write_comparisons(path: str | Path, comparisons: Comparisons) -> None:
     columns = [f"label_{dimension}" for dimension in comparisons.dimensions]
     write_table(
         path,
-        ["row", "video_a", "video_b", *columns, "prompt", "model_a", "model_b"],
+        ["row", "video_a", "video_b", *columns, "prompt", "model_a", "model_b", "group"],
         (
             [
                 *(row.row, row.video_a, row.video_b),
                 *(_WRITTEN[row.labels.get(name)] for name in comparisons.dimensions),
-                *(row.prompt, row.model_a, row.model_b),
+                *(row.prompt, row.model_a, row.model_b, row.group),
             ]
             for row in comparisons.rows
         ),
@@ -176,12 +188,12 @@ def write_ratings(path: str | Path, ratings: Ratings) -> None:
     _check_rows(ratings.rows, [row.scores for row in ratings.rows], ratings.aspects)
     write_table(
         path,
-        ["row", "video", *ratings.aspects, "prompt", "model"],
+        ["row", "video", *ratings.aspects, "prompt", "model", "group"],
         (
             [
                 *(row.row, row.video),
                 *(row.scores.get(aspect) for aspect in ratings.aspects),
-                *(row.prompt, row.model),
+                *(row.prompt, row.model, row.group),
             ]
             for row in ratings.rows
         ),

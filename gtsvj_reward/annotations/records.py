@@ -20,6 +20,8 @@ class Rating:
     """What the video was to show."""
     model: str | None = None
     """What generated it."""
+    group: str | None = None
+    """Rows of one group stay together, whatever is held out or left out; None: says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class Comparison:
     """What generated the first."""
     model_b: str | None = None
     """What generated the second."""
+    group: str | None = None
+    """Rows of one group stay together, whatever is held out or left out; None: says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,10 +143,12 @@ def model_scores(scored: ScoredComparisons) -> tuple[ModelScore, ...]:
 
 
 def fingerprint(rows: Iterable[Comparison]) -> str:
-    """SHA-256 over videos, labels, prompts and generators of comparisons, in their order."""
+    """SHA-256 over videos, labels, prompts, generators and groups of comparisons, in order."""
     digest = hashlib.sha256()
     for row in rows:
         labels = sorted(row.labels.items())
         values = [row.video_a, row.video_b, labels, row.prompt, row.model_a, row.model_b]
+        if row.group is not None:
+            values.append(row.group)
         digest.update(json.dumps(values).encode() + b"\n")
     return digest.hexdigest()

@@ -20,13 +20,13 @@ class GroupedRows:
     rows: tuple[Comparison, ...]
     """In the order of the file."""
     groups: tuple[int, ...]
-    """Number of the prompt of each row; a row without a prompt has a number of its own."""
+    """Number of the group or prompt of each row; a row without either has a number of its own."""
     calibration: tuple[bool, ...]
     """Whether the row's group is one that the held-out threshold is fitted on."""
     folds: tuple[int, ...]
     """The fold of the row's group, for cross-fitted thresholds."""
     resampled: str
-    """What a group is: `prompts`, `pairs`, or `prompts and pairs`."""
+    """What a group is: `groups`, `prompts`, `pairs`, or several of them."""
 
     def keep(self, chosen: Sequence[bool]) -> "GroupedRows":
         """The rows that are chosen; groups, halves and folds stay as they are."""
@@ -84,8 +84,9 @@ def group_rows(rows: Sequence[Comparison], *, fraction: float, seed: int) -> Gro
     """Group comparisons by prompt, set groups aside for calibration, and deal them into folds.
 
     Rows of one prompt share videos and raters, so they are not independent: they are resampled
-    together and never stand on both sides of a split. Without prompts every row is its own
-    group, and a video may then be on both sides.
+    together and never stand on both sides of a split. Where a row names a group, that counts
+    instead of the prompt. Without both every row is its own group, and a video may then be on both
+    sides.
 
     Args:
         rows: all comparisons of a file, so that no split depends on what was scored.
@@ -95,14 +96,18 @@ def group_rows(rows: Sequence[Comparison], *, fraction: float, seed: int) -> Gro
     numbers: dict[tuple[str, str | int], int] = {}
     groups = []
     for index, row in enumerate(rows):
-        key = ("row", index) if row.prompt is None else ("prompt", row.prompt)
+        key: tuple[str, str | int] = ("row", index)
+        if row.group is not None:
+            key = ("group", row.group)
+        elif row.prompt is not None:
+            key = ("prompt", row.prompt)
         groups.append(numbers.setdefault(key, len(numbers)))
     count = min(max(round(fraction * len(numbers)), 1), len(numbers) - 1)
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))
     chosen = set(order[: max(count, 0)].tolist())
     fold = {group: place % FOLDS for place, group in enumerate(order.tolist())}
     kinds = {kind for kind, _ in numbers}
-    names = {"prompt": "prompts", "row": "pairs"}
+    names = {"group": "groups", "prompt": "prompts", "row": "pairs"}
     return GroupedRows(
         rows=tuple(rows),
         groups=tuple(groups),

@@ -144,8 +144,8 @@ class EvaluationResult:
     left_out_labels: Mapping[str, int]
     """Reason -> labels that the format says to leave out."""
     resampled: str
-    """What the bootstrap draws and the calibration split keeps together: `prompts`, `pairs`, or
-    `prompts and pairs` if only some rows have a prompt."""
+    """What the bootstrap draws and the calibration split keeps together: `groups`, `prompts`,
+    `pairs`, or several of them (`prompts and pairs`) if only some rows have a prompt."""
     settings: EvaluationSettings
     """Choices that the numbers depend on."""
     dimensions: tuple[Agreement, ...]

@@ -39,6 +39,11 @@ def clip_keys(info: ClipInfo, group_by: str | None = None) -> frozenset[str]:
     return video_keys(info).union(made_from(info), () if group is None else (group,))
 
 
+def no_group(_: object) -> str | None:
+    """The group of an example whose labels say nothing of groups."""
+    return None
+
+
 def hold_out(
     examples: Sequence[Example],
     given: Sequence[Example] | None,
@@ -47,6 +52,7 @@ def hold_out(
     count: int,
     args: SplitSettings,
     setting: str,
+    group: Callable[[Example], str | None] = no_group,
 ) -> tuple[list[Example], list[Example]]:
     """Examples to train on and held-out ones, with no video and no group on both sides.
 
@@ -60,6 +66,7 @@ def hold_out(
         count: how many to hold out at least, where none are given.
         args: seed, and which clips make a group.
         setting: where held-out examples can be given, for the message.
+        group: what the labels say of an example's group, beside `group_by`.
 
     Raises:
         ValueError: if given ones are trained on as well, all examples are connected, or `group_by`
@@ -71,18 +78,19 @@ def hold_out(
     if given is not None:
         apart = unique_clips([info for example in given for info in clips(example)])
         check_apart(infos, apart, group_by)
+        _check_groups(examples, given, group)
         return list(examples), list(given)
-    groups = example_groups(examples, clips, group_by)
+    groups = example_groups(examples, clips, group_by, group)
     if len(groups) < 2:
         raise ValueError(
             f"cannot hold out any of {len(examples)} examples: shared videos or groups connect all "
             f"of them. Give `{setting}`"
         )
     held_out: set[int] = set()
-    for group in keyed_order(len(groups), args.seed, -1)[:-1]:
+    for number in keyed_order(len(groups), args.seed, -1)[:-1]:
         if len(held_out) >= count:
             break
-        held_out.update(groups[group])
+        held_out.update(groups[number])
     train = [example for index, example in enumerate(examples) if index not in held_out]
     return train, [examples[index] for index in sorted(held_out)]
 
@@ -91,6 +99,7 @@ def deal_folds(
     examples: Sequence[Example],
     clips: Callable[[Example], Sequence[ClipInfo]],
     args: SplitSettings,
+    group: Callable[[Example], str | None] = no_group,
 ) -> list[int]:
     """The fold of each example, up to `FOLDS`; examples that share a video or a group share one.
 
@@ -98,11 +107,12 @@ def deal_folds(
         examples: to deal out, by a shuffle that depends on the seed alone.
         clips: the clips of an example.
         args: seed, and which clips make a group.
+        group: as for `hold_out`.
     """
-    groups = example_groups(examples, clips, args.group_by)
+    groups = example_groups(examples, clips, args.group_by, group)
     folds = [0] * len(examples)
-    for place, group in enumerate(keyed_order(len(groups), args.seed, -1)):
-        for index in groups[group]:
+    for place, number in enumerate(keyed_order(len(groups), args.seed, -1)):
+        for index in groups[number]:
             folds[index] = place % FOLDS
     return folds
 
@@ -111,16 +121,34 @@ def example_groups(
     examples: Sequence[Example],
     clips: Callable[[Example], Sequence[ClipInfo]],
     group_by: str | None,
+    group: Callable[[Example], str | None] = no_group,
 ) -> list[list[int]]:
     """Indices of examples that share a video or a group, directly or through others."""
     infos = unique_clips([info for example in examples for info in clips(example)])
     keys = {str(info.path): clip_keys(info, group_by) for info in infos}
+    labelled = [group(example) for example in examples]
     return connected_groups(
         [
-            frozenset[str]().union(*(keys[str(info.path)] for info in clips(example)))
-            for example in examples
+            frozenset[str](() if name is None else (f"labelled group:{name}",)).union(
+                *(keys[str(info.path)] for info in clips(example))
+            )
+            for example, name in zip(examples, labelled, strict=True)
         ]
     )
+
+
+def group_names(
+    examples: Sequence[Example],
+    clips: Callable[[Example], Sequence[ClipInfo]],
+    group_by: str | None,
+    group: Callable[[Example], str | None] = no_group,
+) -> list[str]:
+    """A name for each example, the same for those that share a video or a group."""
+    names = [""] * len(examples)
+    for number, members in enumerate(example_groups(examples, clips, group_by, group)):
+        for index in members:
+            names[index] = str(number)
+    return names
 
 
 def report_duplicates(infos: Sequence[ClipInfo], group_by: str | None) -> None:
@@ -192,6 +220,19 @@ def check_apart(
         raise ValueError(
             f"{len(both)} held-out clips are trained on as well; the first is {info.path}, "
             f"{relation} {seen[key].path}. Held-out results would not be valid"
+        )
+
+
+def _check_groups(
+    train: Sequence[Example], given: Sequence[Example], group: Callable[[Example], str | None]
+) -> None:
+    """Refuse held-out examples whose labels name a group that is trained on."""
+    trained = {group(example) for example in train} - {None}
+    both = [name for example in given if (name := group(example)) in trained]
+    if both:
+        raise ValueError(
+            f"{len(both)} held-out rows are of groups (column `group`) that are trained on as "
+            f"well; the first is {both[0]!r}. Held-out results would not be valid"
         )
 
 

@@ -66,6 +66,7 @@ def test_comparisons_round_trip(tmp_path_factory, data, suffix):
             },
             prompt=prompt,
             model_b=model,
+            group=prompt,
         )
         for number, (videos, labels, prompt, model) in enumerate(data)
     )
@@ -98,6 +99,7 @@ def test_ratings_round_trip(tmp_path_factory, data, suffix):
             video=video,
             scores={"x": 1.0} if score is None else {"x": 1.0, "y, z": score},
             prompt=prompt,
+            group=prompt,
         )
         for number, (video, score, prompt) in enumerate(data)
     )
@@ -168,6 +170,21 @@ def test_label_spellings(tmp_path, label, expected):
     comparisons = read_comparisons(write_csv(tmp_path / "x.csv", rows))
     assert comparisons.rows[0].labels == {"overall": expected}
     assert comparisons.rows[0].row == "x.csv row 1"
+
+
+def test_groups_are_text_or_whole_numbers(tmp_path):
+    rows = [{**PAIR, "label": 1, "group": group} for group in (3, None, 4)]
+    for path in (
+        write_jsonl(tmp_path / "x.jsonl", rows),
+        write_parquet(tmp_path / "x.parquet", [{**row, "group": g} for row, g in
+                                               zip(rows, (3.0, None, 4.0), strict=True)]),
+        write_csv(tmp_path / "x.csv", rows),
+    ):  # fmt: skip
+        assert [row.group for row in read_comparisons(path).rows] == ["3", None, "4"]
+    ratings = read_ratings(write_csv(tmp_path / "r.csv", [{"video": "v", "x": 1, "group": "s"}]))
+    assert (ratings.rows[0].group, ratings.aspects) == ("s", ("x",))
+    with pytest.raises(ValueError, match="`group` are neither text nor whole numbers"):
+        read_comparisons(write_jsonl(tmp_path / "x.jsonl", [{**PAIR, "label": 1, "group": 1.5}]))
 
 
 def labelled(path, *labels):

@@ -1,8 +1,11 @@
 """The calibration split keeps prompts together."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings, strategies as st
 
 from gtsvj_reward.annotations import Comparison
+from gtsvj_reward.evaluation.evaluate import fingerprint
 from gtsvj_reward.evaluation.pairs import group_rows, scored_pairs
 
 PROMPTS = st.lists(st.one_of(st.none(), st.sampled_from("abcdef")), min_size=1, max_size=30)
@@ -40,6 +43,15 @@ def test_it_says_what_is_drawn():
         (["a", None], "prompts and pairs"),
     ):
         assert group_rows(rows_with(prompts), fraction=0.5, seed=0).resampled == said
+
+
+def test_a_group_counts_instead_of_the_prompt():
+    rows = [replace(row, group=g) for row, g in zip(rows_with("abcab"), "xxy", strict=False)]
+    rows += rows_with([None, "a", "a"])
+    grouped = group_rows(rows, fraction=0.5, seed=0)
+    assert grouped.groups == (0, 0, 1, 2, 3, 3)
+    assert grouped.resampled == "groups and prompts and pairs"
+    assert fingerprint(rows) != fingerprint(rows_with("abc") + rows[3:])
 
 
 def test_other_seeds_split_otherwise():

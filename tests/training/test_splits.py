@@ -20,6 +20,7 @@ from gtsvj_reward.training.splits import (
     connected_groups,
     content_key,
     deal_folds,
+    group_names,
     hold_out,
 )
 from tests.training.clips import write_clips
@@ -158,6 +159,30 @@ def test_segments_of_one_source_stay_on_one_side(world, caplog):
         split(world, infos, lambda info: [info], group_by=r"scene-\d+")
     with pytest.raises(ValueError, match="connect all of them"):
         split(world, infos, lambda info: [info], group_by="folder")
+
+
+def test_groups_of_a_label_file_stay_on_one_side(world, clip_folder):
+    """Pairs 0 and 1 share no clip but a group, 1 and 2 share a clip."""
+    infos = clip_folder.infos
+    pairs = [
+        ClipPair(infos[a], infos[b], 1, str(i), group)
+        for i, (a, b, group) in enumerate([(0, 1, "g"), (2, 3, "g"), (3, 4, None), (5, 6, "h")])
+    ]
+    clips = lambda pair: (pair.first, pair.second)  # noqa: E731
+    args = aspect_args(world)
+    for seed in range(6):
+        args = aspect_args(world, seed=seed)
+        train, held_out = hold_out(
+            pairs, None, clips, count=1, args=args, setting="x", group=lambda pair: pair.group
+        )
+        assert sorted([len(train), len(held_out)]) == [1, 3]
+        folds = deal_folds(pairs, clips, args, lambda pair: pair.group)
+        assert folds[0] == folds[1] == folds[2] != folds[3]
+    assert group_names(pairs, clips, None, lambda pair: pair.group) == ["0", "0", "0", "1"]
+    assert group_names(pairs, clips, None) == ["0", "1", "1", "2"]
+    with pytest.raises(ValueError, match=r"1 held-out rows are of groups .* the first is 'g'"):
+        hold_out(pairs[:1], pairs[1:2], clips, count=1, args=args, setting="x",
+                 group=lambda pair: pair.group)  # fmt: skip
 
 
 def write_negatives(folder, infos, copies=2):

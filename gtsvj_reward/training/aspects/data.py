@@ -23,6 +23,8 @@ class RatedClip:
     """Aspect -> label on the aspect's own scale; missing ones are left out."""
     row: str
     """Row of the file, for messages."""
+    group: str | None = None
+    """Group that the file names."""
 
 
 @dataclass(frozen=True)

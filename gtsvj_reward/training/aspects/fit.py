@@ -18,6 +18,7 @@ from gtsvj_reward.training.closed_form.commands import (
 from gtsvj_reward.training.closed_form.examples import Rated
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.splits import group_names
 
 LEVELS = {"50%": 0.6745, "80%": 1.2816, "95%": 1.96}
 """Share that an interval should cover -> its half width in standard deviations."""
@@ -32,10 +33,11 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     judge = start_of(judge_arguments, args, space)
     cache = cache_for(judge, args)
     infos = [clip.info for clip in train]
+    groups = group_names(train, lambda clip: [clip.info], args.group_by, lambda clip: clip.group)
     judge = refit(
         judge,
         cache,
-        ratings=[rated(clip) for clip in train],
+        ratings=[rated(clip, group) for clip, group in zip(train, groups, strict=True)],
         aspects=aspects,
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
         seed=args.seed,
@@ -54,6 +56,6 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     return judge
 
 
-def rated(clip: RatedClip) -> Rated:
+def rated(clip: RatedClip, group: str) -> Rated:
     """A clip of a label file, for `refit`."""
-    return Rated(latents_of(clip.info), clip.scores, str(clip.info.path))
+    return Rated(latents_of(clip.info), clip.scores, group)

@@ -28,7 +28,7 @@ def rated_clips(
     found = find_clips(ratings.videos(), folder, allow_missing=args.allow_missing_videos)
     kept, left_out = keep_found_ratings(ratings, found)
     report_left_out(path, len(kept.rows), left_out, ratings.skipped)
-    clips = [RatedClip(found.clips[row.video], row.scores, row.row) for row in kept.rows]
+    clips = [RatedClip(found.clips[row.video], row.scores, row.row, row.group) for row in kept.rows]
     return clips, ratings.scales or ratings.aspects
 
 

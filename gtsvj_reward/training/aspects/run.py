@@ -83,6 +83,7 @@ def rated_and_held_out(
         count=max(1, round(args.held_out_fraction * len(rated))),
         args=args,
         setting="held_out_ratings",
+        group=lambda clip: clip.group,
     )
     aspects = choose_aspects(args.aspects, scales)
     rated, bare = with_labels(rated, aspects)

@@ -26,7 +26,7 @@ from gtsvj_reward.training.closed_form.commands import (
 from gtsvj_reward.training.closed_form.parts import Parts
 from gtsvj_reward.training.data import Truncation, trained_geometry
 from gtsvj_reward.training.run import build_judge
-from gtsvj_reward.training.splits import hold_out
+from gtsvj_reward.training.splits import group_names, hold_out
 
 SCORE = "score"
 """What metrics call the score as a whole."""
@@ -147,7 +147,7 @@ def distill(
     parts.fit_targets(
         [latents_of(info) for info in train],
         teacher.of(train),
-        [str(info.path) for info in train],
+        group_names(train, lambda info: [info], args.group_by),
         teacher.aspects,
         what="distilled",
     )

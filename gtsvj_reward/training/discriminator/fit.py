@@ -35,7 +35,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     judge = refit(
         judge,
         cache_for(judge, args),
-        contrast=drawn(pairs, args.draws),
+        contrast=drawn(pairs, args.draws, args.group_by),
         beta=args.beta,
         geometry=trained_geometry([*train.real, *train.generated], args.truncation()),
     )
@@ -59,10 +59,10 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     return judge
 
 
-def drawn(pairs: ContrastivePairs, draws: int) -> list[Contrast]:
+def drawn(pairs: ContrastivePairs, draws: int, group_by: str | None = None) -> list[Contrast]:
     """The pairs of the first epochs, drawn when they are read; neighbours share a draw.
 
-    Clips that share a video, or of which one was made from the other, are of one group.
+    Clips that share a video or a group, or of which one was made from the other, are of one group.
     """
 
     @lru_cache(maxsize=1)
@@ -73,7 +73,7 @@ def drawn(pairs: ContrastivePairs, draws: int) -> list[Contrast]:
         return pair(key).positive if name == "positive" else pair(key).negative
 
     infos = [*pairs.real, *pairs.generated]
-    groups = connected_groups([clip_keys(info) for info in infos])
+    groups = connected_groups([clip_keys(info, group_by) for info in infos])
     group_of = {
         str(infos[index].path): str(number)
         for number, members in enumerate(groups)

@@ -22,6 +22,8 @@ class ClipPair:
     """+1: the first is better; -1: the second; 0: the same."""
     row: str
     """Row of the file, for messages."""
+    group: str | None = None
+    """Group that the file names."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.run import compared_and_held_out, warn_of_reuse
 from gtsvj_reward.training.preference.settings import PreferenceFit
 from gtsvj_reward.training.preference.trainer import pair_metrics, preference_loss, trainable
+from gtsvj_reward.training.splits import group_names
 
 
 def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> VideoJudge:
@@ -31,10 +32,13 @@ def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> Vide
     if judge.config.aspects:
         warn_of_reuse(str(args.from_judge), train, held_out)
     cache = cache_for(judge, args)
+    groups = group_names(
+        train, lambda pair: (pair.first, pair.second), args.group_by, lambda pair: pair.group
+    )
     judge = refit(
         judge,
         cache,
-        comparisons=[compared(pair) for pair in train],
+        comparisons=[compared(pair, group) for pair, group in zip(train, groups, strict=True)],
         loss=lambda first, second, labels: preference_loss(first, second, labels, args),
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
         seed=args.seed,
@@ -47,7 +51,6 @@ def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> Vide
     return judge
 
 
-def compared(pair: ClipPair) -> Compared:
+def compared(pair: ClipPair, group: str) -> Compared:
     """A pair of a label file, for `refit`."""
-    groups = (str(pair.first.path), str(pair.second.path))
-    return Compared(latents_of(pair.first), latents_of(pair.second), pair.label, groups)
+    return Compared(latents_of(pair.first), latents_of(pair.second), pair.label, (group, group))

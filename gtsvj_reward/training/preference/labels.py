@@ -38,6 +38,7 @@ def compared_clips(path: str, folder: LatentFolder, args: ComparisonsData) -> li
             found.clips[row.video_b],
             row.labels[args.dimension],
             row.row,
+            row.group,
         )
         for row in kept.rows
         if args.dimension in row.labels

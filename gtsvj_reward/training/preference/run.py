@@ -66,6 +66,7 @@ def compared_and_held_out(args: ComparisonsData) -> tuple[list[ClipPair], list[C
         count=math.ceil(args.held_out_fraction * len(pairs)),
         args=args,
         setting="held_out_comparisons",
+        group=lambda pair: pair.group,
     )
 
 

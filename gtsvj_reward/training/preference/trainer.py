@@ -161,7 +161,9 @@ def pair_metrics(
     second = torch.tensor([scores[str(pair.second.path)] for pair in pairs])
     labels = torch.tensor([pair.label for pair in pairs])
     with_ties = accuracy_with_ties(first - second, labels)
-    folds = torch.tensor(deal_folds(pairs, lambda pair: (pair.first, pair.second), args))
+    folds = torch.tensor(
+        deal_folds(pairs, lambda pair: (pair.first, pair.second), args, lambda pair: pair.group)
+    )
     cross_fitted = {}
     if len(folds.unique()) > 1:
         found = cross_fitted_accuracy_with_ties(first - second, labels, folds)

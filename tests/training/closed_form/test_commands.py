@@ -106,6 +106,25 @@ def test_comparisons_alone_are_enough(folders, base):
     assert metrics["accuracy_without_ties"] > 0.7
 
 
+def test_clips_of_one_group_are_left_out_together(tmp_path, base, capsys):
+    """Two groups are too few to choose a penalty on what is left out, and so is one of pairs."""
+    rated = write_rated(tmp_path / "rated", 10)
+    header = ["video", "clear", "focus", "group"]
+    named = [(*row, index % 2) for index, row in enumerate(rated)]
+    common = [*COMMON, base, "--latents", tmp_path / "rated", "--output_dir", tmp_path / "judge"]
+    words = ["--ratings", write_csv(tmp_path / "r.csv", header, named[:6]), "--held_out_ratings",
+             write_csv(tmp_path / "h.csv", header[:3], rated[6:])]  # fmt: skip
+    run("train-aspects", *common, *words, "--aspects", "clear=0:4", "focus=0:4", status=1)
+    assert "has labels in 2 groups of clips: at least 3" in capsys.readouterr().err
+    header = ["video_a", "video_b", "label", "group"]
+    pairs = [(f"{i:03d}.mp4", f"{i + 1:03d}.mp4", "AB"[i // 2 % 2], "g") for i in (0, 2, 4)]
+    words = ["--comparisons", write_csv(tmp_path / "p.csv", header, pairs),
+             "--held_out_comparisons",
+             write_csv(tmp_path / "q.csv", header[:3], [("006.mp4", "007.mp4", "B")])]  # fmt: skip
+    run("train-preference", *common, *words, "--preference_loss", "rao_kupper", status=1)
+    assert "all 3 comparisons hang together" in capsys.readouterr().err
+
+
 def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):
     clips = RealAndGenerated(
         LatentFolder(folders / "real").infos, LatentFolder(folders / "generated").infos
