@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from gtsvj_reward.serving.limits import Limits
     from gtsvj_reward.serving.settings import ServeSettings
 
-READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames")
+READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames",
+           "max_megapixels")  # fmt: skip
 
 
 def serve(argv: list[str]) -> int:
@@ -91,6 +92,7 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max_clips", type=int, default=32, help="clips in a request; then 422")
     limits.add_argument("--max_body_mib", type=float, default=64.0, help="of a request; then 413")
     limits.add_argument("--max_pending_mib", type=float, default=1024.0, help="of all; then 429")
+    limits.add_argument("--max_connections", type=int, default=512, help="open; then 503")
     limits.add_argument("--body_seconds", type=float, default=60.0, help="to arrive in; then 408")
     limits.add_argument("--head_seconds", type=float, default=20.0, help="likewise; then closed")
 
@@ -104,6 +106,9 @@ def add_video_flags(parser: argparse.ArgumentParser) -> None:
     numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
     for name, kind in numbers.items():
         videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
+    videos.add_argument(
+        "--max_megapixels", type=int, default=1024, help="decoded of a video; then its error"
+    )
 
 
 def limits_of(args: argparse.Namespace) -> "Limits":
@@ -129,6 +134,7 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
             height=args.height,
             width=args.width,
             num_frames=args.num_frames,
+            max_megapixels=args.max_megapixels,
         )
     return ServeSettings(
         checkpoint=args.checkpoint,

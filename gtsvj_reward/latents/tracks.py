@@ -14,6 +14,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
 
+from gtsvj_reward.latents.allowance import Allowance, DecodeLimit
 from gtsvj_reward.latents.frames import RGB, Frame, Source, on_black
 from gtsvj_reward.latents.sources import UnreadableVideoError
 
@@ -28,14 +29,20 @@ _EXACT = _BICUBIC | 0x2000 | 0x40000
 than 8 bits are converted exactly, otherwise they lose up to two levels of 255."""
 
 
-def track_source(path: Path) -> Source:
+def track_source(path: Path, limit: DecodeLimit | None = None) -> Source:
     """The pictures of a video file, at the times that the file gives them.
+
+    Args:
+        path: the file.
+        limit: the most that is decoded of it.
 
     Raises:
         UnreadableVideoError: at once or while iterating, with what is wrong.
     """
-    with _opened(path) as container:
+    allowance = Allowance(path, limit)
+    with _opened(path, allowance.options) as container:
         track = _track(path, container)
+        allowance.check_size(track.codec_context.width, track.codec_context.height)
         rate = track.average_rate or track.guessed_rate
         transfer = track.codec_context.color_trc
         hidden_alpha = track.metadata.get("alpha_mode") == "1"
@@ -51,12 +58,12 @@ def track_source(path: Path) -> Source:
         raise UnreadableVideoError(
             path, "it has an alpha channel, which cannot be read from webm: composite it on black"
         )
-    return Source(fps=float(rate), frames=_frames(path, 1 / rate))
+    return Source(fps=float(rate), frames=_frames(path, 1 / rate, allowance))
 
 
-def _opened(path: Path) -> InputContainer:
+def _opened(path: Path, options: dict[str, str]) -> InputContainer:
     try:
-        return av.open(str(path), metadata_errors="ignore")
+        return av.open(str(path), metadata_errors="ignore", options=options)
     except av.FFmpegError as error:
         raise UnreadableVideoError(path, f"not a video, or cut short ({error.strerror})") from error
 
@@ -69,19 +76,21 @@ def _track(path: Path, container: InputContainer) -> av.VideoStream:
     return track
 
 
-def _frames(path: Path, usual: Fraction) -> Iterator[Frame]:
+def _frames(path: Path, usual: Fraction, allowance: Allowance) -> Iterator[Frame]:
     """Decoded pictures, `usual` seconds long where the file does not say how long."""
     count, first, last = 0, Fraction(0), Fraction(0)
-    with _opened(path) as container:
+    with _opened(path, allowance.options) as container:
         track = _track(path, container)
         # The decoder patches up damaged pictures unless it is told to stop there.
-        track.codec_context.options = {"err_detect": "explode"}
+        track.codec_context.options = {"err_detect": "explode", **allowance.options}
         tick, clock = Fraction(track.time_base or 0), _Clock(container)
         aspect = Fraction(track.sample_aspect_ratio or 1)
         try:
             for packet in container.demux():
+                allowance.packet()
                 clock.see(packet)
                 for decoded in track.decode(packet) if packet.stream is track else ():
+                    allowance.picture(decoded.width, decoded.height)
                     time = clock.ticks(decoded) * tick
                     first = time if count == 0 else first
                     if count and time < last:

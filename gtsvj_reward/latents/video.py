@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.checks import latent_frames
 from gtsvj_reward.latents.frames import RGB, Frame, Source, nearest
 from gtsvj_reward.latents.sources import UnreadableVideoError, VideoTooShortError
@@ -55,6 +56,7 @@ def read_video(
     start: float = 0.0,
     frames_fps: float | None = None,
     temporal_compression: int = 4,
+    limit: DecodeLimit | None = None,
 ) -> VideoClip:
     """Read part of a video at a given rate and size.
 
@@ -88,6 +90,7 @@ def read_video(
         start: seconds to skip after the first picture.
         frames_fps: frames per second of a folder of frames.
         temporal_compression: of the VAE, in place of the 4 in 4f + 1.
+        limit: the most that is decoded, for a video file from somebody else; None: all of it.
 
     Raises:
         UnreadableVideoError: if the file is missing, empty, no video, damaged or cut short.
@@ -105,7 +108,7 @@ def read_video(
     if wanted is not None:
         latent_frames(wanted, temporal_compression)
     path = Path(path)
-    source = _open(path, frames_fps)
+    source = _open(path, frames_fps, limit)
     seen = 0
 
     def counted() -> Iterator[Frame]:
@@ -143,7 +146,9 @@ def read_video(
     )
 
 
-def _open(path: Path, frames_fps: float | None) -> Source:
+def _open(path: Path, frames_fps: float | None, limit: DecodeLimit | None) -> Source:
+    if limit is not None and (path.is_dir() or path.suffix.lower() == ".gif"):
+        raise ValueError(f"`limit` is for video files, {path} is none")
     if path.is_dir():
         if frames_fps is None:
             raise ValueError(f"{path} is a folder of frames: say how fast they run, `frames_fps=`")
@@ -152,7 +157,7 @@ def _open(path: Path, frames_fps: float | None) -> Source:
         raise UnreadableVideoError(path, "there is no such file")
     if path.stat().st_size == 0:
         raise UnreadableVideoError(path, "the file is empty")
-    return gif_source(path) if path.suffix.lower() == ".gif" else track_source(path)
+    return gif_source(path) if path.suffix.lower() == ".gif" else track_source(path, limit)
 
 
 def _exact(value: float) -> Fraction:

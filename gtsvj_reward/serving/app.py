@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from gtsvj_reward.reward import GTSVJReward, RewardOutput
 from gtsvj_reward.serving.access import is_authorised
 from gtsvj_reward.serving.batching import Batcher
+from gtsvj_reward.serving.encoder import Encoder
 from gtsvj_reward.serving.jobs import Job, admit, score_jobs
 from gtsvj_reward.serving.limits import MIB, Limits, Pending, read_limited
 from gtsvj_reward.serving.measured import Measured
@@ -40,6 +41,9 @@ class Service:
         token: what clients must know; None: nothing.
     """
 
+    encoder: Encoder
+    """Made when the application starts, in the process that runs it."""
+
     def __init__(self, reward: GTSVJReward, limits: Limits, token: str | None) -> None:
         self.reward = reward
         self.limits = limits
@@ -66,8 +70,10 @@ class Service:
             max_queue_seconds=self.limits.max_queue_seconds,
             metrics=self.metrics,
         )
+        self.encoder = Encoder(self.limits)
         yield
         await self.batcher.close()
+        self.encoder.close()
 
     def drain(self) -> None:
         """Say in `/healthz` that the server stops, and score what waits at once."""
@@ -88,11 +94,11 @@ class Service:
         if not is_authorised(request.headers.get("authorization"), self.token):
             raise NotScoredError(401, "this server needs its token: `Authorization: Bearer TOKEN`")
 
-    async def score(self, job: Job) -> RewardOutput:
-        """Scores of a job that was admitted."""
+    async def score(self, job: Job, *, admitted: bool = False) -> RewardOutput:
+        """Scores of a job; one that was admitted before is not refused for want of room."""
         if self.batcher is None:
             raise NotScoredError(503, "the server is not running yet", retry_after=1)
-        output = await self.batcher.submit(job)
+        output = await self.batcher.submit(job, admitted=admitted)
         self.metrics.clips.add(amount=job.size)
         return output
 

@@ -71,10 +71,11 @@ class Batcher:
         self.thread = ThreadPoolExecutor(1, "judge")
         self.task = asyncio.get_running_loop().create_task(self.run())
 
-    async def submit(self, job: Job) -> RewardOutput:
+    async def submit(self, job: Job, *, admitted: bool = False) -> RewardOutput:
         """The scores of a job; once it is in the queue, there is an answer to it.
 
-        Cancelled before its batch starts, the job is not scored.
+        Cancelled before its batch starts, the job is not scored. One that was `admitted` already
+        is taken into a full queue too.
 
         Raises:
             NotScoredError: 429 if the queue is full, 503 if the server stops, 422 with the judge's
@@ -82,7 +83,8 @@ class Batcher:
         """
         if self.closing:
             raise NotScoredError(503, "the server is shutting down", retry_after=5)
-        self.refuse_if_full(job)
+        if not admitted:
+            self.refuse_if_full(job)
         entry = Waiting(job, asyncio.get_running_loop().create_future())
         self.queue.append(entry)
         self.changed.set()

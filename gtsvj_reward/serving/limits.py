@@ -34,6 +34,8 @@ class Limits:
     """Size of a body in MiB; then 413."""
     max_pending_mib: float = 1024.0
     """Size of all bodies that are being received, wait or are scored, in MiB; then 429."""
+    max_connections: int = 512
+    """Open at once, fewer where the process may not open so many files; then 503."""
     body_seconds: float = 60.0
     """Time in which a body must arrive; then 408."""
     head_seconds: float = 20.0

@@ -84,6 +84,9 @@ class Metrics:
         self.dropped = Counter(
             "gtsvj_dropped_clips_total", "Clips not scored, since their client was gone.", ()
         )
+        self.refused = Counter(
+            "gtsvj_refused_connections_total", "Connections beyond those that may be open.", ()
+        )
         self.request_seconds = Histogram(
             "gtsvj_request_seconds", "From the head of a scored request to its answer.", SECONDS
         )
@@ -97,6 +100,7 @@ class Metrics:
             self.requests,
             self.clips,
             self.dropped,
+            self.refused,
             self.request_seconds,
             self.batch_clips,
             self.batch_seconds,

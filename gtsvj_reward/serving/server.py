@@ -5,14 +5,18 @@ import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gtsvj_reward.serving.access import check_address
 from gtsvj_reward.serving.app import Service
+from gtsvj_reward.serving.connections import (
+    BACKLOG,
+    LimitedProtocol,
+    affordable,
+    report,
+)
 from gtsvj_reward.serving.limits import MAX_HEAD_BYTES
 
 logger = logging.getLogger(__name__)
@@ -49,16 +53,19 @@ def serve(
 def configuration(app: FastAPI) -> uvicorn.Config:
     """Settings of uvicorn that do not depend on which packages are installed beside it."""
     service: Service = app.state.service
-    head_seconds = service.limits.head_seconds
+    limits = service.limits
 
-    class Protocol(ImpatientProtocol):
+    class Protocol(LimitedProtocol):
         """With the limits of this server."""
 
-        seconds = head_seconds
+        most = affordable(limits.max_connections)
+        seconds = limits.head_seconds
+        refused = service.metrics.refused
 
     return uvicorn.Config(
         app,
         http=Protocol,
+        backlog=BACKLOG,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -105,6 +112,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
+        asyncio.get_running_loop().set_exception_handler(report)
         await super().startup(sockets)
         self.announce()
 
@@ -112,42 +120,3 @@ class DrainingServer(uvicorn.Server):
         """Stop listening, answer what was received, end."""
         self.service.drain()
         super().handle_exit(sig, frame)
-
-
-class ImpatientProtocol(H11Protocol):
-    """Closes connections whose next request does not show its whole head in time.
-
-    uvicorn itself waits forever for the head of a first request, and for the end of a body that
-    was refused already.
-    """
-
-    seconds = 20.0
-    waiting_for_head: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """Start to wait."""
-        super().connection_made(transport)
-        self.watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Wait on, or stop waiting if the head is complete."""
-        super().data_received(data)
-        self.watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self.forget()
-        super().connection_lost(exc)
-
-    def watch(self) -> None:
-        """The clock runs whenever no request is in hand; more bytes do not set it back."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.forget()
-        elif self.waiting_for_head is None:
-            self.waiting_for_head = self.loop.call_later(self.seconds, self.transport.close)
-
-    def forget(self) -> None:
-        """Stop the clock."""
-        if self.waiting_for_head is not None:
-            self.waiting_for_head.cancel()
-            self.waiting_for_head = None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.dtypes import dtype_of
+from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import reading_for
 from gtsvj_reward.serving.limits import Limits
@@ -31,6 +32,8 @@ class VideoSettings:
     """Pixels."""
     num_frames: int | None = None
     """4f + 1 for CogVideoX."""
+    max_megapixels: int = 1024
+    """Of all pictures of a video that have to be decoded; then an error of that video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,5 +90,7 @@ def build_app(settings: ServeSettings) -> "FastAPI":
             num_frames=videos.num_frames,
         )
         vae = load_vae(videos.vae, dtype=dtype_of(videos.dtype), device=settings.device)
-        routers.append(unirl_routes(VideoReader(reward, vae, reading, videos.space_id)))
+        limit = DecodeLimit(total=videos.max_megapixels * 1_000_000)
+        reader = VideoReader(reward, vae, reading, videos.space_id, limit)
+        routers.append(unirl_routes(reader))
     return create_app(reward, limits=settings.limits, token=settings.token, routers=routers)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.reward import GTSVJReward
@@ -24,6 +25,7 @@ class VideoReader:
         vae: of its latent space, on the device to use; another one is refused.
         reading: how every video is read.
         space_id: name of the VAE's latent space; read from the VAE by default.
+        limit: the most that is decoded of a video.
 
     Raises:
         LatentSpaceError: for a VAE of another latent space.
@@ -31,11 +33,17 @@ class VideoReader:
     """
 
     def __init__(
-        self, reward: GTSVJReward, vae: Any, reading: Reading, space_id: str | None = None
+        self,
+        reward: GTSVJReward,
+        vae: Any,
+        reading: Reading,
+        space_id: str | None = None,
+        limit: DecodeLimit | None = None,
     ) -> None:
         self.reward = reward
         self.vae = vae
         self.reading = reading
+        self.limit = limit or DecodeLimit()
         self.space = LatentSpace.from_vae(vae, reward.space.patch_size_t, id=space_id)
         reward.refuse_foreign(self.space, "what the given VAE encodes to")
         if reward.reads_text:
@@ -71,6 +79,7 @@ class VideoReader:
                 width=reading.width,
                 num_frames=reading.num_frames,
                 temporal_compression=self.space.temporal_compression,
+                limit=self.limit,
             )
         parameter = next(self.vae.parameters())
         latents = self.space.encode(clip.batch().to(parameter.device), self.vae).cpu()

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -20,16 +21,25 @@ def saved_judge(folder, **changes):
 
 
 @contextmanager
-def command(*words, environment=None, announced=r"on http://[^ ]*:(\d+)"):
-    """A running command and its port; killed at the end if it is still there."""
+def command(*words, environment=None, announced=r"on http://[^ ]*:(\d+)", files=None, log=None):
+    """A running command and its port; killed at the end if it is still there.
+
+    `files` is the most that it may have open, `log` the file for its errors.
+    """
+
+    def prepare():
+        # A runner in the background of a shell ignores Ctrl-C, and its children inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
     process = subprocess.Popen(
         [sys.executable, "-m", "gtsvj_reward.cli", "serve", *map(str, words)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.STDOUT if log is None else log.open("w"),
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        # A runner in the background of a shell ignores Ctrl-C, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
     try:
         said = ""

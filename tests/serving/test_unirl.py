@@ -5,21 +5,29 @@ answer with the checks that it makes.
 """
 
 import base64
+import io
 import json
 import math
 import re
+import threading
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
+import av
 import httpx
 import pytest
 import torch
 
 from gtsvj_reward import LatentSpace
-from gtsvj_reward.latents import read_video, write_video
+from gtsvj_reward.latents import UnreadableVideoError, read_video, write_video
+from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.reward.encoding import Reading
+from gtsvj_reward.serving.pace import Pace
 from gtsvj_reward.serving.refusals import NotScoredError
-from gtsvj_reward.serving.unirl import answer, unirl_routes
+from gtsvj_reward.serving.unirl import answer, read_videos, unirl_routes
 from gtsvj_reward.serving.videos import VideoReader
 from tests.serving.server import assert_same_scores, post, reward_of, serving
 from tests.tiny import tiny_judge, tiny_space
@@ -170,6 +178,94 @@ def test_too_many_videos_are_refused(served):
     status, answer = remote(served, sent([b""] * 33))
     assert status == 422
     assert "lower the trainer's `batch_size`" in answer["detail"]
+
+
+@pytest.mark.parametrize("filling", ["[],", "{},", "[[[],[]]],", '{"a":{}},'])
+def test_json_of_many_small_values_is_refused_in_little_memory_and_time(filling):
+    """Full of them, 60 MiB took 1.6 GiB and held up everything for 24 s."""
+    body = b'{"requests":[' + filling.encode() * (2_000_000 // len(filling)) + b"3]}"
+    tracemalloc.start()
+    try:
+        began = time.process_time()
+        with pytest.raises(NotScoredError, match="brackets, commas and colons"):
+            read_videos(body, 32)
+        seconds, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    assert seconds < 0.5
+
+
+def test_a_request_full_of_parts_that_are_read(served, videos):
+    """32 videos with prompts of a hundred commas each are far below that limit."""
+    payload = sent([videos[0].read_bytes()])
+    payload["requests"][0]["history"][0]["text"] = ", ".join(map(str, range(20_000)))
+    assert remote(served, payload)[0] == 200
+
+
+def film(width, height, count, rate):
+    """An mp4 file of black pictures, which take next to no bytes."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        track = container.add_stream("libx264", rate=rate)
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        track.options = {"preset": "ultrafast", "crf": "51", "g": "10000"}
+        picture = av.VideoFrame(width, height, "yuv420p")
+        for index in range(count):
+            picture.pts = index
+            container.mux(track.encode(picture))
+        container.mux(track.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit", "reason"),
+    [
+        ((640, 480, 24, 10), {"picture": 300_000}, "its pictures have 640 x 480 pixels"),
+        ((640, 480, 24, 10), {"total": 3_000_000}, "over 3000000 pixels would have to be decoded"),
+        ((16, 16, 2100, 1000), {"total": 65_536 * 1500}, "pixels would have to be decoded"),
+    ],
+)
+def test_a_video_that_takes_too_long_to_decode_is_refused(judge, tiny_vae, shape, limit, reason):
+    """Of large pictures, of many, and of many small ones between two that are needed."""
+    content = base64.b64encode(film(*shape)).decode()
+    reading = Reading(fps=8.0, height=64, width=96, num_frames=17)
+    assert VideoReader(judge, tiny_vae, reading).job(content).size == 1
+    strict = VideoReader(judge, tiny_vae, reading, limit=DecodeLimit(**limit))
+    with pytest.raises(UnreadableVideoError, match=reason):
+        strict.job(content)
+
+
+def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
+    """Four may wait: of two requests with three each the second must come back."""
+    entered, go = threading.Event(), threading.Event()
+
+    class Held(VideoReader):
+        """Reads when it may."""
+
+        def job(self, video):
+            entered.set()
+            assert go.wait(120)
+            return super().job(video)
+
+    payload = sent([path.read_bytes() for path in videos])
+    routers = [unirl_routes(Held(judge, tiny_vae, READING))]
+    with (
+        serving(judge, routers=routers, max_queue=4, max_clips=4) as (app, port),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(remote, port, payload)
+        assert entered.wait(120)
+        status, refused = remote(port, payload)
+        assert status == 429
+        assert "3 videos are waiting, at most 4 may" in refused["detail"]
+        go.set()
+        assert first.result()[0] == 200
+        assert app.state.service.encoder.waiting == 0
+        app.state.service.encoder.waiting, app.state.service.encoder.pace = 1, Pace()
+        app.state.service.encoder.pace.learn(1, 61.0)
+        status, refused = remote(port, payload)
+        assert (status, "the videos ahead take about 61 s" in refused["detail"]) == (429, True)
 
 
 def test_base64_that_is_none_is_an_error(served):
