@@ -56,12 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=0)
     args = parser.parse_args()
-    plain, compiled = (GTSVJReward.from_pretrained("gtsvj-toy").judge for _ in range(2))
+    plain, compiled = (GTSVJReward.from_pretrained("gtsvj-toy-lora").judge for _ in range(2))
     latents = torch.randn(TOY_SIZE, generator=torch.Generator().manual_seed(0))
     compile_blocks(compiled, **({} if args.rounds else {"backend": "aot_eager"}))
     with torch.no_grad():
         compiled(latents)
-    print("gtsvj-toy: every block compiles in one graph")
+    print("gtsvj-toy-lora: every block compiles in one graph")
     if args.rounds:
         compare(plain, compiled, latents, args.rounds)
 

@@ -60,7 +60,7 @@ def full_models(args: argparse.Namespace) -> Models:
 
 def toy_models(args: argparse.Namespace) -> Models:
     """The bundled judge and VAE, and clips of 17 frames of 64x64."""
-    reward = GTSVJReward.from_pretrained("gtsvj-toy", check_statistics=False)
+    reward = GTSVJReward.from_pretrained("gtsvj-toy-lora", check_statistics=False)
     return Models(reward, load_vae("gtsvj-toy-pipeline"), torch.randn(args.clips, 5, 16, 8, 8))
 
 

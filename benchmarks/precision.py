@@ -67,7 +67,7 @@ def main() -> None:
     latents = toy_latents(args.clips)
     dtypes = {**({} if args.device == "cpu" else {"float32": torch.float32}), **DTYPES}
     print(f"{args.clips} clips; |error| / standard deviation of the float32 scores")
-    for name in ("gtsvj-toy", "gtsvj-toy-discriminator"):
+    for name in ("gtsvj-toy-lora", "gtsvj-toy-discriminator"):
         for label, dtype in dtypes.items():
             found = errors(latents, name, dtype, args.device)
             numbers = ", ".join(f"{key} {value:.4f}" for key, value in found.items())

@@ -224,7 +224,7 @@ def test_train_and_calibrate_from_yaml(tmp_path, capsys):
     assert (tmp_path / "cal" / "calibration.png").is_file()
     assert "frame_drop" in capsys.readouterr().out
     (tmp_path / "t.yaml").write_text(
-        base + f"output_dir: {tmp_path / 'judge'}\nmax_steps: 2\nlogging_steps: 1\n"
+        base + f"readout: mlp\noutput_dir: {tmp_path / 'judge'}\nmax_steps: 2\nlogging_steps: 1\n"
         f"per_device_train_batch_size: 4\nuse_cpu: true\nsave_strategy: 'no'\n"
         f"perturbations: {tmp_path / 'cal' / 'perturbations.json'}\n"
     )

@@ -72,7 +72,7 @@ if REAL_MODEL:
     call = {"num_frames": 49, "height": 480, "width": 720, "fps": 8.0}
 else:
     pipe = load_pipeline()
-    judge, prompt, steps = "gtsvj-toy", "two yellow circles falling", STEPS
+    judge, prompt, steps = "gtsvj-toy-lora", "two yellow circles falling", STEPS
     call = {"num_frames": 17, "height": 64, "width": 64, "fps": 8.0, "guidance_scale": 3.0}
     call |= {"batch_size": 8, "call_arguments": {"max_sequence_length": TEXT_LENGTH}}
 
@@ -178,7 +178,7 @@ for look in looks:
 
 # %%
 toy = load_pipeline()
-toy_reward = GTSVJReward.from_pretrained("gtsvj-toy", transformer=toy.transformer)
+toy_reward = GTSVJReward.from_pretrained("gtsvj-toy-lora", transformer=toy.transformer)
 toy_space = LatentSpace.from_pipeline(toy)
 toy_call = {"num_frames": 17, "height": 64, "width": 64, "fps": 8.0, "guidance_scale": 3.0}
 toy_call |= {"batch_size": 8, "call_arguments": {"max_sequence_length": TEXT_LENGTH}}

@@ -101,7 +101,7 @@ if REAL_MODEL:
 else:
     settings = {
         "pretrained_model": UNSTEADY,
-        "reward": "gtsvj-toy",
+        "reward": "gtsvj-toy-lora",
         "aspects": ["steadiness"],
         "batch_size": PROMPTS * PER_PROMPT // 2,
         "learning_rate": 1.5e-3,

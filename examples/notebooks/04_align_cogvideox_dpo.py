@@ -99,7 +99,7 @@ if REAL_MODEL:
 else:
     settings = {
         "pretrained_model": UNSTEADY,
-        "reward": "gtsvj-toy",
+        "reward": "gtsvj-toy-lora",
         "aspects": ["steadiness"],
         "batch_size": 4 if FAST else 16,
         "learning_rate": 1e-3,

@@ -94,7 +94,7 @@ if REAL_MODEL:
 else:
     settings = {
         "pretrained_model": UNSTEADY,
-        "reward": "gtsvj-toy",
+        "reward": "gtsvj-toy-lora",
         "aspects": ["steadiness"],
         "batch_size": PROMPTS,
         "learning_rate": 1e-3,

@@ -39,7 +39,7 @@ class AlignArguments:
         },
     )
     reward: str = field(
-        default="gtsvj-toy",
+        default="gtsvj-toy-lora",
         metadata={"help": "Judge to train on: bundled name, folder or hub id."},
     )
     aspects: list[str] = field(

@@ -15,11 +15,12 @@ MANIFEST = "sha256.json"
 ASSETS: dict[str, str] = {
     "gtsvj-demo-base": "demo_base",
     "gtsvj-demo-codec": "demo_codec",
-    "gtsvj-toy": "toy_judge",
+    "gtsvj-toy": "toy_moments",
     "gtsvj-toy-aspects": "toy_aspects",
     "gtsvj-toy-detector": "toy_detector",
     "gtsvj-toy-discriminator": "toy_discriminator",
-    "gtsvj-toy-moments": "toy_moments",
+    "gtsvj-toy-lora": "toy_judge",
+    "gtsvj-toy-moments": "toy_moments",  # its name before it became `gtsvj-toy`
     "gtsvj-toy-pipeline": "toy_pipeline",
     "gtsvj-toy-unsteady": "toy_unsteady",
 }

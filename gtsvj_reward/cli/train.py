@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.flags import with_config
 
+DEFAULT_READOUT = "moments"
+"""Of a judge that is built by a command."""
+
 if TYPE_CHECKING:
     from gtsvj_reward.judge import VideoJudge
     from gtsvj_reward.training.arguments import FitConfig
@@ -78,23 +81,41 @@ def judge_and_config(
     from gtsvj_reward.training import JudgeArguments
 
     words = with_config(argv)
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--readout", default="mlp")
-    readout = chooser.parse_known_args(words)[0].readout
+    readout = chosen_readout(words)
     parser = HfArgumentParser(
         (JudgeArguments, configs.get(readout, configs["mlp"])),
         prog=f"gtsvj {command}",
         description=f"{description} --config FILE.yaml holds defaults. The settings listed are "
-        f"those of --readout {readout}; the readouts are {' and '.join(configs)}.",
+        f"those of --readout {readout}; the readouts are {' and '.join(configs)}, by default that "
+        f"of the judge to start from, or {DEFAULT_READOUT}.",
         allow_abbrev=False,
     )
+    parser.set_defaults(readout=readout)
     *chosen, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ValueError(
             f"{unknown} are no settings of --readout {readout}: see `gtsvj {command} --readout "
-            f"{readout} --help`"
+            f"{readout} --help`; --readout mlp is the paper's recipe, moments the closed form"
         )
     return chosen
+
+
+def chosen_readout(words: list[str]) -> str:
+    """The readout asked for, else that of a judge on disk to start from, else the default."""
+    from gtsvj_reward.assets import folder_of
+    from gtsvj_reward.judge import read_config
+    from gtsvj_reward.judge.checkpoint import CONFIG_FILE
+
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--readout")
+    chooser.add_argument("--from_judge")
+    given = chooser.parse_known_args(words)[0]
+    if given.readout is not None:
+        return str(given.readout)
+    folder = folder_of(given.from_judge or "")
+    if given.from_judge and Path(folder, CONFIG_FILE).is_file():
+        return read_config(folder).readout
+    return DEFAULT_READOUT
 
 
 def report_fit(judge: "VideoJudge", config: "FitConfig") -> int:

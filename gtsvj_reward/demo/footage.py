@@ -68,7 +68,7 @@ def judge_footage(
         source, target = str(out / "clips" / part), str(out / "latents" / part)
         command(run_command, ["encode", source, target, *flags.split()])
     write_text(out / "train.yaml", yaml.safe_dump(training_config(out, seed)))
-    words = ["train-discriminator", "--readout", "moments", "--config", str(out / "train.yaml")]
+    words = ["train-discriminator", "--config", str(out / "train.yaml")]
     command(run_command, words)
     reward = GTSVJReward.from_pretrained(out / "judge")
     comparisons = compare(reward, out / "latents" / "unseen")

@@ -30,6 +30,7 @@ LORA = {"lora_rank": (8, "5.1"), "lora_alpha": (8, "5.1")}
 DURATIONS = {"truncation_min_seconds": (2.0, "5.1"), "truncation_max_seconds": (6.0, "5.1")}
 PAPER = {
     "discriminator": {
+        "readout": ("mlp", "4.1"),
         "base_model": (BASE, "4, Table 1"),
         **LORA,
         "lora_placement": ("last", "4.1 and 5.3"),
@@ -38,6 +39,7 @@ PAPER = {
         **DURATIONS,
     },
     "aspects": {
+        "readout": ("mlp", "4.1"),
         "base_model": (BASE, "4, Table 1"),
         **LORA,
         "lora_placement": ("last", "4.2"),
@@ -46,6 +48,7 @@ PAPER = {
         "keep_energy": (False, "4.2"),
     },
     "preference": {
+        "readout": ("mlp", "4.1"),
         "comparisons": ("labels/VisionRewardDB-Video/regression", "5.1"),
         "comparisons_format": ("visionreward", "5.1"),
         "dimension": ("overall", "5.1: the only label of this split"),

@@ -46,11 +46,11 @@ def latents():
 
 @pytest.fixture(scope="module")
 def on_cpu():
-    return GTSVJReward.from_pretrained("gtsvj-toy")
+    return GTSVJReward.from_pretrained("gtsvj-toy-lora")
 
 
 def on_gpu(**changes):
-    return GTSVJReward.from_pretrained("gtsvj-toy", device="cuda", **changes)
+    return GTSVJReward.from_pretrained("gtsvj-toy-lora", device="cuda", **changes)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=[f.name for f in FAMILIES])
@@ -101,7 +101,7 @@ def test_autocast_leaves_scores_in_float32(on_cpu, latents):
 
 
 def test_an_offloaded_judge_scores_there_and_leaves(on_cpu, latents):
-    reward = GTSVJReward.from_pretrained("gtsvj-toy", offload_to="cuda")
+    reward = GTSVJReward.from_pretrained("gtsvj-toy-lora", offload_to="cuda")
     scores = reward(latents, fps=FPS)
     torch.testing.assert_close(scores.cpu(), on_cpu(latents, fps=FPS), rtol=1e-4, atol=1e-4)
     assert {p.device.type for p in reward.judge.parameters()} == {"cpu"}
@@ -109,7 +109,7 @@ def test_an_offloaded_judge_scores_there_and_leaves(on_cpu, latents):
 
 def test_shared_weights_follow_the_pipeline_there(on_cpu, latents):
     pipe = load_pipeline()
-    reward = GTSVJReward.from_pretrained("gtsvj-toy", transformer=pipe.transformer)
+    reward = GTSVJReward.from_pretrained("gtsvj-toy-lora", transformer=pipe.transformer)
     pipe.to("cuda")
     scores = reward(latents, fps=FPS)
     assert scores.device.type == "cuda"
@@ -141,7 +141,7 @@ def test_compiled_judges_score_the_same(tmp_path, latents):
 import sys, torch
 from safetensors.torch import load_file
 from gtsvj_reward import GTSVJReward
-judge = GTSVJReward.from_pretrained("gtsvj-toy", device="cuda").judge
+judge = GTSVJReward.from_pretrained("gtsvj-toy-lora", device="cuda").judge
 latents = load_file(sys.argv[1])["latents"].cuda()
 with torch.no_grad():
     expected, scores = judge(latents).scores, torch.compile(judge)(latents).scores

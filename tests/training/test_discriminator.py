@@ -272,6 +272,7 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, base):
     write_clips(tmp_path / "fake", 6, time=5, seed=50)
     (tmp_path / "main.py").write_text(LAUNCHED)
     flags = {
+        "readout": "mlp",
         "base_model": base,
         "head_width": 16,
         "real": tmp_path / "real",

@@ -202,7 +202,7 @@ def bundle_judge(study: Path, seed: int) -> None:
     stages = {
         "gtsvj-toy-discriminator": study / "stage1" / f"full-{seed}",
         "gtsvj-toy-aspects": judges / "aspects",
-        "gtsvj-toy": judges / "preference",
+        "gtsvj-toy-lora": judges / "preference",
     }
     wanted = (
         "config.json",

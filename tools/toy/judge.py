@@ -1,4 +1,4 @@
-"""Fit the bundled judge `gtsvj-toy-moments` in closed form, and compare it with the trained one.
+"""Fit the bundled judge `gtsvj-toy` in closed form, and compare it with the trained one.
 
     python -m tools.toy.judge --out runs/toy/moments --bundle
 
@@ -34,7 +34,7 @@ from tools.toy.bundle import seal
 
 BASE = "gtsvj-toy-pipeline"
 SEED = 0
-NAME = "gtsvj-toy-moments"
+NAME = "gtsvj-toy"
 STUDY = Path(__file__).parents[2] / "studies" / "paper_claims.yaml"
 
 FIGURES = "figures.json"
@@ -48,10 +48,10 @@ What it was fitted to, as the study makes it: 800 real clips, each against two d
 with blur and ghosting of latents, and 320 generated clips; 400 simulated ratings; 300 simulated
 comparisons.
 Clips of 3 and 4 latent frames were seen by the first stage alone. Accuracies in percent on the test
-pairs of the study, one fit, beside those of `gtsvj-toy`, which was trained with LoRA on as many
-clips and labels:
+pairs of the study, one fit, beside those of `gtsvj-toy-lora`, which was trained with LoRA on as
+many clips and labels:
 
-| test | pairs | `{name}` | `gtsvj-toy` |
+| test | pairs | `{name}` | `gtsvj-toy-lora` |
 |---|---|---|---|
 {table}
 
@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="of the study; made in --out by default")
-    parser.add_argument("--against", default="gtsvj-toy", help="judge to compare with")
+    parser.add_argument("--against", default="gtsvj-toy-lora", help="judge to compare with")
     parser.add_argument("--bundle", action="store_true", help="put it among the assets")
     args = parser.parse_args()
     settings = yaml.safe_load(STUDY.read_text())

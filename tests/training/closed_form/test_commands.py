@@ -1,4 +1,4 @@
-"""`gtsvj train-... --readout moments`: from folders and label files to judges on disk."""
+"""`gtsvj train-...` in closed form: from folders and label files to judges on disk."""
 
 import json
 
@@ -17,7 +17,7 @@ from gtsvj_reward.training.discriminator.fit import drawn
 from tests.judge.test_moment_judge import moment_judge
 from tests.training.stages import write_csv, write_rated
 
-SETTINGS = ["--readout", "moments", "--held_out_fraction", "0.25", "--device", "cpu"]
+SETTINGS = ["--held_out_fraction", "0.25", "--device", "cpu"]
 COMMON = [*SETTINGS, "--base_model"]
 
 
@@ -153,12 +153,16 @@ def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
 
 
 def test_a_judge_of_the_other_readout_is_no_start(world, capsys):
-    run(
+    words = [
         "train-aspects", *SETTINGS, "--from_judge", world / "discriminator", "--ratings",
         world / "ratings.csv", "--aspects", "clear=0:4", "focus=0:4", "--latents",
-        world / "rated", "--output_dir", world / "judge-2", status=1,
-    )  # fmt: skip
+        world / "rated", "--output_dir", world / "judge-2",
+    ]  # fmt: skip
+    run(*words, "--readout", "moments", status=1)
     assert "has readout 'mlp': go on with `--readout mlp`" in capsys.readouterr().err
+    # Unless another is asked for, the readout is that of the judge: `--device` is none of its.
+    run(*words, status=1)
+    assert "['--device', 'cpu'] are no settings of --readout mlp" in capsys.readouterr().err
 
 
 def test_trainers_refuse_a_judge_of_moments(folders):
