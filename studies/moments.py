@@ -7,13 +7,11 @@ written, from whatever results there are.
 """
 
 import argparse
-import csv
 import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -22,130 +20,39 @@ import torch
 import yaml
 from torch import Tensor
 
+from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import Aspect, VideoJudge
 from gtsvj_reward.judge.moments import default_taps
-from gtsvj_reward.losses import bradley_terry_with_ties_loss
-from gtsvj_reward.random_keys import keyed_generator
+from gtsvj_reward.random_keys import keyed_generator, keyed_order
 from gtsvj_reward.toy.raters import ASPECTS, HIGH, LOW
-from gtsvj_reward.training.closed_form import stages
-from gtsvj_reward.training.closed_form.comparisons import Pairs
 from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
 from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
-from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
 from studies.data import build, build_generated, test_pairs
-from studies.moments_features import Clips, latents_of
-from studies.moments_page import BLOCKS, ROWS, Reads, Row, marks, page, read_records
+from studies.moments_features import latents_of
+from studies.moments_fits import Fits, Scorer
+from studies.moments_page import BLOCKS, ROWS, Row, marks, page, read_records
+from studies.own_clips import build_own, rated_clips, within_prompts
+from studies.semantic import KINDS, build_semantic, clip_names
 
-BETA = 0.2
-LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
 TEST_CLIPS = ("same", "cross-seen", "cross-unseen", "short", "long")
 """How the names of test clips start."""
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """A score that is linear in standardised features; high is good."""
-
-    columns: Tensor
-    """Features that are read."""
-    standard: stages.Standard
-    fit: Fit
-    penalties: dict[str, Penalties]
-    """Of each stage."""
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Scores of clips, from all of their features."""
-        parts = [self.standard(part[:, self.columns]) for part in features.split(1000)]
-        return torch.cat([self.fit(part, part[:, :0])[:, 0] for part in parts])
-
-
-class Study(Clips):
+class Study(Fits):
     """Judges and their results."""
 
-    def __init__(self, settings: dict[str, Any], work: Path) -> None:
-        super().__init__(settings, work)
-        self.energy = cache(self.fit_energy)
-
-    def fit_energy(
-        self, reads: Reads, taps: str, sampler: str, seed: int
-    ) -> tuple[stages.Standard, stages.Solved]:
-        """Stage 1."""
-        columns, widths = self.columns(reads, taps)
-        real, negatives = self.drawn("real", seed), self.negatives(sampler, seed)
-        made = {name: load for _, name, load in negatives if "/" in name}
-        perturbations = self.keep_table(reads, f"{sampler}-{seed}", made)
-        generated = self.table(reads, "generated")
-        rows: dict[str, float] = {}
-        for _, name, _ in negatives:
-            rows[name] = rows.get(name, 0.0) + 1.0
-        features = torch.cat(
-            [self.table(reads, "real")(real)]
-            + [(perturbations if "/" in name else generated)([name]) for name in rows]
-        )[:, columns]
-        standard = stages.Standard.of(features[: len(real)])
-        sources = [*real, *(name.split("/")[0] for name in rows)]
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(sources))}
-        solved = stages.solve_energy(
-            standard(features),
-            widths,
-            positive=torch.arange(len(features)) < len(real),
-            weights=torch.tensor([1.0] * len(real) + [*rows.values()]).double(),
-            groups=torch.tensor([numbers[name] for name in sources]),
-            beta=BETA,
-        )
-        return standard, solved
-
-    def fit(self, row: Row, seed: int) -> Scorer:
-        """The judge of a row."""
-        columns, widths = self.columns(row.reads, row.taps)
-        standard, energy = None, None
-        if row.negatives:
-            standard, solved = self.energy(row.reads, row.taps, row.negatives, seed)
-            energy = solved.fit
-            if row.kind == "energy":
-                return Scorer(columns, standard, negated(energy), {"energy": solved.penalties})
-        labelled = self.table(row.reads, "labelled")
-        with (self.data / "compared.csv").open() as file:
-            pairs = list(csv.DictReader(file))
-        names = sorted({pair[side] for pair in pairs for side in ("video_a", "video_b")})
-        number = {name: index for index, name in enumerate(names)}
-        compared = Pairs(
-            torch.tensor([number[pair["video_a"]] for pair in pairs]),
-            torch.tensor([number[pair["video_b"]] for pair in pairs]),
-            torch.tensor([int(pair["label"]) for pair in pairs]),
-            torch.arange(len(pairs)),
-        )
-        if row.kind == "comparisons":
-            clips = labelled(names)[:, columns]
-            standard = standard or stages.Standard.of(clips)
-            solved = stages.solve_comparisons(
-                standard(clips), widths, compared, LOSS, energy=energy, seed=seed
-            )
-            chosen = {"comparisons": solved.penalties}
-            return Scorer(columns, standard, solved.fit, chosen)
-        ratings = self.labels(seed, row.labels)
-        clips = labelled([rating["video"] for rating in ratings])[:, columns]
-        standard = standard or stages.Standard.of(clips)
-        targets = torch.tensor([[float(rating[name]) for name in ASPECTS] for rating in ratings])
-        solved = stages.solve_aspects(
-            standard(clips),
-            widths,
-            (targets.double() - LOW) / (HIGH - LOW),
-            torch.arange(len(ratings)),
-            energy=energy,
-            seed=seed,
-        )
-        seen = standard(labelled(names)[:, columns])
-        weights, _, chosen = stages.solve_preference(solved.fit(seen, seen[:, :0]), compared, LOSS)
-        score = Fit((weights @ solved.fit.weight)[None], solved.fit.free[:1], weights[:1] * 0)
-        penalties = {"aspects": solved.penalties, "preference": chosen}
-        return Scorer(columns, standard, score, penalties)
-
     def test(self, row: Row, seed: int) -> dict[str, Any]:
-        """Whether each test pair is put in the right order: 2, 1 for a tie, 0."""
-        score = self.fit(row, seed)
-        scores: dict[str, float] = {}
+        """What the judge of a row does on the tests that the row is for."""
+        if row.on == "semantic":
+            return self.test_semantic(row, seed)
+        score = self.fit_own(row, seed) if row.kind == "labels" else self.fit(row, seed)
+        if row.on == "own":
+            table = self.table(row.reads, "own")
+            scores = dict(zip(table.rows, score(table.features).tolist(), strict=True))
+            found = within_prompts(self.data, self.settings["own"], scores)
+            return {"tests": {name: {"values": values} for name, values in found.items()}}
+        scores = {}
         for start in TEST_CLIPS:
             table = self.table(row.reads, "test", start)
             scores.update(zip(table.rows, score(table.features).tolist(), strict=True))
@@ -153,6 +60,31 @@ class Study(Clips):
             "tests": marks(test_pairs(self.data), scores),
             "penalties": {stage: vars(chosen) for stage, chosen in score.penalties.items()},
         }
+
+    def fit_own(self, row: Row, seed: int) -> Scorer:
+        """A judge of ratings of the generators' own clips, other prompts than those of the test."""
+        names, ratings, prompts = rated_clips(self.data, self.settings["own"], seed)
+        clips = self.table(row.reads, "own")(names)
+        return self.fit_aspects(row, seed, clips, ratings[:, None], prompts)
+
+    def test_semantic(self, row: Row, seed: int) -> dict[str, Any]:
+        """Pairs of a scene and the same with a fault; labelled pairs are of other scenes."""
+        sizes, table = self.settings["semantic"], self.table(row.reads, "semantic")
+        tests: dict[str, Any] = {}
+        for fault, kind in KINDS.items():
+            both = [("clean", kind.motion), (fault, kind.motion)]
+            if row.kind == "labels":
+                drawn = keyed_order(sizes["pool"], seed, 7)[: sizes["labelled"]]
+                sides = [table(clip_names("pool", *side, drawn)) for side in both]
+                score = self.fit_pairs(row, seed, *sides)
+            else:
+                score = self.fit(row, seed)
+            clean, damaged = (
+                score(table(clip_names("test", *side, range(sizes["test"])))) for side in both
+            )
+            found = torch.sign(clean - damaged).int() + 1
+            tests[fault] = {"marks": "".join(map(str, found.tolist())), "unit": 1}
+        return {"tests": tests}
 
     def uncertainty(self, seed: int) -> dict[str, Any]:
         """Coverage of held-out ratings, and u of clips that the judge was not made for."""
@@ -232,14 +164,9 @@ def optimised(judge: VideoJudge, clips: Tensor, steps: int) -> Tensor:
     return changed.detach()
 
 
-def negated(fit: Fit) -> Fit:
-    """Low energy is good, a high score is."""
-    return Fit(-fit.weight, -fit.free, -fit.bias)
-
-
 def run(study: Study, results: Path) -> None:
     """All rows and seeds that have no result yet, the most important first."""
-    only = study.settings.get("only") or [row.name for row in ROWS]
+    only = chosen(study.settings)
     for block in BLOCKS:
         for seed in range(study.settings["seeds"]):
             for row in block:
@@ -254,6 +181,22 @@ def run(study: Study, results: Path) -> None:
                 print(f"{time.strftime('%H:%M:%S')} {path.stem}", flush=True)
 
 
+def chosen(settings: dict[str, Any]) -> list[str]:
+    """Rows that are asked for, all of them by default."""
+    return settings.get("only") or [row.name for row in ROWS]
+
+
+def build_all(settings: dict[str, Any], data: Path) -> None:
+    """Whatever is missing of the clips that the rows need."""
+    build(data, settings["sizes"], pipeline=settings["pipeline"])
+    build_generated(data, settings["sizes"], pipeline=settings["pipeline"])
+    on = {row.on for row in ROWS if row.name in chosen(settings)}
+    if "semantic" in on:
+        build_semantic(data / "semantic", settings["semantic"], load_vae(settings["pipeline"]))
+    if "own" in on:
+        build_own(data, settings["own"])
+
+
 def main() -> int:
     """Read the command line; build what is missing, run, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -266,8 +209,7 @@ def main() -> int:
     settings = yaml.safe_load(args.config.read_text())
     settings["only"] = args.only or settings.get("only")
     torch.set_num_threads(settings["threads"])
-    build(args.work / "data", settings["sizes"], pipeline=settings["pipeline"])
-    build_generated(args.work / "data", settings["sizes"], pipeline=settings["pipeline"])
+    build_all(settings, args.work / "data")
     run(Study(settings, args.work), args.results)
     write_text(args.page, page(read_records(args.results)))
     return 0

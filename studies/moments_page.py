@@ -47,7 +47,8 @@ class Row:
     name: str
     says: str
     """What it is, for the page."""
-    kind: Literal["energy", "reward", "comparisons", "uncertainty"] = "reward"
+    kind: Literal["energy", "reward", "comparisons", "labels", "uncertainty"] = "reward"
+    """`labels`: fitted to labels of the clips that it is tested `on`."""
     reads: Reads = "trained"
     negatives: str | None = "extended"
     """Of the energy that it has; None: it has none."""
@@ -56,6 +57,10 @@ class Row:
     taps: str = "three"
     """`three`: the package's default, three blocks and the latents; `last`, `latents`, `blocks`
     (the three without the latents), `all`."""
+    on: Literal["faults", "semantic", "own"] = "faults"
+    """Clips of the tests: with faults, with events that the world forbids, or of generators."""
+    energy_input: Literal["free", "penalised"] = "free"
+    """Whether ridge regression of aspects penalises the energy."""
 
 
 BLOCKS = (
@@ -93,7 +98,30 @@ BLOCKS = (
         Row("random_energy", "`energy` on a random base", "energy", "random"),
         Row("random_reward", "`reward` on a random base", reads="random"),
     ),
+    (
+        Row("reversal", "120 labelled pairs", "labels", negatives=None, on="semantic"),
+        Row("reversal_random", "... of a random base", "labels", "random", None, on="semantic"),
+        Row("reversal_hand", "... of hand-made statistics", "labels", "statistics", None,
+            on="semantic"),
+        Row("reversal_energy", "`energy`, no label", "energy", on="semantic"),
+        Row("reversal_reward", "`reward`, fitted to other faults", on="semantic"),
+    ),
+    (
+        Row("own_labels", "100 ratings of clips of other prompts", "labels", negatives=None,
+            on="own"),
+        Row("own_hand", "... of hand-made statistics", "labels", "statistics", None, on="own"),
+        Row("own_random", "... of a random base", "labels", "random", None, on="own"),
+        Row("own_with_energy", "100 ratings, with `energy`", "labels", on="own"),
+        Row("own_transfer", "`reward`, fitted to faults of real clips", on="own"),
+        Row("own_hand_transfer", "`hand_reward`, likewise", reads="statistics", on="own"),
+        Row("own_energy", "`energy`, no label", "energy", on="own"),
+    ),
     (Row("taps_all", "`reward`, all blocks and the latents", taps="all"),),
+    (
+        Row("penalised", "`reward`, the energy penalised as one more block",
+            energy_input="penalised"),
+        Row("penalised_50", "... 50 ratings", labels=50, energy_input="penalised"),
+    ),
 )  # fmt: skip
 """What is compared, the most important first; a block is run with every seed before the next."""
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from studies import moments_page as page
+from gtsvj_reward.toy.world import render
+from studies import moments_page as page, own_clips, semantic
 from studies.data import TestPair as Pair
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -25,6 +26,10 @@ SMOKE = {
     "draws": {
         "real": 6, "generated": 3, "negatives": 2, "labels": 10, "held_out_ratings": 4,
     },
+    "own": {
+        "test_prompts": 2, "clips": 3, "rated_prompts": 4, "rated_clips": 2, "labelled_prompts": 3,
+    },
+    "semantic": {"pool": 4, "labelled": 3, "test": 2},
     "optimised_steps": 1,
 }  # fmt: skip
 
@@ -126,13 +131,71 @@ def test_a_run_goes_on_where_it_was_and_says_what_is_missing(tmp_path):
     tables = {path: path.stat().st_mtime_ns for path in (tmp_path / "work/tables").iterdir()}
     lost = (results / "hand_ridge-0.json").read_text()
     (results / "hand_ridge-0.json").unlink()
-    second = run(tmp_path, "energy", "hand_ridge", "reward", "comparisons", "uncertainty")
+    second = run(
+        tmp_path, "energy", "hand_ridge", "reward", "comparisons", "uncertainty", "own_hand",
+        "reversal_hand", "penalised",
+    )  # fmt: skip
     assert second.returncode == 0, second.stderr[-3000:]
     assert (results / "energy-0.json").stat().st_mtime_ns == before
-    assert "energy-0" not in second.stdout
+    assert " energy-0" not in second.stdout
     again = json.loads((results / "hand_ridge-0.json").read_text())
     assert again["tests"] == json.loads(lost)["tests"]
     assert {path: path.stat().st_mtime_ns for path in tables} == tables
     found = json.loads((results / "uncertainty-0.json").read_text())["tests"]
     assert len(found["coverage_50"]["values"]) == 4
     assert len(found["optimised_ratio"]["values"]) == 2
+    found = json.loads((results / "own_hand-0.json").read_text())["tests"]
+    assert {test: len(each["values"]) for test, each in found.items()} == {
+        "within": 2, "best": 2, "both": 2,
+    }  # fmt: skip
+    found = json.loads((results / "reversal_hand-0.json").read_text())["tests"]
+    assert {test: len(each["marks"]) for test, each in found.items()} == {
+        "reversal": 2, "upwards": 2, "wall": 2,
+    }  # fmt: skip
+
+
+def test_bodies_turn_far_from_walls_and_go_back():
+    scene = next(
+        scene
+        for index in range(50)
+        if (scene := semantic.scene_of("bouncing", 7, index)).count == 1
+    )
+    (body,) = scene.bodies
+    track = semantic.turned(body).track
+    steps = track.diff(dim=0).norm(dim=1)
+    turns = [frame for frame in semantic.TURNS if torch.equal(track[frame - 1], track[frame + 1])]
+    assert len(turns) == 1
+    after = len(track) - turns[0]
+    assert torch.equal(track[: turns[0] + 1], body.track[: turns[0] + 1])
+    assert torch.equal(track[turns[0] :], track[turns[0] - after + 1 : turns[0] + 1].flip(0))
+    assert not torch.equal(track, body.track)
+    assert steps.max() < 4.3  # no jump: a bouncing body goes 4.25 pixels a frame at most
+
+
+def test_a_fall_is_played_backwards_and_falls_up():
+    scene = semantic.scene_of("falling", 7, 0)
+    clean = render(scene)
+    assert torch.equal(semantic.reversed_in_time(scene)[0], clean[-1])
+    assert torch.equal(semantic.upside_down(scene)[:, 0], clean[:, -1])
+
+
+def test_agreement_within_prompts_by_hand(tmp_path):
+    # One prompt; scores order the three unsteady clips as the pixels do, but for the best two.
+    sizes = {"test_prompts": 1, "clips": 3}
+    steady = {"unsteady": [0.0, 2.0, 4.0], "steady": [6.0, 6.0, 6.0]}
+    scores = {"unsteady": [0.0, 2.0, 1.0], "steady": [9.0, 9.0, 9.0]}
+    named = [
+        {
+            own_clips.clip_name("test", generator, 0, number): value
+            for generator, values in table.items()
+            for number, value in enumerate(values)
+        }
+        for table in (steady, scores)
+    ]
+    (tmp_path / own_clips.MEASURED).write_text(json.dumps(named[0]))
+    found = own_clips.within_prompts(tmp_path, sizes, named[1])
+    # Best by score is the one of 2: the mean, so that nothing of the gain is taken.
+    assert found["best"] == [0.0]
+    # Deviations -2 0 2 and -1 1 0: 2 / sqrt(8 * 2) = 0.5.
+    assert found["within"] == [0.5]
+    assert 0.9 < found["both"][0] < 1
