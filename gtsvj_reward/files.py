@@ -3,15 +3,21 @@
 import hashlib
 import os
 import re
-from collections.abc import Container, Iterator
+import shutil
+import socket
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+LONGEST_NAME = 100
+"""Bytes of a name that parts show whole: with the rest they must not exceed 255."""
 
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 """First bytes of what `torch.save` and `pickle` write."""
@@ -31,21 +37,120 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def part_of(path: Path) -> Path:
+    """A hidden name beside a file or folder for what is not whole yet; nobody else has it.
+
+    A process id would not do: processes in containers share them, on one machine and on several.
+    """
+    return path.with_name(f"{_parts_start(path)}{socket.gethostname()[:40]}.{uuid4().hex}.part")
+
+
+def _parts_start(path: Path) -> str:
+    """What the names of all parts of a file begin with; a name that is too long is cut."""
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+        name = f"{name[: LONGEST_NAME // 5]}-{digest[:16]}"  # a character has up to 4 bytes
+    return f".{name}."
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or all of the new, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    part.replace(path)
+    part = part_of(path)
+    try:
+        with part.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what runs that were killed while writing a file left beside it; see `write_bytes`."""
-    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
-        part.unlink()
+    """Remove what runs that were killed while writing a file or folder left beside it."""
+    _remove(path.parent.glob(f"{escape(_parts_start(path))}*.part"))
+
+
+def remove_parts_in(folder: Path) -> None:
+    """Remove what runs that were killed left in a folder, whatever they were writing."""
+    _remove(folder.glob(".*.part"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder to write into, which becomes `path` when all of it is on disk.
+
+    What was at `path` is replaced. If the block fails, `path` stays as it was.
+    """
+    part = part_of(path)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        put_folder(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def whole_files(folder: Path, last: str | None = None) -> Iterator[Path]:
+    """A hidden folder to write files into, which move to `folder` when all are on disk.
+
+    Other files stay. If the block fails, all of them stay as they were.
+
+    Args:
+        folder: where the files go.
+        last: name of the file without which the others do not count; it moves last.
+    """
+    part = part_of(folder / "files")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            sync(file)
+        if last is not None:
+            (folder / last).unlink(missing_ok=True)
+        for file in sorted(part.iterdir(), key=lambda file: file.name == last):
+            file.replace(folder / file.name)
+        sync(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def put_folder(part: Path, path: Path) -> None:
+    """Wait until a folder's content is on disk, then let it take its name."""
+    for file in [*part.rglob("*"), part]:
+        sync(file)
+    remove_folder(path)
+    part.rename(path)
+    sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if it is there, so that nobody ever sees a half of it."""
+    if path.exists():
+        part = path.rename(part_of(path))
+        shutil.rmtree(part)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:

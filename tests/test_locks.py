@@ -1,7 +1,9 @@
 """What lets one thread in at a time does not stop a process that is forked meanwhile."""
 
+import json
 import multiprocessing
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -9,6 +11,7 @@ import pytest
 
 from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.integrations.ddpo import DDPOReward
+from gtsvj_reward.locks import LOCK_FILE, FolderInUseError, folder_lock
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
@@ -77,3 +80,57 @@ def test_a_child_that_is_forked_while_a_thread_is_busy_does_not_wait(make, monke
         gate.opened.set()
         busy.result()
     assert ended == 0, "the child waits for a thread that it does not have"
+
+
+def hold(folder, held, release):
+    with folder_lock(folder):
+        held.set()
+        release.wait(120)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of a folder, and the event that lets it end."""
+    fork = multiprocessing.get_context("fork")
+    held, release = fork.Event(), fork.Event()
+    child = fork.Process(target=hold, args=(tmp_path, held, release))
+    child.start()
+    assert held.wait(60)
+    yield child, release
+    child.kill()
+    child.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
+def test_a_second_run_on_one_folder_is_refused_with_the_holder_s_name(tmp_path, holder):
+    child, release = holder
+    who = f"in use by process {child.pid} on {socket.gethostname()}, running since 20"
+    with pytest.raises(FolderInUseError, match=who), folder_lock(tmp_path):
+        pass
+    release.set()
+    child.join(60)
+    with folder_lock(tmp_path), folder_lock(tmp_path):
+        assert (tmp_path / LOCK_FILE).exists()
+        with ThreadPoolExecutor(1) as pool, pytest.raises(FolderInUseError, match="another thread"):
+            pool.submit(hold, tmp_path, Event(), Event()).result()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
+def test_the_lock_of_a_run_that_was_killed_is_taken_over(tmp_path, holder, caplog):
+    child, _ = holder
+    child.kill()
+    child.join(60)
+    assert (tmp_path / LOCK_FILE).exists(), "it was not killed"
+    with folder_lock(tmp_path):
+        assert f"left by process {child.pid} on {socket.gethostname()}" in caplog.text
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_only_a_lock_made_is_removed_with_it(tmp_path):
+    with pytest.raises(ValueError, match="nothing"), folder_lock(tmp_path / "a" / "run"):
+        raise ValueError("nothing was written")
+    assert not (tmp_path / "a" / "run").exists()

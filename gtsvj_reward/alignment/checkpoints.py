@@ -1,7 +1,6 @@
 """Checkpoints of an alignment run: safetensors and JSON, written whole or not at all."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from gtsvj_reward.alignment.policy import Policy
-from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
+from gtsvj_reward.files import (
+    read_safetensors,
+    remove_folder,
+    remove_parts,
+    whole_folder,
+    write_safetensors,
+    write_text,
+)
 
 LATEST = "lora"
 """Folder of the last checkpoint's adapter, for diffusers."""
@@ -119,16 +125,14 @@ def save_checkpoint(
         keep: how many checkpoints to leave.
     """
     path = checkpoint_path(folder, iteration)
-    part = folder / f".{path.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    write_safetensors(part / "adapter.safetensors", adapter, {"format": "pt"})
-    moments = optimizer_moments(optimizer, parameters)
-    write_safetensors(part / "optimizer.safetensors", moments, {"format": "pt"})
-    write_text(part / "state.json", json.dumps({**state, "iteration": iteration}, indent=1))
-    shutil.rmtree(path, ignore_errors=True)
-    part.rename(path)
+    remove_parts(path)
+    with whole_folder(path) as part:
+        write_safetensors(part / "adapter.safetensors", adapter, {"format": "pt"})
+        moments = optimizer_moments(optimizer, parameters)
+        write_safetensors(part / "optimizer.safetensors", moments, {"format": "pt"})
+        write_text(part / "state.json", json.dumps({**state, "iteration": iteration}, indent=1))
     for old in sorted(folder.glob(f"{PREFIX}*"))[:-keep]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return path
 
 

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from gtsvj_reward.alignment.transition import ddim_scheduler
+from gtsvj_reward.files import whole_files
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.losses.reduction import at_least_float32
 from gtsvj_reward.sampling.pipelines import ClipSize as ClipSize
@@ -226,13 +227,8 @@ class Policy:
 
     def save(self, folder: str | Path) -> None:
         """Write the adapter, whole or not at all, for `pipe.load_lora_weights(folder)`."""
-        folder = Path(folder)
-        part = folder.with_name(f".{folder.name}.part")
-        type(self.pipe).save_lora_weights(part, transformer_lora_layers=self.adapter())
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in part.iterdir():
-            file.replace(folder / file.name)
-        part.rmdir()
+        with whole_files(Path(folder)) as part:
+            type(self.pipe).save_lora_weights(part, transformer_lora_layers=self.adapter())
 
     def adapter(self) -> dict[str, Tensor]:
         """The adapter's tensors, by PEFT's names."""

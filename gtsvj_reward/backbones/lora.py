@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from gtsvj_reward.backbones.base import Backbone
-from gtsvj_reward.files import read_safetensors, write_safetensors
+from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 
 Placement = Literal["first", "middle", "last", "all"]
 """Third of the blocks in use that carries LoRA (paper section 5.3, Fig. 4), or all of them."""
@@ -93,7 +93,7 @@ def save_adapter(backbone: Backbone, folder: Path, base_model: str) -> None:
     config["base_model_name_or_path"] = base_model
     config["inference_mode"] = True
     text = json.dumps(config, indent=2, sort_keys=True, default=str)
-    (folder / ADAPTER_CONFIG_FILE).write_text(text + "\n")
+    write_text(folder / ADAPTER_CONFIG_FILE, text + "\n")
     write_safetensors(folder / ADAPTER_FILE, adapter_state(backbone), {"format": "pt"})
 
 

@@ -25,7 +25,7 @@ from gtsvj_reward.backbones.lora import (
     save_adapter,
 )
 from gtsvj_reward.dtypes import dtype_of
-from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
+from gtsvj_reward.files import read_safetensors, whole_files, write_safetensors, write_text
 from gtsvj_reward.judge.card import model_card
 from gtsvj_reward.judge.config import JudgeConfig
 from gtsvj_reward.judge.model import VideoJudge
@@ -52,9 +52,10 @@ def head_state(judge: VideoJudge) -> dict[str, Tensor]:
 
 
 def save_judge(judge: VideoJudge, path: str | Path) -> None:
-    """Write a checkpoint folder; `config.json` last, so that an interrupted save does not load.
+    """Write a checkpoint folder, whole or not at all.
 
-    Before that, what was written is read back and compared with the judge.
+    Its files take their places when all of them were read back and agree with the judge. Until
+    then a checkpoint that was there before stays.
 
     Raises:
         CheckpointError: if the adapter was merged, the judge has no weights (meta device), or holds
@@ -64,16 +65,16 @@ def save_judge(judge: VideoJudge, path: str | Path) -> None:
         raise CheckpointError("a judge on the meta device has no weights to save")
     if judge.merged:
         raise CheckpointError("a merged judge has no adapter left to save: save it before merging")
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    write_safetensors(folder / HEAD_FILE, head_state(judge), {"format": "pt"})
-    if judge.config.lora_rank:
-        save_adapter(judge.backbone, folder, judge.config.base_model)
-    check_written(judge, folder)
     config = replace(judge.config, **weights_record(judge))
-    write_text(folder / CARD_FILE, model_card(config))
-    write_text(folder / CONFIG_FILE, config.to_json())
+    with whole_files(Path(path), last=CONFIG_FILE) as folder:
+        write_safetensors(folder / HEAD_FILE, head_state(judge), {"format": "pt"})
+        if config.lora_rank:
+            save_adapter(judge.backbone, folder, config.base_model)
+        check_written(judge, folder)
+        write_text(folder / CARD_FILE, model_card(config))
+        write_text(folder / CONFIG_FILE, config.to_json())
+        if read_config(folder).to_json() != config.to_json():
+            raise CheckpointError(f"`{CONFIG_FILE}` does not read back as it was written")
 
 
 def check_written(judge: VideoJudge, folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from transformers import TrainingArguments
 
@@ -155,6 +155,33 @@ class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):
         TrainingArguments.__post_init__(self)
         SplitSettings.__post_init__(self)
         refuse_settings(self)
+
+
+DECIDING = (
+    *("seed", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("adafactor", "optim", "optim_args", "max_grad_norm", "bf16", "fp16", "tf32"),
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "dataloader_drop_last"),
+)
+"""Settings of transformers that decide what a step does, apart from the size of batches."""
+
+NOT_DECIDING = frozenset(
+    {
+        *("output_dir", "saturation_share", "allow_missing_videos", "calibration"),
+        *("held_out_fraction", "group_by", "dimension", "ratings_format", "comparisons_format"),
+        *("real", "generated", "held_out_real", "held_out_generated", "perturbations"),
+        *("latents", "ratings", "held_out_ratings", "comparisons", "held_out_comparisons"),
+        *("from_judge", "aspects"),
+    }
+)
+"""Our settings that decide nothing, or only which examples there are: those are compared."""
+
+
+def deciding_settings(args: JudgeTrainingConfig) -> dict[str, Any]:
+    """Settings that decide what the steps of a training do, by name, for JSON."""
+    theirs = {item.name for item in fields(TrainingArguments)}
+    ours = {item.name for item in fields(args)} - theirs - NOT_DECIDING
+    values = args.to_dict()
+    return {name: values[name] for name in values if name in ours or name in DECIDING}
 
 
 def require_set(args: SplitSettings, *names: str) -> None:

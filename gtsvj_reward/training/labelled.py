@@ -117,10 +117,14 @@ class LabelledTrainer(JudgeTrainer):
         self.judge.config = replace(
             self.judge.config, **statistics, training={**self.record(metrics), **self.before}
         )
-        self.save_model()
         if self.is_world_process_zero():
             write_labelled(Path(self.args.output_dir), self.labelled)
+        self.save_model()
         return metrics
+
+    def resume_settings(self) -> dict[str, Any]:
+        """Adds how the judge was trained before."""
+        return {**super().resume_settings(), "stages before": self.before}
 
     def record(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         """What `config.json` and the model card say about the run."""

@@ -1,38 +1,52 @@
 """What the trainers of all three stages share."""
 
-import logging
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainerCallback
 
-from gtsvj_reward.judge import VideoJudge, judge_clips, save_judge
-from gtsvj_reward.judge.checkpoint import load_trained_weights
+from gtsvj_reward.judge import JudgeSettings, VideoJudge, judge_clips
 from gtsvj_reward.judge.stages import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.training.arguments import JudgeTrainingConfig
+from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settings
+from gtsvj_reward.training.checkpoints import CheckpointTrainer
 from gtsvj_reward.training.data import EpochKeys, trained_geometry
 from gtsvj_reward.training.outputs import ClipScores
 from gtsvj_reward.training.refused import refuse_sharding
 
-logger = logging.getLogger(__name__)
+STEADY = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
+"""Schedules of the learning rate that do not depend on how many steps there will be."""
+
+BUILT = (
+    *(
+        item.name
+        for item in fields(JudgeSettings)
+        if item.name not in ("base_model", "base_revision")
+    ),
+    "stage",
+    "base_fingerprint",
+    "time_pooling",
+    "energy_width",
+    "text_input",
+)
+"""Fields of a judge's config that say what is trained."""
 
 
-class JudgeTrainer(Trainer):
+class JudgeTrainer(CheckpointTrainer):
     """A `transformers.Trainer` of a judge: adapter and head, never the base weights.
 
-    Checkpoints hold config, adapter and head beside Trainer's own resume files. A resumed run
-    repeats the uninterrupted one, since every draw is keyed by (seed, epoch, index). The loss of a
-    step is the mean over all terms of its batches, of all processes, however they are cut.
+    A resumed run repeats the uninterrupted one, since every draw is keyed by (seed, epoch, index).
+    The loss of a step is the mean over all terms of its batches, of all processes, however they are
+    cut.
 
     Args:
         judge: what is trained.
@@ -80,7 +94,6 @@ class JudgeTrainer(Trainer):
         judge.unfreeze(parts)
         judge.config = replace(judge.config, geometry=geometry)
         self.optimizer: torch.optim.Optimizer | None
-        self.control: TrainerControl
         super().__init__(
             model=ClipScores(judge),
             args=args,
@@ -91,12 +104,6 @@ class JudgeTrainer(Trainer):
         )
 
     loss_is_scaled_for_ga = True  # transformers 5; `ClipScores.accepts_loss_kwargs` in 4
-
-    @property
-    def judge(self) -> VideoJudge:
-        """The judge in training, out of any wrapper."""
-        judge: VideoJudge = self.accelerator.unwrap_model(self.model).judge
-        return judge
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.keys
@@ -177,24 +184,27 @@ class JudgeTrainer(Trainer):
         del eval_dataset, ignore_keys
         return self.report(self.held_out_metrics(), metric_key_prefix)
 
-    def run(self) -> None:
-        """Train, from where an interrupted run in `output_dir` stopped, and write the judge."""
-        resume = self.args.resume_from_checkpoint
-        if resume is None and Path(self.args.output_dir).is_dir():
-            resume = get_last_checkpoint(self.args.output_dir)
-            if resume is not None:
-                logger.warning("resuming from %s; choose another output_dir to start anew", resume)
-        self.train(resume_from_checkpoint=resume)
-        self.finish()
-        self.save_state()
-
-    def finish(self) -> dict[str, float]:
-        """Evaluate, measure the scale of scores, record the run, save the judge.
-
-        Returns:
-            The metrics of that last evaluation.
-        """
+    def trained_on(self) -> Any:
+        """The training examples in their order, by content, with labels; for JSON."""
         raise NotImplementedError
+
+    def resume_settings(self) -> dict[str, Any]:
+        """What decides the weights after each step, besides the base model's."""
+        examples = json.dumps(self.trained_on()).encode()
+        judge, together = self.judge.config, self.args.train_batch_size * self.args.world_size
+        rate = {"steps of warm-up": self.args.get_warmup_steps(self.total_steps())}
+        if str(self.args.lr_scheduler_type.value) not in STEADY:
+            rate["max_steps"] = self.total_steps()
+        return {
+            **deciding_settings(self.args),
+            **rate,
+            "examples per step": self.examples_per_step,
+            "examples of an epoch": min(
+                len(self.train_dataset), self.batches_per_epoch() * together
+            ),
+            "training examples": hashlib.sha256(examples).hexdigest(),
+            **{name: getattr(judge, name) for name in BUILT},
+        }
 
     def held_out_metrics(self) -> dict[str, float]:
         """Metrics of the held-out clips, by name."""
@@ -239,27 +249,11 @@ class JudgeTrainer(Trainer):
         args = self.args
         return {
             "steps": self.state.global_step,
-            "examples per step": args.train_batch_size
-            * args.gradient_accumulation_steps
-            * args.world_size,
+            "examples per step": self.examples_per_step,
             "learning rates (adapter, head)": [args.learning_rate, args.head_learning_rate],
             "truncation probability": args.truncation_probability,
             "seed": args.seed,
         }
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Write the judge's own checkpoint format instead of a state dict of everything."""
-        del state_dict
-        if self.args.should_save:
-            save_judge(self.judge, Path(output_dir or self.args.output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Fill adapter and head from a checkpoint of this trainer."""
-        del model
-        load_trained_weights(self.judge, Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        load_trained_weights(self.judge, Path(self.state.best_model_checkpoint))
 
 
 def check_space(judge: VideoJudge, infos: Sequence[ClipInfo]) -> None:

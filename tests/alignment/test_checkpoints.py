@@ -16,6 +16,7 @@ from gtsvj_reward.alignment.checkpoints import (
     save_checkpoint,
 )
 from gtsvj_reward.alignment.journal import Journal, read_journal
+from gtsvj_reward.files import part_of
 
 
 def trained(steps=3):
@@ -73,11 +74,12 @@ def test_only_whole_checkpoints_count_and_the_newest_are_kept(tmp_path):
 
 
 def test_a_broken_off_part_is_no_obstacle(tmp_path):
-    part = tmp_path / ".iteration-000003.part"
+    part = part_of(tmp_path / "iteration-000003")
     part.mkdir()
     (part / "adapter.safetensors").write_bytes(b"half")
     assert latest_checkpoint(tmp_path) is None
     load_checkpoint(save(tmp_path, 3))
+    assert not part.exists()
 
 
 def test_moments_of_other_parameters_are_refused():

@@ -16,6 +16,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
+from tests.test_files import full_disk
 from tests.tiny import KINDS, clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 
 
@@ -200,15 +201,16 @@ def test_configs_that_are_none_are_refused(saved, text, message):
         load_judge(saved)
 
 
-def test_an_interrupted_save_does_not_load(saved, monkeypatch):
-    def fail(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("gtsvj_reward.judge.checkpoint.model_card", fail)
-    with pytest.raises(KeyboardInterrupt):
-        save_judge(tiny_judge(), saved)
-    with pytest.raises(FileNotFoundError, match="no judge in"):
-        load_judge(saved)
+def test_a_disk_that_is_full_keeps_the_judge_that_was_there(saved):
+    before = load_judge(saved).energies(clips())
+    files = sorted(saved.iterdir())
+    smallest = min(file.stat().st_size for file in files)
+    for free in (0, smallest + 1, max(file.stat().st_size for file in files) - 1):
+        with full_disk(free), pytest.raises(OSError, match="large"):
+            save_judge(tiny_judge(trained=False), saved)
+        torch.testing.assert_close(load_judge(saved).energies(clips()), before, rtol=0, atol=0)
+        assert sorted(saved.iterdir()) == files
+    assert (tiny_judge(trained=False).energies(clips()) - before).abs().max() > 1e-3
 
 
 def test_merged_judges_are_not_saved(tmp_path):

@@ -250,15 +250,6 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bitwise(tmp_path, base, sto
     assert not list((tmp_path / "whole").rglob("model.safetensors")), "base weights were saved"
 
 
-def test_an_interrupted_run_is_resumed_from_its_folder(tmp_path, base, caplog):
-    write_clips(tmp_path / "real", 10)
-    train(tmp_path, base, max_steps=2, save_strategy="steps", save_steps=2)
-    with caplog.at_level(logging.WARNING):
-        trainer = train(tmp_path, base, max_steps=3, save_strategy="steps", save_steps=2)
-    assert "resuming from" in caplog.text
-    assert [e["step"] for e in trainer.state.log_history if "loss" in e] == [1, 2, 3]
-
-
 LAUNCHED = """
 import sys
 from gtsvj_reward.cli import main

@@ -18,12 +18,14 @@ from gtsvj_reward.training.closed_form.commands import (
 from gtsvj_reward.training.closed_form.examples import Rated
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.splits import group_names
 
 LEVELS = {"50%": 0.6745, "80%": 1.2816, "95%": 1.96}
 """Share that an interval should cover -> its half width in standard deviations."""
 
 
+@alone
 def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     """Fit stage 2 and write the judge to `output_dir`.
 

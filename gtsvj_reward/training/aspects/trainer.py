@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.latents.content import content_key
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import aspect_loss
 from gtsvj_reward.metrics import pearson, spearman
@@ -89,6 +91,12 @@ class AspectTrainer(LabelledTrainer):
         loss = aspect_loss(predicted, target, mask, weights=weights, reduction="mean")
         self.remember_errors(predicted.detach(), target)
         return loss
+
+    def trained_on(self) -> Any:
+        """Clips, their labels, and what of."""
+        data: RatedClips = self.train_dataset
+        keys = [content_key(clip.info) for clip in data.clips]
+        return [keys, data.targets.tolist(), [asdict(aspect) for aspect in self.aspects]]
 
     def terms(self, inputs: dict[str, Any]) -> int:
         """The labels of a batch."""

@@ -73,11 +73,11 @@ def save_fit(
     record = {**judge.config.training, "held out": rounded}
     judge.config = replace(judge.config, training=record)
     if PartialState().is_main_process:
-        save_judge(judge, args.output_dir)
         folder = Path(args.output_dir)
         write_text(folder / METRICS_FILE, json.dumps(rounded, indent=1) + "\n")
         if labelled:
             write_labelled(folder, labelled)
+        save_judge(judge, folder)
     PartialState().wait_for_everyone()
 
 

@@ -25,6 +25,7 @@ from gtsvj_reward.training.closed_form.commands import (
 )
 from gtsvj_reward.training.closed_form.parts import Parts
 from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import group_names, hold_out
 
@@ -120,6 +121,7 @@ def table_teacher(
     return Teacher(name, clips, values, tuple(aspects))
 
 
+@alone
 def distill(
     judge_arguments: JudgeArguments, args: FitConfig, teacher: Teacher, space: LatentSpace
 ) -> VideoJudge:

@@ -16,10 +16,12 @@ from gtsvj_reward.training.discriminator.data import ContrastivePairs, Pair
 from gtsvj_reward.training.discriminator.held_out import held_out_energies, metrics_by_kind
 from gtsvj_reward.training.discriminator.run import real_and_generated
 from gtsvj_reward.training.discriminator.settings import DiscriminatorFit
+from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import clip_keys, connected_groups
 
 
+@alone
 def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -> VideoJudge:
     """Fit stage 1 and write the judge to `output_dir`.
 

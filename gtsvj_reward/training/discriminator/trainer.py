@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
+from gtsvj_reward.latents.content import content_key
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.perturbations import GENERATED
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated, collate
@@ -84,6 +85,12 @@ class DiscriminatorTrainer(JudgeTrainer):
         self.remember_energies(means(first), means(second), inputs["kind"], inputs["anchor"])
         return pair_losses(first, second, self.args).mean()
 
+    def trained_on(self) -> Any:
+        """Real and generated clips, and what negatives are made of."""
+        data: ContrastivePairs = self.train_dataset
+        clips = [[content_key(info) for info in side] for side in (data.real, data.generated)]
+        return [*clips, data.sampler.to_dict()]
+
     def terms(self, inputs: dict[str, Any]) -> int:
         """The pairs of a batch."""
         return len(inputs["positive"])
@@ -145,6 +152,7 @@ class DiscriminatorTrainer(JudgeTrainer):
         Returns:
             The metrics of a last evaluation.
         """
+        self.saturation.replay(self.state)
         by_kind = self.held_out_by_kind()
         metrics = self.report({"loss": self.held_out_loss(), **metrics_by_kind(by_kind)})
         scores = torch.tensor([-e for energies in by_kind.values() for e in energies.values()])

@@ -16,9 +16,11 @@ from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.run import compared_and_held_out, warn_of_reuse
 from gtsvj_reward.training.preference.settings import PreferenceFit
 from gtsvj_reward.training.preference.trainer import pair_metrics, preference_loss, trainable
+from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.splits import group_names
 
 
+@alone
 def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> VideoJudge:
     """Fit stage 3 and write the judge to `output_dir`.
 

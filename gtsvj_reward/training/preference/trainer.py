@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.stages import Part
+from gtsvj_reward.latents.content import content_key
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import (
     bradley_terry_loss,
@@ -102,6 +103,11 @@ class PreferenceTrainer(LabelledTrainer):
             if label:
                 self.remember("accuracy", float(difference * label > 0))
         return loss
+
+    def trained_on(self) -> Any:
+        """Both clips of each pair, and its label."""
+        pairs: Sequence[ClipPair] = self.train_dataset.pairs
+        return [(content_key(pair.first), content_key(pair.second), pair.label) for pair in pairs]
 
     def terms(self, inputs: dict[str, Any]) -> int:
         """The pairs of a batch."""

@@ -1,0 +1,130 @@
+"""Which checkpoint a run goes on from, and whether it is the same run."""
+
+import json
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gtsvj_reward.backbones.lora import ADAPTER_FILE
+from gtsvj_reward.files import open_safetensors
+from gtsvj_reward.judge.checkpoint import HEAD_FILE, read_config
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.json"
+"""In a checkpoint: what a run that goes on from it must have in common with it."""
+STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
+DEEPSPEED_FILE = "latest"
+"""DeepSpeed keeps optimizer and schedule in files of its own, and this one."""
+PREFIX = "checkpoint-"
+
+Settings = Mapping[str, Any]
+"""Name -> value, for JSON."""
+Found = Mapping[str, str | None]
+"""Checkpoint -> what is wrong with it, None if it is whole."""
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a run, whole or not, the newest first."""
+    found = [path for path in folder.glob(f"{PREFIX}*") if step_of(path.name) is not None]
+    return sorted(found, key=lambda path: step_of(path.name) or 0, reverse=True)
+
+
+def step_of(name: str) -> int | None:
+    """The step of a checkpoint's name; None for the name of something else."""
+    digits = name.removeprefix(PREFIX)
+    return int(digits) if name.startswith(PREFIX) and digits.isdecimal() else None
+
+
+def problem_of(checkpoint: Path, *, resumable: bool = True) -> str | None:
+    """Why a run cannot go on from a checkpoint, None if it can.
+
+    Args:
+        checkpoint: folder.
+        resumable: whether it must hold the state of the optimizer.
+    """
+    try:
+        config = read_config(checkpoint)
+        for name in (HEAD_FILE, *([ADAPTER_FILE] if config.lora_rank else [])):
+            with open_safetensors(checkpoint / name):
+                pass
+        json.loads((checkpoint / STATE_FILE).read_text())["global_step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+    if resumable and not (checkpoint / DEEPSPEED_FILE).is_file():
+        for name in OPTIMIZER_FILES:
+            if not zipfile.is_zipfile(checkpoint / name):
+                return f"{checkpoint / name} is missing or cut short"
+    return None
+
+
+def newest_whole(folder: Path, found: Sequence[tuple[str, Found]]) -> Path | None:
+    """The newest checkpoint that all processes see whole; those left out are named.
+
+    Args:
+        folder: of the run.
+        found: by each process: its host, and its checkpoints.
+
+    Returns:
+        Its folder, or None if no process has a whole one.
+
+    Raises:
+        ValueError: if some have one and others have none.
+    """
+    names = {name for _, own in found for name in own}
+    apart = None
+    for name in sorted(names, key=lambda name: step_of(name) or 0, reverse=True):
+        problems = [own.get(name, f"no folder {folder / name}") for _, own in found]
+        wrong = [rank for rank, problem in enumerate(problems) if problem is not None]
+        if not wrong:
+            return folder / name
+        hosts = [f"{rank} ({found[rank][0]})" for rank in wrong]
+        where = f" of processes {', '.join(hosts)}" if len(found) > 1 else ""
+        problem = problems[wrong[0]]
+        logger.warning("left out %s%s, which is not whole: %s", folder / name, where, problem)
+        if len(wrong) < len(found):
+            apart = apart or f"{name} is not there, or not whole, on processes {', '.join(hosts)}"
+    if apart is not None:
+        raise ValueError(
+            f"cannot resume {folder}: {apart}. Put `output_dir` on a disk that all machines share, "
+            "or copy the checkpoint to all of them"
+        )
+    return None
+
+
+def settings_text(settings: Settings) -> str:
+    """The text of `SETTINGS_FILE`."""
+    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def refuse_changes(checkpoint: Path, settings: Settings) -> None:
+    """Refuse to go on with other settings than those of a checkpoint.
+
+    Raises:
+        ValueError: with the names of those that differ, and both values.
+    """
+    file = checkpoint / SETTINGS_FILE
+    if not file.is_file():
+        logger.warning(
+            "%s is of an earlier version, which did not write down the settings: see to it that "
+            "they are the same",
+            checkpoint,
+        )
+        return
+    then, now = json.loads(file.read_text()), json.loads(settings_text(settings))
+    changed = [name for name in sorted(then.keys() & now.keys()) if then[name] != now[name]]
+    if changed:
+        values = "; ".join(f"`{n}` was {short(then[n])}, is now {short(now[n])}" for n in changed)
+        raise ValueError(
+            f"{checkpoint} was trained with other settings: {values}. Give those of before to go "
+            "on, or another `output_dir` to start anew"
+        )
+
+
+def short(value: Any) -> str:
+    """A value for a message; of a hash, its beginning."""
+    text = json.dumps(value)
+    return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text
