@@ -170,7 +170,7 @@ NOT_DECIDING = frozenset(
         *("held_out_fraction", "group_by", "dimension", "ratings_format", "comparisons_format"),
         *("real", "generated", "held_out_real", "held_out_generated", "perturbations"),
         *("latents", "ratings", "held_out_ratings", "comparisons", "held_out_comparisons"),
-        *("from_judge", "aspects"),
+        *("from_judge", "aspects", "labels"),
     }
 )
 """Our settings that decide nothing, or only which examples there are: those are compared."""

@@ -50,21 +50,25 @@ class CheckpointTrainer(Trainer):
     def examples_per_step(self) -> int:
         """Of all processes."""
         args = self.args
-        return int(args.train_batch_size * args.gradient_accumulation_steps * args.world_size)
+        count: int = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return count
 
     def batches_per_epoch(self) -> int:
         """Of each process."""
-        examples, batch = len(self.train_dataset), self.args.train_batch_size
+        processes: int = self.args.world_size
+        batch: int = self.args.train_batch_size
+        examples = len(self.train_dataset)
         if self.args.dataloader_drop_last:
-            return int(examples // batch // self.args.world_size)
-        return math.ceil(math.ceil(examples / batch) / self.args.world_size)
+            return examples // batch // processes
+        return math.ceil(math.ceil(examples / batch) / processes)
 
     def total_steps(self) -> int:
         """Steps of the whole run."""
         if self.args.max_steps > 0:
             return int(self.args.max_steps)
-        per_epoch = math.ceil(self.batches_per_epoch() / self.args.gradient_accumulation_steps)
-        return math.ceil(self.args.num_train_epochs * max(1, per_epoch))
+        accumulated: int = self.args.gradient_accumulation_steps
+        epochs: float = self.args.num_train_epochs
+        return math.ceil(epochs * max(1, math.ceil(self.batches_per_epoch() / accumulated)))
 
     def resume_settings(self) -> Settings:
         """What a run must have in common with the one that it resumes."""

@@ -50,4 +50,4 @@ def alone(
         with only_run(args.output_dir):
             return fit(judge_arguments, args, *rest, **named)
 
-    return fit_alone
+    return fit_alone  # type: ignore[return-value]  # both can be given by name as well
