@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from gtsvj_reward.backbones import TextCondition as TextCondition
     from gtsvj_reward.judge import JudgeConfig as JudgeConfig, VideoJudge as VideoJudge
     from gtsvj_reward.latents.space import LatentSpace as LatentSpace
-    from gtsvj_reward.reward import GTSVJReward as GTSVJReward, RewardOutput as RewardOutput
+    from gtsvj_reward.reward import (
+        GTSVJReward as GTSVJReward,
+        PromptScore as PromptScore,
+        RewardOutput as RewardOutput,
+    )
 
 __version__ = version("gtsvj-reward")
 
@@ -22,6 +26,7 @@ HOMES = {
     "VideoJudge": "gtsvj_reward.judge",
     "LatentSpace": "gtsvj_reward.latents.space",
     "GTSVJReward": "gtsvj_reward.reward",
+    "PromptScore": "gtsvj_reward.reward",
     "RewardOutput": "gtsvj_reward.reward",
 }
 """Public name -> the module that defines it."""

@@ -1,6 +1,6 @@
 """Video diffusion transformers, read as feature extractors."""
 
-from gtsvj_reward.backbones.base import Backbone as Backbone, TextCondition as TextCondition
+from gtsvj_reward.backbones.base import Backbone as Backbone
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone as CogVideoXBackbone
 from gtsvj_reward.backbones.denoising import (
     NoiseLevel as NoiseLevel,
@@ -15,3 +15,4 @@ from gtsvj_reward.backbones.load import (
 )
 from gtsvj_reward.backbones.sharing import SharingError as SharingError
 from gtsvj_reward.backbones.taps import HiddenBlockError as HiddenBlockError
+from gtsvj_reward.backbones.text import TextCondition as TextCondition

@@ -2,38 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import diffusers
 import torch
 from accelerate import init_empty_weights
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, take_weights
 from gtsvj_reward.backbones.taps import make_visible, watching
+from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
-
-
-@dataclass(frozen=True)
-class TextCondition:
-    """What a text encoder produced for a batch of prompts."""
-
-    embeds: Float[Tensor, "batch words text_dim"]
-    """Token embeddings."""
-    mask: Bool[Tensor, "batch words"] | None = None
-    """True where a token is valid; None where the family attends to all of them."""
-    pooled: Float[Tensor, "batch pooled_dim"] | None = None
-    """Pooled projection, for families that take one."""
-
-    def rows(self, index: Tensor) -> "TextCondition":
-        """The condition of some samples of the batch, by integer index."""
-        return TextCondition(
-            self.embeds[index],
-            None if self.mask is None else self.mask[index],
-            None if self.pooled is None else self.pooled[index],
-        )
 
 
 class Backbone(nn.Module, ABC):
@@ -129,6 +109,7 @@ class Backbone(nn.Module, ABC):
             HiddenBlockError: if a block was not seen once.
         """
         self.check_geometry(latents)
+        self.check_text(text)
         wanted, blocks = check_taps(taps, self.depth), self.blocks()
         latents = latents.to(self.dtype)
         with watching({tap: blocks[tap - 1] for tap in wanted}) as seen:
@@ -154,15 +135,24 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: for latents that the model does not take, and if blocks were left out.
         """
+        self.require_whole()
+        self.check_geometry(latents)
+        self.check_text(text)
+        latents = latents.to(self.dtype)
+        inputs = self.inputs(latents, timestep=timestep, text=text)
+        return self.as_latents(self.model(**inputs, return_dict=False)[0], latents.shape)
+
+    def require_whole(self) -> None:
+        """Refuse a part of a model, whose output is not what the generator predicts.
+
+        Raises:
+            ValueError: with its number of blocks.
+        """
         if not self.whole:
             raise ValueError(
                 f"the backbone holds {self.depth} blocks of a longer {self.family}: what a "
                 "generator predicts takes all of them, so load it without `depth`"
             )
-        self.check_geometry(latents)
-        latents = latents.to(self.dtype)
-        inputs = self.inputs(latents, timestep=timestep, text=text)
-        return self.as_latents(self.model(**inputs, return_dict=False)[0], latents.shape)
 
     def as_latents(
         self, output: Tensor, shape: torch.Size
@@ -201,6 +191,20 @@ class Backbone(nn.Module, ABC):
             raise ValueError(
                 f"latent height and width must be multiples of the patch size {self.patch_size}, "
                 f"got {height}x{width}: crop the video before encoding it"
+            )
+
+    def check_text(self, text: TextCondition | None) -> None:
+        """Refuse what the text encoder of another family said.
+
+        Several families have text of the same width, which they do not understand of one another.
+
+        Raises:
+            ValueError: naming both families.
+        """
+        if text is not None and text.family not in (None, self.family):
+            raise ValueError(
+                f"the prompts were encoded for a {text.family}, this is a {self.family}: encode "
+                "them by the pipeline of this model, `text_of(pipe, prompts)`"
             )
 
     @property

@@ -8,7 +8,8 @@ import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
 
-from gtsvj_reward.backbones.base import TextCondition, TransformerBackbone
+from gtsvj_reward.backbones.base import TransformerBackbone
+from gtsvj_reward.backbones.text import TextCondition
 
 SETTINGS = (
     "activation_fn",

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from gtsvj_reward.backbones.base import Backbone, TextCondition
+from gtsvj_reward.backbones.base import Backbone
+from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.losses.reduction import at_least_float32
 from gtsvj_reward.random_keys import keyed_generator
 
@@ -205,7 +206,8 @@ def by_step(
     frames: Float[Tensor, "batch level time"], step_of_frame: Sequence[int]
 ) -> Float[Tensor, "batch level step"]:
     """Means over the latent frames of each step."""
+    steps = range(step_of_frame[-1] + 1)
+    counts = frames.new_tensor([step_of_frame.count(step) for step in steps])
     index = torch.tensor(step_of_frame, device=frames.device)
-    counts = torch.bincount(index).to(frames)
-    sums = frames.new_zeros(*frames.shape[:2], len(counts)).index_add(2, index, frames)
+    sums = frames.new_zeros(*frames.shape[:2], len(steps)).index_add(2, index, frames)
     return sums / counts

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import TextCondition, TransformerBackbone
+from gtsvj_reward.backbones.base import TransformerBackbone
+from gtsvj_reward.backbones.text import TextCondition
 
 SETTINGS = ("attention_head_dim", "eps", "num_attention_heads")
 """Fields of the model's config that change hidden states without changing any weight."""

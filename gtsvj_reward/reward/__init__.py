@@ -15,11 +15,13 @@ from gtsvj_reward.reward.output import (
     NonFiniteError as NonFiniteError,
     RewardOutput as RewardOutput,
 )
+from gtsvj_reward.reward.prompt_score import PromptScore as PromptScore
 from gtsvj_reward.reward.prompts import (
     PromptSensitivity as PromptSensitivity,
     prompt_sensitivity as prompt_sensitivity,
 )
 from gtsvj_reward.reward.reward import GTSVJReward as GTSVJReward
+from gtsvj_reward.reward.texts import PromptEncoder as PromptEncoder, text_of as text_of
 from gtsvj_reward.reward.z_scores import group_z_scores as group_z_scores
 
 EnsembleOutput = WeightedOutput = RewardOutput

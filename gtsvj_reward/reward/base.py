@@ -39,6 +39,11 @@ class Reward(ABC):
         """What the judge is; None for a reward that is not a judge in this process."""
         return None
 
+    @property
+    def scored_space(self) -> LatentSpace | None:
+        """The latent space that it scores; None if any, or if it is not known here."""
+        return None if self.config is None else self.config.latent_space
+
     @abstractmethod
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """Scores of some clips, and what they are made of; see `details`."""
@@ -105,11 +110,12 @@ class Reward(ABC):
         Raises:
             LatentSpaceError: naming both spaces.
         """
-        if self.config is not None and not self.config.latent_space.same_latents(space):
+        own = self.scored_space
+        if own is not None and not own.same_latents(space):
             raise LatentSpaceError(
-                f"the judge scores latents of {self.config.latent_space.title()}, {what} are of "
-                f"{space.title()}: use a judge of that model, or decode the clips and encode them "
-                "anew with the VAE of the judge"
+                f"the judge scores latents of {own.title()}, {what} are of {space.title()}: use a "
+                "judge of that model, or decode the clips and encode them anew with the VAE of the "
+                "judge"
             )
 
     def to(self, device: str | torch.device) -> "Reward":

@@ -142,6 +142,11 @@ def look(pipe, step, timestep, arguments):
 
 
 @contextmanager
+def prompts(world, monkeypatch):
+    yield {"pipe": world.pipe(), "reward": world.reward(), "latents": world.clips()}
+
+
+@contextmanager
 def served(world, monkeypatch):
     """A server of the judge, and the names of who calls it."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -263,6 +268,7 @@ NAMES = {
     "docs/diffusers.md": generator_and_judge,
     "docs/evaluation.md": evaluation,
     "docs/fastvideo.md": fastvideo,
+    "docs/prompts.md": prompts,
     "docs/serving.md": served,
     "docs/trl.md": trl,
     "docs/vader.md": vader,

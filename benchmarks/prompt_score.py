@@ -1,0 +1,61 @@
+"""What the prompt score costs at full size, counted on the meta device.
+
+    python -m benchmarks.prompt_score
+
+Per clip and level, for the clip nearest to 49 frames of 480x720 that each model can make:
+operations of a score, most memory beside the weights, and the same for a gradient to the latents.
+Two levels take the memory of one.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from benchmarks.counting import GIB, count_gradient, count_scoring
+from benchmarks.full_models import FULL_MODELS, FullModel
+from gtsvj_reward.backbones import Backbone, NoiseLevel, backbone_for, denoising_errors
+
+
+def levels(count: int) -> list[NoiseLevel]:
+    """Levels, which all cost the same."""
+    return [NoiseLevel(100.0 + index, 0.8, 0.6, "v_prediction") for index in range(count)]
+
+
+def gain(backbone: Backbone, latents: torch.Tensor, count: int) -> torch.Tensor:
+    """A prompt score's errors, twice under the null condition, which costs as much as a prompt."""
+    first, second = (denoising_errors(backbone, latents, levels(count)) for _ in range(2))
+    return first - second
+
+
+def row(name: str, model: FullModel) -> str:
+    """A row of the table."""
+    backbone = backbone_for(model.transformer())
+    backbone.gradient_checkpointing = True
+    scores = [count_scoring(lambda n=n: gain(backbone, model.clip(), n)) for n in (1, 2)]
+    gradients = [
+        count_gradient(lambda n=n: gain(backbone, model.clip(grad=True), n), backbone)
+        for n in (1, 2)
+    ]
+    cells = [
+        name,
+        f"{scores[0].operations / 1e12:.1f}",
+        f"{scores[0].peak / GIB:.1f}",
+        f"{scores[1].peak / GIB:.1f}",
+        f"{gradients[0].operations / 1e12:.1f}",
+        f"{gradients[0].peak / GIB:.1f}",
+        f"{gradients[1].peak / GIB:.1f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=FULL_MODELS, default=list(FULL_MODELS))
+    for name in parser.parse_args(arguments).models:
+        print(row(name, FULL_MODELS[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
