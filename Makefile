@@ -135,6 +135,6 @@ $(LOWEST)/created.stamp:
 $(LOWEST)/dev.stamp: $(LOWEST)/created.stamp pyproject.toml tools/lowest_versions.py
 	$(LOWEST)/bin/python $(PIP) --no-deps -e .
 	$(LOWEST)/bin/python -m tools.lowest_versions > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve]' \
+	$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/constraints.txt -e '.[plot,train,data,serve,label]' \
 	  pytest hypothesis beartype scipy nbclient nbformat ipykernel
 	touch $@

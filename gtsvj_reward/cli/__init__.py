@@ -19,6 +19,7 @@ MODULES = {
     "train-aspects": "train",
     "train-preference": "train",
     "distill": "distill",
+    "label": "label",
     "calibrate-perturbations": "train",
     "score": "score",
     "rank": "score",

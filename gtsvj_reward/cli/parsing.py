@@ -10,6 +10,7 @@ COMMANDS = {
     "train-aspects": "stage 2: predict aspect scores from ratings",
     "train-preference": "stage 3: one score from comparisons",
     "distill": "fit a cheaper judge to what a judge or a table says of clips without labels",
+    "label": "compare or rate clips on a local page, and fit a judge while you watch",
     "calibrate-perturbations": "measure how hard each perturbation is, and how often to sample it",
     "score": "score a folder of videos or latent files",
     "rank": "order the clips of each prompt, and write pairs for DPO",

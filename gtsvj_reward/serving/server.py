@@ -5,21 +5,33 @@ import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 
 from gtsvj_reward.serving.access import check_address
-from gtsvj_reward.serving.app import Service
 from gtsvj_reward.serving.connections import (
     BACKLOG,
     LimitedProtocol,
     affordable,
     report,
 )
-from gtsvj_reward.serving.limits import MAX_HEAD_BYTES
+from gtsvj_reward.serving.limits import MAX_HEAD_BYTES, Limits
+from gtsvj_reward.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+class Served(Protocol):
+    """What an application has as `app.state.service`."""
+
+    token: str | None
+    limits: Limits
+    metrics: Metrics
+
+    def drain(self) -> None:
+        """The server was told to stop."""
 
 
 def serve(
@@ -32,7 +44,7 @@ def serve(
     """Serve until SIGTERM or SIGINT; then answer what was taken, and end by that signal.
 
     Args:
-        app: from `create_app`.
+        app: from `create_app`, or another with a `Served` as its `state.service`.
         host: address to listen on; others than this machine's own need a token.
         port: 0 takes a free one.
         announce: gets the address once the server listens.
@@ -41,7 +53,7 @@ def serve(
         ValueError: for an address that other machines reach, without a token.
         OSError: if the port is taken.
     """
-    service: Service = app.state.service
+    service: Served = app.state.service
     check_address(host, service.token)
     with listening_socket(host, port) as listener:
         shown = f"[{host.strip('[]')}]" if ":" in host else host
@@ -52,10 +64,10 @@ def serve(
 
 def configuration(app: FastAPI) -> uvicorn.Config:
     """Settings of uvicorn that do not depend on which packages are installed beside it."""
-    service: Service = app.state.service
+    service: Served = app.state.service
     limits = service.limits
 
-    class Protocol(LimitedProtocol):
+    class Limited(LimitedProtocol):
         """With the limits of this server."""
 
         most = affordable(limits.max_connections)
@@ -64,7 +76,7 @@ def configuration(app: FastAPI) -> uvicorn.Config:
 
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=Limited,
         backlog=BACKLOG,
         ws="none",
         loop="asyncio",
@@ -104,7 +116,7 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, announce: Callable[[], None]
+        self, config: uvicorn.Config, service: Served, announce: Callable[[], None]
     ) -> None:
         super().__init__(config)
         self.service = service

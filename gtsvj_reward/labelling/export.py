@@ -1,0 +1,157 @@
+"""The tables that training and evaluation take, from one journal or from several."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gtsvj_reward.annotations import (
+    Comparison,
+    Comparisons,
+    Rating,
+    Ratings,
+    write_comparisons,
+    write_ratings,
+)
+from gtsvj_reward.files import write_text
+from gtsvj_reward.labelling.agreement import agreement, compared_table, rated_table
+from gtsvj_reward.labelling.journal import JOURNAL, Event, read_events
+from gtsvj_reward.labelling.labels import Answer, Labels, mean_ratings
+
+COMPARISONS, RATINGS = "comparisons.csv", "ratings.csv"
+
+Conflicts = Literal["keep", "majority", "drop"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export holds."""
+
+    comparisons: int
+    """Rows of `comparisons.csv`."""
+    ratings: int
+    """Rows of `ratings.csv`."""
+    raters: int
+    """Who labelled."""
+    repeated: int
+    """Answers that were in several folders, and count once."""
+    pair_conflicts: int
+    """Pairs on which raters do not agree."""
+    rating_conflicts: int
+    """Clips and aspects on which raters do not agree."""
+
+
+def export(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    conflicts: Conflicts = "keep",
+) -> Exported:
+    """Join folders of labels into one: tables, and a journal of all answers and skips.
+
+    A rating is the mean of its raters. What was taken back is left behind. An answer that is in
+    several folders, since one is a copy of another, counts once; the latest counts.
+
+    Args:
+        folders: each with a `labels.jsonl`.
+        out: folder to write; none of those above.
+        conflicts: of raters on a pair: `keep` a row for each answer, take the `majority` (as many
+            votes for both sides are a tie), or `drop` the pair.
+
+    Raises:
+        FileNotFoundError: for a folder without labels.
+        ValueError: for a damaged journal, or if `out` is one of the folders.
+    """
+    out = Path(out)
+    if any(Path(folder).resolve() == out.resolve() for folder in folders):
+        raise ValueError(f"{out} is one of the folders to join: write to another one")
+    answers: dict[str, Answer] = {}
+    events: dict[str, tuple[Event, Event]] = {}
+    repeated = 0
+    for folder in folders:
+        found = read_events(Path(folder) / JOURNAL)
+        shown = {event["ticket"]: event for event in found if event["event"] == "shown"}
+        said = {e["ticket"]: e for e in found if e["event"] in ("answer", "skip")}
+        for ticket, answer in Labels(found).answers.items():
+            repeated += ticket in answers
+            if ticket not in answers or answers[ticket].time < answer.time:
+                answers[ticket] = answer
+                events[ticket] = (shown[ticket], said[ticket])
+    given = [answer for answer in answers.values() if answer.reason is None]
+    compared = [answer for answer in given if answer.task.kind == "compare"]
+    rated = [answer for answer in given if answer.task.kind == "rate"]
+    aspects = dict.fromkeys(aspect for answer in rated for aspect in answer.scores or {})
+    lines = [json.dumps(event, ensure_ascii=False) for pair in events.values() for event in pair]
+    write_text(out / JOURNAL, "".join(f"{line}\n" for line in lines))
+    written = write_labels(out, resolved(compared, conflicts), rated)
+    return Exported(
+        comparisons=written[0],
+        ratings=written[1],
+        raters=len({answer.task.rater for answer in given}),
+        repeated=repeated,
+        pair_conflicts=agreement(compared_table(compared)).conflicts,
+        rating_conflicts=sum(agreement(rated_table(rated, aspect)).conflicts for aspect in aspects),
+    )
+
+
+def write_labels(
+    out: Path,
+    compared: Sequence[Answer],
+    rated: Sequence[Answer],
+) -> tuple[int, int]:
+    """Write `comparisons.csv` and `ratings.csv`, where there are such answers; their rows.
+
+    A table without a row is not written; one that an answer was taken back from is removed.
+    """
+    comparisons = [
+        Comparison(
+            row=answer.task.ticket,
+            video_a=answer.task.clips[0],
+            video_b=answer.task.clips[1],
+            labels={"overall": answer.label or 0},
+            prompt=answer.task.prompt,
+        )
+        for answer in compared
+    ]
+    means, prompts = mean_ratings(rated), {a.task.clips[0]: a.task.prompt for a in rated}
+    ratings = [
+        Rating(row=name, video=name, scores=scores, prompt=prompts.get(name))
+        for name, scores in means.items()
+    ]
+    aspects = tuple(dict.fromkeys(aspect for scores in means.values() for aspect in scores))
+    if comparisons:
+        table = Comparisons(name=COMPARISONS, rows=tuple(comparisons), dimensions=("overall",))
+        write_comparisons(out / COMPARISONS, table)
+    else:
+        (out / COMPARISONS).unlink(missing_ok=True)
+    if ratings:
+        write_ratings(out / RATINGS, Ratings(name=RATINGS, rows=tuple(ratings), aspects=aspects))
+    else:
+        (out / RATINGS).unlink(missing_ok=True)
+    return len(comparisons), len(ratings)
+
+
+def resolved(answers: Sequence[Answer], conflicts: Conflicts) -> list[Answer]:
+    """Answers about pairs as they are written; see `export`."""
+    if conflicts == "keep":
+        return list(answers)
+    votes = compared_table(answers)
+    first: dict[tuple[str, ...], Answer] = {}
+    for answer in answers:
+        first.setdefault(tuple(sorted(answer.task.clips)), answer)
+    rows = []
+    for unit, answer in first.items():
+        said = votes[unit].values()
+        if conflicts == "drop" and len(set(said)) > 1:
+            continue
+        turned = 1 if unit == answer.task.clips else -1
+        rows.append(Answer(task=answer.task, label=turned * majority(list(said))))
+    return rows
+
+
+def majority(votes: Sequence[float]) -> int:
+    """The label with most votes; of several with as many, a tie."""
+    counts = {label: sum(vote == label for vote in votes) for label in (1, 0, -1)}
+    best = [label for label, count in counts.items() if count == max(counts.values())]
+    return best[0] if len(best) == 1 else 0

@@ -1,0 +1,104 @@
+"""What happened, as lines of JSON that are on disk before anybody is told.
+
+`labels.jsonl` is only ever appended to. An answer that is taken back stays, followed by an event
+that says so. What a process that was killed had not finished to write was told to nobody, and is
+cut off when the file is opened again.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gtsvj_reward.files import whole_lines
+
+JOURNAL = "labels.jsonl"
+VERSION = 1
+EVENTS = ("start", "shown", "answer", "skip", "undo", "fit")
+"""start: the page was opened with these settings. shown: a task, with what the judge expects of
+it. answer, skip: of a task. undo: an answer or skip is taken back. fit: the judge was fitted."""
+
+Event = Mapping[str, Any]
+
+
+def read_events(path: Path) -> list[Event]:
+    """All whole events of a journal.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: for a line that is no event, or of another version, with its number.
+    """
+    events = []
+    for number, line in enumerate(whole_lines(path), 1):
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} line {number} is no event of a label journal: {line[:80]!r}"
+            ) from error
+        if kind not in EVENTS or (kind == "start" and event.get("version") != VERSION):
+            raise ValueError(
+                f"{path} line {number} has the event {kind!r} of version {event.get('version')}, "
+                f"expected version {VERSION} of {EVENTS}: install the gtsvj_reward that wrote it"
+            )
+        events.append(event)
+    return events
+
+
+class Journal:
+    """The journal of a folder, held open by one process at a time.
+
+    Attributes:
+        events: all of it, oldest first.
+        torn: bytes of an unfinished line that were cut off.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        ValueError: if another process has it open, or it is not a journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / JOURNAL
+        self.file = self.path.open("ab")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.close()
+            raise ValueError(
+                f"{folder} is in use by another `gtsvj label`: stop it first"
+            ) from error
+        self.events = read_events(self.path)
+        whole = sum(len(line) for line in whole_lines(self.path))
+        self.torn = self.file.tell() - whole
+        if self.torn:
+            self.file.truncate(whole)
+        sync_folder(folder)
+
+    def append(self, kind: str, **fields: Any) -> Event:
+        """Write an event; it is on disk when this returns."""
+        event = {"event": kind, "time": round(time.time(), 3), **fields}
+        self.file.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.events.append(event)
+        return event
+
+    def close(self) -> None:
+        """Let others open it."""
+        self.file.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that a new file is still in its folder after a power cut."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

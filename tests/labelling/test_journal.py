@@ -1,0 +1,95 @@
+"""What is on disk survives; what was not finished is cut off."""
+
+import json
+import os
+import signal
+from itertools import count
+
+import pytest
+
+from gtsvj_reward.labelling.journal import JOURNAL, Journal, read_events
+from gtsvj_reward.labelling.labels import Labels
+
+SHOWN = {
+    "task": "compare", "clips": ["a", "b"], "prompt": None, "choice": "random",
+    "predicted": None, "labels": 0,
+}  # fmt: skip
+
+
+def shown(journal, ticket, rater="ann", **changes):
+    journal.append("shown", ticket=ticket, rater=rater, **{**SHOWN, **changes})
+
+
+def test_an_unfinished_line_is_cut_off_and_the_next_event_is_whole(tmp_path):
+    journal = Journal(tmp_path)
+    shown(journal, "one")
+    journal.close()
+    with (tmp_path / JOURNAL).open("ab") as file:
+        file.write(b'{"event": "answer", "tick')
+    again = Journal(tmp_path)
+    assert again.torn == 25
+    again.append("answer", ticket="one", label=1)
+    again.close()
+    assert [event["event"] for event in read_events(tmp_path / JOURNAL)] == ["shown", "answer"]
+
+
+def test_a_killed_process_has_written_all_that_it_said(tmp_path):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        journal = Journal(tmp_path)
+        for number in count():
+            journal.append("fit", n=number)
+            os.write(writing, b"%d\n" % number)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        told = [said.readline() for _ in range(50)]
+        os.kill(child, signal.SIGKILL)
+        told += [line for line in said if line.endswith(b"\n")]
+    os.waitpid(child, 0)
+    journal = Journal(tmp_path)
+    numbers = [event["n"] for event in journal.events]
+    journal.close()
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= len(told)
+
+
+def test_one_process_at_a_time(tmp_path):
+    journal = Journal(tmp_path)
+    with pytest.raises(ValueError, match="in use by another `gtsvj label`"):
+        Journal(tmp_path)
+    journal.close()
+    Journal(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    "line", ["nothing", "[]", "{}", '{"event": "sold"}', '{"event": "start", "version": 2}']
+)
+def test_lines_that_are_no_events_are_named(tmp_path, line):
+    (tmp_path / JOURNAL).write_text(json.dumps({"event": "fit", "time": 0}) + f"\n{line}\n")
+    with pytest.raises(ValueError, match="line 2"):
+        Journal(tmp_path)
+
+
+def test_undo_is_an_event_and_the_task_comes_back_before_later_ones(tmp_path):
+    journal = Journal(tmp_path)
+    shown(journal, "one")
+    journal.append("answer", ticket="one", label=1)
+    shown(journal, "two")
+    journal.append("undo", ticket="one")
+    labels = Labels(journal.events)
+    assert labels.answers == {}
+    assert labels.current("ann", "compare").ticket == "one"
+    labels.apply(journal.append("answer", ticket="one", label=0))
+    assert labels.current("ann", "compare").ticket == "two"
+    assert labels.answers["one"].label == 0
+    assert labels.undoable("ann", "compare").ticket == "one"
+    assert labels.undoable("bob", "compare") is None
+    journal.close()
+    assert vars(Labels(read_events(journal.path))) == vars(labels)
+
+
+@pytest.mark.parametrize("event", ["answer", "undo"])
+def test_a_journal_that_does_not_add_up_is_refused(event):
+    with pytest.raises(ValueError, match="does not fit what is before"):
+        Labels([{"event": event, "ticket": "one", "time": 0}])
