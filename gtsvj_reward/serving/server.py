@@ -5,7 +5,7 @@ import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,6 +23,7 @@ from gtsvj_reward.serving.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class Served(Protocol):
     """What an application has as `app.state.service`."""
 
