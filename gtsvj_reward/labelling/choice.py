@@ -46,8 +46,8 @@ def information(
     first = torch.special.ndtr(m / (v + 1).sqrt())
     entropy = (torch.special.entr(first) + torch.special.entr(1 - first)) / math.log(2)
     square = v + SHARPNESS**2
-    known: Tensor = SHARPNESS / square.sqrt() * torch.exp(-m.square() / (2 * square))
-    return entropy - known
+    bits: Tensor = entropy - SHARPNESS / square.sqrt() * torch.exp(-m.square() / (2 * square))
+    return bits
 
 
 def draw_pairs(
