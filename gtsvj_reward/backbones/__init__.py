@@ -10,6 +10,7 @@ from gtsvj_reward.backbones.denoising import (
 from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,
     backbone_for as backbone_for,
+    load_scheduler as load_scheduler,
     load_transformer as load_transformer,
     shared_backbone as shared_backbone,
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
+from gtsvj_reward.backbones.denoising import SCHEDULERS
 from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
@@ -133,6 +134,37 @@ def load_transformer(
             tensors[name] = tensor.float()
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def load_scheduler(source: str | Path, *, revision: str | None = None) -> Any:
+    """The scheduler of a pipeline, which knows the noise levels of its generator.
+
+    Args:
+        source: folder of the pipeline, or its hub id.
+        revision: branch, tag or commit, for a hub id.
+
+    Raises:
+        FileNotFoundError: if there is no scheduler beside the transformer.
+        ValueError: for a scheduler whose noise levels are not known.
+    """
+    local = Path(source)
+    if not local.is_dir() and is_hub_id(str(source)):
+        patterns = ["scheduler/*.json"]
+        local = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+    file = local / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no scheduler in {source}: {file} does not exist; give the pipeline, not its "
+            "transformer alone"
+        )
+    config = json.loads(file.read_text())
+    name = config.get("_class_name")
+    known = {kind.__name__: kind for kind in SCHEDULERS}
+    if name not in known:
+        raise ValueError(
+            f"noise levels of {name} ({file}) are not known; known schedulers: {', '.join(known)}"
+        )
+    return known[name].from_config(config)  # type: ignore[attr-defined]
 
 
 def transformer_folder(source: str | Path, revision: str | None) -> Path:

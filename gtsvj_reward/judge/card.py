@@ -53,7 +53,9 @@ def reads(config: JudgeConfig) -> str:
         return "the mean of the last block's tokens, by a small network"
     taps = ["the latents" if tap == 0 else f"block {tap}" for tap in config.taps or ()]
     known = " Each score has a standard deviation." if config.penalties else ""
-    return f"moments of {', '.join(taps)}, by a linear readout.{known}"
+    shares = ", ".join(f"{share:g}" for share in config.surprise or ())
+    also = f", and its denoising error at noise levels {shares}" if shares else ""
+    return f"moments of {', '.join(taps)}{also}, by a linear readout.{known}"
 
 
 def seen(config: JudgeConfig) -> str:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from gtsvj_reward.backbones.denoising import NoiseLevel
 from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.space import LatentSpace
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 ADDED: dict[int, dict[str, Any]] = {
     2: {
@@ -30,6 +31,7 @@ ADDED: dict[int, dict[str, Any]] = {
         "penalties": None,
         "projection_seed": 0,
     },
+    5: {"surprise": None, "noise_levels": (), "noise_seed": 0},
 }
 """Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
 
@@ -106,6 +108,10 @@ class JudgeSettings:
     taps: list[int] | None = None
     """For `moments`: the blocks whose tokens are read, counted from 1, and 0 for the latents
     themselves. None: 0 and three blocks spread over the depth in use."""
+    surprise: list[float] | None = None
+    """For `moments`: shares of noise between 0 and 1, such as 0.2 0.5, at which the generator's
+    denoising error is read as well: how far a clip is from what the generator expects. Each takes
+    one more pass of the whole model. None: none."""
     latent_pooling: int = 1
     """Edge of the squares of latents that are averaged before the transformer sees them, which
     takes what is left for a smaller clip. Where height or width is not a multiple of this times the
@@ -145,10 +151,14 @@ class JudgeConfig(JudgeSettings):
     """For `moments` after the discriminator: the discriminator's energy is kept beside the outputs.
     """
     penalties: tuple[float, ...] | None = None
-    """For `moments`: the ridge penalty of each tap in the fit that the uncertainty belongs to; None
-    for a judge that gives no uncertainty."""
+    """For `moments`: the ridge penalty of each tap, and of the surprise, in the fit that the
+    uncertainty belongs to; None for a judge that gives no uncertainty."""
     projection_seed: int = 0
     """For `moments`: seed of the random projection that the uncertainty is kept in."""
+    noise_levels: tuple[NoiseLevel, ...] = ()
+    """For `surprise`: its shares as timesteps of the generator; filled in when a judge is built."""
+    noise_seed: int = 0
+    """For `surprise`: seed of the noise."""
     base_fingerprint: str | None = None
     """SHA-256 over settings, names, shapes and slices of the base weights in use."""
     base_dtype: str | None = None
@@ -201,7 +211,13 @@ class JudgeConfig(JudgeSettings):
         self.check_aspects()
 
     def check_readout(self) -> None:
-        """Refuse settings of the other readout."""
+        """Refuse settings of the other readout, and a surprise at what is only part of a clip."""
+        reduced = self.latent_pooling > 1 or self.temporal_stride > 1
+        if self.surprise is not None and reduced:
+            raise ValueError(
+                "`surprise` asks the generator about whole clips: leave out `latent_pooling` and "
+                "`temporal_stride`, or `surprise`"
+            )
         if self.readout == "moments":
             if self.lora_rank:
                 raise ValueError(
@@ -211,7 +227,7 @@ class JudgeConfig(JudgeSettings):
             return
         given = [
             name
-            for name, value in ADDED[4].items()
+            for name, value in (ADDED[4] | ADDED[5]).items()
             if name != "readout" and getattr(self, name) != value
         ]
         if given:
@@ -292,6 +308,7 @@ class JudgeConfig(JudgeSettings):
             values[name] = None if values[name] is None else tuple(values[name])
         if values["aspect_covariance"] is not None:
             values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])
+        values["noise_levels"] = tuple(NoiseLevel(**level) for level in values["noise_levels"])
         if values["geometry"] is not None:
             ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
             values["geometry"] = Geometry(**ranges)

@@ -1,9 +1,9 @@
 """The judge: a backbone with an adapter, and a head."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,14 +18,9 @@ from gtsvj_reward.judge.heads import (
     TokenPooling,
     float32_region,
 )
-from gtsvj_reward.judge.moments import (
-    LEAST_STEPS,
-    block_moments,
-    check_taps,
-    default_taps,
-    latent_moments,
-)
+from gtsvj_reward.judge.moments import LEAST_STEPS, check_taps, default_taps
 from gtsvj_reward.judge.output import JudgeOutput
+from gtsvj_reward.judge.reading import levels_of, step_features
 from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
 from gtsvj_reward.judge.stages import (
@@ -57,7 +52,13 @@ class VideoJudge(nn.Module):
     stored_text: Tensor | None
 
     def __init__(
-        self, backbone: Backbone, config: JudgeConfig, *, stored_text: Tensor | None, seed: int
+        self,
+        backbone: Backbone,
+        config: JudgeConfig,
+        *,
+        stored_text: Tensor | None,
+        seed: int,
+        scheduler: Any = None,
     ) -> None:
         super().__init__()
         if (stored_text is not None) != (config.text_input == "stored"):
@@ -79,7 +80,11 @@ class VideoJudge(nn.Module):
         )
         if config.readout == "moments":
             taps = config.taps or default_taps(backbone.depth)
-            self.config = replace(self.config, taps=check_taps(taps, backbone.depth))
+            self.config = replace(
+                self.config,
+                taps=check_taps(taps, backbone.depth),
+                noise_levels=levels_of(backbone, config, scheduler),
+            )
         backbone.requires_grad_(False)
         with built_in_float32():
             self.head = make_head(backbone, self.config, seed)
@@ -104,6 +109,7 @@ class VideoJudge(nn.Module):
         *,
         stored_text: Float[Tensor, "word text_dim"] | None = None,
         seed: int = 0,
+        scheduler: Any = None,
     ) -> "VideoJudge":
         """A fresh judge on a transformer in memory.
 
@@ -113,9 +119,10 @@ class VideoJudge(nn.Module):
             config: what to build.
             stored_text: for `text_input="stored"`, for example the embedding of the empty prompt.
             seed: seeds head and adapter without touching the global generator.
+            scheduler: the pipeline's, for `config.surprise` of a CogVideoX.
         """
         backbone = backbone_for(transformer, config.depth)
-        return cls(backbone, config, stored_text=stored_text, seed=seed)
+        return cls(backbone, config, stored_text=stored_text, seed=seed, scheduler=scheduler)
 
     def forward(
         self,
@@ -169,27 +176,13 @@ class VideoJudge(nn.Module):
         latents: Float[Tensor, "batch time channel height width"],
         text: TextCondition | None = None,
     ) -> Float[Tensor, "batch step feature"]:
-        """Moments of each step at each tap, before any readout; for `readout="moments"`.
+        """Moments of each step at each tap, and the surprise, before any readout.
 
         Raises:
             ValueError: as `forward`, and for a clip of fewer than three steps.
         """
-        taps = self.config.taps or ()
-        seen = self.view(latents)
-        blocks = [tap for tap in taps if tap]
-        tokens: Mapping[int, Tensor] = {}
         condition = self.condition(text, len(latents))
-        if blocks:
-            tokens = self.backbone(seen, timestep=self.config.timestep, text=condition, taps=blocks)
-        patch = self.backbone.patch_size
-        rows, columns = (size // patch for size in seen.shape[3:])
-        parts = [
-            block_moments(tokens[tap], rows, columns)
-            if tap
-            else latent_moments(seen, self.backbone.step_of_frame(seen.shape[1]))
-            for tap in taps
-        ]
-        return torch.cat(parts, dim=2)
+        return step_features(self.backbone, self.view(latents), self.config, condition)
 
     def view(
         self, latents: Float[Tensor, "batch time channel height width"]

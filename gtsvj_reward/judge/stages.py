@@ -8,7 +8,8 @@ from torch import nn
 from gtsvj_reward.backbones import Backbone
 from gtsvj_reward.judge.config import JudgeConfig, Stage
 from gtsvj_reward.judge.heads import AspectHead, EnergyHead
-from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+from gtsvj_reward.judge.reading import feature_widths
+from gtsvj_reward.judge.readout import MomentReadout
 
 Part = Literal["adapter", "head", "preference"]
 
@@ -32,7 +33,7 @@ def make_head(
     dim = backbone.dim
     if config.readout == "moments":
         return MomentReadout(
-            tap_widths(config.taps or (), backbone.latent_channels, dim),
+            feature_widths(backbone, config),
             max(1, len(config.aspects)),
             energy=config.has_energy,
             penalties=config.penalties,

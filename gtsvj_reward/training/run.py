@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.backbones import backbone_for, load_transformer
+from gtsvj_reward.backbones import backbone_for, load_scheduler, load_transformer
 from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.judge import Aspect, JudgeConfig, JudgeSettings, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
@@ -41,6 +41,8 @@ def build_judge(
     if arguments.base_dtype != "auto":
         backbone.cast(dtype_of(arguments.base_dtype))
     chosen = {item.name: getattr(arguments, item.name) for item in fields(JudgeSettings)}
+    if arguments.surprise and arguments.depth is not None:
+        raise ValueError("`surprise` takes all blocks: leave out `depth`, and name fewer `taps`")
     if arguments.readout == "moments":
         chosen["lora_rank"] = 0
         refuse_adapter(arguments)
@@ -51,7 +53,12 @@ def build_judge(
         aspects=tuple(aspects),
         time_pooling=time_pooling,
     )
-    return VideoJudge.from_transformer(backbone, config, seed=seed)
+    scheduler = None
+    if config.surprise and not backbone.flow_matching:
+        scheduler = load_scheduler(
+            folder_of(arguments.base_model), revision=arguments.base_revision
+        )
+    return VideoJudge.from_transformer(backbone, config, seed=seed, scheduler=scheduler)
 
 
 ADAPTER = ("lora_rank", "lora_alpha", "lora_placement", "head_width", "token_pooling")

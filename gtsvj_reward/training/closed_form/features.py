@@ -49,6 +49,8 @@ def reading_id(judge: VideoJudge) -> str:
         "timestep": config.timestep,
         "text": [config.text_input, text],
     }
+    if config.noise_levels:
+        settings["surprise"] = [[vars(level) for level in config.noise_levels], config.noise_seed]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

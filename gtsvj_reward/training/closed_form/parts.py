@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
 from gtsvj_reward.judge.config import Stage
-from gtsvj_reward.judge.readout import MomentReadout, tap_widths
+from gtsvj_reward.judge.reading import feature_widths
+from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.stages import NOT_MEASURED
 from gtsvj_reward.metrics import spearman
 from gtsvj_reward.training.closed_form.comparisons import PairLoss
@@ -57,10 +58,8 @@ class Parts:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Features of each tap."""
-        backbone = self.judge.backbone
-        taps = self.judge.config.taps or ()
-        return tap_widths(taps, backbone.latent_channels, backbone.dim)
+        """Features of each tap, and of the surprise."""
+        return feature_widths(self.judge.backbone, self.judge.config)
 
     def standardised(self, features: Tensor) -> Float[Tensor, "row feature"]:
         """Features on the judge's scale, which these clips set where nothing has set it yet."""

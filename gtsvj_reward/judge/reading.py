@@ -1,0 +1,83 @@
+"""What a moment judge reads of a clip: moments at its taps, and the generator's surprise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import (
+    Backbone,
+    NoiseLevel,
+    TextCondition,
+    denoising_errors,
+    noise_levels,
+)
+from gtsvj_reward.judge.config import JudgeConfig
+from gtsvj_reward.judge.moments import block_moments, latent_moments
+from gtsvj_reward.judge.readout import tap_widths
+
+
+def step_features(
+    backbone: Backbone,
+    latents: Float[Tensor, "batch time channel height width"],
+    config: JudgeConfig,
+    text: TextCondition | None,
+) -> Float[Tensor, "batch step feature"]:
+    """Moments of each step, tap after tap, then a surprise for each noise level."""
+    taps = config.taps or ()
+    blocks = [tap for tap in taps if tap]
+    tokens: Mapping[int, Tensor] = {}
+    if blocks:
+        tokens = backbone(latents, timestep=config.timestep, text=text, taps=blocks)
+    rows, columns = (size // backbone.patch_size for size in latents.shape[3:])
+    parts = [
+        block_moments(tokens[tap], rows, columns)
+        if tap
+        else latent_moments(latents, backbone.step_of_frame(latents.shape[1]))
+        for tap in taps
+    ]
+    if config.noise_levels:
+        found = surprise(backbone, latents, config.noise_levels, text, config.noise_seed)
+        parts.append(found.to(parts[0]))
+    return torch.cat(parts, dim=2)
+
+
+def surprise(
+    backbone: Backbone,
+    latents: Float[Tensor, "batch time channel height width"],
+    levels: tuple[NoiseLevel, ...],
+    text: TextCondition | None,
+    seed: int,
+) -> Float[Tensor, "batch step level"]:
+    """Logarithm of the generator's denoising error of each step, one pass a level.
+
+    The noise is the same for every clip of one shape, so that this is a smooth function of the
+    latents. The logarithm, since errors of different clips differ by factors.
+    """
+    errors = denoising_errors(backbone, latents, levels, text=text, seed=seed)
+    return errors.clamp_min(torch.finfo(errors.dtype).tiny).log().transpose(1, 2)
+
+
+def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:
+    """Features of each tap and, where a judge reads it, of the surprise; each has a penalty."""
+    widths = tap_widths(config.taps or (), backbone.latent_channels, backbone.dim)
+    return (*widths, len(config.noise_levels)) if config.noise_levels else widths
+
+
+def levels_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> tuple[NoiseLevel, ...]:
+    """The noise levels of `config.surprise` as the generator means them.
+
+    Raises:
+        ValueError: for shares that a family has no levels for without `scheduler`, and for a
+            backbone that leaves blocks out.
+    """
+    if not config.surprise:
+        return ()
+    if not backbone.whole:
+        raise ValueError(
+            f"`surprise` takes all blocks of the {backbone.family}, this backbone has "
+            f"{backbone.depth} of them: leave out `depth`, and name fewer `taps` instead"
+        )
+    return config.noise_levels or noise_levels(backbone, config.surprise, scheduler)
