@@ -31,7 +31,8 @@ from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
 from studies.data import build, build_generated, test_pairs
 from studies.moments_features import latents_of
 from studies.moments_fits import Fits, Scorer
-from studies.moments_page import BLOCKS, ROWS, Row, marks, page, read_records
+from studies.moments_page import marks, page, read_records
+from studies.moments_rows import BLOCKS, ROWS, Row
 from studies.own_clips import build_own, rated_clips, within_prompts
 from studies.semantic import KINDS, build_semantic, clip_names
 
@@ -74,7 +75,7 @@ class Study(Fits):
         for fault, kind in KINDS.items():
             both = [("clean", kind.motion), (fault, kind.motion)]
             if row.kind == "labels":
-                drawn = keyed_order(sizes["pool"], seed, 7)[: sizes["labelled"]]
+                drawn = keyed_order(sizes["pool"], seed, 7)[: row.labels or sizes["labelled"]]
                 sides = [table(clip_names("pool", *side, drawn)) for side in both]
                 score = self.fit_pairs(row, seed, *sides)
             else:

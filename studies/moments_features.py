@@ -11,20 +11,32 @@ from typing import Any
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor
+from tqdm import tqdm
 
 from gtsvj_reward.assets import folder_of
-from gtsvj_reward.backbones import load_transformer
+from gtsvj_reward.backbones import load_scheduler, load_transformer, noise_levels
 from gtsvj_reward.backbones.load import transformer_folder
 from gtsvj_reward.files import read_safetensors, write_safetensors
 from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from gtsvj_reward.judge.moments import default_taps
+from gtsvj_reward.judge.reading import surprise
 from gtsvj_reward.judge.readout import tap_widths
 from gtsvj_reward.latents.store import load_clip
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator, keyed_order
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
 from studies.baselines import statistics
-from studies.moments_page import Reads
+from studies.moments_rows import Reads
+
+COMBINED: dict[Reads, tuple[Reads, Reads]] = {
+    "surprised": ("trained", "surprise"),
+    "random_surprised": ("random", "random_surprise"),
+}
+SURPRISES: dict[Reads, Reads] = {"surprise": "trained", "random_surprise": "random"}
+"""Whose surprise it is."""
+SHARES = (0.2, 0.5)
+"""Of noise, at which the surprise is read."""
+BATCH = 16
 
 SAMPLERS = {"extended": PerturbationSampler.extended(), "table": PerturbationSampler()}
 
@@ -72,15 +84,21 @@ class Clips:
         return VideoJudge.from_transformer(transformer, config)
 
     def widths(self, reads: Reads) -> tuple[int, ...]:
-        """Features of each tap; hand-made statistics have one."""
+        """Features of each tap; hand-made statistics and the surprise have one."""
         if reads == "statistics":
             return (self.table(reads, "real").features.shape[1],)
+        if reads in SURPRISES:
+            return (len(SHARES),)
         judge = self.judge(reads)
         taps, backbone = judge.config.taps or [], judge.backbone
         return tap_widths(taps, backbone.latent_channels, backbone.dim)
 
     def columns(self, reads: Reads, taps: str) -> tuple[Tensor, tuple[int, ...]]:
         """Features of some taps, and how many each has."""
+        if reads in COMBINED:
+            (first, widths), (rest, more) = (self.columns(part, taps) for part in COMBINED[reads])
+            rest = rest + sum(self.widths(COMBINED[reads][0]))
+            return torch.cat([first, rest]), (*widths, *more)
         widths = self.widths(reads)
         depth = len(widths) - 1
         three = default_taps(depth) if depth else [0]
@@ -93,11 +111,27 @@ class Clips:
         """Features of clips."""
         if reads == "statistics":
             return torch.cat([statistics(load()[None]) for load in clips])
+        if reads in SURPRISES:
+            return self.surprises(SURPRISES[reads], clips)
         features = FeatureCache(self.judge(reads), batch_size=16)
         return features.features(features.read(clips, what))
 
+    def surprises(self, reads: Reads, clips: Sequence[Load]) -> Tensor:
+        """The surprise of clips of one shape."""
+        backbone = self.judge(reads).backbone
+        scheduler = load_scheduler(folder_of(str(self.settings["pipeline"])))
+        levels, rows = noise_levels(backbone, SHARES, scheduler), []
+        for first in tqdm(range(0, len(clips), BATCH), f"surprise of {reads}", leave=False):
+            latents = torch.stack([load() for load in clips[first : first + BATCH]])
+            with torch.no_grad():
+                rows.append(surprise(backbone, latents, levels, None, 0).mean(dim=1))
+        return torch.cat(rows)
+
     def keep_table(self, reads: Reads, name: str, clips: Mapping[str, Load]) -> Table:
         """Features of clips, kept on disk."""
+        if reads in COMBINED:
+            first, rest = (self.keep_table(part, name, clips) for part in COMBINED[reads])
+            return Table(first.rows, torch.cat([first.features, rest.features], dim=1))
         path = self.work / "tables" / f"{reads}-{name}.safetensors"
         known = {clip: row for row, clip in enumerate(clips)}
         if path.exists():

@@ -15,7 +15,7 @@ from gtsvj_reward.training.closed_form import stages
 from gtsvj_reward.training.closed_form.comparisons import Pairs
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
 from studies.moments_features import Clips
-from studies.moments_page import Reads, Row
+from studies.moments_rows import Reads, Row
 
 BETA = 0.2
 LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
@@ -77,6 +77,11 @@ class Fits(Clips):
     def fit(self, row: Row, seed: int) -> Scorer:
         """The judge of a row."""
         columns, widths = self.columns(row.reads, row.taps)
+        if row.kind == "surprise":
+            width = len(columns)
+            plain = stages.Standard(torch.zeros(width).double(), torch.ones(width).double())
+            weight = torch.full((1, width), -1 / width).double()
+            return Scorer(columns, plain, Fit(weight, weight[:, :0], weight[:, 0] * 0), {})
         if row.kind == "energy":
             standard, solved = self.energy(row.reads, row.taps, str(row.negatives), seed)
             return Scorer(columns, standard, negated(solved.fit), {"energy": solved.penalties})

@@ -133,7 +133,7 @@ def test_a_run_goes_on_where_it_was_and_says_what_is_missing(tmp_path):
     (results / "hand_ridge-0.json").unlink()
     second = run(
         tmp_path, "energy", "hand_ridge", "reward", "comparisons", "uncertainty", "own_hand",
-        "reversal_hand", "penalised",
+        "reversal_hand", "penalised", "own_surprised",
     )  # fmt: skip
     assert second.returncode == 0, second.stderr[-3000:]
     assert (results / "energy-0.json").stat().st_mtime_ns == before
