@@ -1,5 +1,6 @@
 """Files on disk: replaced in one step when written, rejected by name when they are damaged."""
 
+import errno
 import hashlib
 import os
 import re
@@ -208,12 +209,16 @@ def read_safetensors(
 
 
 def check_safetensors_start(path: Path) -> None:
-    """Refuse a missing file and one that starts like a pickle.
+    """Refuse a missing file, one that starts like a pickle and one that cannot be opened by name.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UnsoundFileError: if it looks like the output of `torch.save` or `pickle`.
+        UnsoundFileError: if it looks like the output of `torch.save` or `pickle`, or its name is
+            not UTF-8.
     """
+    shown = os.fsencode(path).decode(errors="backslashreplace")
+    if os.fsencode(shown) != os.fsencode(path):
+        raise UnsoundFileError(f"{shown} has a name that is not UTF-8: rename it")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     with path.open("rb") as opened:
@@ -230,3 +235,25 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     """Sort key under which `frame2.png` comes before `frame10.png`."""
     parts = re.split(r"(\d+)", path.as_posix())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Say of a write that found no room which file it was, and how to go on.
+
+    Raises:
+        OSError: if the disk is full, or a quota or limit is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OSError(
+            error.errno,
+            f"{os.strerror(error.errno)}: {path} could not be written. Make room and run the same "
+            "command again: it goes on where it was",
+        ) from error

@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.dtypes import DTYPES, dtype_of
+
+if TYPE_CHECKING:
+    from gtsvj_reward.latents import EncodeReport
 
 
 def encode(argv: list[str]) -> int:
@@ -36,31 +40,55 @@ def encode(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
 
+    from accelerate.utils import gather_object
+
     from gtsvj_reward.assets.vae import load_vae
     from gtsvj_reward.latents import LatentSpace, encode_folder
+    from gtsvj_reward.latents.encode import remove_torn
+    from gtsvj_reward.training.processes import only_run
 
     state = processes(args.device)
     vae = load_vae(args.vae, dtype=dtype_of(args.dtype), device=args.device or state.device)
-    report = encode_folder(
-        args.videos,
-        args.out,
-        vae=vae,
-        space=LatentSpace.from_vae(vae, id=args.space_id),
-        fps=args.fps,
-        height=args.height,
-        width=args.width,
-        num_frames=args.num_frames,
-        max_frames=args.max_frames,
-        start=args.start,
-        frames_fps=args.frames_fps,
-        overwrite=args.overwrite,
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
-    print(
-        f"encoded {len(report.encoded)}, already done {len(report.already_done)}, "
-        f"unreadable {len(report.unreadable)}"
-    )
-    for path, reason in report.unreadable:
-        print(f"unreadable: {path}: {reason}", file=sys.stderr)
-    return 1 if report.unreadable and not args.skip_unreadable else 0
+    with only_run(args.out):
+        if state.is_main_process:
+            remove_torn(args.out)
+        state.wait_for_everyone()
+        own = encode_folder(
+            args.videos,
+            args.out,
+            vae=vae,
+            space=LatentSpace.from_vae(vae, id=args.space_id),
+            fps=args.fps,
+            height=args.height,
+            width=args.width,
+            num_frames=args.num_frames,
+            max_frames=args.max_frames,
+            start=args.start,
+            frames_fps=args.frames_fps,
+            overwrite=args.overwrite,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        reports = gather_object([own])
+    if state.is_main_process:
+        print_reports(reports)
+    unreadable = any(report.unreadable for report in reports)
+    return 1 if unreadable and not args.skip_unreadable else 0
+
+
+def print_reports(reports: "list[EncodeReport]") -> None:
+    """Say what became of the clips of all processes, and what was passed over."""
+    counts = {
+        "encoded": sum(len(report.encoded) for report in reports),
+        "already done": sum(len(report.already_done) for report in reports),
+        "too short": sum(len(report.too_short) for report in reports),
+        "unreadable": sum(len(report.unreadable) for report in reports),
+    }
+    print(", ".join(f"{name} {count}" for name, count in counts.items()))
+    for note in reports[0].passed_over:
+        print(f"passed over: {note}", file=sys.stderr)
+    for report in reports:
+        for path, reason in report.too_short:
+            print(f"too short: {path}: {reason}", file=sys.stderr)
+        for path, reason in report.unreadable:
+            print(f"unreadable: {path}: {reason}", file=sys.stderr)

@@ -1,6 +1,9 @@
 """Folders of videos to folders of latent files, resumable and in shards."""
 
+import hashlib
 import json
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,13 @@ import torch
 from tqdm import tqdm
 
 from gtsvj_reward.dtypes import dtype_name
-from gtsvj_reward.files import remove_parts, write_text
-from gtsvj_reward.latents.sources import UnreadableVideoError, list_videos, source_sha256
+from gtsvj_reward.files import full_disk_named, remove_parts_in, write_text
+from gtsvj_reward.latents.sources import (
+    UnreadableVideoError,
+    VideoTooShortError,
+    find_videos,
+    source_sha256,
+)
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import (
     SUFFIX,
@@ -22,6 +30,10 @@ from gtsvj_reward.latents.store import (
 )
 from gtsvj_reward.latents.vae_family import TileChoice
 from gtsvj_reward.latents.video import SPACE_RULE, TIME_RULE, read_video
+from gtsvj_reward.locks import folder_lock
+
+_LONGEST_NAME = 255
+"""Bytes; the limit of most file systems."""
 
 
 class EncodeMismatchError(ValueError):
@@ -36,8 +48,12 @@ class EncodeReport:
     """Sources that were encoded now."""
     already_done: list[Path] = field(default_factory=list)
     """Sources whose latent file was there, with the same settings and the same content."""
+    too_short: list[tuple[Path, str]] = field(default_factory=list)
+    """Sound sources with fewer frames than were asked for; they have no latent file."""
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     """Sources that cannot be read, with the reason; they have no latent file."""
+    passed_over: list[str] = field(default_factory=list)
+    """What else is in the folder, counted by kind; see `find_videos`."""
 
 
 def encode_folder(
@@ -64,10 +80,12 @@ def encode_folder(
     `a/x.mp4` becomes `a/x.mp4.safetensors`. Files appear whole or not at all, so a run that was
     killed is resumed by calling this again. Videos that cannot be read are collected, written to
     `unreadable.json` (`unreadable-<process_index>.json` with several processes), and the rest
-    goes on. Running out of memory, a full disk or non-finite latents stop the run.
+    goes on; videos with too few frames likewise in `too_short.json`. Running out of memory, a full
+    disk or non-finite latents stop the run. A name that is too long for the suffix is cut and ends
+    in a hash; the file still says where the clip comes from.
 
     Args:
-        videos: folder with video files and folders of frames; see `list_videos`.
+        videos: folder with video files and folders of frames; see `find_videos`.
         out: folder for the latent files; made if need be.
         vae: the VAE of `space`, on the device to use.
         space: latent space, stored in each file.
@@ -88,6 +106,8 @@ def encode_folder(
     Raises:
         EncodeMismatchError: for a latent file with other settings, before anything is encoded, or
             from a source that has changed since.
+        FolderInUseError: if another run writes to `out`. With several processes the caller sees to
+            that, and calls `remove_torn` in one of them first.
         ValueError: for an empty folder, or a size that the VAE cannot encode.
     """
     videos, out = Path(videos), Path(out)
@@ -114,17 +134,42 @@ def encode_folder(
         tile=chosen,
         overwrite=overwrite,
     )
-    sources = list_videos(videos)[process_index::num_processes]
-    targets = [out / f"{path.relative_to(videos).as_posix()}{SUFFIX}" for path in sources]
+    found = find_videos(videos)
+    sources = found.videos[process_index::num_processes]
+    targets = [latent_path(out, path.relative_to(videos)) for path in sources]
     for source, target in zip(sources, targets, strict=True):
         job.check_settings(source, target)
-    report = EncodeReport()
+    report = EncodeReport(passed_over=found.notes())
     bar = tqdm(sources, "encode", disable=not (progress and process_index == 0))
-    for source, target in zip(bar, targets, strict=True):
-        job.run(source, target, source.relative_to(videos).as_posix(), report)
-    name = "unreadable.json" if num_processes == 1 else f"unreadable-{process_index}.json"
-    _write_unreadable(out / name, videos, report.unreadable)
+    with folder_lock(out) if num_processes == 1 else nullcontext():
+        if num_processes == 1:
+            remove_torn(out)
+        for source, target in zip(bar, targets, strict=True):
+            job.run(source, target, source.relative_to(videos).as_posix(), report)
+    for name, left_out in (("unreadable", report.unreadable), ("too_short", report.too_short)):
+        if process_index == 0:
+            _remove_lists(out, name, num_processes)
+        own = f"{name}.json" if num_processes == 1 else f"{name}-{process_index}.json"
+        _write_list(out / own, videos, left_out)
     return report
+
+
+def remove_torn(out: Path) -> None:
+    """Remove what runs that were killed while writing left below a folder, each folder read once.
+
+    With several processes one of them does it, before any of them writes.
+    """
+    for folder, _, _ in os.walk(out):
+        remove_parts_in(Path(folder))
+
+
+def latent_path(out: Path, relative: Path) -> Path:
+    """The latent file of a source; a name that the suffix would make too long is cut."""
+    raw, end = os.fsencode(relative.name), SUFFIX
+    if len(raw) + len(end) > _LONGEST_NAME:
+        end = f"-{hashlib.sha256(raw).hexdigest()[:16]}{SUFFIX}"
+        raw = raw[: _LONGEST_NAME - len(end)].decode(errors="ignore").encode()
+    return out / relative.parent / f"{os.fsdecode(raw)}{end}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +189,6 @@ class _Job:
         if target.exists() and self._is_done(source, target, digest):
             report.already_done.append(source)
             return
-        remove_parts(target)
         frames_fps = self.frames_fps if source.is_dir() else None
         try:
             clip = read_video(
@@ -153,23 +197,25 @@ class _Job:
                 temporal_compression=self.space.temporal_compression,
                 **self.reading,
             )
+        except VideoTooShortError as error:
+            report.too_short.append((source, error.reason))
+            return
         except UnreadableVideoError as error:
             report.unreadable.append((source, error.reason))
             return
         with torch.no_grad():
             latents = self.space.encode(clip.batch(), self.vae, tile=self.tile)[0].cpu()
-        save_clip(
-            target,
-            LatentClip(
-                latents=latents,
-                space=self.space,
-                fps=clip.fps,
-                num_frames=len(clip.frames),
-                source=name,
-                source_sha256=digest,
-                settings=self.settings(source),
-            ),
+        made = LatentClip(
+            latents=latents,
+            space=self.space,
+            fps=clip.fps,
+            num_frames=len(clip.frames),
+            source=name,
+            source_sha256=digest,
+            settings=self.settings(source),
         )
+        with full_disk_named(target):
+            save_clip(target, made)
         report.encoded.append(source)
 
     def settings(self, source: Path) -> dict[str, Any]:
@@ -187,7 +233,8 @@ class _Job:
         """Refuse a folder of frames without a rate, and a finished file made in another way."""
         if source.is_dir() and self.frames_fps is None:
             raise ValueError(
-                f"{source} is a folder of frames: say how fast they run, `frames_fps=`"
+                f"{source} is a folder of frames: say how fast they run, --frames_fps "
+                "(`frames_fps`)"
             )
         if target.exists() and not self.overwrite:
             differences = self._differences(source, clip_info(target))
@@ -229,13 +276,21 @@ def mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
     )
 
 
-def _write_unreadable(path: Path, videos: Path, unreadable: list[tuple[Path, str]]) -> None:
+def _remove_lists(out: Path, name: str, num_processes: int) -> None:
+    """Remove lists of an earlier run with another number of processes."""
+    own = {f"{name}-{index}.json" for index in range(num_processes)}
+    for path in out.glob(f"{name}*.json"):
+        if path.name not in (own if num_processes > 1 else {f"{name}.json"}):
+            path.unlink()
+
+
+def _write_list(path: Path, videos: Path, left_out: list[tuple[Path, str]]) -> None:
     """Leave the list beside the latents, or remove that of an earlier run."""
-    if not unreadable:
+    if not left_out:
         path.unlink(missing_ok=True)
         return
     rows = [
         {"path": source.relative_to(videos).as_posix(), "reason": reason}
-        for source, reason in unreadable
+        for source, reason in left_out
     ]
     write_text(path, json.dumps(rows, indent=2) + "\n")

@@ -63,7 +63,8 @@ def track_source(path: Path, limit: DecodeLimit | None = None) -> Source:
 
 def _opened(path: Path, options: dict[str, str]) -> InputContainer:
     try:
-        return av.open(str(path), metadata_errors="ignore", options=options)
+        # Of a relative name ffmpeg would take what stands before a colon for a protocol.
+        return av.open(str(path.absolute()), metadata_errors="ignore", options=options)
     except av.FFmpegError as error:
         raise UnreadableVideoError(path, f"not a video, or cut short ({error.strerror})") from error
 

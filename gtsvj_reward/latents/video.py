@@ -15,7 +15,7 @@ from torch import Tensor
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.checks import latent_frames
 from gtsvj_reward.latents.frames import RGB, Frame, Source, nearest
-from gtsvj_reward.latents.sources import UnreadableVideoError, VideoTooShortError
+from gtsvj_reward.latents.sources import UnreadableVideoError, VideoTooShortError, check_name
 from gtsvj_reward.latents.stills import folder_source, gif_source
 from gtsvj_reward.latents.tracks import track_source
 
@@ -108,6 +108,7 @@ def read_video(
     if wanted is not None:
         latent_frames(wanted, temporal_compression)
     path = Path(path)
+    check_name(path)
     source = _open(path, frames_fps, limit)
     seen = 0
 
@@ -131,10 +132,12 @@ def read_video(
     rest = (len(frames) - 1) % temporal_compression
     kept = len(frames) - rest if num_frames is None else num_frames
     if not frames or len(frames) < kept:
+        longest = f"ask for at most {len(frames) - rest} (`num_frames`), or for a higher `fps`"
         raise VideoTooShortError(
             path,
             f"{seen} frames at {source.fps:g} fps give {len(frames)} frames at {fps:g} fps from "
-            f"{start:g} s on, needed {num_frames or 1}: ask for fewer frames or a lower rate",
+            f"{start:g} s on, needed {num_frames or 1}: "
+            f"{longest if frames else 'it ends before `start`'}",
         )
     return VideoClip(
         frames=torch.from_numpy(np.stack(frames[:kept])),
@@ -151,7 +154,9 @@ def _open(path: Path, frames_fps: float | None, limit: DecodeLimit | None) -> So
         raise ValueError(f"`limit` is for video files, {path} is none")
     if path.is_dir():
         if frames_fps is None:
-            raise ValueError(f"{path} is a folder of frames: say how fast they run, `frames_fps=`")
+            raise ValueError(
+                f"{path} is a folder of frames: say how fast they run, --frames_fps (`frames_fps`)"
+            )
         return folder_source(path, frames_fps)
     if not path.exists():
         raise UnreadableVideoError(path, "there is no such file")

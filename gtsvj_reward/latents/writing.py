@@ -49,7 +49,7 @@ def _write_mp4(path: Path, pictures: RGB, fps: float) -> None:
     _, height, width, _ = pictures.shape
     if height % 2 or width % 2:
         raise ValueError(f"mp4 needs even height and width, got {height}x{width}: crop by one")
-    with av.open(str(path), "w") as container:
+    with av.open(str(path.absolute()), "w") as container:
         rate = Fraction(fps).limit_denominator(1_000_000)
         track = container.add_stream("libx264", rate=rate, options={"crf": "10"})
         track.width, track.height, track.pix_fmt = width, height, "yuv420p"

@@ -1,22 +1,28 @@
 """Folders of videos become latent files, whatever happens in between."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from gtsvj_reward.latents import (
     EncodeMismatchError,
+    LatentFileError,
     LatentFolder,
     encode_folder,
     load_clip,
     read_video,
     write_video,
 )
+from gtsvj_reward.locks import FolderInUseError, folder_lock
 from tests.latents.tiny import make_vae, moving_frames
+from tests.test_files import full_disk
 
 NAMES = ["a/x.mp4", "b/x.gif", "b/x.mp4", "b/y.mp4", "shot"]
 READING = {"fps": 5, "height": 16, "width": 24, "num_frames": 5}
@@ -83,27 +89,130 @@ def test_shards_share_the_work(videos, tmp_path, vae, space):
 
 def test_unreadable_videos_are_listed_and_the_rest_goes_on(videos, tmp_path, vae, space):
     (videos / "a" / "broken.mp4").write_bytes(b"nothing")
-    write_video(videos / "b" / "short.mp4", moving_frames(3), fps=10)
+    write_video(videos / "b" / "short.mp4", moving_frames(7), fps=10)
     report = encode(videos, tmp_path / "out", vae, space)
     assert relative(report.encoded, videos) == NAMES
-    assert [path.name for path, _ in report.unreadable] == ["broken.mp4", "short.mp4"]
-    assert "not a video" in report.unreadable[0][1]
-    listed = json.loads((tmp_path / "out" / "unreadable.json").read_text())
-    assert [row["path"] for row in listed] == ["a/broken.mp4", "b/short.mp4"]
-    assert "needed 5" in listed[1]["reason"]
+    assert [path.name for path, _ in report.unreadable] == ["broken.mp4"]
+    assert [path.name for path, _ in report.too_short] == ["short.mp4"]
+    (row,) = json.loads((tmp_path / "out" / "unreadable.json").read_text())
+    assert row["path"] == "a/broken.mp4"
+    assert "not a video" in row["reason"]
+    (row,) = json.loads((tmp_path / "out" / "too_short.json").read_text())
+    assert row["path"] == "b/short.mp4"
+    # Frames 0, 2, 4, 6 at 5 fps; 1 is the longest 4f + 1. At 10 fps there would be 7.
+    assert "give 4 frames at 5 fps from 0 s on, needed 5: ask for at most 1 (" in row["reason"]
+    assert row["reason"].endswith("or for a higher `fps`")
+    assert len(read_video(videos / "b" / "short.mp4", **{**READING, "fps": 10}).frames) == 5
     write_video(videos / "a" / "broken.mp4", moving_frames(14), fps=10)
     (videos / "b" / "short.mp4").unlink()
     report = encode(videos, tmp_path / "out", vae, space)
     assert relative(report.encoded, videos) == ["a/broken.mp4"]
-    assert not (tmp_path / "out" / "unreadable.json").exists()
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
-def test_each_shard_has_its_own_list(videos, tmp_path, vae, space):
+def test_lists_of_earlier_runs_are_removed(videos, tmp_path, vae, space):
     (videos / "a" / "broken.mp4").write_bytes(b"nothing")
-    shard = {"process_index": 0, "num_processes": 2}
-    encode(videos, tmp_path / "out", vae, space, **shard)
-    assert (tmp_path / "out" / "unreadable-0.json").exists()
-    assert not (tmp_path / "out" / "unreadable.json").exists()
+
+    def lists(count, index=0):
+        shard = {"process_index": index, "num_processes": count}
+        encode(videos, tmp_path / "out", vae, space, **shard)
+        return sorted(path.name for path in (tmp_path / "out").glob("*.json"))
+
+    assert lists(2) == ["unreadable-0.json"]
+    (tmp_path / "out" / "unreadable-2.json").write_text("[]")
+    assert lists(3) == ["unreadable-0.json", "unreadable-2.json"], "that of the third process"
+    assert lists(2) == ["unreadable-0.json"]
+    assert lists(1) == ["unreadable.json"]
+
+
+def test_names_of_all_lengths_and_kinds(tmp_path, vae, space, monkeypatch):
+    names = ["n" * 232 + ".mp4", "é" * 125 + ".mp4", "12:30.mp4"]
+    (tmp_path / "videos").mkdir()
+    monkeypatch.chdir(tmp_path / "videos")
+    write_video(names[-1], moving_frames(9), fps=5)
+    for name in names[:-1]:
+        shutil.copy(names[-1], name)
+    shutil.copy(names[-1], b"\xff.mp4")
+    report = encode(".", tmp_path / "out", vae, space)
+    assert [str(path) for path in report.encoded] == sorted(names)
+    assert [(str(path), reason) for path, reason in report.unreadable] == [
+        ("\udcff.mp4", "its name is not UTF-8: rename it")
+    ]
+    folder = LatentFolder(tmp_path / "out")
+    assert sorted(clip.source for clip in folder) == sorted(names)
+    assert len({info.path for info in folder.infos}) == 3
+    assert encode(".", tmp_path / "out", vae, space).encoded == []
+    (tmp_path / "out" / "12:30.mp4.safetensors").rename(tmp_path / "out" / "x.safetensors")
+    latents = tmp_path / "out" / "x.safetensors"
+    latents.rename(os.fsdecode(os.fsencode(tmp_path / "out") + b"/\xff.safetensors"))
+    with pytest.raises(LatentFileError, match=r"xff\.safetensors has a name that is not UTF-8"):
+        LatentFolder(tmp_path / "out")
+
+
+def test_what_is_passed_over_is_counted(videos, tmp_path, vae, space):
+    for name in ("a/x.flv", "b/x.ts", "b/y.ts", "b/README", "front.png", "shot/notes.txt"):
+        (videos / name).write_bytes(b"x")
+    (videos / "a" / ".hidden.ts").write_bytes(b"x")
+    (videos / "linked").symlink_to(videos / "a")
+    (videos / "linked.mp4").symlink_to(videos / "b" / "y.mp4")
+    (videos / "gone.mp4").symlink_to(videos / "nothing.mp4")
+    report = encode(videos, tmp_path / "out", vae, space)
+    assert relative(report.encoded, videos) == [*NAMES[:4], "linked.mp4", "shot"]
+    assert sorted(report.passed_over) == [
+        f"1 files that end in .flv, the first is {videos / 'a' / 'x.flv'}",
+        f"1 files that end in .txt, the first is {videos / 'shot' / 'notes.txt'}",
+        f"1 files without a suffix, the first is {videos / 'b' / 'README'}",
+        f"1 linked folders, which are not followed, the first is {videos / 'linked'}",
+        f"1 links to nothing, the first is {videos / 'gone.mp4'}",
+        f"1 pictures that are in no folder of their own, the first is {videos / 'front.png'}",
+        f"2 files that end in .ts, the first is {videos / 'b' / 'x.ts'}",
+    ]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.flv").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no videos below .* There are 1 files that end in \.flv"):
+        encode(tmp_path / "empty", tmp_path / "out", vae, space)
+
+
+def test_folders_are_listed_once_however_many_clips_they_hold(tmp_path, vae, space, monkeypatch):
+    scandir, listed = os.scandir, []
+
+    def counted(path="."):
+        listed.append(path)
+        return scandir(path)
+
+    write_video(tmp_path / "x.mp4", moving_frames(9), fps=5)
+    counts = []
+    for size in (2, 8):
+        folder = tmp_path / f"videos-{size}"
+        folder.mkdir()
+        for index in range(size):
+            shutil.copy(tmp_path / "x.mp4", folder / f"{index}.mp4")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", counted)
+            listed.clear()
+            encode(folder, tmp_path / f"out-{size}", vae, space)
+            encode(folder, tmp_path / f"out-{size}", vae, space)
+        counts.append(len(listed))
+    assert 0 < counts[0] == counts[1]
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on(videos, tmp_path, vae, space):
+    with full_disk(500), pytest.raises(OSError, match="could not be written") as caught:
+        encode(videos, tmp_path / "out", vae, space)
+    assert "a/x.mp4.safetensors" in str(caught.value)
+    assert "run the same command again" in str(caught.value)
+    assert contents(tmp_path / "out") == {}
+    assert len(encode(videos, tmp_path / "out", vae, space).encoded) == 5
+
+
+def test_two_runs_do_not_write_to_one_folder(videos, tmp_path, vae, space):
+    with (
+        ThreadPoolExecutor(1) as other,
+        folder_lock(tmp_path / "out"),
+        pytest.raises(FolderInUseError, match="writes to"),
+    ):
+        other.submit(encode, videos, tmp_path / "out", vae, space).result()
+    assert len(encode(videos, tmp_path / "out", vae, space).encoded) == 5
 
 
 @pytest.mark.parametrize(
