@@ -111,7 +111,7 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
     moving_square(tmp_path / "videos")
     assert main(["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
                  *encode_flags(vae_folder)]) == 0  # fmt: skip
-    assert "encoded 3, already done 0, unreadable 0" in capsys.readouterr().out
+    assert "encoded 3, already done 0, too short 0, unreadable 0" in capsys.readouterr().out
     folder = LatentFolder(tmp_path / "latents")
     assert len(folder) == 3
     assert folder.infos[0].shape == (5, 4, 4, 6)
@@ -138,19 +138,30 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
 def test_unreadable_videos_set_the_exit_status(tmp_path, vae_folder, capsys):
     moving_square(tmp_path / "videos", count=1)
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video at all")
+    (tmp_path / "videos" / "x.flv").write_bytes(b"a video of another kind")
     words = ["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
              *encode_flags(vae_folder)]  # fmt: skip
     assert main(words) == 1
     printed = capsys.readouterr()
     assert "unreadable 1" in printed.out
     assert "broken.mp4" in printed.err
+    assert "passed over: 1 files that end in .flv, the first is" in printed.err
     assert main([*words, "--skip_unreadable"]) == 0
-    assert "already done 1, unreadable 1" in capsys.readouterr().out
+    assert "already done 1, too short 0, unreadable 1" in capsys.readouterr().out
+    (tmp_path / "videos" / "broken.mp4").unlink()
+    words[2] = str(tmp_path / "longer")
+    assert main([*words, "--num_frames", "21"]) == 0, "too short is not unreadable"
+    printed = capsys.readouterr()
+    assert "too short 1, unreadable 0" in printed.out
+    assert "needed 21: ask for at most 17 frames" in printed.err
 
 
 @pytest.mark.slow
 def test_encode_is_resumed_after_kill_and_sharded(tmp_path, vae_folder):
-    """SIGKILL in the middle; two processes then finish, and all files equal a single run's."""
+    """SIGKILL in the middle; two processes then finish, and all files equal a single run's.
+
+    One of the two finds a video that it cannot read, at once; the other does its work all the same.
+    """
     moving_square(tmp_path / "videos", count=8)
     words = [str(tmp_path / "videos"), str(tmp_path / "latents"), *encode_flags(vae_folder)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -166,12 +177,19 @@ def test_encode_is_resumed_after_kill_and_sharded(tmp_path, vae_folder):
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes",
               "2", "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
               "--dynamo_backend", "no", "-m", "gtsvj_reward.cli", "encode", *words]  # fmt: skip
-    subprocess.run(launch, check=True, env=environment, timeout=300)
+    (tmp_path / "videos" / "a-broken.mp4").write_bytes(b"no video at all")
+    both = subprocess.run(launch, check=False, env=environment, timeout=300, capture_output=True,
+                          text=True)  # fmt: skip
+    assert both.returncode != 0
+    assert f"encoded {8 - len(done)}, already done {len(done)}, too short 0, unreadable 1" in (
+        both.stdout
+    )
+    assert both.stderr.count("unreadable: ") == 1
     assert len(list(tmp_path.glob("latents/*.safetensors"))) == 8
     for name, changed in done.items():
         assert (tmp_path / "latents" / name).stat().st_mtime_ns == changed, "encoded twice"
     words[1] = str(tmp_path / "single")
-    assert main(["encode", *words]) == 0
+    assert main(["encode", *words, "--skip_unreadable"]) == 0
     for path in (tmp_path / "single").glob("*.safetensors"):
         assert path.read_bytes() == (tmp_path / "latents" / path.name).read_bytes()
 

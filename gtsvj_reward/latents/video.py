@@ -132,12 +132,12 @@ def read_video(
     rest = (len(frames) - 1) % temporal_compression
     kept = len(frames) - rest if num_frames is None else num_frames
     if not frames or len(frames) < kept:
-        longest = f"ask for at most {len(frames) - rest} (`num_frames`), or for a higher `fps`"
+        longest = f"ask for at most {len(frames) - rest} frames, or for a higher fps"
         raise VideoTooShortError(
             path,
             f"{seen} frames at {source.fps:g} fps give {len(frames)} frames at {fps:g} fps from "
             f"{start:g} s on, needed {num_frames or 1}: "
-            f"{longest if frames else 'it ends before `start`'}",
+            f"{longest if frames else 'it ends before the start'}",
         )
     return VideoClip(
         frames=torch.from_numpy(np.stack(frames[:kept])),
