@@ -18,7 +18,7 @@ LOWEST_ARGS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck wheel lowest codec base toy study moments notebooks constraints clean
+.PHONY: help demo test lint typecheck wheel docs lowest codec base toy study moments notebooks constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ wheel: $(VENV)/dev.stamp  ## build wheel and sdist into dist/, check both, try t
 	rm -rf build dist *.egg-info
 	$(VENV)/bin/python -m build --outdir dist
 	$(VENV)/bin/python -m tools.check_wheel dist
+
+docs: $(VENV)/dev.stamp  ## build the documentation's site into site/; a broken link is an error
+	COLUMNS=100 NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --site-dir site
 
 lowest: $(LOWEST)/dev.stamp  ## run the tests with the lowest versions that pyproject.toml admits
 	$(LOWEST)/bin/pytest -q $(LOWEST_ARGS)

@@ -53,9 +53,11 @@ class VideoAlignReward:
     is the sum of its three). There is no `TA` unless `ta` names aspects for it.
 
     Example:
+        ```python
         scorer = ClipScorer(reward, vae=vae, fps=8.0)
         inferencer = VideoAlignReward(scorer, Reading(fps=8.0, height=32, width=48, num_frames=9))
         inferencer.reward(["a.mp4"], ["a dog runs"], use_norm=True)[0]["MQ"]
+        ```
 
     Args:
         scorer: of a judge with aspects; with its VAE, for files.

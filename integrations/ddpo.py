@@ -31,8 +31,10 @@ class DDPOReward:
     Calls from several threads wait for one another; at the VAE, for all that share it.
 
     Example:
+        ```python
         reward_function = DDPOReward(reward, images_are="latents", space=space, fps=8.0)
         rewards, info = reward_function(latents, prompts, metadata)
+        ```
 
     Args:
         reward: a judge, or a combination of judges, that takes no prompt.
@@ -162,7 +164,9 @@ def flow_grpo_scorer(
     judge, and wait for one another.
 
     Example:
+        ```python
         score_functions["gtsvj"] = flow_grpo_scorer(reward, images_are="pixels", vae=vae, fps=8.0)
+        ```
 
     Args:
         reward: as for `DDPOReward`, like all others.

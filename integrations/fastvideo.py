@@ -20,8 +20,10 @@ def media_scorer(scorer: ClipScorer) -> MediaScorer:
     """Make a scorer for `build_multi_reward_scorer(..., scorers=)`.
 
     Example:
+        ```python
         score = media_scorer(ClipScorer(reward, vae=vae, fps=16.0))
         rewards = score(media, prompts)
+        ```
 
     Args:
         scorer: for FastVideo's decoded media, with the judge's VAE; or, with the generator's space,

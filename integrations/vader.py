@@ -26,9 +26,11 @@ def vader_loss_fn(scorer: ClipScorer, *, target: float | None = None, scale: flo
     host, all frames with a graph, and encoded anew by the scorer's VAE.
 
     Example:
+        ```python
         scorer = ClipScorer(reward, vae=vae, fps=8.0, first_frames=13)
         loss_fn = vader_loss_fn(scorer, scale=0.1)
         loss, rewards = loss_fn(frames, prompts)
+        ```
 
     Args:
         scorer: one with a VAE.

@@ -26,10 +26,12 @@ class GTSVJVideoReward:
     rewards this one is without a bound unless `max_reward` sets one.
 
     Example:
+        ```python
         loss_fn = GTSVJVideoReward(
             device="cpu", dtype=torch.float32, judge=judge, latents_of=generator, fps=8.0
         )
         loss, reward = loss_fn(latents, ["a dog runs"])
+        ```
 
     Args:
         device: where the judge goes.

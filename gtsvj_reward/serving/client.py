@@ -41,8 +41,10 @@ class ScoreClient(Reward):
     and used on both sides of a `fork`: each process has connections of its own.
 
     Example:
+        ```python
         reward = ScoreClient("http://127.0.0.1:8000", space=LatentSpace.from_pipeline(pipe))
         scores = reward(latents, fps=8.0, num_frames=49)
+        ```
 
     Args:
         url: of the server, without a path, unless a proxy serves it below one; 404 is then final.

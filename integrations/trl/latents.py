@@ -29,6 +29,7 @@ class LatentsRewardFunc:
     extra field of this name.
 
     Example:
+        ```python
         trainer = GRPOTrainer(
             model,
             reward_funcs=LatentsRewardFunc(reward, column="clip"),
@@ -38,6 +39,7 @@ class LatentsRewardFunc:
             processing_class=tokenizer,
         )
         trainer.train()
+        ```
 
     Args:
         reward: a judge, or a combination of judges, that takes no prompt.

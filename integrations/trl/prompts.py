@@ -38,6 +38,7 @@ class PromptRewardFunc:
     Pickles if reward, pipeline and `to_prompt` do.
 
     Example:
+        ```python
         trainer = GRPOTrainer(
             model,
             reward_funcs=PromptRewardFunc(
@@ -49,6 +50,7 @@ class PromptRewardFunc:
             processing_class=tokenizer,
         )
         trainer.train()
+        ```
 
     Args:
         reward: a judge, or a combination of judges, that takes no prompt.

@@ -269,6 +269,7 @@ NAMES = {
     "docs/evaluation.md": evaluation,
     "docs/fastvideo.md": fastvideo,
     "docs/prompts.md": prompts,
+    "docs/score.md": readme,
     "docs/serving.md": served,
     "docs/trl.md": trl,
     "docs/vader.md": vader,
