@@ -10,7 +10,7 @@ from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy
-from gtsvj_reward.dtypes import dtype_of
+from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
@@ -79,7 +79,7 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
         pipe = load_pipeline(arguments.pretrained_model)
         return pipe if dtype == torch.float32 else pipe.to(dtype)
     pipe = CogVideoXPipeline.from_pretrained(
-        arguments.pretrained_model, torch_dtype=dtype, use_safetensors=True
+        arguments.pretrained_model, use_safetensors=True, **weights_in(dtype)
     )
     return frozen(pipe)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import torch
 
@@ -24,6 +25,12 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     if not isinstance(found, torch.dtype):
         raise ValueError(f"no dtype is called {name!r}: expected one of {', '.join(DTYPES)}")
     return found
+
+
+def weights_in(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """What diffusers' `from_pretrained` takes for the dtype of weights; 0.40 renamed it."""
+    release = tuple(int(part) for part in version("diffusers").split(".")[:2])
+    return {"dtype" if release >= (0, 40) else "torch_dtype": dtype}
 
 
 @contextmanager

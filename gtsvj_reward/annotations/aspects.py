@@ -1,5 +1,6 @@
 """Named qualities that people rate, each on a scale of its own."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -39,3 +40,16 @@ VISIONREWARD_ASPECTS = (
     AspectScale("safety", 1, 5),
 )
 """The 21 aspects of VisionRewardDB-Video in the order and with the ranges of its data card."""
+
+
+def chosen_names(known: Iterable[str], wanted: Sequence[str], where: str) -> tuple[str, ...]:
+    """The aspects of a file that are wanted.
+
+    Raises:
+        ValueError: for one that the file does not have.
+    """
+    names = tuple(known)
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"{where} has no aspect {name!r}: choose from {list(names)}")
+    return tuple(wanted)

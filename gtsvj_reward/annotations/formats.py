@@ -17,12 +17,12 @@ from gtsvj_reward.annotations.visionreward import (
     read_visionreward_ratings,
 )
 
-RATING_FORMATS: dict[str, Callable[[str | Path], Ratings]] = {
+RATING_FORMATS: dict[str, Callable[..., Ratings]] = {
     "visionreward": read_visionreward_ratings,
     "videoreward-train": read_videoreward_ratings,
     "plain": read_ratings,
 }
-"""Name -> what reads a file of ratings."""
+"""Name -> what reads a file of ratings, all of its aspects or some: `aspects=`."""
 
 COMPARISON_FORMATS: dict[str, Callable[[str | Path], Comparisons]] = {
     "visionreward": read_visionreward_comparisons,

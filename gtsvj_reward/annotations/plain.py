@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gtsvj_reward.annotations.aspects import AspectScale
+from gtsvj_reward.annotations.aspects import AspectScale, chosen_names
 from gtsvj_reward.annotations.columns import (
     identifiers,
     is_nameless,
@@ -75,7 +75,12 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
     return layout.read(table, table.path.name)
 
 
-def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = None) -> Ratings:
+def read_ratings(
+    path: str | Path,
+    *,
+    scales: Sequence[AspectScale] | None = None,
+    aspects: Sequence[str] | None = None,
+) -> Ratings:
     """Read ratings in the plain format.
 
     Columns: `video`, and one for each aspect, with numbers; where there are any, `prompt`, `model`,
@@ -85,6 +90,7 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
         path: what to read.
         scales: the aspects to read and their ranges; None: every other column is an aspect, on
             any scale.
+        aspects: without `scales`, the columns that are aspects; others are not read.
 
     Raises:
         ValueError: for a missing column, a cell that is not a finite number or out of range, or a
@@ -93,12 +99,13 @@ def read_ratings(path: str | Path, *, scales: Sequence[AspectScale] | None = Non
     table = _table(path)
     others = tuple(name for name in table.cells if name not in _RATING_COLUMNS)
     nameless = [name for name in others if is_nameless(name)]
-    if scales is None and nameless:
+    if scales is None and aspects is None and nameless:
         raise ValueError(
             f"{table.path} has a column without a name ({quoted(nameless)}), which may or may not "
             "be an aspect: name it, or write the file without it (pandas: `index=False`)"
         )
-    ranges = dict.fromkeys(others) if scales is None else {s.name: s for s in scales}
+    wanted = others if aspects is None else chosen_names(others, aspects, table.path.name)
+    ranges = dict.fromkeys(wanted) if scales is None else {s.name: s for s in scales}
     if not ranges:
         raise ValueError(
             f"{table.path} has no aspects: expected a column for each besides "

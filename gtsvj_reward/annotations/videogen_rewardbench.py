@@ -1,9 +1,11 @@
 """VideoGen-RewardBench, and training files of its kind (VideoReward): CSV with several labels."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gtsvj_reward.annotations.aspects import chosen_names
 from gtsvj_reward.annotations.columns import optional_texts, scores, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.names import Identity, identity
@@ -57,7 +59,7 @@ def read_videoreward_comparisons(path: str | Path) -> Comparisons:
     return layout.read(table, f"VideoReward training data {table.path.name}")
 
 
-def read_videoreward_ratings(path: str | Path) -> Ratings:
+def read_videoreward_ratings(path: str | Path, *, aspects: Sequence[str] | None = None) -> Ratings:
     """Read the mean opinion scores of a training file as VideoReward's.
 
     They are in `MOS_A_<dimension>` and `MOS_B_<dimension>`, so that each row rates two videos. A
@@ -65,20 +67,25 @@ def read_videoreward_ratings(path: str | Path) -> Ratings:
     or empty is missing: it is left out and counted. Scores stay as they are (the original training
     code subtracts 3).
 
+    Args:
+        path: what to read.
+        aspects: dimensions to read; None: all of the file.
+
     Raises:
         ValueError: for a missing column, a file without such scores, a cell that is not a number,
             or two different scores of one video in one dimension; with rows and counts.
     """
     table = read_table(path)
-    aspects = _rated_dimensions(table)
+    rated = _rated_dimensions(table)
+    names = rated if aspects is None else chosen_names(rated, aspects, table.path.name)
     skipped: Counter[str] = Counter()
-    first = _read_side(table, "A", aspects, skipped)
-    second = _read_side(table, "B", aspects, skipped)
+    first = _read_side(table, "A", names, skipped)
+    second = _read_side(table, "B", names, skipped)
     in_order = [rating for pair in zip(first, second, strict=True) for rating in pair]
     return Ratings(
         name=f"VideoReward training data {table.path.name}",
-        rows=_merged(table.path, in_order, aspects, skipped),
-        aspects=aspects,
+        rows=_merged(table.path, in_order, names, skipped),
+        aspects=names,
         skipped=dict(+skipped),
     )
 

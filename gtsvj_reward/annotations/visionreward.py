@@ -1,10 +1,11 @@
 """VisionRewardDB-Video: 21 aspect ratings (`train`), comparisons (`regression`, `test`)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS
+from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS, chosen_names
 from gtsvj_reward.annotations.columns import optional_texts, scores, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
@@ -25,6 +26,7 @@ def read_visionreward_ratings(
     zero_is_missing: bool = False,
     id_column: str | None = "internal_id",
     video_column: str = "video_path",
+    aspects: Sequence[str] | None = None,
 ) -> Ratings:
     """Read `train` of VisionRewardDB-Video.
 
@@ -37,6 +39,7 @@ def read_visionreward_ratings(
             means "not applicable" there is not documented, so that by default it is refused.
         id_column: what identifies a row; None numbers the rows.
         video_column: what names a video: `"video_path"`, or `"url"`.
+        aspects: names of those to read; None: all 21.
 
     Raises:
         ValueError: for a missing column or aspect, an aspect that is not one of the 21, an id that
@@ -52,7 +55,10 @@ def read_visionreward_ratings(
     _check_aspects(annotation)
     skipped: Counter[str] = Counter()
     labels: dict[str, list[float | None]] = {}
-    for scale in VISIONREWARD_ASPECTS:
+    known = {scale.name: scale for scale in VISIONREWARD_ASPECTS}
+    chosen = known if aspects is None else chosen_names(known, aspects, str(path))
+    scales = tuple(known[name] for name in chosen)
+    for scale in scales:
         column = _member(annotation, scale.name)
         zeros = column.cells.count(0) if zero_is_missing and scale.low > 0 else 0
         values = scores(_without_zeros(column) if zeros else column, scale)
@@ -77,7 +83,7 @@ def read_visionreward_ratings(
         rows=rows,
         aspects=tuple(labels),
         skipped=dict(+skipped),
-        scales=VISIONREWARD_ASPECTS,
+        scales=scales,
     )
 
 

@@ -32,6 +32,12 @@ def folder_of(name: str | Path) -> str | Path:
     return asset_path(str(name)) if str(name) in ASSETS else name
 
 
+def lasting_name(name: str | Path) -> str:
+    """The name of a model as another folder finds it: that of a local folder made absolute."""
+    folder = Path(name)
+    return str(folder.resolve()) if str(name) not in ASSETS and folder.is_dir() else str(name)
+
+
 def asset_path(name: str) -> Path:
     """The folder of a bundled model, after its files were compared with their hashes.
 

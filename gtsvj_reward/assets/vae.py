@@ -9,6 +9,7 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from gtsvj_reward.assets import ASSETS, folder_of
+from gtsvj_reward.dtypes import weights_in
 from gtsvj_reward.files import is_hub_id
 from gtsvj_reward.latents.vaes import VAE_FAMILIES
 
@@ -29,7 +30,7 @@ def load_vae(
         ValueError: if it is a VAE of an unknown family.
     """
     folder = Path(folder_of(name))
-    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True}
+    options: dict[str, Any] = {**weights_in(dtype), "use_safetensors": True}
     if folder.is_dir():
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gtsvj_reward import __version__
-from gtsvj_reward.cli.parsing import COMMANDS as COMMANDS
+from gtsvj_reward.cli.parsing import AFTER_CTRL_C, COMMANDS as COMMANDS
 from gtsvj_reward.flags import snake_case, with_config as with_config
 
 MODULES = {
@@ -30,6 +30,10 @@ MODULES = {
 """Command -> the module here with a function of its name; imported when the command runs."""
 
 
+STOPPED = 130
+"""Exit status after Ctrl-C, as of shells."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -46,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv else 2
     command = parser.parse_args(argv[:1]).command
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
-    run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
     try:
+        module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
+        run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
         return run([snake_case(argument) for argument in argv[1:]])
     except (OSError, ValueError, ImportError, KeyError) as error:
         if os.environ.get("GTSVJ_TRACEBACK"):
@@ -56,3 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) else error
         print(f"gtsvj {command}: {message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            said = str(stopped) or AFTER_CTRL_C.get(command, "stopped")
+            print(f"\ngtsvj {command}: {said}", file=sys.stderr)  # below a progress bar
+        return STOPPED

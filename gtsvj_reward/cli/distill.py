@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.cli.train import report
 from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.flags import with_config
 
@@ -91,9 +92,7 @@ def distill(argv: list[str]) -> int:
     )
     judge = fit(student, settings, teacher, clips.space)
     if state.is_main_process:
-        for name, value in judge.config.training["held out"].items():
-            print(f"held out: {name:<32} {value:g}")
-        print(f"judge written to {args.out}")
+        report(judge, judge.config.training["held out"], str(args.out))
     return 0
 
 

@@ -19,6 +19,20 @@ COMMANDS = {
     "serve": "score latents over HTTP",
 }
 
+_CLIPS_AND_STEPS = (
+    "stopped: the same command goes on; what was read of clips, and steps up to the last "
+    "checkpoint, are not done again"
+)
+
+AFTER_CTRL_C = {
+    "train-discriminator": _CLIPS_AND_STEPS,
+    "train-aspects": _CLIPS_AND_STEPS,
+    "train-preference": _CLIPS_AND_STEPS,
+    "distill": "stopped: the same command goes on; clips that were scored or read are not again",
+    "calibrate-perturbations": "stopped: the same command goes on after the last finished kind",
+}
+"""Command -> what its last line says after Ctrl-C, where a `KeyboardInterrupt` has no message."""
+
 
 def subparser(command: str) -> argparse.ArgumentParser:
     """The parser of one command; its help shows the defaults."""

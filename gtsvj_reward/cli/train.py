@@ -1,14 +1,21 @@
 """`gtsvj train-...` and `gtsvj calibrate-perturbations`."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.flags import with_config
 
 DEFAULT_READOUT = "moments"
 """Of a judge that is built by a command."""
+
+NEXT = {
+    "discriminator": "train-aspects --latents LATENTS --ratings RATINGS",
+    "aspects": "train-preference --latents LATENTS --comparisons PAIRS",
+}
+"""Stage -> the command of the stage after it."""
 
 if TYPE_CHECKING:
     from gtsvj_reward.judge import VideoJudge
@@ -19,7 +26,7 @@ def train_discriminator(argv: list[str]) -> int:
     """`gtsvj train-discriminator`."""
     from gtsvj_reward import training
     from gtsvj_reward.losses import contrastive_bound
-    from gtsvj_reward.plotting import plot_training
+    from gtsvj_reward.plotting import check_matplotlib, plot_training
 
     judge, config = judge_and_config(
         "train-discriminator",
@@ -28,7 +35,8 @@ def train_discriminator(argv: list[str]) -> int:
         argv,
     )
     if judge.readout == "moments":
-        return report_fit(training.fit_discriminator(judge, config), config)
+        return fit_and_report(training.fit_discriminator, judge, config)
+    check_matplotlib()
     trainer = training.train_discriminator(judge, config)
     if trainer.is_world_process_zero():
         plot_training(
@@ -36,7 +44,7 @@ def train_discriminator(argv: list[str]) -> int:
             bound=contrastive_bound(config.beta),
             path=Path(config.output_dir) / "training.png",
         )
-        print(f"judge written to {config.output_dir}")
+        report(trainer.judge, last_metrics(trainer.state.log_history), config.output_dir)
     return 0
 
 
@@ -51,9 +59,8 @@ def train_aspects(argv: list[str]) -> int:
         argv,
     )
     if judge.readout == "moments":
-        return report_fit(training.fit_aspects(judge, config), config)
-    report(training.train_aspects(judge, config))
-    return 0
+        return fit_and_report(training.fit_aspects, judge, config)
+    return train_and_report(training.train_aspects, judge, config)
 
 
 def train_preference(argv: list[str]) -> int:
@@ -67,9 +74,8 @@ def train_preference(argv: list[str]) -> int:
         argv,
     )
     if judge.readout == "moments":
-        return report_fit(training.fit_preference(judge, config), config)
-    report(training.train_preference(judge, config))
-    return 0
+        return fit_and_report(training.fit_preference, judge, config)
+    return train_and_report(training.train_preference, judge, config)
 
 
 def judge_and_config(
@@ -118,25 +124,44 @@ def chosen_readout(words: list[str]) -> str:
     return DEFAULT_READOUT
 
 
-def report_fit(judge: "VideoJudge", config: "FitConfig") -> int:
-    """Print what a judge does on clips held out, and where it is."""
-    from accelerate import PartialState
-
-    if PartialState().is_main_process:
-        for name, value in judge.config.training["held out"].items():
-            print(f"held out: {name:<32} {value:g}")
-        print(f"judge written to {config.output_dir}")
+def fit_and_report(fit: Callable[..., "VideoJudge"], arguments: Any, config: "FitConfig") -> int:
+    """Fit a judge in closed form, in all processes of this run, and report."""
+    state = processes(config.device)
+    judge = fit(arguments, config)
+    if state.is_main_process:
+        report(judge, judge.config.training["held out"], config.output_dir)
     return 0
 
 
-def report(trainer: Any) -> None:
-    """Draw the curves of a finished stage and say where the judge is."""
-    from gtsvj_reward.plotting import plot_stage
+def train_and_report(train: Callable[..., Any], arguments: Any, config: Any) -> int:
+    """Train stage 2 or 3, draw its curves and report."""
+    from gtsvj_reward.plotting import check_matplotlib, plot_stage
 
+    check_matplotlib()
+    trainer = train(arguments, config)
     if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
-        plot_stage(trainer.state.log_history, path=folder / "training.png")
-        print(f"judge written to {folder}")
+        history = trainer.state.log_history
+        plot_stage(history, path=Path(config.output_dir) / "training.png")
+        report(trainer.judge, last_metrics(history), config.output_dir)
+    return 0
+
+
+def last_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the last evaluation of a training said of clips held out."""
+    entry = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
+    start = "eval_"
+    return {name.removeprefix(start): v for name, v in entry.items() if name.startswith(start)}
+
+
+def report(judge: "VideoJudge", held_out: Mapping[str, float], folder: str) -> None:
+    """Print what a judge does on clips held out, where it is, and what to do with it."""
+    for name, value in held_out.items():
+        print(f"held out: {name:<32} {value:g}")
+    print(f"judge written to {folder}")
+    print(f"score clips with it: gtsvj score {folder} LATENTS --out scores.csv")
+    then = NEXT.get(judge.config.stage)
+    if then is not None:
+        print(f"or go on: gtsvj {then} --from_judge {folder} --output_dir NEXT")
 
 
 def calibrate_perturbations(argv: list[str]) -> int:
@@ -144,7 +169,7 @@ def calibrate_perturbations(argv: list[str]) -> int:
     from transformers import HfArgumentParser
 
     from gtsvj_reward.latents import LatentFolder
-    from gtsvj_reward.plotting import plot_calibration
+    from gtsvj_reward.plotting import check_matplotlib, plot_calibration
     from gtsvj_reward.training import (
         CalibrationSettings,
         JudgeArguments,
@@ -163,6 +188,7 @@ def calibrate_perturbations(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for JSON and picture")
     parser.add_argument("--device", default="cpu", help="where to train")
     judge, settings, rest = parser.parse_args_into_dataclasses(with_config(argv))
+    check_matplotlib()
     clips = LatentFolder(rest.real)
     result = calibrate(
         lambda: build_judge(judge, clips.space, seed=settings.seed),

@@ -2,6 +2,7 @@
 
 from gtsvj_reward.plotting.alignment import plot_alignment as plot_alignment
 from gtsvj_reward.plotting.calibration import plot_calibration as plot_calibration
+from gtsvj_reward.plotting.canvas import check_matplotlib as check_matplotlib
 from gtsvj_reward.plotting.evaluation import (
     ThresholdCurve as ThresholdCurve,
     WinRateCurve as WinRateCurve,

@@ -54,6 +54,15 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
+def check_matplotlib() -> None:
+    """See to it, before the work of which a picture is drawn, that one can be.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    new_figure(1, 1)
+
+
 def new_figure(width: float, height: float) -> Any:
     """Empty matplotlib figure of that size in inches.
 

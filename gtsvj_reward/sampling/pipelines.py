@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.assets import folder_of
+from gtsvj_reward.dtypes import weights_in
 from gtsvj_reward.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.vae_lock import vae_lock
@@ -115,7 +116,7 @@ def load_pipeline(source: str | Path, *, dtype: torch.dtype, device: str | torch
             "with a `model_index.json` here, not a hub id (owner/name)"
         )
     kind_named(str(DiffusionPipeline.load_config(folder)["_class_name"]))
-    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True)
+    pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **weights_in(dtype))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 

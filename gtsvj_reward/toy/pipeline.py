@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.assets import folder_of
+from gtsvj_reward.dtypes import weights_in
 from gtsvj_reward.latents import LatentSpace, vae_lock
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.words import TEXT_LENGTH
@@ -42,7 +43,7 @@ def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
     """
     lora = folder_of(UNSTEADY) if str(source) == UNSTEADY else None
     pipe = CogVideoXPipeline.from_pretrained(
-        folder_of(PIPELINE if lora else source), torch_dtype=torch.float32, use_safetensors=True
+        folder_of(PIPELINE if lora else source), use_safetensors=True, **weights_in(torch.float32)
     )
     if lora:
         pipe.load_lora_weights(lora)

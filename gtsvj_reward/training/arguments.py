@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.judge import JudgeSettings
 from gtsvj_reward.training.data import Truncation
-from gtsvj_reward.training.refused import refuse_settings
+from gtsvj_reward.training.refused import refuse_reports, refuse_settings
 
 Settings = TypeVar("Settings")
 
@@ -155,6 +155,9 @@ class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):
         TrainingArguments.__post_init__(self)
         SplitSettings.__post_init__(self)
         refuse_settings(self)
+        refuse_reports(self)
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn that it cannot
 
 
 DECIDING = (

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import torch
 from transformers import TrainerCallback
 
+from gtsvj_reward.assets import lasting_name
 from gtsvj_reward.files import write_text
-from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, resolve_checkpoint
+from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, read_config, resolve_checkpoint
+from gtsvj_reward.judge.checkpoint import base_beside
 from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
@@ -198,7 +200,10 @@ def judge_of_stage_before(arguments: JudgeArguments, args: LabelledData) -> Vide
     if changed:
         raise ValueError(f"{changed} come from the judge of `from_judge`: leave them out")
     folder = resolve_checkpoint(str(args.from_judge))
-    return load_judge(folder, base_model=arguments.base_model or None)
+    base = arguments.base_model or base_beside(folder, read_config(folder))
+    judge = load_judge(folder, base_model=base)
+    judge.config = replace(judge.config, base_model=lasting_name(base))
+    return judge
 
 
 def calibration_clips(args: LabelledConfig) -> tuple[list[ClipInfo], str] | None:

@@ -4,6 +4,7 @@ import os
 from dataclasses import MISSING, fields
 
 from transformers import TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 _ONE_BY_ONE = "held-out clips are scored whole, one at a time, by the stage's own metrics"
 _PUBLISH = "publish the finished judge with `GTSVJReward.from_pretrained(...).push_to_hub(...)`"
@@ -65,6 +66,10 @@ REFUSED_OPTIMIZERS = {
 """First words of `optim` -> why such an optimizer is refused."""
 
 
+EXTRAS = {"tensorboard": "gtsvj-reward[train]"}
+"""Name in `report_to` -> what to install, where that has another name."""
+
+
 def refuse_settings(args: TrainingArguments) -> None:
     """Refuse settings that would be ignored or fail in the middle.
 
@@ -89,6 +94,22 @@ def refuse_settings(args: TrainingArguments) -> None:
     if found:
         reasons = "; ".join(f"`{name}`: {reason}" for name, reason in found.items())
         raise ValueError(f"training of a judge does not support {reasons}. Remove these settings")
+
+
+def refuse_reports(args: TrainingArguments) -> None:
+    """Refuse `report_to` where what it names cannot be used, before any work.
+
+    Raises:
+        ValueError: for a name that transformers does not know.
+        ImportError: for a package that is not installed, with what to install.
+    """
+    for name in args.report_to:
+        (callback,) = get_reporting_integration_callbacks([name])
+        try:
+            callback()
+        except (ImportError, RuntimeError) as error:
+            package = EXTRAS.get(name, name)
+            raise ImportError(f'`report_to` {name}: pip install "{package}" ({error})') from error
 
 
 def refuse_sharding(args: TrainingArguments) -> None:

@@ -24,7 +24,9 @@ def rated_clips(
         ValueError: for an unknown format, labels without latents unless they are allowed, or two
             ratings of one clip.
     """
-    ratings = chosen_reader(RATING_FORMATS, args.ratings_format, "ratings_format")(path)
+    reader = chosen_reader(RATING_FORMATS, args.ratings_format, "ratings_format")
+    names = None if args.aspects is None else [text.partition("=")[0] for text in args.aspects]
+    ratings = reader(path, aspects=names)
     found = find_clips(ratings.videos(), folder, allow_missing=args.allow_missing_videos)
     kept, left_out = keep_found_ratings(ratings, found)
     report_left_out(path, len(kept.rows), left_out, ratings.skipped)
