@@ -2,9 +2,14 @@
 
 Each replica loads the judge and runs the same application, with a queue and limits of its own;
 Ray's proxy receives bodies and spreads requests. Ray is imported when it is asked for.
+
+Whoever reaches Ray's own ports can run code as the server. So a Ray that is started here listens
+on 127.0.0.1 and wants a token, which only its own processes know.
 """
 
 import logging
+import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +22,8 @@ from gtsvj_reward.serving.settings import ServeSettings, build_app
 logger = logging.getLogger(__name__)
 
 NAME = "gtsvj"
+FIRST_SAFE = (2, 58)
+"""Before, a replica unpickled whatever came to a port that is open to all, token or not."""
 DRAIN_SECONDS = 600.0
 """How long a replica may take to answer what it has taken when it is stopped."""
 
@@ -34,6 +41,36 @@ def import_serve() -> Any:
             "--engine ray needs Ray: pip install 'gtsvj-reward[ray,serve]'"
         ) from error
     return ray_serve
+
+
+def start_ray() -> None:
+    """Start Ray on this machine, for its own processes alone, or join the cluster of `RAY_ADDRESS`.
+
+    Raises:
+        ImportError: if Ray is not installed, or is too old.
+    """
+    joins = "RAY_ADDRESS" in os.environ  # who may come there was said when it was started
+    if not joins:
+        # All are read when Ray is imported. A token that was set is kept: others may know it.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # Without clusters Ray listens on 127.0.0.1, on every system; the option that should do so,
+        # `_node_ip_address`, takes an address that other machines reach in place of that one.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import_serve()
+    import ray
+
+    if tuple(map(int, ray.__version__.split(".")[:2])) < FIRST_SAFE:
+        least = ".".join(map(str, FIRST_SAFE))
+        raise ImportError(
+            f"Ray {ray.__version__} lets everybody who reaches its ports run code in the replicas: "
+            f"install {least} or later, pip install 'ray[serve]>={least}'"
+        )
+    if joins:
+        ray.init()
+    else:
+        ray.init(include_dashboard=False)
 
 
 def application(settings: ServeSettings, *, replicas: int, replica_gpus: float = 0.0) -> Any:
@@ -90,6 +127,7 @@ def serve(
         ImportError: if Ray is not installed.
     """
     check_address(host, settings.token)
+    start_ray()
     ray_serve = import_serve()
     gpus = 1.0 if settings.device.startswith("cuda") else 0.0
     app = application(settings, replicas=replicas, replica_gpus=gpus)
