@@ -370,7 +370,7 @@ broken = together.clone()
 broken[1, 0, 0, 0, 0] = float("nan")
 foreign = LatentSpace.from_vae(load_vae("gtsvj-demo-codec"))
 refusal("latents of another VAE", together, foreign)
-refusal("latents that were never scaled", 100 * together)
+refusal("latents that were never scaled", toy_space.unscale(together))
 refusal("a NaN in the second clip", broken)
 refusal("a clip longer than any in training", torch.cat([together, together], dim=1))
 

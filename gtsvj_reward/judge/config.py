@@ -9,8 +9,9 @@ from gtsvj_reward.backbones.denoising import NoiseLevel
 from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.statistics import LatentStatistics
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 ADDED: dict[int, dict[str, Any]] = {
     2: {
@@ -32,6 +33,7 @@ ADDED: dict[int, dict[str, Any]] = {
         "projection_seed": 0,
     },
     5: {"surprise": None, "noise_levels": (), "noise_seed": 0},
+    6: {"latent_statistics": None},
 }
 """Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
 
@@ -190,6 +192,8 @@ class JudgeConfig(JudgeSettings):
     and standard deviation of any weighting of aspects."""
     geometry: Geometry | None = None
     """What clips it was trained on; None before training."""
+    latent_statistics: LatentStatistics | None = None
+    """How the latents of those clips are spread, to tell others by; None: not known."""
     reward_mean: float | None = None
     """Mean of the raw score over `reward_data`."""
     reward_std: float | None = None
@@ -312,4 +316,6 @@ class JudgeConfig(JudgeSettings):
         if values["geometry"] is not None:
             ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
             values["geometry"] = Geometry(**ranges)
+        if values["latent_statistics"] is not None:
+            values["latent_statistics"] = LatentStatistics.from_dict(values["latent_statistics"])
         return cls(**values)

@@ -245,8 +245,8 @@ class LatentSpace:
         The statistics check compares the overall standard deviation of each clip with
         `expected_std`. It catches pixels in 0...255, zeros, and scaling that is wrong by a large
         factor. It cannot tell raw CogVideoX latents from scaled ones: the factors (1.15 and 0.7)
-        change the standard deviation less than the content of a clip does. Only `space` guards
-        against that.
+        change the standard deviation less than the content of a clip does. Judges compare with
+        their training clips, which tells more (`LatentStatistics`).
 
         Args:
             latents: what to check; also NaN and infinity are refused, whatever the options.

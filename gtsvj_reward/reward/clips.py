@@ -13,6 +13,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
+from gtsvj_reward.latents.statistics import LatentStatistics
 from gtsvj_reward.reward.inputs import (
     AnyLatents,
     AnyNumber,
@@ -51,6 +52,9 @@ class Clips:
     """Prompt embeddings, one row per clip."""
     names: Sequence[str] | None = None
     """What messages call the clips, beside their indices."""
+    unfinished: bool = False
+    """Predictions from the middle of sampling, whose values need not be spread as those of clips
+    are."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
@@ -134,11 +138,24 @@ class Clips:
         """Indices of clips of one shape, type and device, at most `size` together."""
         return buckets([(clip.shape, clip.dtype, clip.device) for clip in self.latents], size)
 
-    def checked(self, space: LatentSpace, *, check_statistics: bool = True) -> "Clips":
+    def checked(
+        self,
+        space: LatentSpace,
+        *,
+        check_statistics: bool = True,
+        trained: LatentStatistics | None = None,
+    ) -> "Clips":
         """These clips without padding, if they are latents of a judge's space.
 
+        Args:
+            space: the judge's.
+            check_statistics: refuse values that no scaled latents have.
+            trained: how the clips of training are spread, for the same purpose; all clips of a call
+                are compared together, but for `unfinished` ones.
+
         Raises:
-            LatentSpaceError: as `LatentSpace.check` and `unpad`, with the clip's index.
+            LatentSpaceError: as `LatentSpace.check` and `unpad`, with the clip's index; for clips
+                that are not spread as those of training.
         """
 
         def check(latents: Tensor) -> None:
@@ -157,11 +174,28 @@ class Clips:
                 raise  # it names the index already
             self.each(check)
             raise
+        if trained is not None and check_statistics and not self.unfinished:
+            self.compare(trained)
         if num_frames is None:
             return self
         if isinstance(latents, Tensor):
             return replace(self, latents=space.unpad(latents, num_frames))
         return replace(self, latents=self.each(lambda clip: space.unpad(clip, num_frames)[0]))
+
+    def compare(self, trained: LatentStatistics) -> None:
+        """Refuse clips that, taken together, are not spread as those of training are.
+
+        Raises:
+            LatentSpaceError: saying how they differ.
+        """
+        complaint = trained.complaint(list(self.latents))
+        if complaint is not None:
+            which = "the clips" if len(self) > 1 else self.label(0)
+            raise LatentSpaceError(
+                f"{which} cannot be scaled latents of the judge's space: {complaint}. Pass what "
+                "the generator works on, or `LatentSpace.scale` of the VAE's output; or pass "
+                "`check_statistics=False` where the reward is made if the values are right"
+            )
 
     def geometry(self, trained: Geometry | None, *, allow_untrained: bool) -> list[str | None]:
         """Per clip, what of its geometry was not trained on; for clips that were checked.

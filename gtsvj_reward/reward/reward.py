@@ -47,7 +47,8 @@ class GTSVJReward(Reward):
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
         allow_untrained_geometry: score clips outside the trained range, and say so in
             `RewardOutput.untrained_geometry`, instead of raising `GeometryError`.
-        check_statistics: refuse latents whose spread says that they are not scaled.
+        check_statistics: refuse latents that are not spread as scaled ones are, or as those that
+            the judge was trained on, if its checkpoint says how these are.
         offload_to: device to run on; the judge waits on the CPU between calls. No gradients then.
         pessimism: k >= 0; a score is r - k u, with u the `uncertainty` that a moment judge gives.
 
@@ -178,7 +179,11 @@ class GTSVJReward(Reward):
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the judge says of some clips; clips of one shape share forward passes."""
         scale = self.statistics() if normalize else (0.0, 1.0)
-        clips = clips.checked(self.space, check_statistics=self.check_statistics)
+        clips = clips.checked(
+            self.space,
+            check_statistics=self.check_statistics,
+            trained=self.config.latent_statistics,
+        )
         notes = self.notes(clips)
         outputs = self.outputs(clips.on(self.device), clips.text)
         return assemble(

@@ -25,7 +25,7 @@ class Connect(Protocol):
 
 
 OF_THE_JUDGE = ("base_model", "aspects", "weights", "batch_size", "allow_untrained_geometry",
-                "dtype")  # fmt: skip
+                "check_statistics", "dtype")  # fmt: skip
 """What is decided where the judge is loaded: on a server, by whoever started it."""
 
 
@@ -60,6 +60,8 @@ class ScorerConfig:
     """Clips per forward pass."""
     allow_untrained_geometry: bool = False
     """Score clips outside the trained range."""
+    check_statistics: bool = True
+    """Refuse latents that are not spread as those that the judge was trained on."""
     device: str | None = None
     """Where judge and VAE go; None: the CPU, or where the host says."""
     dtype: str | None = None
@@ -158,6 +160,7 @@ class ScorerConfig:
             weights=self.weights,
             batch_size=self.batch_size,
             allow_untrained_geometry=self.allow_untrained_geometry,
+            check_statistics=self.check_statistics,
         )
 
     def client(self, connect: Connect | None) -> AnyReward:

@@ -121,7 +121,7 @@ def reward_gradient(
     # Pipelines run without gradients; a caller may even have forbidden them for good.
     with torch.inference_mode(mode=False), torch.enable_grad():
         clean = latents.detach().clone().requires_grad_()
-        rewards = scoring.scores(clean)
+        rewards = scoring.scores(clean, unfinished=True)
         if not rewards.requires_grad:
             raise ValueError(
                 "the reward gave scores without a graph, so there is nothing to guide by: it "

@@ -1,7 +1,7 @@
 """Scoring what a pipeline generates, with everything that a reward wants to know of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -30,24 +30,29 @@ class Scoring:
     normalize: bool = True
     """By the checkpoint's statistics."""
 
-    def scores(self, latents: Float[Tensor, "clip a b height width"]) -> Float[Tensor, " clip"]:
+    def scores(
+        self, latents: Float[Tensor, "clip a b height width"], *, unfinished: bool = False
+    ) -> Float[Tensor, " clip"]:
         """Scores of latents in the pipeline's layout; differentiable if the caller records.
 
         Raises:
             ValueError: what the reward raises, or scores that are not one finite number per clip.
         """
-        return self.details(latents).rewards
+        return self.details(latents, unfinished=unfinished).rewards
 
     def details(
         self,
         latents: Float[Tensor, "clip a b height width"],
         names: Sequence[str] | None = None,
+        *,
+        unfinished: bool = False,
     ) -> RewardOutput:
         """Likewise, with what they are made of.
 
         Args:
             latents: in the pipeline's layout, padding included.
             names: what messages call the clips.
+            unfinished: they are predictions from the middle of sampling.
         """
         text = self.text
         if text is not None and len(text.embeds) == 1:
@@ -60,4 +65,4 @@ class Scoring:
             text=text,
             names=names,
         )
-        return as_reward(self.reward).score(clips, self.normalize)
+        return as_reward(self.reward).score(replace(clips, unfinished=unfinished), self.normalize)

@@ -68,7 +68,11 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
         raise ValueError(f"{len(request)} clips in one request, at most {max_clips} are taken")
     if request.space is None:
         check_name(reward.space, request.space_id)
-    clips = request.checked(reward.space, check_statistics=reward.check_statistics)
+    clips = request.checked(
+        reward.space,
+        check_statistics=reward.check_statistics,
+        trained=reward.config.latent_statistics,
+    )
     latents = torch.stack(list(clips.latents))
     reward.judge.backbone.check_geometry(latents)
     notes = reward.notes(clips)

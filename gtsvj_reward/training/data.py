@@ -7,13 +7,17 @@ import torch
 from torch.utils.data import Sampler
 
 from gtsvj_reward.judge import Geometry
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.statistics import LatentStatistics
+from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.perturbations import (
     MINIMUM_STEPS,
     latent_steps,
     truncated_length,
 )
 from gtsvj_reward.random_keys import keyed_order
+
+MOST_LOOKED_AT = 256
+"""Training clips that `latent_statistics` are measured on."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,12 @@ def same_duration(anchor: ClipInfo, keep: int, other: ClipInfo) -> int:
         temporal_compression=other.space.temporal_compression,
     )
     return max(MINIMUM_STEPS, steps)
+
+
+def trained_statistics(infos: Sequence[ClipInfo]) -> LatentStatistics | None:
+    """How the latents of training clips are spread; of at most 256 of them, evenly chosen."""
+    step = -(-len(infos) // MOST_LOOKED_AT)
+    return LatentStatistics.of(load_clip(info.path).latents for info in infos[::step])
 
 
 def trained_geometry(infos: Sequence[ClipInfo], truncation: Truncation) -> Geometry:

@@ -19,7 +19,7 @@ from gtsvj_reward.judge.stages import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settings
 from gtsvj_reward.training.checkpoints import CheckpointTrainer
-from gtsvj_reward.training.data import EpochKeys, trained_geometry
+from gtsvj_reward.training.data import EpochKeys, trained_geometry, trained_statistics
 from gtsvj_reward.training.outputs import ClipScores
 from gtsvj_reward.training.refused import refuse_sharding
 
@@ -92,7 +92,9 @@ class JudgeTrainer(CheckpointTrainer):
         self.keys = EpochKeys(length, args.seed, lambda: int(self.state.epoch or 0))
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         judge.unfreeze(parts)
-        judge.config = replace(judge.config, geometry=geometry)
+        judge.config = replace(
+            judge.config, geometry=geometry, latent_statistics=trained_statistics(trained)
+        )
         self.optimizer: torch.optim.Optimizer | None
         super().__init__(
             model=ClipScores(judge),

@@ -11,7 +11,8 @@ from gtsvj_reward.assets import ASSETS, asset_path
 from gtsvj_reward.judge import CheckpointError, read_config
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.metrics import pairwise_accuracy
-from gtsvj_reward.toy.corpus import SEEN, UNSEEN, ClipSpec, encode_frames
+from gtsvj_reward.reward import Clips
+from gtsvj_reward.toy.corpus import SEEN, UNSEEN, ClipSpec, encode_frames, random_specs
 from gtsvj_reward.toy.detector import agreement, detect, load_detector
 from gtsvj_reward.toy.measures import colour_unrest
 from gtsvj_reward.toy.pipeline import decode, load_pipeline, sample
@@ -56,6 +57,25 @@ def test_calls_of_the_generator_need_not_name_the_length_of_its_texts(pipe):
     given["generator"].manual_seed(0)
     said = pipe("one blue circle falling", max_sequence_length=8, **given).frames
     torch.testing.assert_close(short, said)
+
+
+def test_latents_that_are_scaled_otherwise_are_refused(pipe, space, reward):
+    specs = random_specs("statistics", 77, 8, SEEN)
+    latents = encoded(pipe, space, specs)
+    assert reward(latents, space=space).isfinite().all()
+    assert torch.stack([reward(latent[None]) for latent in latents]).isfinite().all()
+    # As Wan's first four channels are scaled, again and again.
+    wan = LatentSpace(
+        id="wan", channels=16, mean=(-0.76, -0.71, -0.91, 0.11) * 4, std=(2.8, 1.5, 2.3, 2.7) * 4
+    )
+    rescaled = (wan.scale(latents), wan.unscale(latents))
+    for others in (space.unscale(latents), latents / 2, 2 * latents, *rescaled):
+        with pytest.raises(LatentSpaceError, match="clips that the judge was trained on"):
+            reward(others, space=space)
+    unchecked = GTSVJReward.from_pretrained("gtsvj-toy", check_statistics=False)
+    assert unchecked(latents / 2).isfinite().all()
+    predicted = Clips(latents=latents / 2, unfinished=True)
+    assert reward.score(predicted).rewards.isfinite().all()
 
 
 def test_the_unsteady_generator_is_what_its_card_says(pipe):

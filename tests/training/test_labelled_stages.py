@@ -11,6 +11,7 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.judge.stages import preference_layer
+from gtsvj_reward.latents import statistics
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import (
     bradley_terry_loss,
@@ -47,7 +48,8 @@ def state(judge):
     return {name: tensor.detach().clone() for name, tensor in judge.named_parameters()}
 
 
-def test_all_stages_from_files_to_a_reward(world, caplog):
+def test_all_stages_from_files_to_a_reward(world, caplog, monkeypatch):
+    monkeypatch.setattr(statistics, "LEAST_CLIPS", 16)
     trainer = train_aspects(world)
     config = read_config(world / "aspects")
     assert config.stage == "aspects"
@@ -64,6 +66,7 @@ def test_all_stages_from_files_to_a_reward(world, caplog):
     config = read_config(world / "preference")
     assert config.stage == "preference"
     assert config.training["pairs"] == 9
+    assert config.latent_statistics.clips == 18
     assert config.training["aspects: rated clips"] == 12
     assert config.training["discriminator: steps"] == 7
     assert len(config.aspect_weights) == 2

@@ -17,7 +17,7 @@ from gtsvj_reward.training.closed_form.commands import (
 )
 from gtsvj_reward.training.closed_form.examples import Rated
 from gtsvj_reward.training.closed_form.refit import refit
-from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.splits import group_names
 
@@ -42,6 +42,7 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
         ratings=[rated(clip, group) for clip, group in zip(train, groups, strict=True)],
         aspects=aspects,
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
+        latent_statistics=trained_statistics(infos),
         seed=args.seed,
     )
     _, predicted, leverage = scores_of(judge, cache, [clip.info for clip in held_out])

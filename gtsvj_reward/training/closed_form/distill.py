@@ -5,7 +5,7 @@ they are: not clipped to a scale, and without a rater's noise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from gtsvj_reward.training.closed_form.commands import (
     scores_of,
 )
 from gtsvj_reward.training.closed_form.parts import Parts
-from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import group_names, hold_out
@@ -158,6 +158,7 @@ def distill(
         parts.keep_preference(torch.tensor(weights, dtype=torch.float64), bias)
     parts.record["teacher"] = teacher.name
     judge = parts.judge_of(trained_geometry(train, Truncation(probability=0.0)))
+    judge.config = replace(judge.config, latent_statistics=trained_statistics(train))
     metrics = held_out_metrics(judge, teacher, held_out, scores_of(judge, cache, held_out)[:2])
     save_fit(judge, args, metrics, labelled=teacher.clips)
     return judge

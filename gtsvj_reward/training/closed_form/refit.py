@@ -1,8 +1,10 @@
 """A moment judge from clips and labels, in one call; seconds once the clips were read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
+from gtsvj_reward.latents.statistics import LatentStatistics
 from gtsvj_reward.training.closed_form.comparisons import PairLoss
 from gtsvj_reward.training.closed_form.examples import (
     Compared,
@@ -24,6 +26,7 @@ def refit(
     loss: PairLoss | None = None,
     beta: float = 0.2,
     geometry: Geometry | None = None,
+    latent_statistics: LatentStatistics | None = None,
     seed: int = 0,
 ) -> VideoJudge:
     """A judge fitted to what is given; `judge` itself stays as it is.
@@ -44,6 +47,7 @@ def refit(
         loss: of comparisons; needed with them.
         beta: of Eq. 4.
         geometry: what clips these are; None keeps the judge's.
+        latent_statistics: how their latents are spread; likewise.
         seed: of the projection in which the uncertainty is kept.
 
     Returns:
@@ -68,4 +72,7 @@ def refit(
         if loss is None:
             raise ValueError("comparisons need a `loss`")
         parts.fit_preference(comparisons, loss)
-    return parts.judge_of(geometry or judge.config.geometry)
+    fitted = parts.judge_of(geometry or judge.config.geometry)
+    if latent_statistics is not None:
+        fitted.config = replace(fitted.config, latent_statistics=latent_statistics)
+    return fitted

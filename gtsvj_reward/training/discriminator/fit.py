@@ -11,7 +11,7 @@ from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.closed_form.commands import cache_for, device_for, save_fit
 from gtsvj_reward.training.closed_form.examples import Contrast
 from gtsvj_reward.training.closed_form.refit import refit
-from gtsvj_reward.training.data import trained_geometry
+from gtsvj_reward.training.data import trained_geometry, trained_statistics
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, Pair
 from gtsvj_reward.training.discriminator.held_out import held_out_energies, metrics_by_kind
 from gtsvj_reward.training.discriminator.run import real_and_generated
@@ -40,6 +40,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
         contrast=drawn(pairs, args.draws, args.group_by),
         beta=args.beta,
         geometry=trained_geometry([*train.real, *train.generated], args.truncation()),
+        latent_statistics=trained_statistics([*train.real, *train.generated]),
     )
     energies: dict[str, dict[int, float]] = {}
     for kind, index, energy in held_out_energies(

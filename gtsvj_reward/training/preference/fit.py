@@ -11,7 +11,7 @@ from gtsvj_reward.training.closed_form.commands import (
 )
 from gtsvj_reward.training.closed_form.examples import Compared
 from gtsvj_reward.training.closed_form.refit import refit
-from gtsvj_reward.training.data import Truncation, trained_geometry
+from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.preference.data import ClipPair, clips_of
 from gtsvj_reward.training.preference.run import compared_and_held_out, warn_of_reuse
 from gtsvj_reward.training.preference.settings import PreferenceFit
@@ -43,6 +43,7 @@ def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> Vide
         comparisons=[compared(pair, group) for pair, group in zip(train, groups, strict=True)],
         loss=lambda first, second, labels: preference_loss(first, second, labels, args),
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
+        latent_statistics=trained_statistics(infos),
         seed=args.seed,
     )
     apart = clips_of(held_out)

@@ -92,6 +92,8 @@ def test_a_student_keeps_scales_and_preference_and_names_its_teacher(world, stud
     assert torch.equal(student.preference.weight, teacher.preference.weight)
     assert torch.equal(student.preference.bias, teacher.preference.bias)
     record = student.config.training
+    chosen = -(-record["aspects: clips"] // 2)  # one in two, so that there are 256 at most
+    assert student.config.latent_statistics.clips == chosen
     assert record["teacher"] == str(world / "teacher")
     assert record["aspects: clips"] + record["held out"]["clips"] == 330
     assert record["held out"]["correlation/clear"] > 0.999
