@@ -1,13 +1,14 @@
-"""UniRL: a reward service that reads the latents of a track, and the backend that it holds.
+"""UniRL: a reward service that reads the latents of a sample, and the backend that it holds.
 
-Written against Tencent-Hunyuan/UniRL (`unirl/reward/service.py`, `base.py`,
-`unirl/types/segments/latent.py`). UniRL hands its backends decoded media only; the latents are on
-`track.segment`, so that `LatentRewardService` reads them there. Both classes are named by
-`_target_`, and made when they are asked for, since their base classes are the host's.
+Written against Tencent-Hunyuan/UniRL (`unirl/reward/service.py`, `base.py`, `types/sample.py`,
+`types/segments/latent.py`). UniRL hands its backends decoded media only; the latents are on
+the segment of a sample's last part, so that `LatentRewardService` reads them there. Both classes
+are named by `_target_`, and made when they are asked for, since their base classes are the host's.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -66,6 +67,13 @@ def backend_class() -> type:
                 compute_time=time.time() - start,
             )
 
+        def compute_rewards_differentiable(
+            self, media_tensor: Tensor, prompts: Sequence[str], records: Any = None
+        ) -> Tensor:
+            """Scores of decoded videos (sample, 3, time, height, width), with their graph."""
+            del prompts, records  # the judge reads no prompt
+            return self.scorer.score_frames(media_tensor.float().transpose(1, 2)).rewards
+
         def is_available(self) -> bool:
             """Loaded backends are."""
             return True
@@ -87,7 +95,7 @@ def service_class() -> type:
     """The class `LatentRewardService`.
 
     Raises:
-        ImportError: if UniRL is not installed.
+        ImportError: if UniRL is not installed, or is a release that has no samples yet.
     """
     from unirl.distributed.group.dispatch import (  # type: ignore[import-not-found]
         Dispatch,
@@ -95,11 +103,40 @@ def service_class() -> type:
     )
     from unirl.reward.service import RewardService  # type: ignore[import-not-found]
 
-    class LatentRewardService(RewardService):
-        """Scores the clean latents of a track, with a `GTSVJBackend` as backend."""
+    try:
+        import unirl.types.sample  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "this release of UniRL scores tracks (`req`, `track`): `LatentRewardService` needs one "
+            "with `unirl.types.sample`, of July 2026 or later. `GTSVJBackend` works with both"
+        ) from error
 
-        def __init__(self, backend: Any) -> None:
-            super().__init__(backend)
+    class LatentRewardService(RewardService):
+        """Scores the clean latents of a sample's last part, with a `GTSVJBackend` as backend.
+
+        Of the host's settings, those that shape rewards of text (`truncated_reward`,
+        `overlong_...`) are taken and have no effect on videos.
+        """
+
+        def __init__(
+            self,
+            backend: Any,
+            truncated_reward: str = "zero",
+            overlong_buffer_len: int = 4096,
+            overlong_penalty_factor: float = 1.0,
+            require_prompt_video: bool = False,
+        ) -> None:
+            super().__init__(
+                backend,
+                truncated_reward=truncated_reward,
+                overlong_buffer_len=overlong_buffer_len,
+                overlong_penalty_factor=overlong_penalty_factor,
+            )
+            if require_prompt_video:
+                raise ValueError(
+                    "`require_prompt_video` asks for a reward that compares with the prompt, which "
+                    "this judge does not read: set it to false, and add such a reward"
+                )
             if backend.scorer.space is None:
                 raise ValueError(
                     "`LatentRewardService` scores latents: name the generator as `latents_of` in "
@@ -107,10 +144,10 @@ def service_class() -> type:
                 )
 
         @distributed(dispatch_mode=Dispatch.DP_SCATTER)  # type: ignore[untyped-decorator]
-        def score_and_attach(self, *, req: Any, track: Any) -> Any:
-            """A copy of the track with its rewards, and what they are made of."""
-            del req  # the judge reads no prompt
-            return scored_track(self.backend.scorer, track)
+        def score_and_attach(self, sample: Any) -> Any:
+            """A copy of the sample whose last part has its rewards and what they are made of."""
+            *before, last = sample.parts
+            return sample.with_parts([*before, scored_part(self.backend.scorer, last)])
 
     LatentRewardService.__qualname__ = "LatentRewardService"
     return LatentRewardService
@@ -134,31 +171,28 @@ def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> RewardOutpu
 
 
 @torch.no_grad()
-def scored_track(scorer: ClipScorer, track: Any) -> Any:
-    """A copy of a track with `rewards` and `component_rewards`, from its clean latents.
+def scored_part(scorer: ClipScorer, part: Any) -> Any:
+    """A copy of a part with `rewards` and `component_rewards`, from its clean latents.
 
     Raises:
-        RuntimeError: for a track that has rewards already.
-        ValueError: for a track without clean latents of its samples.
+        RuntimeError: for a part that has rewards already.
+        ValueError: for a part without clean latents of its samples.
     """
-    from unirl.types.rollout_resp import _track_with_field  # type: ignore[import-not-found]
-
-    if track.rewards is not None:
-        raise RuntimeError("the track has rewards already: score each track once")
-    latents = clean_latents(track.segment)
-    if len(latents) != len(track.sample_ids):
-        raise ValueError(f"got latents of {len(latents)} clips for {len(track.sample_ids)} samples")
+    if part.rewards is not None:
+        raise RuntimeError("the sample's last part has rewards already: score each sample once")
+    latents = clean_latents(part.segment)
+    if len(latents) != len(part.sample_ids):
+        raise ValueError(f"got latents of {len(latents)} clips for {len(part.sample_ids)} samples")
     scores = scorer.score_latents(latents, "BCTHW")
-    parts = {name: values.cpu() for name, values in scores.components.items()}
-    track = _track_with_field(track, "rewards", scores.rewards.cpu())
-    return _track_with_field(track, "component_rewards", parts)
+    made_of = {name: values.cpu() for name, values in scores.components.items()}
+    return replace(part, rewards=scores.rewards.cpu(), component_rewards=made_of)
 
 
 def clean_latents(segment: Any) -> Float[Tensor, "sample channel time height width"]:
     """The latents at the end of the schedule, in the generator's scale.
 
     Args:
-        segment: of a diffusion track: `latents` (sample, stored step, channel, time, height,
+        segment: of a diffusion part: `latents` (sample, stored step, channel, time, height,
             width), `indices` of the stored steps, `sigmas` of the schedule.
 
     Raises:
@@ -166,7 +200,7 @@ def clean_latents(segment: Any) -> Float[Tensor, "sample channel time height wid
     """
     if segment is None or segment.latents is None or segment.indices is None:
         raise ValueError(
-            "the track carries no latents: `LatentRewardService` needs a diffusion one"
+            "the sample's last part carries no latents: `LatentRewardService` needs a diffusion one"
         )
     last, end = int(segment.indices[-1]), len(segment.sigmas) - 1
     if last != end:

@@ -1,11 +1,10 @@
 """UniRL's reward service and backend, in a stand-in for its base classes and its trainer."""
 
-import copy
 import importlib
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -50,20 +49,24 @@ class RewardResponse:
 
 
 @dataclass
-class Track:
-    """The fields of `RolloutTrack` that matter here."""
+class Part:
+    """The fields that matter here."""
 
     sample_ids: list
     segment: Any = None
-    decoded: Any = None
+    primitives: Any = None
     rewards: Any = None
     component_rewards: Any = None
 
 
-def track_with_field(track, name, value):
-    changed = copy.copy(track)
-    setattr(changed, name, value)
-    return changed
+@dataclass
+class Sample:
+    """A prompt's part, and what was generated from it."""
+
+    parts: list
+
+    def with_parts(self, parts):
+        return replace(self, parts=list(parts))
 
 
 def distributed(*, dispatch_mode):
@@ -77,31 +80,35 @@ def distributed(*, dispatch_mode):
 class RewardService:
     """Scores decoded media only, and stops at flags of failure."""
 
-    def __init__(self, backend, truncated_reward="zero"):
-        self.backend = backend
+    def __init__(
+        self, backend, truncated_reward="zero", overlong_buffer_len=1, overlong_penalty_factor=1.0
+    ):
+        self.backend, self.truncated_reward = backend, truncated_reward
         assert backend.get_model_name()
         assert backend.preferred_input_kind in {"image", "video", "text"}
 
     @distributed(dispatch_mode="dp scatter")
-    def score_and_attach(self, *, req, track):
-        if track.rewards is not None:
-            raise RuntimeError("does not accept precomputed rewards")
-        if track.decoded is None:
-            raise ValueError("Reward request assembly requires non-None track.decoded.")
-        channels_first = [video.transpose(0, 1) for video in track.decoded]
+    def score_and_attach(self, sample):
+        last = sample.parts[-1]
+        channels_first = [video.transpose(0, 1) for video in last.primitives["video"]]
         response = self.backend.compute_rewards(SimpleNamespace(videos=channels_first))
         assert all(response.successes)
-        assert len(response.rewards) == len(response.errors) == len(track.sample_ids)
-        track = track_with_field(track, "rewards", torch.tensor(response.rewards))
+        assert len(response.rewards) == len(response.errors) == len(last.sample_ids)
         parts = {str(k): torch.tensor(list(v)) for k, v in response.component_rewards.items()}
-        return track_with_field(track, "component_rewards", parts)
+        rewards = torch.tensor(response.rewards)
+        scored = replace(last, rewards=rewards, component_rewards=parts)
+        return sample.with_parts([*sample.parts[:-1], scored])
+
+    @distributed(dispatch_mode="dp scatter")
+    def score_differentiable(self, media_tensor, prompts, records=None):
+        return self.backend.compute_rewards_differentiable(media_tensor, prompts, records=records)
 
 
 MODULES = {
     "unirl.reward.base": {"RewardBackend": RewardBackend},
     "unirl.reward.service": {"RewardService": RewardService},
     "unirl.types.reward": {"RewardResponse": RewardResponse},
-    "unirl.types.rollout_resp": {"_track_with_field": track_with_field},
+    "unirl.types.sample": {"Part": Part, "Sample": Sample},
     "unirl.distributed.group.dispatch": {
         "distributed": distributed,
         "Dispatch": SimpleNamespace(DP_SCATTER="dp scatter"),
@@ -135,16 +142,16 @@ def instantiated(recipe):
     return getattr(importlib.import_module(module), name)(**values)
 
 
-def service(config, target="gtsvj_reward.integrations.unirl.LatentRewardService"):
+def service(config, target="gtsvj_reward.integrations.unirl.LatentRewardService", **own):
     backend = {
         "_target_": "gtsvj_reward.integrations.unirl.GTSVJBackend",
         "base_device": "cpu",
         "config": config,
     }
-    return instantiated({"_target_": target, "backend": backend})
+    return instantiated({"_target_": target, "backend": backend, **own})
 
 
-def track(count=2, stored=(0, 3, 4), **changes):
+def rollout(count=2, stored=(0, 3, 4), **changes):
     """A rollout of Wan: stored steps (sample, step, channel, time, height, width)."""
     clean = clips(count).transpose(1, 2)
     steps = [clean if place == 4 else torch.randn_like(clean) * 5 for place in stored]
@@ -153,37 +160,64 @@ def track(count=2, stored=(0, 3, 4), **changes):
         indices=torch.tensor(stored),
         sigmas=torch.linspace(1, 0, 5),
     )
-    fields = {"sample_ids": [f"s{i}" for i in range(count)], "segment": segment}
-    return Track(**{**fields, **changes})
+    fields = {"sample_ids": [f"p/{i}" for i in range(count)], "segment": segment}
+    return Sample([Part(["p"]), Part(**{**fields, **changes})])
 
 
 def settings(saved, **changes):
     return {"judge": saved.judge, "latents_of": saved.vae, "fps": 8, **changes}
 
 
-def test_the_clean_latents_of_a_track_are_scored(saved, judge):
-    given = track()
-    scored = service(settings(saved)).score_and_attach(req=None, track=given)
+def test_the_clean_latents_of_the_last_part_are_scored(saved, judge):
+    given = rollout()
+    found = service(settings(saved)).score_and_attach(given)
+    assert found.parts[0] is given.parts[0]
+    scored = found.parts[-1]
     expected = judge.details(clips())
     torch.testing.assert_close(scored.rewards, expected.rewards, rtol=0, atol=1e-6)
     assert scored.rewards.dtype == torch.float32
     torch.testing.assert_close(scored.component_rewards["raw"], expected.raw)
     torch.testing.assert_close(scored.component_rewards["clear"], expected.aspects["clear"])
-    assert given.rewards is None, "the track that came in must stay as it was"
-    assert scored.segment is given.segment
+    assert given.parts[-1].rewards is None, "the sample that came in must stay as it was"
+    assert scored.segment is given.parts[-1].segment
     assert expected.rewards.std() > 1e-3
 
 
 def test_videos_are_scored_by_the_hosts_own_service(saved, judge, vae):
     target = "unirl.reward.service.RewardService"
     pixels = service({"judge": saved.judge, "encode_with": saved.vae}, target)
-    scored = pixels.score_and_attach(req=None, track=track(decoded=list(videos())))
+    given = rollout(primitives={"video": list(videos())})
+    scored = pixels.score_and_attach(given).parts[-1]
     expected = judge.score_frames(videos(), vae=vae)
     torch.testing.assert_close(scored.rewards, expected, rtol=0, atol=1e-5)
     assert "movement smoothness" in scored.component_rewards
     latents_only = service(settings(saved), target)
     with pytest.raises(ValueError, match="got decoded frames, but no VAE to encode them"):
-        latents_only.score_and_attach(req=None, track=track(decoded=list(videos())))
+        latents_only.score_and_attach(given)
+
+
+def test_gradients_reach_decoded_videos(saved, judge, vae):
+    media = videos().transpose(1, 2).clone().requires_grad_()
+    pixels = service({"judge": saved.judge, "encode_with": saved.vae})
+    scores = pixels.score_differentiable(media, ["a dog", "a cat"])
+    torch.testing.assert_close(scores, judge.score_frames(videos(), vae=vae), rtol=0, atol=1e-5)
+    scores[1].backward()
+    assert media.grad[0].abs().max() == 0 < media.grad[1].abs().max()
+    with pytest.raises(ValueError, match=r"expected frames in \[0, 1\]"):
+        pixels.score_differentiable(2 * media - 1, ["a dog", "a cat"])
+
+
+def test_settings_of_the_hosts_service_are_taken(saved):
+    ours = service(settings(saved), truncated_reward="keep", require_prompt_video=False)
+    assert ours.truncated_reward == "keep"
+    with pytest.raises(ValueError, match="set it to false, and add such a reward"):
+        service(settings(saved), require_prompt_video=True)
+
+
+def test_releases_without_samples_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "unirl.types.sample", None)
+    with pytest.raises(ImportError, match=r"July 2026 or later. `GTSVJBackend` works with both"):
+        _ = unirl.LatentRewardService
 
 
 def test_the_service_is_dispatched_as_the_hosts_is():
@@ -195,25 +229,25 @@ def test_the_service_is_dispatched_as_the_hosts_is():
     ("changes", "error", "text"),
     [
         ({"stored": (0, 3)}, ValueError, "last latents stored are those of step 3, .* ends at 4"),
-        ({"segment": None}, ValueError, "the track carries no latents"),
+        ({"segment": None}, ValueError, "last part carries no latents"),
         ({"segment": SimpleNamespace(latents=None, indices=None, sigmas=None)}, ValueError,
          "carries no latents"),
         ({"sample_ids": ["a", "b", "c"]}, ValueError, "latents of 2 clips for 3 samples"),
         ({"rewards": torch.zeros(2)}, RuntimeError, "has rewards already"),
     ],
 )  # fmt: skip
-def test_tracks_without_clean_latents_stop_the_step(saved, changes, error, text):
+def test_samples_without_clean_latents_stop_the_step(saved, changes, error, text):
     with pytest.raises(error, match=text):
-        service(settings(saved)).score_and_attach(req=None, track=track(**changes))
+        service(settings(saved)).score_and_attach(rollout(**changes))
 
 
 def test_refusals_of_the_judge_stop_the_step(saved):
     with pytest.raises(GeometryError, match="99"):
-        service(settings(saved, fps=99)).score_and_attach(req=None, track=track())
-    given = track()
-    given.segment.latents[1, -1, 0] = torch.nan
+        service(settings(saved, fps=99)).score_and_attach(rollout())
+    given = rollout()
+    given.parts[-1].segment.latents[1, -1, 0] = torch.nan
     with pytest.raises(LatentSpaceError, match=r"latents\[1\] has non-finite"):
-        service(settings(saved)).score_and_attach(req=None, track=given)
+        service(settings(saved)).score_and_attach(given)
     with pytest.raises(LatentSpaceError, match="the latents to score are of"):
         service(settings(saved, latents_of=saved.foreign))
     with pytest.raises(ValueError, match=r"unknown keys \['device_id'\]"):
@@ -236,7 +270,7 @@ def test_the_judge_leaves_and_returns(saved, judge, monkeypatch):
     ours.backend.offload()
     ours.backend.onload()
     assert moved == ["cpu", ours.backend.device] == ["cpu", "cpu"]
-    found = ours.score_and_attach(req=None, track=track()).rewards
+    found = ours.score_and_attach(rollout()).parts[-1].rewards
     torch.testing.assert_close(found, judge(clips()), rtol=0, atol=1e-6)
     ours.backend.device = "meta"
     ours.backend.onload()
@@ -248,7 +282,7 @@ def test_a_server_scores_as_the_process_does(saved, judge, monkeypatch):
         unirl, "ScoreClient", lambda url, *, token: GTSVJReward.from_pretrained(saved.judge)
     )
     far = service({"server_url": "http://127.0.0.1:8000", "latents_of": saved.vae})
-    found = far.score_and_attach(req=None, track=track()).rewards
+    found = far.score_and_attach(rollout()).parts[-1].rewards
     torch.testing.assert_close(found, judge(clips()), rtol=0, atol=1e-6)
 
 
