@@ -3,8 +3,9 @@
 Written against verl-project/verl-omni (`reward_loop/reward_manager/visual.py` and `multi.py`).
 Both managers call by keyword, with further keys from the run's configuration, and take a number or
 a dictionary with `score`, whose other entries become metrics. Set `required: true` for it:
-otherwise `MultiVisualRewardManager` logs an exception and counts the reward as 0. Nothing here
-imports verl-omni.
+otherwise `MultiVisualRewardManager` logs an exception and counts the reward as 0.
+`GTSVJRewardModel` is a named native model for GPUs of the reward's own, and `compute_native_score`
+what asks it. Nothing here imports verl-omni.
 """
 
 import asyncio
@@ -35,24 +36,28 @@ async def compute_score(
     reward_router_address: str | None = None,
     reward_model_tokenizer: Any = None,
     model_name: str | None = None,
+    sampling_params: Any = None,
+    reward_model: Any = None,
     **settings: Any,
 ) -> dict[str, float]:
     """Score of one generated video, and as `gtsvj_<part>` what it is made of.
 
     With `latents_of`, latents are scored and nothing is decoded: those of
-    `pipeline.output_type=latent`, or `latents_clean` that the rollout left in `extra_info`. With
-    `encode_with`, decoded videos are encoded with the judge's VAE. With both, latents where there
-    are any.
+    `pipeline.output_type=latent`, or those that the rollout left in `extra_info` (see
+    `latents_beside`). With `encode_with`, decoded videos are encoded with the judge's VAE. With
+    both, latents where there are any.
 
     Args:
         solution_image: latents (channel, time, height, width) in the generator's own scale, or a
             video (time, 3, height, width) of uint8.
         data_source: not read, like the next.
         ground_truth: the prompt.
-        extra_info: of the rollout; `latents_clean` is read.
-        reward_router_address: verl-omni's own reward model, not read, like the next two.
+        extra_info: of the rollout; latents are read.
+        reward_router_address: verl-omni's own reward model, not read, like the next four.
         reward_model_tokenizer: see there.
         model_name: see there.
+        sampling_params: see there.
+        reward_model: handle of a named model; see `compute_native_score`.
         settings: fields of `ScorerConfig`, e.g. `judge` or `server_url`, and `latents_of`.
 
     Raises:
@@ -61,22 +66,111 @@ async def compute_score(
             the reason from a server; `ScoreServerError` if that does not answer.
     """
     # Loading, tensor copies and scoring would hold up the event loop of the reward worker.
-    scores = await asyncio.to_thread(score_sample, settings, solution_image, extra_info or {})
-    parts = {f"gtsvj_{name}": values[0] for name, values in scores.numbers().items()}
-    return {"score": float(scores.rewards[0]), **parts}
+    return await asyncio.to_thread(score_sample, settings, solution_image, extra_info or {})
 
 
 def score_sample(
     settings: Mapping[str, Any], sample: Tensor, extra_info: Mapping[str, Any]
-) -> RewardOutput:
-    """Scores of a batch of one, without a graph."""
+) -> dict[str, float]:
+    """Score of a sample by the scorer of the settings."""
     scorer = scorer_for(ScorerConfig.from_dict(settings))
-    decoded = sample.dtype == torch.uint8
-    latents = extra_info.get("latents_clean") if decoded else sample
-    with torch.no_grad():
-        if latents is not None and (scorer.space is not None or not decoded):
-            return scorer.score_latents(batch_of_one(latents, "latents"), "BCTHW")
-        return scorer.score_frames(batch_of_one(sample, "frames").float() / 255)
+    return numbers(score_media(scorer, *media_of(sample, extra_info)))
+
+
+async def compute_native_score(
+    *,
+    solution_image: Tensor,
+    reward_model: Any,
+    data_source: str | None = None,
+    ground_truth: str | None = None,
+    extra_info: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """As `compute_score`, by a `GTSVJRewardModel` that verl-omni has placed.
+
+    Args:
+        solution_image: as for `compute_score`.
+        reward_model: handle of the named model.
+        data_source: not read, like the next.
+        ground_truth: the prompt.
+        extra_info: as for `compute_score`.
+    """
+    del data_source, ground_truth
+    latents, frames = media_of(solution_image, extra_info or {})
+    scores: dict[str, float] = await reward_model.infer(latents=latents, frames=frames)
+    return scores
+
+
+class GTSVJRewardModel:
+    """A judge as a named native model: `reward.models.<name>.executor.model`.
+
+    Args:
+        model_path: the judge; a checkpoint folder, bundled name or hub id.
+        device: where verl-omni has placed it.
+        settings: further fields of `ScorerConfig`, `latents_of` or `encode_with` among them.
+    """
+
+    def __init__(self, model_path: str, device: Any, **settings: Any) -> None:
+        placed = {"judge": str(model_path), "device": str(device)}
+        self.scorer: ClipScorer | None = ScorerConfig.from_dict({**placed, **settings}).load()
+
+    def infer(
+        self, latents: Tensor | None = None, frames: Tensor | None = None
+    ) -> dict[str, float]:
+        """Score of one video, from its latents or its decoded frames.
+
+        Raises:
+            RuntimeError: after `close`.
+        """
+        if self.scorer is None:
+            raise RuntimeError("this reward model was closed")
+        return numbers(score_media(self.scorer, latents, frames))
+
+    def close(self) -> None:
+        """Let go of judge and VAE."""
+        self.scorer = None
+
+
+def numbers(scores: RewardOutput) -> dict[str, float]:
+    """The score of a batch of one, and as `gtsvj_<part>` what it is made of."""
+    parts = {f"gtsvj_{name}": values[0] for name, values in scores.numbers().items()}
+    return {"score": float(scores.rewards[0]), **parts}
+
+
+def media_of(sample: Tensor, extra_info: Mapping[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+    """Latents and decoded frames of a sample, as far as the host hands them over."""
+    if sample.dtype == torch.uint8:
+        return latents_beside(extra_info), sample
+    return sample, None
+
+
+def latents_beside(extra_info: Mapping[str, Any]) -> Tensor | None:
+    """Clean latents that a rollout left beside decoded frames; None if it left none.
+
+    Those are the media artifact `video_latent`, and `latents_clean` of earlier releases.
+
+    Raises:
+        ValueError: for an artifact whose axes are not channel, time, height, width.
+    """
+    artifact = (extra_info.get("media_artifacts") or {}).get("video_latent")
+    if artifact is None:
+        return extra_info.get("latents_clean")
+    if artifact.spec.layout != "CTHW":
+        raise ValueError(
+            f"the artifact `video_latent` has the layout {artifact.spec.layout!r}, expected "
+            "'CTHW': packed latents are not scored"
+        )
+    latents: Tensor = artifact.data
+    return latents
+
+
+@torch.no_grad()
+def score_media(scorer: ClipScorer, latents: Tensor | None, frames: Tensor | None) -> RewardOutput:
+    """Scores of a batch of one: of its latents if the scorer takes them, else of its frames."""
+    if latents is not None and (scorer.space is not None or frames is None):
+        return scorer.score_latents(batch_of_one(latents, "latents"), "BCTHW")
+    if frames is None:
+        raise ValueError("the sample has neither latents nor decoded frames")
+    return scorer.score_frames(batch_of_one(frames, "frames").float() / 255)
 
 
 def batch_of_one(sample: Tensor, kind: str) -> Tensor:

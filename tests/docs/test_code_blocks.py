@@ -138,6 +138,8 @@ def mappings_with_judge(value):
     if isinstance(value, dict):
         if value.keys() & {"judge", "server_url"}:
             yield value
+        if "executor" in value:  # a named model of verl-omni
+            yield {"judge": value["model_path"], **value["executor"]["kwargs"]}
         value = list(value.values())
     if isinstance(value, list):
         for item in value:

@@ -7,7 +7,6 @@ from gtsvj_reward.integrations.fastvideo import media_scorer
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from tests.integrations.tiny import videos
-from tests.tiny import clips
 
 PROMPTS = ["a dog", "a cat"]
 
@@ -38,12 +37,6 @@ def test_decoded_media(judge, vae):
     assert expected.std() > 1e-4
 
 
-def test_clean_latents(judge, saved):
-    scorer = media_scorer(ClipScorer(judge, space=saved.space))
-    details = multi_reward({"gtsvj": scorer}, {"gtsvj": 1.0}, clips().requires_grad_(), PROMPTS)
-    torch.testing.assert_close(details["avg"], judge(clips()), rtol=0, atol=1e-6)
-
-
 def test_what_cannot_be_scored_stops_the_trainer(judge, vae, saved):
     media = media_scorer(ClipScorer(judge, vae=vae))
     latents = media_scorer(ClipScorer(judge, space=saved.space))
@@ -53,7 +46,5 @@ def test_what_cannot_be_scored_stops_the_trainer(judge, vae, saved):
         media(videos().transpose(1, 2), PROMPTS[:1])
     with pytest.raises(LatentSpaceError, match="expected 4 latent channels"):
         latents(videos().transpose(1, 2), PROMPTS)
-    with pytest.raises(LatentSpaceError, match="non-finite"):
-        latents(clips() * torch.nan, PROMPTS)
     with pytest.raises(ValueError, match="give a scorer of latents or one of decoded media"):
         media_scorer(ClipScorer(judge, vae=vae, space=saved.space))

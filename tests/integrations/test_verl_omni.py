@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,7 +36,8 @@ def single(response, settings, *, output_type="latent", extra_info=None, router=
     extra_info = {} if extra_info is None else extra_info
     extra_info |= {"num_turns": None, "rollout_reward_scores": {}}
     extra_kwargs = {} if router is None else {
-        "reward_router_address": router, "reward_model_tokenizer": None, "model_name": "m"
+        "reward_router_address": router, "reward_model_tokenizer": None, "model_name": "m",
+        "sampling_params": {"max_tokens": 4096},
     }  # fmt: skip
 
     async def run():
@@ -135,19 +136,41 @@ def test_latents_beside_pixels_are_preferred(saved, judge):
     pixels = {"judge": saved.judge, "encode_with": saved.vae}
     other = single(video, pixels, output_type="both", extra_info=dict(extra_info))
     assert abs(other["reward_score"] - found["reward_score"]) > 1e-3
+    named = SimpleNamespace(spec=SimpleNamespace(layout="CTHW", fps=None), data=latents)
+    artifacts = {"video_latent": named, "video_preview": None}
+    again = single(video, both, output_type="both", extra_info={"media_artifacts": artifacts})
+    assert again["reward_score"] == pytest.approx(found["reward_score"], abs=1e-6)
+    named.spec.layout = "LC"
+    with pytest.raises(ValueError, match="has the layout 'LC', expected 'CTHW'"):
+        single(video, both, output_type="both", extra_info={"media_artifacts": artifacts})
 
 
-def test_samples_at_once_share_one_judge(saved, judge):
-    settings = {"judge": saved.judge, "latents_of": saved.vae}
+def test_a_named_native_model_scores_as_the_function_does(saved, judge):
+    """verl-omni hands its score function a handle, whose `infer` runs where the model is."""
+    model = verl_omni.GTSVJRewardModel(saved.judge, torch.device("cpu"), latents_of=saved.vae)
+
+    async def infer(**given):
+        return await asyncio.to_thread(model.infer, **given)
 
     async def run():
+        handle = SimpleNamespace(infer=infer)
         return await asyncio.gather(
-            *(verl_omni.compute_score(solution_image=x, **settings) for x in host_latents(6))
+            *(
+                verl_omni.compute_native_score(
+                    solution_image=latents, reward_model=handle, ground_truth="a dog"
+                )
+                for latents in host_latents(3)
+            )
         )
 
-    found = [result["score"] for result in asyncio.run(run())]
-    assert found == pytest.approx(judge(clips(6)).tolist(), abs=1e-5)
-    assert len(verl_omni.SCORERS) == 1
+    found = asyncio.run(run())
+    assert [row["score"] for row in found] == pytest.approx(judge(clips(3)).tolist(), abs=1e-5)
+    assert found[0].keys() >= {"gtsvj_raw", "gtsvj_focus"}
+    signature = inspect.signature(verl_omni.compute_native_score)
+    assert "reward_model" in signature.parameters
+    model.close()
+    with pytest.raises(RuntimeError, match="was closed"):
+        model.infer(latents=host_latents(1)[0])
 
 
 @pytest.mark.parametrize(
@@ -157,10 +180,9 @@ def test_samples_at_once_share_one_judge(saved, judge):
         (torch.randn(1, 16, 8, 12), LatentSpaceError, "expected 4 latent channels on axis 1"),
         (torch.randn(4, 2, 8, 12), GeometryError, "latent frames 2 outside"),
         (torch.randn(4, 5, 8, 12) * 100, LatentSpaceError, "standard deviation"),
-        (torch.full((4, 5, 8, 12), math.nan), LatentSpaceError, "non-finite"),
         (torch.empty(0), ValueError, r"got shape \(0,\)"),
     ],
-    ids=["sd3", "sd3 batch", "short", "unscaled", "nan", "aborted"],
+    ids=["sd3", "sd3 batch", "short", "unscaled", "aborted"],
 )
 def test_refusals_stop_the_run_where_the_reward_is_required(saved, sample, error, text):
     settings = {"judge": saved.judge, "latents_of": saved.vae}

@@ -111,8 +111,6 @@ def test_what_cannot_be_scored_stops_the_step(saved):
     latents, frames = (
         built({"judge": saved.judge, key: saved.vae}) for key in ("latents_of", "encode_with")
     )
-    with pytest.raises(ValueError, match="got 2 prompts for 1 clips"):
-        latents(clips(1).transpose(1, 2), PROMPTS)
     with pytest.raises(LatentSpaceError, match="expected 4 latent channels on axis 1"):
         latents(videos().transpose(1, 2), PROMPTS)  # the validation hands over frames
     with pytest.raises(ValueError, match=r"expected frames \(batch, 3, time, height, width\)"):
@@ -121,7 +119,3 @@ def test_what_cannot_be_scored_stops_the_step(saved):
         frames(videos(time=4).transpose(1, 2), PROMPTS)  # --num_sampled_frames=4
     with pytest.raises(GeometryError):
         frames(videos(time=1).transpose(1, 2), PROMPTS)  # --num_decoded_latents=1
-    bad = clips()
-    bad[0, 1] = torch.nan
-    with pytest.raises(LatentSpaceError, match=r"latents\[0\] has non-finite"):
-        latents(bad.transpose(1, 2), PROMPTS)
