@@ -198,7 +198,8 @@ def test_videos_are_scored_by_the_hosts_own_service(saved, judge, vae):
 
 def test_gradients_reach_decoded_videos(saved, judge, vae):
     media = videos().transpose(1, 2).clone().requires_grad_()
-    pixels = service({"judge": saved.judge, "encode_with": saved.vae})
+    target = "unirl.reward.service.RewardService"
+    pixels = service({"judge": saved.judge, "encode_with": saved.vae}, target)
     scores = pixels.score_differentiable(media, ["a dog", "a cat"])
     torch.testing.assert_close(scores, judge.score_frames(videos(), vae=vae), rtol=0, atol=1e-5)
     scores[1].backward()
