@@ -66,8 +66,8 @@ def find_clips(
         raise ValueError(
             f"{len(missing)} of {len(missing) + len(clips)} videos have no latent file below "
             f"{folder.path} ({len(folder)} files, {unnamed} of them without a source): "
-            f"{first_few(missing)}. Encode them with `gtsvj encode`, or go on with the others "
-            "(`allow_missing=True`)"
+            f"{first_few(missing)}. Encode them with `gtsvj encode`, or go on with the "
+            "others: --allow_missing_videos (`allow_missing=True`)"
         )
     return FoundClips(clips=clips, missing=tuple(missing))
 

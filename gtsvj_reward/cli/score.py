@@ -47,7 +47,8 @@ def score(argv: list[str]) -> int:
             temporal_stride=scored.temporal_stride,
         )
     if args.plot:
-        pictures.plot_scores(scored.clips, sources, args.plot)
+        drawn = pictures.plot_scores(scored.clips, sources, args.plot)
+        print(f"pictures: {len(drawn)} of {len(scored.clips)} clips, the others have no video")
     if args.report:
         title = f"{args.folder} scored by {args.checkpoint}"
         page = report.write_report(

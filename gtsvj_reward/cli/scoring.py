@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.judge import JudgeConfig
     from gtsvj_reward.scoring.table import ScoredClip
 
+POSITIONAL = ("checkpoint", "folder")
 JUDGE_FLAGS = ("checkpoint", "folder", "base_model", "device", "dtype", "batch_size",
                "allow_untrained_geometry", "overwrite")  # fmt: skip
 VIDEO_FLAGS = ("vae", "space_id", "vae_dtype", "fps", "height", "width", "num_frames",
@@ -65,9 +66,13 @@ def latents_for(
     state: Any,
 ) -> Path:
     """The folder of latents to score; videos are encoded first, by all processes together."""
+    from accelerate.utils import gather_object
+
     from gtsvj_reward.assets.vae import load_vae
+    from gtsvj_reward.latents.encode import remove_torn
     from gtsvj_reward.reward.encoding import reading_for
     from gtsvj_reward.scoring import encoding
+    from gtsvj_reward.training.processes import only_run
 
     if encoding.folder_kind(args.folder) == "latents":
         refuse_given(parser, args, VIDEO_FLAGS, f"is for videos, {args.folder} holds latent files")
@@ -75,22 +80,27 @@ def latents_for(
     if args.vae is None:
         parser.error(f"{args.folder} holds videos: they need --vae, the VAE of the judge's latents")
     names = ("fps", "height", "width", "num_frames")
-    reading = reading_for(config, **{name: vars(args)[name] for name in names})
+    given = {name: vars(args)[name] for name in names}
+    reading = reading_for(config, **given, any_length=True)
     latents = Path(args.latents or out.with_name(f"{out.stem}-latents"))
     device = args.device or state.device
-    encoding.encode_for(
-        config,
-        args.folder,
-        latents,
-        vae=load_vae(args.vae, dtype=dtype_of(args.vae_dtype), device=device),
-        reading=reading,
-        space_id=args.space_id,
-        frames_fps=args.frames_fps,
-        overwrite=args.overwrite,
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
-    state.wait_for_everyone()
+    with only_run(latents):
+        if state.is_main_process:
+            remove_torn(latents)
+        state.wait_for_everyone()
+        report = encoding.encode_for(
+            config,
+            args.folder,
+            latents,
+            vae=load_vae(args.vae, dtype=dtype_of(args.vae_dtype), device=device),
+            reading=reading,
+            space_id=args.space_id,
+            frames_fps=args.frames_fps,
+            overwrite=args.overwrite,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        encoding.refuse_left_out(gather_object([report]))
     encoding.check_complete(args.folder, latents)
     return latents
 
@@ -101,7 +111,7 @@ def refuse_given(
     """Stop if an argument was given that would be ignored."""
     for name in names:
         if vars(args)[name] != parser.get_default(name):
-            parser.error(f"{name} {reason}")
+            parser.error(f"{name if name in POSITIONAL else f'--{name}'} {reason}")
 
 
 def run_scoring(
@@ -113,6 +123,7 @@ def run_scoring(
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.scoring import folder, shards, table
+    from gtsvj_reward.training.processes import only_run
 
     table.check_suffix(out)
     state = processes(args.device)
@@ -130,17 +141,18 @@ def run_scoring(
     finished = shards.Shards(
         folder=out.with_name(f"{out.stem}-shards"), header=shards.run_header(checkpoint, reward)
     )
-    if args.overwrite and state.is_main_process:
-        finished.clear()
-    state.wait_for_everyone()
-    folder.score_shard(
-        reward,
-        clips,
-        finished,
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
-    state.wait_for_everyone()
+    with only_run(finished.folder):
+        if args.overwrite and state.is_main_process:
+            finished.clear()
+        state.wait_for_everyone()
+        folder.score_shard(
+            reward,
+            clips,
+            finished,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        state.wait_for_everyone()
     if not state.is_main_process:
         return None
     scored = folder.collect_scores(clips, finished)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gtsvj_reward.annotations import Comparisons
-from gtsvj_reward.evaluation.matching import match_videos
+from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.evaluation.pairs import GroupedRows, Pairs, group_rows, scored_pairs
 from gtsvj_reward.evaluation.result import EvaluationSettings
 from gtsvj_reward.evaluation.scores import ScoreTable, named

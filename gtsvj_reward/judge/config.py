@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from typing import Any, Literal
 
 from gtsvj_reward.backbones.denoising import NoiseLevel
 from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
+from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.statistics import LatentStatistics
 
@@ -36,6 +38,9 @@ ADDED: dict[int, dict[str, Any]] = {
     6: {"latent_statistics": None},
 }
 """Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
+
+REWARD_STD = (1e-30, 1e30)
+"""What a score may be divided by: more or less leaves float32 with zeros or infinities."""
 
 Stage = Literal["discriminator", "aspects", "preference"]
 Readout = Literal["moments", "mlp"]
@@ -210,8 +215,14 @@ class JudgeConfig(JudgeSettings):
         self.check_reduction()
         if (self.reward_mean is None) != (self.reward_std is None):
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
-        if self.reward_std is not None and not self.reward_std > 0:
-            raise ValueError(f"`reward_std` must be positive, got {self.reward_std}")
+        low, high = REWARD_STD
+        if self.reward_std is not None and not low <= self.reward_std <= high:
+            raise ValueError(
+                f"`reward_std` must be a number from {low:g} to {high:g}, got {self.reward_std}: "
+                "rewards are divided by it in float32"
+            )
+        if self.reward_mean is not None and not isfinite(self.reward_mean):
+            raise ValueError(f"`reward_mean` must be a finite number, got {self.reward_mean}")
         self.check_aspects()
 
     def check_readout(self) -> None:
@@ -281,7 +292,7 @@ class JudgeConfig(JudgeSettings):
 
         Raises:
             ValueError: if it is not JSON, of another format version, or has fields that are
-                unknown or missing.
+                unknown, missing or of another type.
         """
         try:
             values = json.loads(text)
@@ -306,6 +317,9 @@ class JudgeConfig(JudgeSettings):
                 f"unknown fields {sorted(values.keys() - known)}, "
                 f"missing fields {sorted(known - values.keys())}"
             )
+        check_fields(cls, values, skip=frozenset({"latent_space"}))
+        if not isinstance(values["latent_space"], dict):
+            raise ValueError(f"`latent_space` must be an object, got {values['latent_space']!r}")
         values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
         values["aspects"] = tuple(Aspect(**aspect) for aspect in values["aspects"])
         for name in ("aspect_weights", "aspect_mean", "penalties"):

@@ -16,6 +16,7 @@ from gtsvj_reward.latents.checks import (
     check_values,
     latent_frames,
 )
+from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
 from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily
 from gtsvj_reward.latents.vaes import vae_family
@@ -121,7 +122,7 @@ class LatentSpace:
         """Space from what `to_dict` returned, e.g. after a trip through JSON.
 
         Raises:
-            ValueError: for unknown or missing keys.
+            ValueError: for unknown or missing keys, or values of another type.
         """
         names = {field.name for field in fields(cls)}
         unknown, missing = sorted(set(values) - names), sorted(names - set(values))
@@ -130,6 +131,7 @@ class LatentSpace:
                 f"not a latent space of this version: unknown keys {unknown}, missing keys "
                 f"{missing}; it was written by another version of gtsvj_reward"
             )
+        check_fields(cls, values)
         decoded: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }

@@ -141,7 +141,12 @@ def save(figure: Any, path: str | Path) -> Path:
     Returns:
         The path.
     """
+    from matplotlib.text import Text
+
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # Names of clips and scorers are no formulas, whatever stands between two dollar signs.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     figure.savefig(path)
     return Path(path)
 

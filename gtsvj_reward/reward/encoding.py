@@ -18,6 +18,8 @@ class Reading:
     """Pixels."""
     num_frames: int
     """4f + 1 for CogVideoX."""
+    at_most: bool = False
+    """Whether shorter videos are read as far as they go, and `num_frames` is the most."""
 
 
 def reading_for(
@@ -27,6 +29,7 @@ def reading_for(
     height: int | None = None,
     width: int | None = None,
     num_frames: int | None = None,
+    any_length: bool = False,
 ) -> Reading:
     """How to read videos for a judge: what is given, else the one value it was trained on.
 
@@ -36,6 +39,8 @@ def reading_for(
         height: in pixels.
         width: in pixels.
         num_frames: 4f + 1 for CogVideoX.
+        any_length: where no number of frames is given and the judge was trained on several, read
+            each video as far as it goes, up to the longest.
 
     Raises:
         ValueError: naming all values that are not given although the judge was trained on several,
@@ -44,6 +49,10 @@ def reading_for(
     given = {"fps": fps, "height": height, "width": width, "num_frames": num_frames}
     trained = dict(_trained_ranges(config))
     missing = []
+    at_most = any_length and num_frames is None and "num_frames" in trained
+    if at_most:
+        shortest, longest = trained["num_frames"]
+        trained["num_frames"], at_most = (longest, longest), shortest < longest
     for name, value in given.items():
         low, high = trained.get(name, (None, None))
         if value is None and (low is None or low != high):
@@ -57,6 +66,7 @@ def reading_for(
         height=int(chosen["height"]),
         width=int(chosen["width"]),
         num_frames=int(chosen["num_frames"]),
+        at_most=at_most,
     )
 
 

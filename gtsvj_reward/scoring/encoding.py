@@ -1,10 +1,11 @@
 """Folders of videos made into latents that a judge can score."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from gtsvj_reward.judge import JudgeConfig
-from gtsvj_reward.latents.encode import encode_folder
+from gtsvj_reward.latents.encode import EncodeReport, encode_folder
 from gtsvj_reward.latents.sources import list_videos
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 from gtsvj_reward.latents.store import SUFFIX, LatentFileError, LatentFolder
@@ -49,7 +50,7 @@ def encode_for(
     overwrite: bool = False,
     process_index: int = 0,
     num_processes: int = 1,
-) -> None:
+) -> EncodeReport:
     """Encode this process's share of a folder of videos in the latent space of a judge.
 
     Args:
@@ -64,11 +65,13 @@ def encode_for(
         process_index: as for `encode_folder`.
         num_processes: as for `encode_folder`.
 
+    Returns:
+        What became of the videos; see `refuse_left_out`.
+
     Raises:
         LatentSpaceError: for a VAE of another latent space than the judge's.
         EncodeMismatchError: for latent files in `out` that were made otherwise.
-        ValueError: for videos that cannot be read, since each must be scored; and for `out` inside
-            `videos`.
+        ValueError: for `out` inside `videos`.
     """
     if Path(out).resolve().is_relative_to(Path(videos).resolve()):
         raise ValueError(
@@ -81,7 +84,7 @@ def encode_for(
             f"the judge scores latents of {config.latent_space.title()}, this VAE makes latents of "
             f"{space.title()}: pass the VAE that the judge was trained with"
         )
-    report = encode_folder(
+    return encode_folder(
         videos,
         out,
         vae=vae,
@@ -89,17 +92,30 @@ def encode_for(
         fps=reading.fps,
         height=reading.height,
         width=reading.width,
-        num_frames=reading.num_frames,
+        num_frames=None if reading.at_most else reading.num_frames,
+        max_frames=reading.num_frames if reading.at_most else None,
         frames_fps=frames_fps,
         overwrite=overwrite,
         process_index=process_index,
         num_processes=num_processes,
     )
-    if report.unreadable:
-        path, reason = report.unreadable[0]
+
+
+def refuse_left_out(reports: Sequence[EncodeReport]) -> None:
+    """Refuse videos that cannot be read or are too short, since each must be scored.
+
+    Args:
+        reports: of all processes.
+
+    Raises:
+        ValueError: with their number and the first.
+    """
+    left_out = [pair for report in reports for pair in (*report.unreadable, *report.too_short)]
+    if left_out:
+        path, reason = left_out[0]
         raise ValueError(
-            f"{len(report.unreadable)} videos cannot be read and so have no score, the first is "
-            f"{path}: {reason}. Repair or remove them, and run the same command again"
+            f"{len(left_out)} videos cannot be read, or not far enough, and so have no score, the "
+            f"first is {path}: {reason}. Mend or remove them, and run the same command again"
         )
 
 

@@ -1,13 +1,14 @@
 """Scores of all latent files below a folder: in batches, by several processes, resumable."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from tqdm import tqdm
 
 from gtsvj_reward.judge.batching import buckets
-from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
+from gtsvj_reward.latents.store import SUFFIX, ClipInfo, LatentFolder, load_clip
+from gtsvj_reward.locks import folder_lock
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.scoring.shards import (
@@ -155,7 +156,8 @@ def score_clips(
     shards = Shards(
         folder=out.with_name(f"{out.stem}-shards"), header=run_header(checkpoint, reward)
     )
-    score_shard(reward, clips, shards, progress=progress)
+    with folder_lock(shards.folder):
+        score_shard(reward, clips, shards, progress=progress)
     write_scores(collect_scores(clips, shards), out)
     return out
 
@@ -214,6 +216,21 @@ def score_batch(reward: GTSVJReward, batch: Mapping[str, ClipInfo]) -> list[Scor
     with torch.no_grad():
         out = reward.score(clips, normalized)
     return [
-        ScoredClip.of(out, index, video=info.source or name, latents=name, normalized=normalized)
+        ScoredClip.of(out, index, video=video_name(info, name), latents=name, normalized=normalized)
         for index, (name, info) in enumerate(batch.items())
     ]
+
+
+def video_name(info: ClipInfo, name: str) -> str:
+    """What the table calls a clip: its source, with the folders above that its file lies in.
+
+    Two sets of videos that were encoded into two folders are so told apart.
+
+    Args:
+        info: the latent file.
+        name: its path below the folder that is scored.
+    """
+    if info.source is None:
+        return name
+    own, source = (PurePosixPath(path).parts for path in (name.removesuffix(SUFFIX), info.source))
+    return "/".join(own) if own[-len(source) :] == source else info.source

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from gtsvj_reward.latents.sources import source_sha256
 from gtsvj_reward.latents.store import ClipInfo, clip_info
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.plotting import plot_trajectory
@@ -32,8 +33,17 @@ class Sources:
 
 
 def plot_scores(scored: Sequence[ScoredClip], sources: Sources, out: str | Path) -> list[Path]:
-    """Draw each clip into a folder, one PNG each; see `plot_clip`."""
-    return [plot_clip(clip, sources, Path(out) / f"{clip.latents}.png") for clip in scored]
+    """Draw each clip that has a video into a folder, one PNG each; see `plot_clip`."""
+    return [
+        plot_clip(clip, sources, Path(out) / f"{clip.latents}.png")
+        for clip in scored
+        if has_video(clip_info(sources.latents / clip.latents))
+    ]
+
+
+def has_video(info: ClipInfo) -> bool:
+    """Whether a latent file was encoded from a video, and not made by a generator."""
+    return info.source is not None and all(name in info.settings for name in _READING)
 
 
 def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
@@ -53,10 +63,9 @@ def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
     name, values, mean = "energy", -steps, -clip.raw
     if clip.aspects:
         name, values, mean = "score", steps, clip.raw
-    # matplotlib would read what stands between two dollar signs as a formula.
-    title = f"{clip.video}: mean {name} {mean:.3f}".replace("$", r"\$")
+    title = f"{clip.video}: mean {name} {mean:.3f}"
     return plot_trajectory(
-        source_frames(info, sources.videos),
+        source_frames(info, sources.videos, clip.video),
         {name: values},
         fps=info.fps,
         temporal_compression=info.space.temporal_compression,
@@ -68,12 +77,15 @@ def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
     )
 
 
-def source_frames(info: ClipInfo, videos: str | Path) -> UInt8[Tensor, "time height width 3"]:
+def source_frames(
+    info: ClipInfo, videos: str | Path, name: str | None = None
+) -> UInt8[Tensor, "time height width 3"]:
     """The frames that a latent file was encoded from.
 
     Args:
         info: the latent file.
-        videos: the folder that was encoded.
+        videos: the folder that was encoded, or one above it that lies like that of the latents.
+        name: of the video below `videos`, with the folders above its source.
 
     Raises:
         ValueError: for a latent file that does not say which video it is of, or how it was read.
@@ -88,4 +100,17 @@ def source_frames(info: ClipInfo, videos: str | Path) -> UInt8[Tensor, "time hei
             "pictures need latent files that `gtsvj encode` made"
         )
     reading = {name: info.settings[name] for name in _READING}
-    return read_video(Path(videos) / info.source, num_frames=info.num_frames, **reading).frames
+    path = _source_path(info, Path(videos), name or info.source)
+    return read_video(path, num_frames=info.num_frames, **reading).frames
+
+
+def _source_path(info: ClipInfo, videos: Path, name: str) -> Path:
+    """Where the video is: below `videos` as the latent file is below its own folder, or directly.
+
+    Of two that are there it is the one with the content that was encoded.
+    """
+    places = [videos / name, videos / str(info.source)]
+    there = [path for path in dict.fromkeys(places) if path.exists()]
+    if len(there) > 1 and info.source_sha256 is not None:
+        there.sort(key=lambda path: source_sha256(path) != info.source_sha256)
+    return (there or places)[0]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.annotations.names import identity
+from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.files import write_text
 from gtsvj_reward.scoring.table import check_suffix
 from gtsvj_reward.tables import write_table
@@ -96,8 +96,8 @@ def rank_clips(
 
     Args:
         rewards: video -> score; higher is better.
-        groups: video -> its group, for exactly the videos of `rewards`; names may be written
-            otherwise (`identity`).
+        groups: video -> its group, for exactly the videos of `rewards`; names match as those of
+            label files do.
         min_margin: least difference between best and worst of a group to make a pair, in the units
             of `rewards`; equal scores make none even at 0.
         allow_singletons: rank groups of one clip, which make no pair, instead of refusing them.
@@ -107,12 +107,11 @@ def rank_clips(
             a margin that is negative or no number; with counts and the first names.
     """
     if not min_margin >= 0:
-        raise ValueError(f"`min_margin` must be >= 0, got {min_margin}")
-    _check_same(rewards, groups)
-    group_of = {identity(video): group for video, group in groups.items()}
+        raise ValueError(f"--min_margin (`min_margin`) must be >= 0, got {min_margin}")
+    matches = _matches(rewards, groups)
     members: dict[str, list[str]] = {}
     for video in rewards:
-        members.setdefault(group_of[identity(video)], []).append(video)
+        members.setdefault(groups[matches[video]], []).append(video)
     single = [group for group, videos in members.items() if len(videos) == 1]
     if single and not allow_singletons:
         raise ValueError(
@@ -200,7 +199,8 @@ def _pair(prompt: str, best: str, worst: str, rewards: Mapping[str, float]) -> R
     )
 
 
-def _check_same(rewards: Mapping[str, float], groups: Mapping[str, str]) -> None:
+def _matches(rewards: Mapping[str, float], groups: Mapping[str, str]) -> dict[str, str]:
+    """Scored video -> grouped video."""
     if not rewards:
         raise ValueError("no clips to rank")
     unsound = [video for video, reward in rewards.items() if not math.isfinite(reward)]
@@ -208,16 +208,16 @@ def _check_same(rewards: Mapping[str, float], groups: Mapping[str, str]) -> None
         raise ValueError(
             f"{len(unsound)} of {len(rewards)} scores are not finite numbers{_first(unsound)}"
         )
-    scored, grouped = ({identity(video) for video in names} for names in (rewards, groups))
-    ungrouped = [video for video in rewards if identity(video) not in grouped]
-    unscored = [video for video in groups if identity(video) not in scored]
+    matches = match_videos(rewards, groups, "the table of groups")
+    ungrouped = [video for video in rewards if video not in matches]
+    unscored = sorted(groups.keys() - matches.values())
     if ungrouped or unscored:
         raise ValueError(
             f"scores and groups must name the same videos: {len(ungrouped)} of {len(rewards)} "
             f"scored ones have no group{_first(ungrouped)}, {len(unscored)} of {len(groups)} "
-            f"grouped ones have no score{_first(unscored)}. Folders count: name "
-            "videos as the column `video` of the table of scores does"
+            f"grouped ones have no score{_first(unscored)}"
         )
+    return matches
 
 
 def _first(names: Sequence[str]) -> str:

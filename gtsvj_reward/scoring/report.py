@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from gtsvj_reward.files import write_text
-from gtsvj_reward.scoring.pictures import Sources, plot_clip
+from gtsvj_reward.latents.store import clip_info
+from gtsvj_reward.scoring.pictures import Sources, has_video, plot_clip
 from gtsvj_reward.scoring.table import ScoredClip
 
 PAGE = """<!doctype html>
@@ -39,7 +40,9 @@ key.onchange = up.onchange = sort;
 """
 CARD = """<article data-values="{values}"><h2>{rank}. {video}</h2>
 <p>{numbers}</p>{warning}{aspects}
-<img src="data:image/png;base64,{picture}" alt="{alt}"></article>"""
+{picture}</article>"""
+PICTURE = '<img src="data:image/png;base64,{png}" alt="{alt}">'
+NO_PICTURE = "<p>No picture: its file names no video that it was encoded from.</p>"
 TOP = 12
 """Clips that a report shows of each end, unless told otherwise."""
 
@@ -53,6 +56,8 @@ def write_report(
     top: int = TOP,
 ) -> Path:
     """Write `index.html` with the best and the worst clips, best first, and their pictures.
+
+    A clip that a generator made, and that has no video, is shown without a picture.
 
     Args:
         scored: all clips.
@@ -76,8 +81,8 @@ def write_report(
     with TemporaryDirectory() as folder:
         for rank in ranks:
             clip = ordered[rank - 1]
-            picture = plot_clip(clip, sources, Path(folder) / "clip.png")
-            cards.append(_card(clip, rank, ends, b64encode(picture.read_bytes()).decode()))
+            picture = _picture(clip, sources, Path(folder) / "clip.png")
+            cards.append(_card(clip, rank, ends, picture))
     page = PAGE.format(
         title=html.escape(title),
         summary=html.escape(_summary(ordered, len(ranks))),
@@ -147,8 +152,16 @@ def _card(
         warning="" if note is None else f"<p>Not trained on: {html.escape(note)}</p>",
         aspects=_aspect_table(clip, ends),
         picture=picture,
-        alt=html.escape(f"{clip.video}: score over time above frames of the clip"),
     )
+
+
+def _picture(clip: ScoredClip, sources: Sources, path: Path) -> str:
+    """The picture of a clip, drawn by way of a file."""
+    if not has_video(clip_info(sources.latents / clip.latents)):
+        return NO_PICTURE
+    png = b64encode(plot_clip(clip, sources, path).read_bytes()).decode()
+    alt = html.escape(f"{clip.video}: score over time above frames of the clip")
+    return PICTURE.format(png=png, alt=alt)
 
 
 def _aspect_table(clip: ScoredClip, ends: Mapping[str, tuple[float, float]]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.dtypes import dtype_name
-from gtsvj_reward.files import file_sha256, whole_lines
+from gtsvj_reward.files import file_sha256, full_disk_named, whole_lines
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.scoring.table import ScoredClip, json_line
@@ -106,7 +106,7 @@ class Shards:
         path = self.folder / f"shard-{process_index:05d}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         lines = whole_lines(path) if path.exists() else []
-        with path.open("ab") as opened:
+        with full_disk_named(path), path.open("ab") as opened:
             opened.truncate(sum(map(len, lines)))
 
             def append(clips: Sequence[FinishedClip]) -> None:

@@ -23,7 +23,8 @@ class ScoredClip:
     """The scores of a latent file, exactly those of the judge's float32."""
 
     video: str
-    """Where the clip comes from, as its file says; the file's own path if it says nothing."""
+    """Where the clip comes from, as its file says, with the folders above that the file lies in;
+    the file's own path if it says nothing."""
     latents: str
     """The file's path below the folder that was scored."""
     reward: float | None

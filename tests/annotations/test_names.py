@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from gtsvj_reward.annotations import read_comparisons
+from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.annotations.names import NameIndex, identity
 from gtsvj_reward.evaluation import evaluate_comparisons, read_scores
-from gtsvj_reward.evaluation.matching import match_videos
 from gtsvj_reward.scoring.groups import folder_groups, read_rewards
 from gtsvj_reward.scoring.ranking import rank_clips
 from tests.annotations.rows import write_csv

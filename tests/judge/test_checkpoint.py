@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -201,6 +202,33 @@ def test_configs_that_are_none_are_refused(saved, text, message):
         load_judge(saved)
 
 
+SPACE = tiny_space().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward_std": math.inf}, "`reward_std` must be a finite number or null, got inf"),
+        ({"reward_std": 1e-300}, "`reward_std` must be a number from 1e-30 to 1e\\+30, got 1e-300"),
+        ({"reward_mean": math.nan}, "`reward_mean` must be a finite number or null, got nan"),
+        ({"lora_rank": "8"}, "`lora_rank` must be a whole number, got '8'"),
+        ({"depth": True}, "`depth` must be a whole number or null, got True"),
+        ({"stage": "energy"}, "`stage` must be one of 'discriminator', 'aspects', 'preference'"),
+        ({"aspects": 3}, "`aspects` must be a list of an object with name, low, high, got 3"),
+        ({"aspects": ["clear"]}, "`aspects` must be a list of an object with name, low, high"),
+        ({"geometry": {"fps": [8, 8]}}, "`geometry` must be an object with latent_frames, height"),
+        ({"training": []}, r"`training` must be an object, got \[\]"),
+        ({"latent_space": 1}, "`latent_space` must be an object, got 1"),
+        ({"latent_space": SPACE | {"channels": "4"}}, "`channels` must be a whole number, got '4'"),
+    ],
+)
+def test_values_of_another_type_are_named(saved, changes, message):
+    file = saved / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    with pytest.raises(CheckpointError, match=message):
+        load_judge(saved)
+
+
 def test_a_disk_that_is_full_keeps_the_judge_that_was_there(saved):
     before = load_judge(saved).energies(clips())
     files = sorted(saved.iterdir())
@@ -250,7 +278,7 @@ def test_configs_survive_json():
     [
         ({"lora_rank": -1}, "`lora_rank` must be >= 0"),
         ({"reward_mean": 1.0}, "given together"),
-        ({"reward_mean": 1.0, "reward_std": 0.0}, "`reward_std` must be positive"),
+        ({"reward_mean": 1.0, "reward_std": 0.0}, "`reward_std` must be a number from"),
     ],
 )
 def test_bad_configs_are_refused(fields, message):

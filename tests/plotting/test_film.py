@@ -40,6 +40,12 @@ def every_plot(make_clip, folder):
 PLOTS = ["trajectory", "strips", "calibration", "training"]
 
 
+def test_dollars_are_no_formula(tmp_path, make_clip):
+    path = plot_film_strips([make_clip(2)], labels=["$x^$"], scores=[1.0], score_name="$_$",
+                            title="a $ b ^$", path=tmp_path / "x.png")  # fmt: skip
+    assert path.is_file()
+
+
 def test_rows_show_evenly_spaced_frames(tmp_path, figures, make_clip):
     long, short = make_clip(16), torch.from_numpy(make_clip(3, height=20))
     plot_film_strips(

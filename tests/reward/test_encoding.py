@@ -30,3 +30,14 @@ def test_what_was_trained_on_in_several_ways_must_be_said():
     )
     with pytest.raises(ValueError, match=r"--fps \(trained on: unknown\), --height"):
         reading_for(tiny_judge(geometry=None).config, width=48, num_frames=9)
+
+
+def test_videos_of_any_length_are_read_up_to_the_longest():
+    geometry = Geometry(latent_frames=(3, 7), height=(4, 4), width=(6, 6), fps=(8.0, 8.0))
+    config = tiny_judge(geometry=geometry).config
+    found = reading_for(config, any_length=True)
+    assert found == Reading(fps=8.0, height=32, width=48, num_frames=25, at_most=True)
+    given = reading_for(config, num_frames=9, any_length=True)
+    assert given == Reading(fps=8.0, height=32, width=48, num_frames=9)
+    with pytest.raises(ValueError, match=r"--num_frames \(trained on: unknown\)"):
+        reading_for(tiny_judge(geometry=None).config, any_length=True)

@@ -1,11 +1,31 @@
 """Folders of videos on their way to a judge."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from gtsvj_reward.latents import LatentFileError, LatentSpace, LatentSpaceError, write_video
+from gtsvj_reward import GTSVJReward
+from gtsvj_reward.latents import (
+    LatentFileError,
+    LatentFolder,
+    LatentSpace,
+    LatentSpaceError,
+    clip_info,
+    encode_folder,
+    read_video,
+    write_video,
+)
 from gtsvj_reward.reward.encoding import Reading
-from gtsvj_reward.scoring.encoding import check_complete, encode_for, folder_kind
+from gtsvj_reward.scoring.encoding import (
+    check_complete,
+    encode_for,
+    folder_kind,
+    refuse_left_out,
+)
+from gtsvj_reward.scoring.folder import score_folder
+from gtsvj_reward.scoring.groups import folder_groups
+from gtsvj_reward.scoring.pictures import source_frames
 from tests.tiny import tiny_judge
 from tests.training.clips import write_clips
 
@@ -84,9 +104,51 @@ def test_latents_do_not_go_among_the_videos(tmp_path, tiny_vae):
                    vae=tiny_vae, reading=READING, frames_fps=8.0)  # fmt: skip
 
 
-def test_an_unreadable_video_stops_the_run(tmp_path, tiny_vae):
+def test_each_video_must_be_readable_and_long_enough(tmp_path, tiny_vae):
     write_videos(tmp_path / "videos")
+    write_videos(tmp_path / "videos", ["short"], frames=5)
+
+    def report(reading=READING):
+        out = tmp_path / f"latents-{reading.at_most}"
+        return encode_for(config_for(tiny_vae), tmp_path / "videos", out, vae=tiny_vae,
+                          reading=reading, frames_fps=8.0)  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"1 videos .* the first is \S+short: .* needed 9"):
+        refuse_left_out([report()])
+    refuse_left_out([report(replace(READING, at_most=True))])
+    frames = {
+        info.source: info.num_frames for info in LatentFolder(tmp_path / "latents-True").infos
+    }
+    assert frames == {"p": 9, "q": 9, "short": 5}
     (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video at all")
-    with pytest.raises(ValueError, match=r"1 videos cannot be read .*broken\.mp4"):
-        encode_for(config_for(tiny_vae), tmp_path / "videos", tmp_path / "latents", vae=tiny_vae,
-                   reading=READING, frames_fps=8.0)  # fmt: skip
+    with pytest.raises(ValueError, match=r"2 videos cannot be read, .*broken\.mp4"):
+        refuse_left_out([report()])
+
+
+def test_clips_of_two_folders_are_told_apart_and_shown(tmp_path, tiny_vae):
+    """`latents/real` and `latents/generated`, each encoded on its own, as the README does."""
+    for index, kind in enumerate(("real", "generated")):
+        names = ["p", "only"] if index else ["only", "p"]  # `p` differs in brightness
+        write_videos(tmp_path / "videos" / kind, names)
+        encode_folder(tmp_path / "videos" / kind, tmp_path / "latents" / kind, vae=tiny_vae,
+                      space=LatentSpace.from_vae(tiny_vae), fps=8, height=32, width=48,
+                      frames_fps=8, progress=False)  # fmt: skip
+    judge = tiny_judge(latent_space=LatentSpace.from_vae(tiny_vae), geometry=None)
+    reward = GTSVJReward(judge, allow_untrained_geometry=True)
+    scored = score_folder(reward, LatentFolder(tmp_path / "latents"), progress=False)
+    videos = [clip.video for clip in scored]
+    assert videos == ["generated/only", "generated/p", "real/only", "real/p"]
+    assert set(folder_groups(videos).values()) == {"real", "generated"}
+    for clip in scored:
+        info = clip_info(tmp_path / "latents" / clip.latents)
+        frames = source_frames(info, tmp_path / "videos", clip.video)
+        assert frames.float().mean() == read_video(
+            tmp_path / "videos" / clip.video, fps=8, height=32, width=48, frames_fps=8
+        ).frames.float().mean()  # fmt: skip
+    # The very folder that was encoded, and one that has a video of that name on both levels.
+    info = clip_info(tmp_path / "latents" / "real" / "p.safetensors")
+    right = source_frames(info, tmp_path / "videos" / "real", "real/p")
+    write_videos(tmp_path / "videos", ["p"])
+    assert torch.equal(source_frames(info, tmp_path / "videos", "real/p"), right)
+    write_videos(tmp_path / "videos" / "real" / "real", ["p"])
+    assert torch.equal(source_frames(info, tmp_path / "videos" / "real", "real/p"), right)

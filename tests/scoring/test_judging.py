@@ -1,15 +1,19 @@
 """A benchmark's videos scored by a judge, each once."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.evaluation import read_scores
+from gtsvj_reward.files import whole_lines
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, load_clip, save_clip
+from gtsvj_reward.locks import FolderInUseError, folder_lock
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.scoring import score_clips
+from tests.test_files import full_disk
 from tests.tiny import clips, tiny_judge, tiny_space
 from tests.training.clips import write_clips
 
@@ -52,6 +56,25 @@ def test_the_table_holds_what_the_judge_says(tmp_path, folder, batch_size):
         assert table.columns["raw"][info.source] == pytest.approx(out.raw.item(), abs=1e-5)
     assert len(set(table.columns["raw"].values())) == 5, "all alike: the test proves nothing"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["judge", "latents", "s-shards", "s.csv"]
+
+
+def test_one_run_at_a_time_and_a_full_disk_loses_nothing(tmp_path, folder):
+    reward, out = GTSVJReward(tiny_judge(), batch_size=1), tmp_path / "s.csv"
+    with (
+        ThreadPoolExecutor(1) as other,
+        folder_lock(tmp_path / "s-shards"),
+        pytest.raises(FolderInUseError, match="s-shards"),
+    ):
+        other.submit(score, reward, folder, out).result()
+    save_judge(reward.judge, tmp_path / "judge")
+    with full_disk(1500), pytest.raises(OSError, match=r"shard-00000\.jsonl could not be written"):
+        score_clips(reward, folder, out, checkpoint=tmp_path / "judge", progress=False)
+    (shard,) = (tmp_path / "s-shards").iterdir()
+    before = whole_lines(shard)
+    assert 1 < len(before) < 6, "a header and some clips: the test proves nothing otherwise"
+    score_clips(reward, folder, out, checkpoint=tmp_path / "judge", progress=False)
+    assert whole_lines(shard)[: len(before)] == before
+    assert len(read_scores(out).columns["raw"]) == 5
 
 
 def test_a_judge_without_statistics_has_raw_scores_only(tmp_path, folder):

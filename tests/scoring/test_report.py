@@ -1,6 +1,7 @@
 """Pictures of scored clips, and the page that shows them."""
 
 import re
+import shutil
 from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gtsvj_reward.latents import LatentSpace, encode_folder
-from gtsvj_reward.latents.store import clip_info
+from gtsvj_reward.latents.store import clip_info, load_clip, save_clip
 from gtsvj_reward.scoring.pictures import Sources, plot_scores, source_frames
 from gtsvj_reward.scoring.report import best_first, shown_ranks, write_report
 from gtsvj_reward.scoring.table import ScoredClip
@@ -91,6 +92,21 @@ def test_every_name_is_escaped(encoded, tmp_path):
     assert loads(page.all("article")[0]["data-values"]) == [2.0, 1.0, 3.0, NASTY]
 
 
+def test_clips_without_a_video_have_a_card_and_no_picture(encoded, tmp_path, tiny_vae):
+    """Negatives that a generator made lie beside what was encoded."""
+    shutil.copytree(encoded / "latents", tmp_path / "latents")
+    path = tmp_path / "latents" / "r.safetensors"
+    save_clip(path, replace(load_clip(path), settings={"made_from": []}))
+    places = replace(sources(encoded), latents=tmp_path / "latents")
+    text = write_report(scored(), places, tmp_path, title="t").read_text()
+    assert len(Page(text).all("img")) == 3
+    assert text.count("No picture: its file names no video") == 1
+    drawn = plot_scores(scored(), places, tmp_path / "plots")
+    assert sorted(file.name for file in drawn) == sorted(
+        f"{name}.safetensors.png" for name in ("p", "q", NASTY)
+    )
+
+
 def test_the_page_stands_alone(encoded, tmp_path):
     page = Page(report(encoded, tmp_path / "new" / "report", scored()))
     assert [path.name for path in (tmp_path / "new" / "report").iterdir()] == ["index.html"]
@@ -163,7 +179,7 @@ def test_pictures_are_energies_or_scores(encoded, tmp_path, monkeypatch):
         f"{NASTY}.safetensors.png",
         "q.safetensors.png",
     ]
-    assert drawn[0][2]["title"].endswith(r"\$x^\$: mean energy -1.000")
+    assert drawn[0][2]["title"].endswith("$x^$: mean energy -1.000")
 
 
 def test_clips_that_nothing_is_known_of_cannot_be_drawn(tmp_path):

@@ -101,7 +101,7 @@ def test_untrained_geometry_is_refused_or_written_down(judge, latents, tmp_path,
 def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, monkeypatch):
     tiny_vae.save_pretrained(tmp_path / "vae")
     write_videos(tmp_path / "videos", ("p", "q", "r"))
-    fixed = Geometry(latent_frames=(3, 3), height=(4, 4), width=(6, 6), fps=(8.0, 8.0))
+    fixed = Geometry(latent_frames=(1, 3), height=(4, 4), width=(6, 6), fps=(8.0, 8.0))
     judge = save_tiny_judge(tmp_path, latent_space=LatentSpace.from_vae(tiny_vae), geometry=fixed)
     out = tmp_path / "out" / "x.csv"
     words = ["score", judge, str(tmp_path / "videos"), "--out", str(out), "--vae",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gtsvj_reward.annotations import find_clips
-from gtsvj_reward.evaluation.matching import match_videos
+from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.latents import LatentClip, LatentFolder, save_clip
 from tests.tiny import clips, tiny_space
 

@@ -1,18 +1,18 @@
-"""From the names that comparisons use to the names that a score table uses."""
+"""From the names of one table to the names that another uses for the same videos."""
 
 from collections.abc import Iterable
 
 from gtsvj_reward.annotations.names import Claims, NameIndex
-from gtsvj_reward.evaluation.scores import named
+from gtsvj_reward.tables import first_few
 
 
 def match_videos(wanted: Iterable[str], known: Iterable[str], table: str) -> dict[str, str]:
-    """Find the row of each video in a table of scores, by the rules of `NameIndex`.
+    """Find the row of each video in another table, by the rules of `NameIndex`.
 
     Args:
-        wanted: videos as comparisons name them.
-        known: videos as the table names them.
-        table: what messages call the table.
+        wanted: videos as one table names them, say one of comparisons.
+        known: videos as the other names them, say one of scores.
+        table: what messages call the other.
 
     Returns:
         Wanted name -> known name, for those that have one.
@@ -26,8 +26,8 @@ def match_videos(wanted: Iterable[str], known: Iterable[str], table: str) -> dic
         found = index.matches(name)
         if len(found) > 1:
             raise ValueError(
-                f"{name} matches {len(found)} videos of {table}: {named(found)}. Name videos there "
-                "by longer paths, or by the very names of the comparisons"
+                f"{name} matches {len(found)} videos of {table}: {first_few(found)}. Name videos "
+                "there by longer paths, or by the very same names"
             )
         if found:
             other = claims.rival(found[0], name)
