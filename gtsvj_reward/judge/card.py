@@ -6,7 +6,7 @@ PROMPT_RULE = {
     "zeros": "It sees no prompt, so it cannot tell whether a video shows what was asked for.",
     "stored": "It always sees the same stored text and ignores the prompt, so it cannot tell "
     "whether a video shows what was asked for.",
-    "prompt": "It takes the prompt's embeddings with every call.",
+    "prompt": "It takes the prompt's embeddings with each call.",
 }
 
 
@@ -45,6 +45,14 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("normalised score", scale),
         *aspect_rows(config),
     ]
+
+
+def prompt_rule(config: JudgeConfig) -> str:
+    """What else is to be said of how a judge reads prompts."""
+    if config.prompt_level is None:
+        return ""
+    alone = "It scores clips without prompts as well." if config.prompt_dropout else ""
+    return f" What a prompt changes costs two passes more, over noised latents. {alone}".rstrip()
 
 
 def reads(config: JudgeConfig) -> str:
@@ -127,7 +135,7 @@ scores = reward(latents, space=space, fps=fps)  # latents (batch, time, channels
 
 ## Limits
 
-- {PROMPT_RULE[config.text_input]}
+- {PROMPT_RULE[config.text_input]}{prompt_rule(config)}
 - Its attention sees the whole clip: energies per step localise a fault, they are not causal.
 - It was trained on clean latents: scores of noisy latents mean nothing.
 {reduction_limits(config)}- Clips outside the ranges above are refused unless you ask for them.

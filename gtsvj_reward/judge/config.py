@@ -13,7 +13,7 @@ from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.statistics import LatentStatistics
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 ADDED: dict[int, dict[str, Any]] = {
     2: {
@@ -36,6 +36,7 @@ ADDED: dict[int, dict[str, Any]] = {
     },
     5: {"surprise": None, "noise_levels": (), "noise_seed": 0},
     6: {"latent_statistics": None},
+    7: {"prompt_level": None, "prompt_dropout": 0.0},
 }
 """Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
 
@@ -181,8 +182,14 @@ class JudgeConfig(JudgeSettings):
     """How the kept head pools the tokens of a step."""
     text_input: TextInput = "zeros"
     """`zeros`: embeddings of zeros, the prompt is ignored; `stored`: one embedding kept in the
-    checkpoint (of the empty prompt, say), the prompt is ignored; `prompt`: every call must pass
-    `text`. The paper uses no prompt."""
+    checkpoint (of the empty prompt, say), the prompt is ignored; `prompt`: calls pass `text`, and
+    must unless `prompt_dropout` is above 0. The paper uses no prompt."""
+    prompt_level: NoiseLevel | None = None
+    """For `moments` with `text_input: prompt`: the noise at which the base is asked what a prompt
+    changes. None: as much noise as clip; filled in when a judge is built."""
+    prompt_dropout: float = 0.0
+    """For those: share of training clips that were shown without their prompt; above 0 the judge
+    scores clips without prompts as well."""
     aspects: tuple[Aspect, ...] = ()
     """Rated qualities, in the order of the head's outputs; empty for a discriminator."""
     aspect_weights: tuple[float, ...] | None = None
@@ -213,6 +220,7 @@ class JudgeConfig(JudgeSettings):
             raise ValueError(f"`lora_rank` must be >= 0, got {self.lora_rank}")
         self.check_readout()
         self.check_reduction()
+        self.check_prompts()
         if (self.reward_mean is None) != (self.reward_std is None):
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
         low, high = REWARD_STD
@@ -253,6 +261,20 @@ class JudgeConfig(JudgeSettings):
         for name in ("latent_pooling", "temporal_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be >= 1, got {getattr(self, name)}")
+
+    def check_prompts(self) -> None:
+        """Refuse a level without prompts, and a share outside 0..1."""
+        reads = self.readout == "moments" and self.text_input == "prompt"
+        if self.prompt_level is not None and not reads:
+            raise ValueError(
+                "`prompt_level` is for readout='moments' with text_input='prompt', got "
+                f"{self.readout!r} and {self.text_input!r}"
+            )
+        if not 0 <= self.prompt_dropout < 1 or (self.prompt_dropout and not reads):
+            raise ValueError(
+                "`prompt_dropout` must lie in [0, 1), and is for moment judges that read prompts; "
+                f"got {self.prompt_dropout} with text_input={self.text_input!r}"
+            )
 
     def check_aspects(self) -> None:
         """Refuse aspects that do not go with the stage, and lists of other lengths."""
@@ -327,6 +349,8 @@ class JudgeConfig(JudgeSettings):
         if values["aspect_covariance"] is not None:
             values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])
         values["noise_levels"] = tuple(NoiseLevel(**level) for level in values["noise_levels"])
+        if values["prompt_level"] is not None:
+            values["prompt_level"] = NoiseLevel(**values["prompt_level"])
         if values["geometry"] is not None:
             ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
             values["geometry"] = Geometry(**ranges)

@@ -20,7 +20,7 @@ from gtsvj_reward.judge.heads import (
 )
 from gtsvj_reward.judge.moments import LEAST_STEPS, check_taps, default_taps
 from gtsvj_reward.judge.output import JudgeOutput
-from gtsvj_reward.judge.reading import levels_of, step_features
+from gtsvj_reward.judge.reading import levels_of, prompt_level_of, step_features
 from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
 from gtsvj_reward.judge.stages import (
@@ -84,6 +84,7 @@ class VideoJudge(nn.Module):
                 self.config,
                 taps=check_taps(taps, backbone.depth),
                 noise_levels=levels_of(backbone, config, scheduler),
+                prompt_level=prompt_level_of(backbone, config, scheduler),
             )
         backbone.requires_grad_(False)
         with built_in_float32():
@@ -119,7 +120,8 @@ class VideoJudge(nn.Module):
             config: what to build.
             stored_text: for `text_input="stored"`, for example the embedding of the empty prompt.
             seed: seeds head and adapter without touching the global generator.
-            scheduler: the pipeline's, for `config.surprise` of a CogVideoX.
+            scheduler: the pipeline's, for `config.surprise` of a CogVideoX, and for one whose
+                moments read prompts.
         """
         backbone = backbone_for(transformer, config.depth)
         return cls(backbone, config, stored_text=stored_text, seed=seed, scheduler=scheduler)
@@ -177,6 +179,8 @@ class VideoJudge(nn.Module):
         text: TextCondition | None = None,
     ) -> Float[Tensor, "batch step feature"]:
         """Moments of each step at each tap, and the surprise, before any readout.
+
+        A judge that reads prompts reads the clip under none, and then what its prompt changes.
 
         Raises:
             ValueError: as `forward`, and for a clip of fewer than three steps.
@@ -269,8 +273,11 @@ class VideoJudge(nn.Module):
         """The text input for a batch, by the rule of `config.text_input`."""
         rule = self.config.text_input
         if rule == "prompt":
-            if text is None:
-                raise ValueError("this judge was trained with prompts: pass `text`")
+            if text is None and not self.config.prompt_dropout:
+                raise ValueError(
+                    "this judge was trained with prompts (text_input='prompt'), and never without "
+                    "(prompt_dropout=0): pass `text`, for example text_of(pipe, prompts)"
+                )
             return text
         if text is not None:
             raise ValueError(

@@ -16,7 +16,11 @@ from gtsvj_reward.backbones import (
 )
 from gtsvj_reward.judge.config import JudgeConfig
 from gtsvj_reward.judge.moments import block_moments, latent_moments
+from gtsvj_reward.judge.prompt_moments import prompt_widths, read_prompts
 from gtsvj_reward.judge.readout import tap_widths
+
+PROMPT_SHARE = 0.5
+"""Of noise, at which the generator is asked what a prompt changes: as much noise as clip."""
 
 
 def step_features(
@@ -25,12 +29,16 @@ def step_features(
     config: JudgeConfig,
     text: TextCondition | None,
 ) -> Float[Tensor, "batch step feature"]:
-    """Moments of each step, tap after tap, then a surprise for each noise level."""
+    """Moments of each step, tap after tap, then a surprise for each noise level.
+
+    A judge that reads prompts reads all of this under none, and then what its prompt changes.
+    """
     taps = config.taps or ()
     blocks = [tap for tap in taps if tap]
     tokens: Mapping[int, Tensor] = {}
+    null = text if config.prompt_level is None else None
     if blocks:
-        tokens = backbone(latents, timestep=config.timestep, text=text, taps=blocks)
+        tokens = backbone(latents, timestep=config.timestep, text=null, taps=blocks)
     rows, columns = (size // backbone.patch_size for size in latents.shape[3:])
     parts = [
         block_moments(tokens[tap], rows, columns)
@@ -39,8 +47,11 @@ def step_features(
         for tap in taps
     ]
     if config.noise_levels:
-        found = surprise(backbone, latents, config.noise_levels, text, config.noise_seed)
+        found = surprise(backbone, latents, config.noise_levels, null, config.noise_seed)
         parts.append(found.to(parts[0]))
+    if config.prompt_level is not None:
+        changed = read_prompts(backbone, latents, text, taps=blocks, level=config.prompt_level)
+        parts.append(changed.to(parts[0]))
     return torch.cat(parts, dim=2)
 
 
@@ -61,9 +72,17 @@ def surprise(
 
 
 def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:
-    """Features of each tap and, where a judge reads it, of the surprise; each has a penalty."""
-    widths = tap_widths(config.taps or (), backbone.latent_channels, backbone.dim)
-    return (*widths, len(config.noise_levels)) if config.noise_levels else widths
+    """Features of each tap and, where a judge reads them, of the surprise and of the prompt.
+
+    The prompt has some for each block. Each of these has a penalty.
+    """
+    taps = config.taps or ()
+    widths = tap_widths(taps, backbone.latent_channels, backbone.dim)
+    if config.noise_levels:
+        widths = (*widths, len(config.noise_levels))
+    if config.prompt_level is not None:
+        widths = (*widths, *prompt_widths(taps, backbone.dim))
+    return widths
 
 
 def levels_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> tuple[NoiseLevel, ...]:
@@ -81,3 +100,17 @@ def levels_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> tuple[
             f"{backbone.depth} of them: leave out `depth`, and name fewer `taps` instead"
         )
     return config.noise_levels or noise_levels(backbone, config.surprise, scheduler)
+
+
+def prompt_level_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> NoiseLevel | None:
+    """The noise level at which a judge reads prompts; None for one that reads none.
+
+    Raises:
+        ValueError: for a family that has no levels without `scheduler`, and a judge that reads the
+            latents alone.
+    """
+    if config.text_input != "prompt":
+        return None
+    if config.taps and not any(config.taps):
+        raise ValueError("a judge that reads prompts needs a block among its `taps`")
+    return config.prompt_level or noise_levels(backbone, (PROMPT_SHARE,), scheduler)[0]

@@ -14,7 +14,11 @@ from gtsvj_reward.training.closed_form import (
     Contrast as Contrast,
     FeatureCache as FeatureCache,
     Rated as Rated,
+    Shown as Shown,
     refit as refit,
+    shown as shown,
+    shown_or_not as shown_or_not,
+    swapped as swapped,
 )
 from gtsvj_reward.training.discriminator import (
     Calibration as Calibration,

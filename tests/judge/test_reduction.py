@@ -7,6 +7,7 @@ import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.judge import CheckpointError, Geometry, load_judge, save_judge
+from gtsvj_reward.judge.config import FORMAT_VERSION
 from gtsvj_reward.judge.reduction import reduce_latents
 from gtsvj_reward.reward import GeometryError
 from tests.backbones.family_cogvideox import tiny_transformer
@@ -161,6 +162,7 @@ LATER = {
     3: ("readout", "taps", "has_energy", "penalties", "projection_seed"),
     4: ("surprise", "noise_levels", "noise_seed"),
     5: ("latent_statistics",),
+    6: ("prompt_level", "prompt_dropout"),
 }
 """Format version -> the fields that the next one added."""
 
@@ -171,7 +173,7 @@ def test_checkpoints_of_earlier_formats_load_as_judges_that_see_everything(tmp_p
     save_judge(judge, tmp_path)
     file = tmp_path / "config.json"
     values = json.loads(file.read_text())
-    assert values["format_version"] == 6
+    assert values["format_version"] == FORMAT_VERSION
     for name in [name for before, names in LATER.items() if before >= version for name in names]:
         del values[name]
     file.write_text(json.dumps({**values, "format_version": version}))

@@ -5,5 +5,10 @@ from gtsvj_reward.training.closed_form.examples import (
     Contrast as Contrast,
     Rated as Rated,
 )
-from gtsvj_reward.training.closed_form.features import FeatureCache as FeatureCache
+from gtsvj_reward.training.closed_form.features import FeatureCache as FeatureCache, Shown as Shown
+from gtsvj_reward.training.closed_form.prompts import (
+    shown as shown,
+    shown_or_not as shown_or_not,
+    swapped as swapped,
+)
 from gtsvj_reward.training.closed_form.refit import refit as refit

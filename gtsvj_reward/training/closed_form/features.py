@@ -7,8 +7,10 @@ pooling, stride, timestep and text. Features of another judge that reads alike c
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -17,12 +19,25 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
+from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
 
-Load = Callable[[], Tensor]
-"""Gives the scaled latents (time, channel, height, width) of a clip."""
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip with its prompt, for a judge that reads it."""
+
+    latents: Float[Tensor, "time channel height width"]
+    """Scaled latents."""
+    text: TextCondition
+    """What the text encoder said of its prompt, one row."""
+
+
+Load = Callable[[], Tensor | Shown]
+"""Gives the scaled latents (time, channel, height, width) of a clip, or them with its prompt."""
 
 FEATURES = "features"
 
@@ -35,11 +50,19 @@ def content_id(latents: Tensor) -> str:
     return digest.hexdigest()
 
 
+def shown_id(shown: Shown) -> str:
+    """SHA-256 of a clip and its prompt."""
+    text = shown.text
+    parts = [shown.latents, text.embeds]
+    parts += [part.float() for part in (text.mask, text.pooled) if part is not None]
+    return hashlib.sha256(" ".join(content_id(part) for part in parts).encode()).hexdigest()
+
+
 def reading_id(judge: VideoJudge) -> str:
     """SHA-256 of everything that decides a judge's moments of a clip."""
     config = judge.config
     text = None if judge.stored_text is None else content_id(judge.stored_text)
-    settings = {
+    settings: dict[str, Any] = {
         "moments": [list(MOMENTS), SMOOTHNESS],
         "base": config.base_fingerprint,
         "dtype": str(judge.backbone.dtype),
@@ -51,6 +74,9 @@ def reading_id(judge: VideoJudge) -> str:
     }
     if config.noise_levels:
         settings["surprise"] = [[vars(level) for level in config.noise_levels], config.noise_seed]
+    if config.prompt_level is not None:
+        level = asdict(config.prompt_level)
+        settings["prompt"] = [list(PROMPT_MOMENTS), NOISE_SEED, level]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,14 +117,14 @@ class FeatureCache:
         state = PartialState()
         share = range(state.process_index, len(clips), state.num_processes)
         names: dict[int, str] = {}
-        waiting: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        waiting: dict[Hashable, dict[str, Tensor | Shown]] = {}
         bar = tqdm(share, f"read {what}", disable=not state.is_local_main_process, leave=False)
         for index in bar:
-            latents = clips[index]()
-            name = names[index] = content_id(latents)
+            clip = clips[index]()
+            name = names[index] = content_id(clip) if isinstance(clip, Tensor) else shown_id(clip)
             if self.find(name) is None:
-                alike = waiting.setdefault(tuple(latents.shape), {})
-                alike[name] = latents
+                alike = waiting.setdefault(kind_of(clip), {})
+                alike[name] = clip
                 if len(alike) == self.batch_size:
                     self.compute(alike, what)
                     alike.clear()
@@ -122,13 +148,16 @@ class FeatureCache:
                 self.known[name] = read_safetensors(file)[0][FEATURES]
         return self.known.get(name)
 
-    def compute(self, clips: dict[str, Tensor], what: str) -> None:
-        """Read some clips of one shape, and keep their features."""
+    def compute(self, clips: dict[str, Tensor | Shown], what: str) -> None:
+        """Read some clips of one kind, and keep their features."""
         if not clips:
             return
         device = next(self.judge.parameters()).device
+        latents = [c if isinstance(c, Tensor) else c.latents for c in clips.values()]
+        texts = [clip.text for clip in clips.values() if isinstance(clip, Shown)]
+        text = TextCondition.cat(texts).to(device) if texts else None
         with torch.no_grad():
-            moments = self.judge.moments(torch.stack(list(clips.values())).to(device))
+            moments = self.judge.moments(torch.stack(latents).to(device), text)
         features = moments.mean(dim=1).float().cpu()
         for name, row in zip(clips, features, strict=True):
             if not bool(row.isfinite().all()):
@@ -142,3 +171,10 @@ class FeatureCache:
                 write_safetensors(
                     self.folder / f"{name}.safetensors", {FEATURES: row}, {"format": "pt"}
                 )
+
+
+def kind_of(clip: Tensor | Shown) -> Hashable:
+    """What clips of one forward pass have in common."""
+    if isinstance(clip, Tensor):
+        return tuple(clip.shape)
+    return tuple(clip.latents.shape), clip.text.kind
