@@ -12,7 +12,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
@@ -130,6 +130,14 @@ def check_same_tensors(expected: dict[str, Tensor], got: dict[str, Tensor], file
                 f"{file}: {name!r} has shape {tuple(got[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
+
+
+def merge_lora(backbone: Backbone) -> None:
+    """Fold the adapter into copies of the base weights, which may be somebody else's too."""
+    for layer in lora_layers(backbone):
+        base = layer.get_base_layer()
+        base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
+        layer.merge()
 
 
 def lora_layers(backbone: Backbone) -> list[LoraLayer]:

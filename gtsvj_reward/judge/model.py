@@ -8,24 +8,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
-from gtsvj_reward.backbones.lora import attach_lora, lora_layers
-from gtsvj_reward.dtypes import built_in_float32, dtype_name
+from gtsvj_reward.backbones.lora import attach_lora, lora_layers, merge_lora
+from gtsvj_reward.dtypes import built_in_float32
 from gtsvj_reward.judge.config import Aspect, JudgeConfig
-from gtsvj_reward.judge.heads import (
-    AspectHead,
-    EnergyHead,
-    TimePooling,
-    TokenPooling,
-    float32_region,
-)
-from gtsvj_reward.judge.moments import LEAST_STEPS, check_taps, default_taps
+from gtsvj_reward.judge.heads import EnergyHead, TimePooling, TokenPooling, float32_region
+from gtsvj_reward.judge.moments import LEAST_STEPS
 from gtsvj_reward.judge.output import JudgeOutput
-from gtsvj_reward.judge.reading import levels_of, prompt_level_of, step_features
+from gtsvj_reward.judge.reading import completed, step_features
 from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.reduction import check_reducible, reduce_latents
 from gtsvj_reward.judge.stages import (
     NOT_MEASURED,
     Part,
+    aspects_config,
+    head_after,
     make_head,
     preference_layer,
     refuse_moments,
@@ -69,23 +65,7 @@ class VideoJudge(nn.Module):
                 f"space {config.latent_space.id!r} has {config.latent_space.channels}"
             )
         self.backbone = backbone
-        weight = next(backbone.base_tensors())[1]
-        self.config = replace(
-            config,
-            family=backbone.family,
-            depth=backbone.depth,
-            base_dtype=dtype_name(weight.dtype),
-            # On the meta device, where costs are counted, there is nothing to fingerprint.
-            base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
-        )
-        if config.readout == "moments":
-            taps = config.taps or default_taps(backbone.depth)
-            self.config = replace(
-                self.config,
-                taps=check_taps(taps, backbone.depth),
-                noise_levels=levels_of(backbone, config, scheduler),
-                prompt_level=prompt_level_of(backbone, config, scheduler),
-            )
+        self.config = completed(config, backbone, scheduler)
         backbone.requires_grad_(False)
         with built_in_float32():
             self.head = make_head(backbone, self.config, seed)
@@ -196,13 +176,10 @@ class VideoJudge(nn.Module):
         Raises:
             ValueError: for a clip too short or too small for `temporal_stride`, `latent_pooling`.
         """
-        pooling, stride = self.config.latent_pooling, self.config.temporal_stride
-        if pooling == stride == 1:
-            return latents
         return reduce_latents(
             latents,
-            latent_pooling=pooling,
-            temporal_stride=stride,
+            latent_pooling=self.config.latent_pooling,
+            temporal_stride=self.config.temporal_stride,
             patch_size=self.backbone.patch_size,
         )
 
@@ -259,15 +236,10 @@ class VideoJudge(nn.Module):
         Returns:
             None for a judge that keeps no posterior.
         """
-        if not isinstance(self.head, MomentReadout) or self.head.projection is None:
+        if not isinstance(self.head, MomentReadout):
             return None
-        noise = self.head.noise
-        if weights is not None:
-            each = noise.new_tensor(weights)
-        else:
-            own = self.score_weights()
-            each = noise.new_ones(1) if own is None else own[0]
-        return (each @ noise @ each).item()
+        own = self.score_weights()
+        return self.head.noise_of(weights or ([1.0] if own is None else own[0].tolist()))
 
     def condition(self, text: TextCondition | None, batch: int) -> TextCondition | None:
         """The text input for a batch, by the rule of `config.text_input`."""
@@ -319,24 +291,15 @@ class VideoJudge(nn.Module):
         Raises:
             ValueError: if it is not a discriminator, or there are no aspects.
         """
-        before = self.config
-        require_stage(before, "discriminator", "aspects")
-        refuse_moments(before)
-        config = replace(
-            before,
-            stage="aspects",
-            aspects=tuple(aspects),
-            head_width=head_width or before.head_width,
+        self.config = aspects_config(
+            self.config,
+            aspects,
+            head_width=head_width,
             token_pooling=token_pooling,
             time_pooling=time_pooling,
-            energy_width=before.head_width if keep_energy else None,
-            energy_pooling=before.token_pooling if keep_energy else "mean",
-            **NOT_MEASURED,
+            keep_energy=keep_energy,
         )
-        head = make_head(self.backbone, config, seed).to(next(self.head.parameters()))
-        if isinstance(head, AspectHead) and head.energy_head is not None:
-            head.energy_head.load_state_dict(self.head.state_dict())
-        self.head, self.config = head, config
+        self.head = head_after(self.head, make_head(self.backbone, self.config, seed))
 
     def start_preference(self) -> None:
         """Turn an aspect judge into stage 3, in place: a linear layer that starts as the mean.
@@ -379,10 +342,7 @@ class VideoJudge(nn.Module):
         """
         if self.backbone.live is not None:
             raise SharingError("a judge on shared weights cannot be merged: they are not its own")
-        for layer in lora_layers(self.backbone):
-            base = layer.get_base_layer()
-            base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
-            layer.merge()
+        merge_lora(self.backbone)
 
     @property
     def merged(self) -> bool:

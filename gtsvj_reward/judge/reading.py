@@ -1,6 +1,7 @@
-"""What a moment judge reads of a clip: moments at its taps, and the generator's surprise."""
+"""What a judge reads of its backbone; a moment judge: moments at its taps, and surprise."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from gtsvj_reward.backbones import (
     denoising_errors,
     noise_levels,
 )
+from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.judge.config import JudgeConfig
-from gtsvj_reward.judge.moments import block_moments, latent_moments
+from gtsvj_reward.judge.moments import block_moments, check_taps, default_taps, latent_moments
 from gtsvj_reward.judge.prompt_moments import prompt_widths, read_prompts
 from gtsvj_reward.judge.readout import tap_widths
 
@@ -69,6 +71,34 @@ def surprise(
     """
     errors = denoising_errors(backbone, latents, levels, text=text, seed=seed)
     return errors.clamp_min(torch.finfo(errors.dtype).tiny).log().transpose(1, 2)
+
+
+def completed(config: JudgeConfig, backbone: Backbone, scheduler: Any = None) -> JudgeConfig:
+    """A config with what follows from the backbone that is read.
+
+    Args:
+        config: of a judge.
+        backbone: what it reads.
+        scheduler: see `levels_of`.
+    """
+    weight = next(backbone.base_tensors())[1]
+    found = replace(
+        config,
+        family=backbone.family,
+        depth=backbone.depth,
+        base_dtype=dtype_name(weight.dtype),
+        # On the meta device, where costs are counted, there is nothing to fingerprint.
+        base_fingerprint=None if weight.is_meta else backbone.fingerprint(),
+    )
+    if config.readout != "moments":
+        return found
+    taps = check_taps(config.taps or default_taps(backbone.depth), backbone.depth)
+    return replace(
+        found,
+        taps=taps,
+        noise_levels=levels_of(backbone, config, scheduler),
+        prompt_level=prompt_level_of(backbone, config, scheduler),
+    )
 
 
 def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:

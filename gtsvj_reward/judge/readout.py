@@ -66,6 +66,13 @@ class MomentReadout(nn.Module):
             out: Tensor = self.output(self.standardised(moments))
         return out
 
+    def noise_of(self, weights: Sequence[float]) -> float | None:
+        """Noise variance of a weighted sum of the outputs; None if it is not known."""
+        if self.projection is None:
+            return None
+        each = self.noise.new_tensor(weights)
+        return (each @ self.noise @ each).item()
+
     def leverage(
         self, moments: Float[Tensor, "batch step feature"]
     ) -> Float[Tensor, " batch"] | None:

@@ -56,6 +56,8 @@ def reduce_latents(
     Raises:
         ValueError: for another number of axes, or a clip that is too short or too small.
     """
+    if latent_pooling == temporal_stride == 1:
+        return latents
     if latents.ndim != 5:
         raise ValueError(
             "expected latents (batch, time, channel, height, width), got shape "

@@ -1,13 +1,15 @@
 """What each stage adds to a judge: its head, its preference layer, and what must come before."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from gtsvj_reward.backbones import Backbone
-from gtsvj_reward.judge.config import JudgeConfig, Stage
-from gtsvj_reward.judge.heads import AspectHead, EnergyHead
+from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
+from gtsvj_reward.judge.heads import AspectHead, EnergyHead, TimePooling, TokenPooling
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.judge.readout import MomentReadout
 
@@ -54,6 +56,43 @@ def make_head(
             time_pooling=config.time_pooling,
             energy=energy,
         )
+
+
+def aspects_config(
+    before: JudgeConfig,
+    aspects: Sequence[Aspect],
+    *,
+    head_width: int | None,
+    token_pooling: TokenPooling,
+    time_pooling: TimePooling,
+    keep_energy: bool,
+) -> JudgeConfig:
+    """The config of stage 2 after that of a discriminator; see `VideoJudge.start_aspects`.
+
+    Raises:
+        ValueError: if it is not that of a discriminator, or there are no aspects.
+    """
+    require_stage(before, "discriminator", "aspects")
+    refuse_moments(before)
+    return replace(
+        before,
+        stage="aspects",
+        aspects=tuple(aspects),
+        head_width=head_width or before.head_width,
+        token_pooling=token_pooling,
+        time_pooling=time_pooling,
+        energy_width=before.head_width if keep_energy else None,
+        energy_pooling=before.token_pooling if keep_energy else "mean",
+        **NOT_MEASURED,
+    )
+
+
+def head_after(before: nn.Module, head: nn.Module) -> nn.Module:
+    """A new head where the one before it is, with that one inside if it keeps an energy."""
+    head = head.to(next(before.parameters()))
+    if isinstance(head, AspectHead) and head.energy_head is not None:
+        head.energy_head.load_state_dict(before.state_dict())
+    return head
 
 
 def preference_layer(config: JudgeConfig) -> nn.Linear:
