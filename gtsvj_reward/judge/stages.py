@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.judge.readout import MomentReadout
 
 Part = Literal["adapter", "head", "preference"]
+Head = TypeVar("Head", bound=nn.Module)
 
 NOT_MEASURED: dict[str, Any] = {
     "reward_mean": None,
@@ -87,7 +88,7 @@ def aspects_config(
     )
 
 
-def head_after(before: nn.Module, head: nn.Module) -> nn.Module:
+def head_after(before: nn.Module, head: Head) -> Head:
     """A new head where the one before it is, with that one inside if it keeps an energy."""
     head = head.to(next(before.parameters()))
     if isinstance(head, AspectHead) and head.energy_head is not None:
