@@ -1,7 +1,8 @@
 """Ridge regression with a penalty per block of features, and its leave-one-group-out errors.
 
-Everything is solved in the dual: with K = sum_b X_b X_b' / penalty_b, row weights W and free
-(unpenalised) inputs Z, the fitted function is K a + Z g with
+For more rows than features that is done in `primal.py`, else in the dual: with
+K = sum_b X_b X_b' / penalty_b, row weights W and free (unpenalised) inputs Z, the fitted function
+is K a + Z g with
 
     V = K + W^-1,   P = V^-1 - V^-1 Z (Z' V^-1 Z)^-1 Z' V^-1,   a = P y.
 
@@ -17,11 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE, solve_primal
+
 SEARCH_ROWS = 700
 """Rows on which penalties are chosen; all of them are used in the fit itself."""
-
-ROWS_AT_ONCE = 1024
-"""Rows of which a scaled copy is held."""
 
 SCAN = tuple(range(-4, 7))
 """Decades of the first scan, of one over the penalty of features scaled to trace 1 per row."""
@@ -135,12 +135,20 @@ def fit_ridge(
     per_feature = expanded(penalties, widths).to(weight)
     for mask, columns in by_mask(targets):
         some = rows if bool(mask.all()) else rows.take(mask)
-        kernel = weighted_kernel(some.features, per_feature)
-        dual, inputs, residuals = solve(kernel, some, targets[mask][:, columns])
-        weight[columns] = (dual.T @ some.features) / per_feature
+        goal = targets[mask][:, columns]
+        if len(some.features) > sum(widths):
+            design = torch.cat([some.features, some.inputs], dim=1)
+            each = torch.cat([per_feature, torch.zeros(some.inputs.shape[1]).to(per_feature)])
+            relative = some.weights / some.weights.mean()
+            solved, residuals = solve_primal(design, each, relative, goal, some.groups)
+            weight[columns], inputs = solved[: sum(widths)].T, solved[sum(widths) :]
+        else:
+            kernel = weighted_kernel(some.features, per_feature)
+            dual, inputs, residuals = solve(kernel, some, goal)
+            weight[columns] = (dual.T @ some.features) / per_feature
         bias[columns], free[columns] = inputs[0], inputs[1:].T
         place = mask.nonzero()[:, 0]
-        left_out[place[:, None], columns[None]] = targets[mask][:, columns] - residuals
+        left_out[place[:, None], columns[None]] = goal - residuals
     return Fit(weight, free, bias), left_out
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gtsvj_reward.training.closed_form import primal as primal_form
 from gtsvj_reward.training.closed_form.ridge import (
     Rows,
     choose_penalties,
@@ -47,9 +48,11 @@ def primal(rows: Rows, target: torch.Tensor, kept: torch.Tensor) -> torch.Tensor
     return torch.linalg.solve(design.T @ weighted + penalty, weighted.T @ target[kept])
 
 
+@pytest.mark.parametrize("count", [30, 12], ids=["more rows", "more features"])
 @pytest.mark.parametrize("seed", range(3))
-def test_fit_and_left_out_predictions_equal_the_normal_equations(seed):
-    rows, targets = problem(seed)
+def test_fit_and_left_out_predictions_equal_the_normal_equations(seed, count, monkeypatch):
+    monkeypatch.setattr(primal_form, "ROWS_AT_ONCE", 7)  # rows and groups come in parts
+    rows, targets = problem(seed, count)
     targets[:4, 1] = float("nan")  # the second output has labels of fewer clips
     fit, left_out = fit_ridge(rows, targets, PENALTIES)
     for output in (0, 1):
