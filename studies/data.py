@@ -11,7 +11,10 @@ from tqdm import tqdm
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.latents.store import load_clip
 from gtsvj_reward.random_keys import keyed_generator
+from gtsvj_reward.sampling.pipelines import ClipSize
+from gtsvj_reward.sampling.renoising import renoised
 from gtsvj_reward.toy.corpus import (
     SEEN,
     UNSEEN,
@@ -24,12 +27,16 @@ from gtsvj_reward.toy.corpus import (
 )
 from gtsvj_reward.toy.degradations import FAULTS
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
-from gtsvj_reward.toy.world import FRAMES, captions
+from gtsvj_reward.toy.world import FRAMES, SIZE, captions, draw_scene
 
 SHORT, LONG = 9, 25
 """Frames of the test clips of other lengths: 3 and 7 latent frames."""
 MILD, STRONG = 0.35, 0.8
 """Severities of the same-content pairs."""
+STRENGTHS, FEW_STEPS = (0.2, 0.4, 0.6, 0.8), (1, 2, 3)
+"""Of real clips that are noised and denoised."""
+MADE_EACH = 2
+"""Such clips of each real one."""
 SAMPLING_STEPS = (10, 15, 25, 40)
 """Generated clips are made with one of these numbers of denoising steps."""
 
@@ -99,6 +106,44 @@ def build_generated(out: Path, sizes: dict[str, int], *, pipeline: str) -> None:
             for path, clip, text in zip(paths, latents, texts, strict=True):
                 settings = {"prompt": text, "sampling_steps": steps}
                 save_latents(path, clip, space, FRAMES, settings)
+
+
+def build_made(out: Path, *, pipeline: str) -> None:
+    """Real clips, noised part of the way and denoised in few steps; whatever is missing.
+
+    Each real clip is made twice, at strengths and in steps that are drawn, under its caption.
+    """
+    pipe = load_pipeline(pipeline)
+    space, size = LatentSpace.from_vae(pipe.vae), ClipSize(FRAMES, SIZE, SIZE)
+    wanted: dict[tuple[float, int], list[tuple[Path, Path, int]]] = {}
+    for number, source in enumerate(sorted((out / "real").iterdir())):
+        for each in range(MADE_EACH):
+            draw = keyed_generator(33, number, each)
+            strength, steps = (
+                options[int(torch.randint(len(options), (), generator=draw))]
+                for options in (STRENGTHS, FEW_STEPS)
+            )
+            target = out / "made" / f"{source.stem}-{each}.safetensors"
+            if not target.exists():
+                rows = wanted.setdefault((float(strength), int(steps)), [])
+                rows.append((source, target, 10 * number + each))
+    for (strength, steps), rows in tqdm(wanted.items(), "noise and denoise real clips"):
+        for first in range(0, len(rows), 16):
+            some = rows[first : first + 16]
+            clips = [load_clip(source) for source, _, _ in some]
+            found = renoised(
+                pipe,
+                torch.stack([clip.latents for clip in clips]),
+                [draw_scene(*clip.settings["scene"]).caption for clip in clips],
+                strength=strength,
+                steps=steps,
+                generators=[keyed_generator(34, key) for _, _, key in some],
+                size=size,
+                guidance_scale=1.0,
+            )
+            for (source, target, _), latents in zip(some, found, strict=True):
+                settings = {"source": source.stem, "strength": strength, "steps": steps}
+                save_latents(target, latents, space, FRAMES, settings)
 
 
 def pairs_of(specs: list[ClipSpec]) -> list[tuple[ClipSpec, ClipSpec]]:

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from tqdm import tqdm
 
+from gtsvj_reward import GTSVJReward
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import Aspect, VideoJudge
@@ -28,8 +30,8 @@ from gtsvj_reward.random_keys import keyed_generator, keyed_order
 from gtsvj_reward.toy.raters import ASPECTS, HIGH, LOW
 from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
 from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
-from studies.data import build, build_generated, test_pairs
-from studies.moments_features import latents_of
+from studies.data import build, build_generated, build_made, test_pairs
+from studies.moments_features import MADE, latents_of
 from studies.moments_fits import Fits, Scorer
 from studies.moments_page import marks, page, read_records
 from studies.moments_rows import BLOCKS, ROWS, Row
@@ -43,10 +45,16 @@ TEST_CLIPS = ("same", "cross-seen", "cross-unseen", "short", "long")
 class Study(Fits):
     """Judges and their results."""
 
+    def __init__(self, settings: dict[str, Any], work: Path) -> None:
+        super().__init__(settings, work)
+        self.trained = cache(self.score_bundled)
+
     def test(self, row: Row, seed: int) -> dict[str, Any]:
         """What the judge of a row does on the tests that the row is for."""
         if row.on == "semantic":
             return self.test_semantic(row, seed)
+        if row.kind == "bundled":
+            return {"tests": marks(test_pairs(self.data), self.trained())}
         score = self.fit_own(row, seed) if row.kind == "labels" else self.fit(row, seed)
         if row.on == "own":
             table = self.table(row.reads, "own")
@@ -61,6 +69,19 @@ class Study(Fits):
             "tests": marks(test_pairs(self.data), scores),
             "penalties": {stage: vars(chosen) for stage, chosen in score.penalties.items()},
         }
+
+    def score_bundled(self) -> dict[str, float]:
+        """Scores of all test clips by the bundled judge that was trained with LoRA."""
+        reward = GTSVJReward.from_pretrained("gtsvj-toy-lora", allow_untrained_geometry=True)
+        scores: dict[str, float] = {}
+        for start in TEST_CLIPS:
+            paths = sorted((self.data / "test").glob(f"{start}*.safetensors"))
+            for first in tqdm(range(0, len(paths), 16), f"score {start}", leave=False):
+                some = paths[first : first + 16]
+                with torch.no_grad():
+                    found = reward(torch.stack([latents_of(path) for path in some]))
+                scores.update(zip((path.stem for path in some), found.tolist(), strict=True))
+        return scores
 
     def fit_own(self, row: Row, seed: int) -> Scorer:
         """A judge of ratings of the generators' own clips, other prompts than those of the test."""
@@ -194,6 +215,8 @@ def build_all(settings: dict[str, Any], data: Path) -> None:
     on = {row.on for row in ROWS if row.name in chosen(settings)}
     if "semantic" in on:
         build_semantic(data / "semantic", settings["semantic"], load_vae(settings["pipeline"]))
+    if any(row.negatives in MADE for row in ROWS if row.name in chosen(settings)):
+        build_made(data, pipeline=settings["pipeline"])
     if "own" in on:
         build_own(data, settings["own"])
 

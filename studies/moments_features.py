@@ -26,6 +26,7 @@ from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator, keyed_order
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
 from studies.baselines import statistics
+from studies.data import MADE_EACH
 from studies.moments_rows import Reads
 
 COMBINED: dict[Reads, tuple[Reads, Reads]] = {
@@ -38,7 +39,14 @@ SHARES = (0.2, 0.5)
 """Of noise, at which the surprise is read."""
 BATCH = 16
 
-SAMPLERS = {"extended": PerturbationSampler.extended(), "table": PerturbationSampler()}
+SAMPLERS = {
+    "extended": PerturbationSampler.extended(),
+    "table": PerturbationSampler(),
+    "made": PerturbationSampler(real={GENERATED: 1.0}),
+    "made_extended": PerturbationSampler.extended(),
+}
+MADE = ("made", "made_extended")
+"""Samplers of which the first negatives of a clip are those that the generator made of it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,8 @@ class Clips:
         depth = len(widths) - 1
         three = default_taps(depth) if depth else [0]
         chosen = {"three": three, "last": [depth], "latents": [0], "blocks": three[1:],
-                  "all": range(depth + 1)}[taps]  # fmt: skip
+                  "all": range(depth + 1), "first": [0, 1], "two": [0, 1, 2],
+                  "half": [0, 1, 2, 3]}[taps]  # fmt: skip
         parts = torch.arange(sum(widths)).split(widths)
         return torch.cat([parts[tap] for tap in chosen]), tuple(widths[tap] for tap in chosen)
 
@@ -172,6 +181,10 @@ class Clips:
         for index, real in enumerate(self.drawn("real", seed)):
             for each in range(self.draws["negatives"]):
                 draw = keyed_generator(seed, 4, index, each)
+                if sampler in MADE and each < MADE_EACH:
+                    path = self.data / "made" / f"{real}-{each}.safetensors"
+                    found.append((real, f"{real}/{each}", partial(latents_of, path)))
+                    continue
                 kind = SAMPLERS[sampler].draw(draw, generated_available=True).kind
                 path = self.data / "real" / f"{real}.safetensors"
                 load = partial(perturbed, path, sampler, kind, (seed, 5, index, each))

@@ -15,7 +15,7 @@ from gtsvj_reward.training.closed_form import stages
 from gtsvj_reward.training.closed_form.comparisons import Pairs
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
 from studies.moments_features import Clips
-from studies.moments_rows import Reads, Row
+from studies.moments_rows import TEACHER, Reads, Row
 
 BETA = 0.2
 LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
@@ -85,6 +85,8 @@ class Fits(Clips):
         if row.kind == "energy":
             standard, solved = self.energy(row.reads, row.taps, str(row.negatives), seed)
             return Scorer(columns, standard, negated(solved.fit), {"energy": solved.penalties})
+        if row.kind == "student":
+            return self.fit_student(row, seed)
         labelled = self.table(row.reads, "labelled")
         with (self.data / "compared.csv").open() as file:
             pairs = list(csv.DictReader(file))
@@ -146,6 +148,24 @@ class Fits(Clips):
             solved.fit.bias + share[:, 0] * (energy.bias - shift),
         )
         return Scorer(columns, standard, fit, {"aspects": solved.penalties})
+
+    def fit_student(self, row: Row, seed: int) -> Scorer:
+        """Ridge regression of what the judge `reward` says of all clips, none of their labels."""
+        columns, widths = self.columns(row.reads, row.taps)
+        teacher = self.fit(TEACHER, seed)
+        clips = torch.cat(
+            [self.table(row.reads, name).features for name in ("labelled", "real", "generated")]
+        )
+        standard = stages.Standard.of(clips[:, columns])
+        solved = stages.solve_aspects(
+            standard(clips[:, columns]),
+            widths,
+            teacher(clips)[:, None],
+            torch.arange(len(clips)),
+            energy=None,
+            seed=seed,
+        )
+        return Scorer(columns, standard, solved.fit, {"student": solved.penalties})
 
     def fit_pairs(self, row: Row, seed: int, better: Tensor, worse: Tensor) -> Scorer:
         """A judge of labelled pairs of clips, every other one with the worse clip in front."""

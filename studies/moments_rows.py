@@ -18,7 +18,9 @@ Reads = Literal[
 weights; hand-made statistics of the latents; the surprise of either model; or moments and surprise.
 """
 
-Kind = Literal["energy", "reward", "comparisons", "labels", "surprise", "uncertainty"]
+Kind = Literal[
+    "energy", "reward", "comparisons", "labels", "surprise", "student", "bundled", "uncertainty"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Row:
     """What it is, for the page."""
     kind: Kind = "reward"
     """`labels`: fitted to labels of the clips that it is tested `on`; `surprise`: fitted to
-    nothing, the mean surprise with its sign turned."""
+    nothing, the mean surprise with its sign turned; `student`: to what `reward` says;
+    `bundled`: the judge that comes with the package as `gtsvj-toy-lora`, the same for all seeds."""
     reads: Reads = "trained"
     negatives: str | None = "extended"
     """Of the energy that it has; None: it has none."""
@@ -51,7 +54,8 @@ class Row:
     """Rated clips, if not as many as the settings say."""
     taps: str = "three"
     """`three`: the package's default, three blocks and the latents; `last`, `latents`, `blocks`
-    (the three without the latents), `all`."""
+    (the three without the latents), `all`; `first`, `two`, `half`: the latents and as many of the
+    first blocks, so that later ones need not run."""
     on: Literal["faults", "semantic", "own"] = "faults"
     """Clips of the tests: with faults, with events that the world forbids, or of generators."""
     energy_input: Literal["free", "penalised"] = "free"
@@ -142,6 +146,26 @@ BLOCKS = (
     ),
     (Row("taps_all", "`reward`, all blocks and the latents", taps="all"),),
     (
+        Row("student_1", "latents and block 1, from what `reward` says of 3,816 clips", "student",
+            negatives=None, taps="first"),
+        Row("student_2", "... and block 2", "student", negatives=None, taps="two"),
+        Row("student_3", "... and block 3", "student", negatives=None, taps="half"),
+        Row("student_0", "latents alone, no transformer at all", "student", negatives=None,
+            taps="latents"),
+        Row("direct_1", "`reward`, latents and block 1, fitted to the labels", taps="first"),
+        Row("direct_2", "... and block 2", taps="two"),
+        Row("direct_3", "... and block 3", taps="half"),
+    ),
+    (
+        Row("energy_made", "`energy`, negatives by the generator alone", "energy",
+            negatives="made"),
+        Row("reward_made", "... `reward`", negatives="made"),
+        Row("energy_both", "`energy`, by the generator and by hand", "energy",
+            negatives="made_extended"),
+        Row("reward_both", "... `reward`", negatives="made_extended"),
+    ),
+    (Row("trained_full", "`gtsvj-toy-lora`, the recipe trained with LoRA, one seed", "bundled"),),
+    (
         Row("penalised", "`reward`, the energy penalised as one more block",
             energy_input="penalised"),
         Row("penalised_50", "... 50 ratings", labels=50, energy_input="penalised"),
@@ -150,6 +174,8 @@ BLOCKS = (
 """What is compared, the most important first; a block is run with every seed before the next."""
 
 ROWS = tuple(row for block in BLOCKS for row in block)
+TEACHER = ROWS[0]
+"""`reward`, which students learn from."""
 
 
 CLAIMS = (
@@ -200,6 +226,18 @@ CLAIMS = (
     Claim("... and 12 labelled pairs do", "reversal_surprised_12", "reversal_12", SEMANTIC),
     Claim("On faults, the energy gains by the surprise", "faults_energy", "energy"),
     Claim("... and the reward does", "faults_reward", "reward"),
+    Claim("Negatives by the generator alone do for the energy what those by hand do (2 points)",
+          "energy_made", "energy", margin=-2.0),
+    Claim("... and beat those of Table A.1", "energy_made", "energy_table"),
+    Claim("... for the reward they do as well (1.5 points)", "reward_made", "reward", margin=-1.5),
+    Claim("Both kinds of negatives beat those by hand", "energy_both", "energy"),
+    Claim("A student of one block of six loses less than 1.5 points", "student_1", "reward",
+          margin=-1.5),
+    Claim("... of two blocks", "student_2", "reward", margin=-1.5),
+    Claim("... of three blocks", "student_3", "reward", margin=-1.5),
+    Claim("... of the latents alone", "student_0", "reward", margin=-1.5),
+    Claim("A student of one block beats the same fitted to the labels", "student_1", "direct_1"),
+    Claim("... of two blocks", "student_2", "direct_2"),
     Claim("A penalised energy serves the reward better", "penalised", "reward"),
     Claim("... with 50 ratings", "penalised_50", "reward_50"),
     Claim("Labels on own clips: the trained base beats a random one", "own_labels", "own_random",
