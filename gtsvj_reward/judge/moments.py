@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 MOMENTS = (
     "mean",
@@ -29,9 +30,6 @@ SMOOTHNESS = 1e-3
 """|d| is sqrt(d^2 + SMOOTHNESS^2), which has a gradient everywhere. Tokens are normalised and
 latents scaled to about 1, so this is a thousandth of what a tap usually holds."""
 
-
-LAYER_NORM_EPS = 1e-5
-"""As `torch.nn.functional.layer_norm` has it."""
 
 CHANNELS_AT_ONCE = 256
 """Channels whose moments are computed together: all of 1,920 hold ten copies of a block's tokens in
@@ -123,38 +121,26 @@ def block_moments(
 ) -> Float[Tensor, "batch step feature"]:
     """Moments of the tokens that leave a block, after a LayerNorm without weights.
 
-    They are computed in float32, or in float64 for tokens of that type, some channels at a time,
-    so that no copy of all tokens is made. Where gradients are recorded they are computed again in
-    the backward pass, so that no difference is stored.
+    They are computed in float32, or in float64 for tokens of that type, some channels at a time.
+    Where gradients are recorded they are computed again in the backward pass, so that no difference
+    is stored, and those of some channels alone are held at once.
 
     Args:
         tokens: of a block, the tokens of a step row by row.
         rows: rows of tokens in a step.
         columns: tokens in a row.
     """
-    mean, scale = token_statistics(tokens)
 
-    def moments(part: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        return step_moments(((part - mean) * scale).unflatten(2, (rows, columns)))
+    def moments(values: Tensor) -> Tensor:
+        values = values if values.dtype == torch.float64 else values.float()
+        normed = F.layer_norm(values, values.shape[-1:]).unflatten(2, (rows, columns))
+        parts = [recomputed(step_moments, part) for part in normed.split(CHANNELS_AT_ONCE, dim=4)]
+        if len(parts) == 1:
+            return parts[0]
+        by_moment = [part.unflatten(2, (len(MOMENTS), -1)) for part in parts]
+        return torch.cat(by_moment, dim=3).flatten(2)
 
-    parts = [
-        recomputed(moments, part, mean, scale) for part in tokens.split(CHANNELS_AT_ONCE, dim=3)
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    by_moment = [part.unflatten(2, (len(MOMENTS), -1)) for part in parts]
-    return torch.cat(by_moment, dim=3).flatten(2)
-
-
-def token_statistics(
-    tokens: Float[Tensor, "batch step tokens dim"],
-) -> tuple[Float[Tensor, "batch step tokens 1"], Float[Tensor, "batch step tokens 1"]]:
-    """Mean of each token's channels, and one over their deviation, as a LayerNorm has them."""
-    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
-    mean = tokens.mean(dim=-1, keepdim=True, dtype=dtype)
-    length = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=dtype)
-    variance = (length.square() / tokens.shape[-1] - mean.square()).clamp_min(0)
-    return mean, (variance + LAYER_NORM_EPS).rsqrt()
+    return recomputed(moments, tokens)
 
 
 def latent_moments(
@@ -179,9 +165,9 @@ def latent_moments(
     return torch.einsum("st,btf->bsf", members / members.sum(dim=1, keepdim=True), per_frame)
 
 
-def recomputed(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
-    """A function of tensors; computed again in the backward pass where there is one."""
-    if torch.is_grad_enabled() and any(value.requires_grad for value in values):
-        out: Tensor = torch.utils.checkpoint.checkpoint(function, *values, use_reentrant=False)
+def recomputed(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """A function of one tensor; computed again in the backward pass where there is one."""
+    if torch.is_grad_enabled() and values.requires_grad:
+        out: Tensor = torch.utils.checkpoint.checkpoint(function, values, use_reentrant=False)
         return out
-    return function(*values)
+    return function(values)

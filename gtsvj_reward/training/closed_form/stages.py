@@ -22,8 +22,8 @@ from gtsvj_reward.training.closed_form.comparisons import (
     derivatives,
     fit_comparisons,
 )
+from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE
 from gtsvj_reward.training.closed_form.ridge import (
-    ROWS_AT_ONCE,
     Fit,
     Penalties,
     Rows,
