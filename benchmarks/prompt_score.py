@@ -52,7 +52,9 @@ def row(name: str, model: FullModel) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=FULL_MODELS, default=list(FULL_MODELS))
+    # Mochi's rotary module does not run on the meta device.
+    known = [name for name in FULL_MODELS if name != "Mochi 1"]
+    parser.add_argument("--models", nargs="+", choices=known, default=known)
     for name in parser.parse_args(arguments).models:
         print(row(name, FULL_MODELS[name]), flush=True)
 

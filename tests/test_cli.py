@@ -16,6 +16,7 @@ from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, save_clip, write_video
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.toy.pipeline import load_pipeline
+from tests.pipelines import cogvideox, frozen
 from tests.tiny import tiny_judge, tiny_transformer
 from tests.training.clips import write_clips
 
@@ -38,6 +39,45 @@ def vae_folder(tmp_path, tiny_vae):
 
 def encode_flags(vae_folder):
     return f"--vae {vae_folder} --fps 8 --frames_fps 8 --height 32 --width 48 --device cpu".split()
+
+
+def test_prompts_from_videos_to_ranks(tmp_path, capsys):
+    """What the text encoder said is kept beside the latents, scored under, and grouped by."""
+    pipe = frozen(cogvideox)
+    pipe.save_pretrained(tmp_path / "pipe")
+    moving_square(tmp_path / "videos", count=4)
+    table = tmp_path / "prompts.csv"
+    rows = [(f"clip{index}", ("a dog", "a red square")[index % 2]) for index in range(4)]
+    table.write_text("video,prompt\n" + "".join(f"{v},{p}\n" for v, p in rows))
+    words = ["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
+             *encode_flags(tmp_path / "pipe"), "--prompts", str(table)]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr().err
+    assert "prompts encoded 2" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "prompts encoded 0" in capsys.readouterr().out
+    judge = tiny_judge(
+        transformer=pipe.transformer,
+        base_model=str(tmp_path / "pipe"),
+        latent_space=LatentSpace.from_pipeline(pipe),
+        text_input="prompt",
+        geometry=None,
+    )
+    save_judge(judge, tmp_path / "judge")
+    out = tmp_path / "ranks.csv"
+    words = ["rank", str(tmp_path / "judge"), str(tmp_path / "latents"), "--out", str(out),
+             "--group_by", "prompt"]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr().err
+    with out.open() as opened:
+        ranked = [(row["video"], row["group"]) for row in csv.DictReader(opened)]
+    assert sorted(ranked) == rows
+    table.write_text("video,prompt\nclip0,a dog\n")
+    assert main(["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
+                 *encode_flags(tmp_path / "pipe"), "--prompts", str(table)]) == 1  # fmt: skip
+    assert "3 of 4 clips have no prompt, the first is clip1" in capsys.readouterr().err
+    table.write_text("video,prompt\nclip0,a dog\nclip0,a cat\n")
+    assert main(["encode", str(tmp_path / "videos"), str(tmp_path / "latents"),
+                 *encode_flags(tmp_path / "pipe"), "--prompts", str(table)]) == 1  # fmt: skip
+    assert "repeat a video" in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys):
@@ -127,6 +167,7 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
     with (tmp_path / "scores.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     assert [row["video"] for row in rows] == ["clip0", "clip1", "clip2"]
+    assert "prompt" not in rows[0]
     for row in rows:
         steps = json.loads(row["trajectory"])
         assert sum(steps) / len(steps) == pytest.approx(float(row["raw"]), abs=1e-5)

@@ -1,8 +1,9 @@
 """`gtsvj encode`."""
 
+import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
@@ -38,7 +39,13 @@ def encode(argv: list[str]) -> int:
     parser.add_argument(
         "--skip_unreadable", action="store_true", help="exit with 0 although videos were unreadable"
     )
+    parser.add_argument("--prompts", type=Path, help="table of `video,prompt`: keep their text too")
+    parser.add_argument(
+        "--text_encoder", help="pipeline that encodes the prompts; --vae by default"
+    )
     args = parser.parse_args(argv)
+    if args.text_encoder and args.prompts is None:
+        parser.error("--text_encoder has no use without --prompts")
 
     from accelerate.utils import gather_object
 
@@ -70,10 +77,27 @@ def encode(argv: list[str]) -> int:
             num_processes=state.num_processes,
         )
         reports = gather_object([own])
+        if args.prompts is not None and state.is_main_process:
+            print(f"prompts encoded {keep_prompts(args, args.device or state.device)}")
     if state.is_main_process:
         print_reports(reports)
     unreadable = any(report.unreadable for report in reports)
     return 1 if unreadable and not args.skip_unreadable else 0
+
+
+def keep_prompts(args: argparse.Namespace, device: Any) -> int:
+    """Encode the prompts of the clips below `out`; how many were new."""
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.reward.text_store import write_texts
+    from gtsvj_reward.reward.texts import load_prompt_encoder
+    from gtsvj_reward.scoring.groups import read_groups
+
+    prompts = read_groups(args.prompts)
+    sources = [str(info.source) for info in LatentFolder(args.out).infos]
+    encoder = load_prompt_encoder(
+        args.text_encoder or args.vae, dtype=dtype_of(args.dtype), device=device
+    )
+    return write_texts(args.out, sources, prompts, encoder)
 
 
 def print_reports(reports: "list[EncodeReport]") -> None:

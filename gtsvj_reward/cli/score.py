@@ -67,7 +67,11 @@ def rank(argv: list[str]) -> int:
     parser.add_argument("--scores", type=Path, help="table of scores that is there already")
     parser.add_argument("--column", default="reward", help="column to rank by")
     parser.add_argument("--groups", type=Path, help="table with the columns `video` and `prompt`")
-    parser.add_argument("--group_by", choices=["folder"], help="group by the first folder")
+    parser.add_argument(
+        "--group_by",
+        choices=["folder", "prompt"],
+        help="group by the first folder, or by the prompt that each clip was scored under",
+    )
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--pairs", type=Path, help="best and worst of each group: .jsonl")
     parser.add_argument("--min_margin", type=float, default=0.0, help="least difference of a pair")
@@ -75,7 +79,7 @@ def rank(argv: list[str]) -> int:
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
     if (args.groups is None) == (args.group_by is None):
-        parser.error("say how to group: either --groups FILE or --group_by folder")
+        parser.error("say how to group: either --groups FILE or --group_by folder or prompt")
     if args.scores is None and args.folder is None:
         parser.error("give a judge and a folder, or --scores TABLE")
     if args.scores is not None:
@@ -88,6 +92,8 @@ def rank(argv: list[str]) -> int:
     scores = args.scores or args.out.with_name(f"{args.out.stem}-scores{args.out.suffix}")
     if args.scores is None and run_scoring(parser, args, scores) is None:
         return 0
+    if args.group_by == "prompt":
+        prompts = groups.read_groups(scores)
     rewards = groups.read_rewards(scores, args.column)
     result = ranking.rank_clips(
         rewards,

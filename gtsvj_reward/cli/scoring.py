@@ -139,7 +139,8 @@ def run_scoring(
     )
     clips = LatentFolder(latents)
     finished = shards.Shards(
-        folder=out.with_name(f"{out.stem}-shards"), header=shards.run_header(checkpoint, reward)
+        folder=out.with_name(f"{out.stem}-shards"),
+        header=shards.run_header(checkpoint, reward, folder.prompts_for(reward, clips)),
     )
     with only_run(finished.folder):
         if args.overwrite and state.is_main_process:

@@ -1,14 +1,19 @@
 """Prompts through the text encoder of the pipeline that they are for."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from diffusers import DiffusionPipeline
 
+from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones.load import transformer_folder
 
 CACHED = 256
 """Prompts that an encoder keeps; at CogVideoX's size one is 1.8 MB in half precision."""
@@ -178,3 +183,25 @@ def text_of(pipe: Any, prompts: Sequence[str], *, encode_on: Device = None) -> T
         ValueError: for a pipeline that is not known or has no text encoder, and for no prompts.
     """
     return PromptEncoder(pipe, encode_on=encode_on)(prompts)
+
+
+def load_prompt_encoder(
+    source: str | Path, *, dtype: torch.dtype, device: str | torch.device
+) -> PromptEncoder:
+    """The text encoder of a pipeline, without its transformer and VAE.
+
+    Args:
+        source: a bundled name, a folder or a hub id of a pipeline of a known family.
+        dtype: of the encoder.
+        device: where it goes.
+
+    Raises:
+        FileNotFoundError: if there is no such pipeline.
+        ValueError: for a family whose text encoder is not known.
+    """
+    folder = folder_of(source)
+    config = json.loads((transformer_folder(folder, None) / "config.json").read_text())
+    pipe = DiffusionPipeline.from_pretrained(
+        folder, transformer=None, vae=None, torch_dtype=dtype, use_safetensors=True
+    )
+    return PromptEncoder(pipe.to(device), transformer_config=config)

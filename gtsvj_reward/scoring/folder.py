@@ -11,6 +11,7 @@ from gtsvj_reward.latents.store import SUFFIX, ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.locks import folder_lock
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
+from gtsvj_reward.reward.text_store import TextStore, store_in
 from gtsvj_reward.scoring.shards import (
     FileRecord,
     FinishedClip,
@@ -26,6 +27,23 @@ def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
     return {info.path.relative_to(clips.path).as_posix(): info for info in clips.infos}
 
 
+def prompts_for(reward: GTSVJReward, clips: LatentFolder) -> TextStore | None:
+    """The prompts that are stored beside clips, for a judge that reads them.
+
+    Raises:
+        ValueError: if there are none, and the judge was never trained without.
+    """
+    if not reward.reads_text:
+        return None
+    store = store_in(clips.path)
+    if store is None and not reward.config.prompt_dropout:
+        raise ValueError(
+            "this judge reads prompts (text_input='prompt'), and none are stored beside the "
+            f"latents below {clips.path}: encode them with `gtsvj encode --prompts`"
+        )
+    return store
+
+
 def score_folder(
     reward: GTSVJReward, clips: LatentFolder, *, progress: bool = True
 ) -> list[ScoredClip]:
@@ -34,11 +52,11 @@ def score_folder(
     Raises:
         ValueError: for any clip that `GTSVJReward` refuses; nothing is left out.
     """
-    infos = named_clips(clips)
+    infos, store = named_clips(clips), prompts_for(reward, clips)
     scored: dict[str, ScoredClip] = {}
     with tqdm(total=len(infos), desc="score", disable=not progress) as bar:
         for batch in batches(infos, reward.batch_size):
-            for clip in score_batch(reward, batch):
+            for clip in score_batch(reward, batch, store):
                 scored[clip.latents] = clip
             bar.update(len(batch))
     return [scored[name] for name in infos]
@@ -78,7 +96,7 @@ def score_shard(
     """
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
-    infos = named_clips(clips)
+    infos, store = named_clips(clips), prompts_for(reward, clips)
     finished = shards.read()
     own = list(infos)[process_index::num_processes]
     check_finished(clips, infos, finished, own)
@@ -90,7 +108,7 @@ def score_shard(
     ):
         for batch in batches(left, reward.batch_size):
             files = {name: FileRecord.of(info.path) for name, info in batch.items()}
-            scored = score_batch(reward, batch)
+            scored = score_batch(reward, batch, store)
             append([FinishedClip(file=files[clip.latents], score=clip) for clip in scored])
             bar.update(len(batch))
     return len(left)
@@ -141,20 +159,16 @@ def score_clips(
 
     Raises:
         ScoringMismatchError: for finished scores of another judge or of files that have changed.
-        ValueError: for a clip without a source, a judge that reads prompts, and what
+        ValueError: for a clip without a source, or without a prompt that the judge needs, and what
             `GTSVJReward.details` refuses, with the files of the batch.
     """
-    if reward.reads_text:
-        raise ValueError(
-            "this judge reads prompts, whose embeddings are not part of latent files: score the "
-            "videos with `reward(latents, text=...)` and evaluate the table with `--scores`"
-        )
     nameless = [str(info.path) for info in clips.infos if info.source is None]
     if not clips.infos or nameless:
         raise ValueError(f"expected latent files that name their source video, got {nameless}")
     out = Path(out)
     shards = Shards(
-        folder=out.with_name(f"{out.stem}-shards"), header=run_header(checkpoint, reward)
+        folder=out.with_name(f"{out.stem}-shards"),
+        header=run_header(checkpoint, reward, prompts_for(reward, clips)),
     )
     with folder_lock(shards.folder):
         score_shard(reward, clips, shards, progress=progress)
@@ -199,8 +213,10 @@ def batches(infos: Mapping[str, ClipInfo], size: int) -> Iterator[dict[str, Clip
         yield {names[index]: infos[names[index]] for index in chosen}
 
 
-def score_batch(reward: GTSVJReward, batch: Mapping[str, ClipInfo]) -> list[ScoredClip]:
-    """Scores of latent files of one frame rate, in their order.
+def score_batch(
+    reward: GTSVJReward, batch: Mapping[str, ClipInfo], store: TextStore | None
+) -> list[ScoredClip]:
+    """Scores of latent files of one frame rate, in their order; under their prompts if given.
 
     Raises:
         ValueError: what `GTSVJReward.details` raises, with the file's name.
@@ -210,13 +226,21 @@ def score_batch(reward: GTSVJReward, batch: Mapping[str, ClipInfo]) -> list[Scor
         latents=[clip.latents for clip in stored],
         space=stored[0].space,
         fps=stored[0].fps,
+        text=None if store is None else store.text_of(list(batch.values())),
         names=list(batch),
     )
     normalized = reward.config.reward_mean is not None
     with torch.no_grad():
         out = reward.score(clips, normalized)
     return [
-        ScoredClip.of(out, index, video=video_name(info, name), latents=name, normalized=normalized)
+        ScoredClip.of(
+            out,
+            index,
+            video=video_name(info, name),
+            latents=name,
+            normalized=normalized,
+            prompt=None if store is None else store.prompt(info),
+        )
         for index, (name, info) in enumerate(batch.items())
     ]
 

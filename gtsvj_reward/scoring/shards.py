@@ -13,6 +13,7 @@ from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.files import file_sha256, full_disk_named, whole_lines
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
 from gtsvj_reward.reward.reward import GTSVJReward
+from gtsvj_reward.reward.text_store import TextStore
 from gtsvj_reward.scoring.table import ScoredClip, json_line
 
 FORMAT_VERSION = 1
@@ -132,7 +133,9 @@ class Shards:
             )
 
 
-def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
+def run_header(
+    checkpoint: str | Path, reward: GTSVJReward, store: TextStore | None = None
+) -> dict[str, Any]:
     """What scores depend on: the checkpoint's files by hash, the reward's settings, the package.
 
     The base weights are part of it through the fingerprint in the checkpoint's `config.json`.
@@ -140,6 +143,7 @@ def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
     Args:
         checkpoint: the folder that the reward was loaded from.
         reward: the reward.
+        store: prompts of the clips, for a judge that reads them.
     """
     folder = Path(checkpoint)
     files = [folder / CONFIG_FILE, *sorted(folder.glob("*.safetensors"))]
@@ -152,6 +156,7 @@ def run_header(checkpoint: str | Path, reward: GTSVJReward) -> dict[str, Any]:
         "weights of aspects": None if selection is None else list(selection.weights),
         "allow_untrained_geometry": reward.allow_untrained_geometry,
         "version of gtsvj_reward": version("gtsvj-reward"),
+        **({} if store is None else {"prompts": store.digest}),
     }
 
 

@@ -39,10 +39,19 @@ class ScoredClip:
     """Aspect -> score of each step; empty for a discriminator."""
     untrained_geometry: str | None
     """What of the clip's geometry the judge was not trained on."""
+    prompt: str | None = None
+    """The prompt under which it was scored, by a judge that reads prompts."""
 
     @classmethod
     def of(
-        cls, out: RewardOutput, index: int, *, video: str, latents: str, normalized: bool
+        cls,
+        out: RewardOutput,
+        index: int,
+        *,
+        video: str,
+        latents: str,
+        normalized: bool,
+        prompt: str | None = None,
     ) -> "ScoredClip":
         """One clip of a reward's output.
 
@@ -63,6 +72,7 @@ class ScoredClip:
                 trajectory=_finite(out.trajectory[index]),
                 aspect_trajectory={name: _finite(values) for name, values in steps.items()},
                 untrained_geometry=out.notes[index],
+                prompt=prompt,
             )
         except NonFiniteError as error:
             raise NonFiniteError(f"{latents}: {error}") from error
@@ -72,8 +82,8 @@ def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
     """Write the table in one step, as CSV or JSONL by its suffix.
 
     Columns: `video`, `latents`, `reward` (empty without statistics), `raw`, `aspect:<name>` for
-    each aspect, `trajectory` (a JSON list) and `untrained_geometry`. JSONL also has
-    `aspect_trajectory`, an object of lists.
+    each aspect, `trajectory` (a JSON list) and `untrained_geometry`; `prompt` if clips were scored
+    under prompts. JSONL also has `aspect_trajectory`, an object of lists.
 
     Raises:
         ValueError: for no clips, clips of different aspects, or another suffix.
@@ -84,7 +94,8 @@ def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
             f"expected clips of one judge, got {len(scored)} clips with the aspects "
             f"{sorted(aspects)}"
         )
-    rows = [_row(clip) for clip in scored]
+    prompts = any(clip.prompt is not None for clip in scored)
+    rows = [_row(clip) | ({"prompt": clip.prompt} if prompts else {}) for clip in scored]
     columns = list(rows[0])
     if check_suffix(path) == ".csv":
         columns.remove("aspect_trajectory")

@@ -11,8 +11,12 @@ from gtsvj_reward.files import whole_lines
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.locks import FolderInUseError, folder_lock
-from gtsvj_reward.reward import GeometryError
+from gtsvj_reward.reward import GeometryError, PromptEncoder
+from gtsvj_reward.reward.text_store import write_texts
 from gtsvj_reward.scoring import score_clips
+from gtsvj_reward.scoring.groups import read_groups
+from gtsvj_reward.scoring.shards import ScoringMismatchError
+from tests.pipelines import cogvideox, frozen
 from tests.test_files import full_disk
 from tests.tiny import clips, tiny_judge, tiny_space
 from tests.training.clips import write_clips
@@ -125,7 +129,20 @@ def test_no_clips_are_refused(tmp_path, folder):
         score(GTSVJReward(tiny_judge()), folder.only([]), tmp_path / "s.csv")
 
 
-def test_a_judge_that_reads_prompts_is_refused(tmp_path, folder):
+def test_a_judge_that_reads_prompts_needs_them_beside_the_latents(tmp_path, folder):
     reward = GTSVJReward(tiny_judge(text_input="prompt"))
-    with pytest.raises(ValueError, match="this judge reads prompts"):
+    with pytest.raises(ValueError, match=r"\(text_input='prompt'\), and none are stored beside"):
+        score(reward, folder, tmp_path / "s.csv")
+    said = {f"model/{index}.mp4": ("a dog", "a red square")[index % 2] for index in range(5)}
+    encoder = PromptEncoder(frozen(cogvideox))
+    sources = [info.source for info in folder.infos]
+    assert write_texts(folder.path, sources, said, encoder) == 2
+    path = score(reward, folder, tmp_path / "s.csv")
+    table, prompts = read_scores(path), read_groups(path)
+    assert prompts == said
+    for info in folder.infos:
+        out = direct(reward, info, text=encoder([said[info.source]]))
+        assert table.columns["raw"][info.source] == pytest.approx(out.raw.item(), abs=1e-5)
+    write_texts(folder.path, sources, dict.fromkeys(sources, "a dog"), encoder)
+    with pytest.raises(ScoringMismatchError, match="prompts was"):
         score(reward, folder, tmp_path / "s.csv")

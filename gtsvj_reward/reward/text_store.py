@@ -1,0 +1,157 @@
+"""What a text encoder said of the prompts of a folder of latent clips, kept beside them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from gtsvj_reward.annotations.matching import match_videos
+from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
+from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.reward.texts import PromptEncoder
+
+FOLDER, INDEX, SUFFIX = "prompts", "prompts.json", ".text"
+"""Beside latent files: a folder, which names the prompt of each clip and has a file (safetensors)
+for each prompt."""
+AT_ONCE = 16
+
+
+class PromptStoreError(ValueError):
+    """Stored prompts that are missing, damaged or do not fit the clips."""
+
+
+def text_file(prompt: str) -> str:
+    """Name of the file of a prompt."""
+    return sha256(prompt.encode()).hexdigest()[:16] + SUFFIX
+
+
+def write_texts(
+    latents: str | Path,
+    sources: Sequence[str],
+    prompts: Mapping[str, str],
+    encoder: PromptEncoder,
+) -> int:
+    """Keep what an encoder says of the prompts of clips, beside their latents.
+
+    Args:
+        latents: folder of latent files.
+        sources: of its clips.
+        prompts: video -> prompt; names match as those of label files do.
+        encoder: that of the generator.
+
+    Returns:
+        Prompts that were encoded; those that are there already are not encoded again.
+
+    Raises:
+        PromptStoreError: for clips without a prompt, or prompts of another family in the folder.
+        ValueError: for names that match several videos.
+    """
+    matches = match_videos(sources, prompts, "the prompts")
+    missing = [source for source in sources if source not in matches]
+    if missing:
+        raise PromptStoreError(
+            f"{len(missing)} of {len(sources)} clips have no prompt, the first is {missing[0]}: "
+            "give the table a row for each (`video,prompt`), or encode those videos elsewhere"
+        )
+    folder = Path(latents) / FOLDER
+    said = {source: prompts[matches[source]] for source in sources}
+    if (folder / INDEX).is_file():
+        family = TextStore(folder).family
+        if family != encoder.family:
+            raise PromptStoreError(
+                f"{folder} holds prompts encoded for a {family}, these are for a {encoder.family}: "
+                "remove the folder, or keep latents of another model elsewhere"
+            )
+    new = [text for text in dict.fromkeys(said.values()) if not (folder / text_file(text)).exists()]
+    for first in range(0, len(new), AT_ONCE):
+        part = new[first : first + AT_ONCE]
+        text = encoder(part)
+        for row, prompt in enumerate(part):
+            one = text.rows(torch.tensor([row]))
+            tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
+            kept = {name: value for name, value in tensors.items() if value is not None}
+            write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
+    index = {"version": 1, "family": encoder.family, "prompts": said}
+    write_text(folder / INDEX, json.dumps(index, ensure_ascii=False, indent=1) + "\n")
+    return len(new)
+
+
+class TextStore:
+    """The prompts that `write_texts` kept.
+
+    Args:
+        folder: the folder of prompts.
+
+    Raises:
+        PromptStoreError: if there is no index, or it is none.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self.text = (self.folder / INDEX).read_text()
+            values = json.loads(self.text)
+            self.family: str = values["family"]
+            self.prompts: dict[str, str] = values["prompts"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PromptStoreError(
+                f"{self.folder / INDEX} does not say the prompts of the clips: write it with "
+                f"`gtsvj encode --prompts` ({error!r})"
+            ) from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it says."""
+        return sha256(self.text.encode()).hexdigest()
+
+    def prompt(self, info: ClipInfo) -> str:
+        """The prompt of a clip.
+
+        Raises:
+            PromptStoreError: if the clip has none.
+        """
+        if info.source not in self.prompts:
+            raise PromptStoreError(
+                f"{info.path} is of {info.source}, of which {self.folder / INDEX} has no prompt "
+                f"({len(self.prompts)} others): encode again with a table that names it"
+            )
+        return self.prompts[str(info.source)]
+
+    def text_of(self, infos: Sequence[ClipInfo]) -> TextCondition:
+        """What the encoder said of the prompts of clips, one row each.
+
+        Raises:
+            PromptStoreError: for a clip without a prompt, and a file that is not of its prompt.
+        """
+        return TextCondition.cat([self.read(self.prompt(info)) for info in infos])
+
+    def read(self, prompt: str) -> TextCondition:
+        """What the encoder said of a prompt."""
+        file = self.folder / text_file(prompt)
+        if not file.is_file():
+            raise PromptStoreError(f"no {file}, which is of the prompt {prompt!r}: encode again")
+        tensors, metadata = read_safetensors(file)
+        if metadata.get("prompt") != prompt or "embeds" not in tensors:
+            raise PromptStoreError(f"{file} is not of the prompt {prompt!r}: encode again")
+        mask, pooled = tensors.get("mask"), tensors.get("pooled")
+        return TextCondition(tensors["embeds"], mask, pooled, self.family)
+
+
+def store_in(folder: Path) -> TextStore | None:
+    """The prompts beside latent files, in this folder or one above; None if there are none."""
+    for above in (folder, *folder.parents):
+        index = above / FOLDER / INDEX
+        if index.is_file():
+            return stored(index.parent, index.stat().st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=16)
+def stored(folder: Path, changed: int) -> TextStore:
+    """The prompts of a folder as they were at a time."""
+    del changed
+    return TextStore(folder)

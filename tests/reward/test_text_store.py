@@ -1,0 +1,72 @@
+"""Prompts kept beside latent clips."""
+
+import json
+
+import pytest
+import torch
+
+from gtsvj_reward.latents import LatentFolder
+from gtsvj_reward.reward import PromptEncoder
+from gtsvj_reward.reward.text_store import (
+    PromptStoreError,
+    TextStore,
+    store_in,
+    text_file,
+    write_texts,
+)
+from tests.pipelines import cogvideox, frozen, hunyuan_video, wan
+from tests.training.clips import write_clips
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_clips(tmp_path / "latents" / "real", 3)
+    return LatentFolder(tmp_path / "latents")
+
+
+def keep(folder, prompts, make=cogvideox):
+    sources = [info.source for info in folder.infos]
+    encoder = PromptEncoder(frozen(make))
+    return encoder, write_texts(
+        folder.path, sources, dict(zip(sources, prompts, strict=True)), encoder
+    )
+
+
+@pytest.mark.parametrize("make", [cogvideox, hunyuan_video])
+def test_what_was_said_comes_back_bitwise(folder, make):
+    prompts = ["a dog", "a red square", "a dog"]
+    encoder, count = keep(folder, prompts, make)
+    assert count == 2
+    store = store_in(folder.path / "real")
+    assert [store.prompt(info) for info in folder.infos] == prompts
+    found, expected = store.text_of(folder.infos), encoder(prompts)
+    assert found.family == expected.family
+    for part in ("embeds", "mask", "pooled"):
+        ours, theirs = getattr(found, part), getattr(expected, part)
+        assert (ours is None) == (theirs is None)
+        assert ours is None or torch.equal(ours, theirs)
+    assert len(LatentFolder(folder.path)) == 3, "prompts are no latent files"
+    _, again = keep(folder, ["a dog", "a dog", "runs"], make)
+    assert again == 1
+    assert store_in(folder.path).prompt(folder.infos[1]) == "a dog"
+
+
+def test_what_is_missing_or_does_not_fit_is_refused(folder, tmp_path):
+    assert store_in(folder.path) is None
+    with pytest.raises(PromptStoreError, match="does not say the prompts of the clips"):
+        TextStore(tmp_path)
+    keep(folder, ["a dog", "a dog", "runs"])
+    with pytest.raises(PromptStoreError, match=r"for a CogVideoX.*, these are for a WanTrans"):
+        keep(folder, ["a dog", "a dog", "runs"], wan)
+    kept = folder.path / "prompts"
+    (kept / text_file("runs")).rename(kept / text_file("other"))
+    store = TextStore(kept)
+    with pytest.raises(PromptStoreError, match="of the prompt 'runs': encode again"):
+        store.text_of(folder.infos)
+    with pytest.raises(PromptStoreError, match="is not of the prompt 'other'"):
+        store.read("other")
+    index = json.loads((kept / "prompts.json").read_text())
+    del index["prompts"][folder.infos[0].source]
+    (kept / "prompts.json").write_text(json.dumps(index))
+    with pytest.raises(PromptStoreError, match=r"has no prompt \(2 others\)"):
+        TextStore(kept).text_of(folder.infos)
