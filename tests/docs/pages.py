@@ -143,7 +143,7 @@ def look(pipe, step, timestep, arguments):
 
 @contextmanager
 def prompts(world, monkeypatch):
-    yield {"pipe": world.pipe(), "reward": world.reward(), "latents": world.clips()}
+    yield {"pipe": world.pipe(), "reward": world.reward(), "latents": world.clips(4)}
 
 
 @contextmanager
