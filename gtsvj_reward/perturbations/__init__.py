@@ -32,6 +32,7 @@ from gtsvj_reward.perturbations.sampler import (
 )
 from gtsvj_reward.perturbations.truncation import (
     latent_steps as latent_steps,
+    lengths_between as lengths_between,
     truncate as truncate,
     truncated_length as truncated_length,
 )

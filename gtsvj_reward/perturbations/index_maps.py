@@ -80,9 +80,10 @@ def frame_shuffle_index(steps: int, generator: torch.Generator) -> Int[Tensor, "
 def frame_drop_index(steps: int, generator: torch.Generator) -> Int[Tensor, " time"]:
     """Index map that replaces a random set of steps by the step before each.
 
-    The set is never empty, never holds step 0, and never holds two neighbours, so that each
-    replacement is an original frame. Its size is uniform in 1..⌊T/2⌋ (the most that fit), the set
-    uniform among those of its size.
+    The set is never empty, never holds step 0, and never holds two neighbours (the paper's
+    "non-contiguous"). Its size is uniform in 1..⌊(T-1)/2⌋, and every other step is in it equally
+    often: it is uniform among the sets of its size that have no neighbours on the circle of steps
+    1..T-1. On a line, the ends of a clip would be dropped up to twice as often as its middle.
 
     Args:
         steps: T, at least `MINIMUM_STEPS`.
@@ -92,11 +93,12 @@ def frame_drop_index(steps: int, generator: torch.Generator) -> Int[Tensor, " ti
         ValueError: the clip is too short.
     """
     require_steps(steps, "frame_drop")
-    count = integer(1, steps // 2, generator)
-    # Sets of `count` non-neighbours of 1..T-1 are plain sets of `count` of T - count places, with
-    # one step of room put in after each.
-    places = torch.randperm(steps - count, generator=generator)[:count].sort().values
-    dropped = places + torch.arange(count) + 1
+    around = steps - 1
+    count = integer(1, around // 2, generator)
+    # From one dropped step to the next it is 2 or more; what is left over is dealt out by bars.
+    bars = torch.randperm(around - count - 1, generator=generator)[: count - 1].sort().values
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), bars + torch.arange(count - 1) + 2])
+    dropped = (integer(0, around - 1, generator) + offsets) % around + 1
     index = torch.arange(steps)
     index[dropped] = dropped - 1
     return index
@@ -119,7 +121,8 @@ def temporal_slice_swap_index(steps: int, generator: torch.Generator) -> Int[Ten
 def slice_pair(steps: int, generator: torch.Generator) -> SlicePair:
     """Two non-overlapping slices of equal length τ, in random order.
 
-    τ is uniform in 1..⌊T/2⌋; the pair is uniform among the ordered pairs that fit.
+    τ is uniform in 1..⌊T/2⌋; the pair is uniform among the ordered pairs that fit. Slices that lie
+    within a clip cover its ends less often than its middle; no law of whole slices could be even.
 
     Args:
         steps: T, at least 2.
@@ -141,7 +144,8 @@ def noisy_segment_slice(steps: int, generator: torch.Generator) -> tuple[int, in
     """Slice [start, end) that receives noise.
 
     Its length is uniform in 1..⌊T/2⌋, like that of the other slices, so that the corruption stays
-    local; its start is uniform among those that fit.
+    local; its start is uniform among those that fit, so that the ends of a clip are covered less
+    often than its middle.
 
     Args:
         steps: T, at least `MINIMUM_STEPS`.
@@ -162,7 +166,9 @@ def patch_swap_region(
     """Rectangle Ω of the patch swap, always smaller than the frame.
 
     Its sides are uniform among the whole numbers between `fraction[0]` and `fraction[1]` of the
-    frame's (rounded down, at least 1); its place is uniform among those that fit.
+    frame's (rounded down, at least 1); its place is uniform among those that fit. A rectangle that
+    lies within the frame covers borders less often than the middle: a corner is in one place of
+    (H - h + 1)(W - w + 1), a pixel of the middle in h·w of them.
 
     Args:
         height: rows of the latent.

@@ -56,8 +56,8 @@ def frame_drop(
 ) -> Float[Tensor, "batch time channels height width"]:
     """Replace some frames by the frame before each: z̃_t = z_{t-1} for t in I.
 
-    I is never empty, never holds the first frame and never two neighbours; `frame_drop_index`
-    states its law.
+    I is never empty, never holds the first frame and never two neighbours, and every other frame is
+    in it equally often; `frame_drop_index` states its law.
 
     Args:
         latents: clean latents, at least 3 steps.

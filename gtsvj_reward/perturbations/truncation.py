@@ -29,6 +29,26 @@ def latent_steps(seconds: float, *, fps: float, temporal_compression: int = 4) -
     return 1 + math.floor((seconds * fps - 1) / temporal_compression)
 
 
+def lengths_between(
+    min_seconds: float, max_seconds: float, *, fps: float, temporal_compression: int = 4
+) -> tuple[int, int]:
+    """Fewest and most latent steps whose own duration lies between two durations.
+
+    Args:
+        min_seconds: shortest duration, in seconds.
+        max_seconds: longest duration, in seconds.
+        fps: frames per second of the video, before encoding.
+        temporal_compression: frames per latent step after the first.
+
+    Returns:
+        Both numbers; the first may exceed the second, where no length lasts that long.
+    """
+    most = latent_steps(max_seconds, fps=fps, temporal_compression=temporal_compression)
+    fewest = latent_steps(min_seconds, fps=fps, temporal_compression=temporal_compression)
+    frames = 1 + temporal_compression * (fewest - 1)
+    return fewest + (frames < min_seconds * fps - 1e-9), most
+
+
 def truncated_length(
     steps: int,
     *,
@@ -42,8 +62,8 @@ def truncated_length(
 ) -> int:
     """How many latent steps of a clip to keep.
 
-    With `probability` the duration is uniform between `min_seconds` and the lesser of
-    `max_seconds` and the clip's own duration, turned into steps by `latent_steps` and raised to
+    With `probability` it is one of the lengths that last between `min_seconds` and `max_seconds`
+    (`lengths_between`), up to the clip's own, each as likely as the others, and raised to
     `minimum_latents`. Otherwise, and for a clip shorter than `min_seconds`, all steps are kept. The
     generator advances alike in every case.
 
@@ -80,9 +100,12 @@ def truncated_length(
     duration = (1 + temporal_compression * (steps - 1)) / fps
     if coin >= probability or duration < min_seconds:
         return steps
-    seconds = min_seconds + position * (min(max_seconds, duration) - min_seconds)
-    kept = latent_steps(seconds, fps=fps, temporal_compression=temporal_compression)
-    return min(steps, max(kept, minimum_latents))
+    low, high = lengths_between(
+        min_seconds, max_seconds, fps=fps, temporal_compression=temporal_compression
+    )
+    low = max(low, minimum_latents)
+    choices = max(min(high, steps) - low + 1, 1)
+    return min(steps, low + math.floor(position * choices))
 
 
 def truncate(

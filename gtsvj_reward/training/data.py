@@ -12,6 +12,7 @@ from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.perturbations import (
     MINIMUM_STEPS,
     latent_steps,
+    lengths_between,
     truncated_length,
 )
 from gtsvj_reward.random_keys import keyed_order
@@ -87,8 +88,9 @@ def trained_geometry(infos: Sequence[ClipInfo], truncation: Truncation) -> Geome
     if truncation.probability > 0:
         for info in infos:
             if info.space.video_frames(info.shape[0]) / info.fps >= truncation.min_seconds:
-                cut = latent_steps(
+                cut, _ = lengths_between(
                     truncation.min_seconds,
+                    truncation.max_seconds,
                     fps=info.fps,
                     temporal_compression=info.space.temporal_compression,
                 )

@@ -8,7 +8,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
-from gtsvj_reward.perturbations import latent_steps, truncate, truncated_length
+from gtsvj_reward.perturbations import (
+    latent_steps,
+    lengths_between,
+    truncate,
+    truncated_length,
+)
 from gtsvj_reward.random_keys import keyed_generator
 
 
@@ -63,21 +68,19 @@ def test_the_truncated_share_is_the_probability():
     assert chisquare([8000 - found[13], found[13]], expected).pvalue > 1e-4
 
 
-def test_the_duration_is_uniform():
-    # At 8 fps latents change every 0.5 s: 4 latents for [2, 2.125), then 5 for [2.125, 2.625) ...
-    # 11 for [5.125, 5.625), 12 for [5.625, 6]: shares 0.125, 7 x 0.5 and 0.375 of 4 s.
+def test_every_length_is_equally_likely():
+    # At 8 fps 5 latents are 17 frames, 2.125 s, and 12 are 45 frames, 5.625 s; 4 would be 1.625 s
+    # and 13 6.125 s.
+    assert lengths_between(2.0, 6.0, fps=8.0) == (5, 12)
+    assert lengths_between(2.125, 5.625, fps=8.0) == (5, 12), "both ends included"
     found = lengths(13, fps=8.0, probability=1.0)
-    seconds = {4: 0.125, **dict.fromkeys(range(5, 12), 0.5), 12: 0.375}
-    assert set(found) == set(seconds)
-    expected = [found.total() * s / 4 for s in seconds.values()]
-    assert chisquare([found[k] for k in seconds], expected).pvalue > 1e-4
-
-
-def test_a_clip_of_four_seconds_is_cut_within_its_own_length():
-    found = lengths(9, fps=8.0, probability=1.0)  # 33 frames, 4.125 s
-    assert min(found) == 4
-    assert max(found) in (8, 9)
-    assert found.total() > found[9]
+    assert set(found) == set(range(5, 13))
+    assert chisquare(list(found.values())).pvalue > 1e-4
+    found = lengths(
+        9, fps=8.0, probability=1.0
+    )  # 33 frames, 4.125 s: one of five
+    assert set(found) == set(range(5, 10))
+    assert chisquare(list(found.values())).pvalue > 1e-4
 
 
 def test_never_and_whole():

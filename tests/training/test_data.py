@@ -75,7 +75,7 @@ def test_pairs_are_cut_to_prefixes_before_they_are_perturbed(tmp_path):
             assert len(pair.negative) == steps
         else:
             assert len(pair.negative) <= steps
-    assert lengths == {3, 4, 5, 6}  # a whole clip of 25 frames only at the very end of the range
+    assert lengths == {3, 4, 5, 6, 7}, "25 frames, the whole clip, are one of them"
 
 
 def test_frames_beyond_the_cut_are_in_no_negative(tmp_path):
@@ -141,5 +141,5 @@ def test_trained_geometry_counts_truncated_clips(tmp_path):
     whole = trained_geometry(infos, Truncation(0.0))
     assert whole.latent_frames == (7, 9)
     assert (whole.height, whole.width, whole.fps) == ((8, 8), (12, 12), (8.0, 8.0))
-    # 2 s at 8 fps are 16 frames: 1 + floor(15 / 4) = 4 latents.
-    assert trained_geometry(infos, Truncation(0.25)).latent_frames == (4, 9)
+    # 2 s at 8 fps are 16 frames, which 4 latents (13 frames) do not fill and 5 (17 frames) do.
+    assert trained_geometry(infos, Truncation(0.25)).latent_frames == (5, 9)
