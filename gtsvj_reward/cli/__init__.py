@@ -23,6 +23,7 @@ MODULES = {
     "calibrate-perturbations": "train",
     "score": "score",
     "rank": "score",
+    "split": "split",
     "evaluate": "evaluate",
     "inspect": "inspect",
     "serve": "serve",

@@ -93,7 +93,15 @@ def measure(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     comparisons = read_labelled_comparisons(args.data, FORMATS[args.benchmark], args.labels)
-    path = args.scores or score(args, comparisons.videos())
+    path, trained = (args.scores, set[str]()) if args.scores else score(args, comparisons.videos())
+    notes = []
+    seen = sum(not trained.isdisjoint((row.video_a, row.video_b)) for row in comparisons.rows)
+    if seen:
+        notes.append(
+            f"{seen} of {len(comparisons.rows)} comparisons have a clip whose labels the judge was "
+            "trained on: its accuracies on them say nothing of new clips. Evaluate held-out ones "
+            "(`gtsvj split`)"
+        )
     name = args.name or (Path(args.judge).name if args.judge else args.scores.name)
     table = evaluation.read_scores(path, name=name)
     result = evaluation.evaluate_comparisons(
@@ -105,6 +113,7 @@ def measure(args: argparse.Namespace) -> int:
         allow_missing=args.allow_missing_videos,
         settings=settings,
         progress=True,
+        notes=notes,
     )
     write_text(args.out / "result.json", result.to_json())
     write_text(args.out / "result.md", evaluation.result_markdown(result))
@@ -114,11 +123,16 @@ def measure(args: argparse.Namespace) -> int:
     return 0
 
 
-def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
-    """Score each video once with the judge; returns the table."""
+def score(args: argparse.Namespace, videos: tuple[str, ...]) -> tuple[Path, set[str]]:
+    """Score each video once with the judge.
+
+    Returns:
+        The table, and the videos whose labels the judge was trained on.
+    """
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.annotations import find_clips
     from gtsvj_reward.judge import resolve_checkpoint
+    from gtsvj_reward.judge.seen import trained_on
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.scoring import score_clips
 
@@ -140,7 +154,9 @@ def score(args: argparse.Namespace, videos: tuple[str, ...]) -> Path:
         checkpoint=checkpoint,
     )
     print(f"scores written to {table}; use them again with --scores")
-    return table
+    seen = trained_on(Path(checkpoint), list(found.clips.values())) or []
+    paths = {info.path for info in seen}
+    return table, {video for video, info in found.clips.items() if info.path in paths}
 
 
 def columns_for(words: list[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ COMMANDS = {
     "calibrate-perturbations": "measure how hard each perturbation is, and how often to sample it",
     "score": "score a folder of videos or latent files",
     "rank": "order the clips of each prompt, and write pairs for DPO",
+    "split": "put rows of a label file aside, so that no clip is on both sides",
     "evaluate": "accuracy of any reward model's scores on a preference benchmark",
     "inspect": "say what a checkpoint is and which pipelines it fits",
     "serve": "score latents over HTTP",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -31,6 +31,7 @@ def evaluate_comparisons(
     allow_missing: bool = False,
     settings: EvaluationSettings | None = None,
     progress: bool = False,
+    notes: Sequence[str] = (),
 ) -> EvaluationResult:
     """Measure how well scores agree with what people preferred.
 
@@ -44,6 +45,7 @@ def evaluate_comparisons(
         allow_missing: leave out comparisons with a video that has no score, and record it.
         settings: split, bootstrap and seed.
         progress: show a progress bar.
+        notes: what the result says besides.
 
     Raises:
         ValueError: for videos without a score (unless allowed), scores that are not finite, a
@@ -73,6 +75,7 @@ def evaluate_comparisons(
         models=tuple(item for kind, item in done if kind == "model"),
         aspects=tuple(item for kind, item in done if kind == "aspect"),
         model_scores=model_scores(scored),
+        notes=tuple(notes),
     )
 
 

@@ -61,6 +61,7 @@ def facts(result: EvaluationResult) -> list[str]:
             f"incomplete: {left_out} comparisons left out, {len(result.missing_videos)} videos "
             "without a score (named in result.json)"
         )
+    lines += [f"note: {note}" for note in result.notes]
     lines += [
         f"{count} labels left out: {reason}" for reason, count in result.left_out_labels.items()
     ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,8 @@ class EvaluationResult:
     """Each `aspect:` column against the overall label; empty without either."""
     model_scores: tuple[ModelScore, ...]
     """Mean scores, highest first within a column."""
+    notes: tuple[str, ...] = ()
+    """What else a reader must know, such as that the scorer was trained on some of the pairs."""
 
     def to_json(self) -> str:
         """The text of `result.json`."""
@@ -175,7 +177,9 @@ class EvaluationResult:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
+        if version == 1:
+            values = {**values, "notes": []}
+        elif version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: is it a "
                 "result.json of `gtsvj evaluate`, and is the package recent enough?"
@@ -183,6 +187,7 @@ class EvaluationResult:
         _check_fields(cls, values)
         parts = {
             "missing_videos": tuple(values["missing_videos"]),
+            "notes": tuple(values["notes"]),
             "settings": _flat(EvaluationSettings, values["settings"]),
             "model_scores": tuple(_flat(ModelScore, item) for item in values["model_scores"]),
         }

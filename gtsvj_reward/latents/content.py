@@ -36,6 +36,11 @@ def _content_key(path: Path, _changed: int, _size: int) -> str:
         return f"content:{sha256(repr(tuple(latents.shape)).encode() + raw).hexdigest()}"
 
 
+def video_keys(info: ClipInfo) -> frozenset[str]:
+    """What two clips share if they are one video: source or content."""
+    return frozenset(filter(None, (info.source_sha256, content_key(info))))
+
+
 def made_from(info: ClipInfo) -> tuple[str, ...]:
     """Keys of what a clip was made from: `content_key` and source hash of a clip, or a prompt's."""
     return tuple(info.settings.get(MADE_FROM, ()))

@@ -15,6 +15,7 @@ from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, read_config, resolve_checkpoint
 from gtsvj_reward.judge.checkpoint import base_beside
 from gtsvj_reward.judge.config import Stage
+from gtsvj_reward.judge.seen import write_trained
 from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
 from gtsvj_reward.training.arguments import (
@@ -70,7 +71,7 @@ class LabelledTrainer(JudgeTrainer):
 
     Attributes:
         calibration: clips over which the scale of the score is measured, and what they are.
-        labelled: all clips that the stage has seen labels of.
+        labelled: the clips that the stage was trained on and evaluated with.
         before: how earlier stages were trained, for the record.
     """
 
@@ -94,7 +95,7 @@ class LabelledTrainer(JudgeTrainer):
             f"held-out clips of stage {STAGES.index(judge.config.stage) + 1}",
         )
         self.calibration = calibration or own
-        self.labelled = [*trained, *evaluated]
+        self.labelled = (trained, evaluated)
         self.before = dict(before or {})
         super().__init__(
             judge,
@@ -120,7 +121,7 @@ class LabelledTrainer(JudgeTrainer):
             self.judge.config, **statistics, training={**self.record(metrics), **self.before}
         )
         if self.is_world_process_zero():
-            write_labelled(Path(self.args.output_dir), self.labelled)
+            write_labelled(Path(self.args.output_dir), *self.labelled)
         self.save_model()
         return metrics
 
@@ -171,10 +172,13 @@ def check_stage(judge: VideoJudge, stage: Stage) -> None:
         )
 
 
-def write_labelled(folder: Path, labelled: Sequence[ClipInfo]) -> None:
-    """Write beside a judge which clips its stage has seen labels of."""
-    hashes = sorted({key for info in labelled for key in video_keys(info)})
+def write_labelled(
+    folder: Path, trained: Sequence[ClipInfo], evaluated: Sequence[ClipInfo]
+) -> None:
+    """Write beside a judge which clips its stage has seen labels of, and was trained on."""
+    hashes = sorted({key for info in (*trained, *evaluated) for key in video_keys(info)})
     write_text(folder / CLIPS_FILE, json.dumps(hashes) + "\n")
+    write_trained(folder, trained)
 
 
 def earlier_training(config: JudgeConfig) -> dict[str, Any]:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from gtsvj_reward.latents.content import content_key as content_key, made_from
+from gtsvj_reward.latents.content import (
+    content_key as content_key,
+    made_from,
+    video_keys as video_keys,
+)
 from gtsvj_reward.latents.store import ClipInfo, unique_clips
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.training.arguments import SplitSettings
@@ -26,11 +30,6 @@ def group_key(info: ClipInfo, group_by: str) -> str | None:
         return f"group:{name.parent}"
     found = re.match(group_by, str(name.with_suffix("")))
     return f"group:{found[1] if found.re.groups else found[0]}" if found else None
-
-
-def video_keys(info: ClipInfo) -> frozenset[str]:
-    """What two clips share if they are one video: source or content."""
-    return frozenset(filter(None, (info.source_sha256, content_key(info))))
 
 
 def clip_keys(info: ClipInfo, group_by: str | None = None) -> frozenset[str]:

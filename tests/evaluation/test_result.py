@@ -31,7 +31,7 @@ def changed(result, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format_version=9), "format_version is 9, this release reads 1"),
+        (lambda v: v.update(format_version=9), "format_version is 9, this release reads 2"),
         (lambda v: v.update(author="me"), r"EvaluationResult: unknown fields \['author'\]"),
         (lambda v: v.pop("fingerprint"), r"missing fields \['fingerprint'\]"),
         (lambda v: v["settings"].pop("seed"), r"EvaluationSettings: .*missing fields \['seed'\]"),

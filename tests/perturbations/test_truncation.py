@@ -76,9 +76,7 @@ def test_every_length_is_equally_likely():
     found = lengths(13, fps=8.0, probability=1.0)
     assert set(found) == set(range(5, 13))
     assert chisquare(list(found.values())).pvalue > 1e-4
-    found = lengths(
-        9, fps=8.0, probability=1.0
-    )  # 33 frames, 4.125 s: one of five
+    found = lengths(9, fps=8.0, probability=1.0)  # 33 frames, 4.125 s: one of five
     assert set(found) == set(range(5, 10))
     assert chisquare(list(found.values())).pvalue > 1e-4
 

@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from gtsvj_reward.annotations import Rating, Ratings, read_ratings
 from gtsvj_reward.latents.content import made_from
 from gtsvj_reward.latents.store import LatentFolder, load_clip, save_clip
 from gtsvj_reward.training import JudgeArguments, train_discriminator
 from gtsvj_reward.training.discriminator.run import generated_folders
 from gtsvj_reward.training.preference.data import ClipPair
 from gtsvj_reward.training.preference.run import known_as
+from gtsvj_reward.training.split_labels import split_labels
 from gtsvj_reward.training.splits import (
     check_apart,
     clip_keys,
@@ -183,6 +185,27 @@ def test_groups_of_a_label_file_stay_on_one_side(world, clip_folder):
     with pytest.raises(ValueError, match=r"1 held-out rows are of groups .* the first is 'g'"):
         hold_out(pairs[:1], pairs[1:2], clips, count=1, args=args, setting="x",
                  group=lambda pair: pair.group)  # fmt: skip
+
+
+def test_a_file_of_ratings_is_split_by_clip(tmp_path, world):
+    write_clips(tmp_path / "c", 6)
+    (copied_info, *_) = LatentFolder(tmp_path / "c").infos
+    copied(copied_info, tmp_path / "c" / "copy.safetensors", source="copy.mp4")
+    folder = LatentFolder(tmp_path / "c")
+    rows = tuple(
+        Rating(row=str(i), video=str(info.source), scores={"x": 1.0}, group="g" if i > 4 else None)
+        for i, info in enumerate(folder.infos)
+    )
+    ratings = Ratings(name="r", rows=rows, aspects=("x",))
+    args = aspect_args(world, output_dir=str(tmp_path / "out"), held_out_fraction=0.3)
+    files = split_labels(ratings, folder, args)
+    assert sum(files.values()) == 7
+    parts = [read_ratings(file).rows for file in files]
+    assert [len(part) for part in parts] == list(files.values())
+    assert sorted(row.row for part in parts for row in part) == sorted(row.row for row in rows)
+    sides = {row.video: number for number, part in enumerate(parts) for row in part}
+    assert sides["0.mp4"] == sides["copy.mp4"]
+    assert len({sides[row.video] for row in rows if row.group}) == 1
 
 
 def write_negatives(folder, infos, copies=2):

@@ -55,7 +55,7 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     apart = ((predicted - targets).abs() / spread)[~targets.isnan()]
     for name, width in LEVELS.items():
         metrics[f"covered by {name}"] = (apart < width).float().mean().item()
-    save_fit(judge, args, metrics, labelled=[*infos, *(clip.info for clip in held_out)])
+    save_fit(judge, args, metrics, labelled=(infos, [clip.info for clip in held_out]))
     return judge
 
 

@@ -59,7 +59,7 @@ def save_fit(
     judge: VideoJudge,
     args: FitConfig,
     metrics: Mapping[str, float],
-    labelled: Sequence[ClipInfo] = (),
+    labelled: tuple[Sequence[ClipInfo], Sequence[ClipInfo]] | None = None,
 ) -> None:
     """Record what a judge does on clips held out, and write it; one process does.
 
@@ -67,7 +67,8 @@ def save_fit(
         judge: the judge.
         args: where it goes.
         metrics: of clips held out.
-        labelled: all clips whose labels were seen, for later stages to check against.
+        labelled: the clips whose labels it was fitted to and evaluated with, for later stages and
+            evaluations to check against.
     """
     rounded = {name: round(float(value), 6) for name, value in metrics.items()}
     record = {**judge.config.training, "held out": rounded}
@@ -76,7 +77,7 @@ def save_fit(
         folder = Path(args.output_dir)
         write_text(folder / METRICS_FILE, json.dumps(rounded, indent=1) + "\n")
         if labelled:
-            write_labelled(folder, labelled)
+            write_labelled(folder, *labelled)
         save_judge(judge, folder)
     PartialState().wait_for_everyone()
 

@@ -160,7 +160,7 @@ def distill(
     judge = parts.judge_of(trained_geometry(train, Truncation(probability=0.0)))
     judge.config = replace(judge.config, latent_statistics=trained_statistics(train))
     metrics = held_out_metrics(judge, teacher, held_out, scores_of(judge, cache, held_out)[:2])
-    save_fit(judge, args, metrics, labelled=teacher.clips)
+    save_fit(judge, args, metrics, labelled=(train, held_out))
     return judge
 
 

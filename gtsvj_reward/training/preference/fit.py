@@ -50,7 +50,7 @@ def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> Vide
     scores, _, _ = scores_of(judge, cache, apart)
     by_path = {str(info.path): score for info, score in zip(apart, scores.tolist(), strict=True)}
     metrics = pair_metrics(held_out, by_path, args)
-    save_fit(judge, args, metrics, labelled=[*infos, *apart])
+    save_fit(judge, args, metrics, labelled=(infos, apart))
     return judge
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
+from gtsvj_reward.annotations import read_comparisons
 from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge
 from gtsvj_reward.latents.store import LatentFolder, load_clip
@@ -95,12 +96,29 @@ def test_what_was_read_is_kept_for_the_next_run(folders, base, monkeypatch):
     assert torch.equal(load_judge(folders / "judge-1").head.output.weight, before)
 
 
-def test_comparisons_alone_are_enough(folders, base):
+def test_comparisons_alone_are_enough_and_held_out_ones_are_told_from_them(folders, base, capsys):
+    latents = ["--latents", folders / "compared"]
+    parts = [folders / "split" / name for name in ("train.csv", "held_out.csv")]
+    run("split", "--comparisons", folders / "pairs.csv", *latents, "--out", folders / "split",
+        "--held_out_fraction", 0.3)  # fmt: skip
+    assert f"21 rows: {parts[0]}" in capsys.readouterr().out
+    rows = [read_comparisons(part).rows for part in parts]
+    videos = [{video for row in part for video in (row.video_a, row.video_b)} for part in rows]
+    assert [len(part) for part in rows] == [21, 9]
+    assert not videos[0] & videos[1]
     run(
-        "train-preference", *COMMON, base, "--comparisons", folders / "pairs.csv", "--latents",
-        folders / "compared", "--output_dir", folders / "judge", "--preference_loss",
-        "rao_kupper",
+        "train-preference", *COMMON, base, "--comparisons", parts[0], "--held_out_comparisons",
+        parts[1], *latents, "--output_dir", folders / "judge", "--preference_loss", "rao_kupper",
     )  # fmt: skip
+    for data, seen in ((folders / "pairs.csv", True), (parts[1], False)):
+        capsys.readouterr()
+        run(
+            "evaluate", "--benchmark", "pairs", "--data", data, "--judge", folders / "judge",
+            *latents, "--out", folders / f"seen-{seen}", "--resamples", 1, "--no_plots",
+        )  # fmt: skip
+        note = "note: 21 of 30 comparisons have a clip whose labels the judge was trained on"
+        assert (note in capsys.readouterr().out) == seen
+        assert ("whose labels" in (folders / f"seen-{seen}" / "result.md").read_text()) == seen
     judge = load_judge(folders / "judge")
     assert judge.config.stage == "preference"
     assert not judge.config.aspects
