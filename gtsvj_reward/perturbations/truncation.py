@@ -105,7 +105,7 @@ def truncated_length(
     )
     low = max(low, minimum_latents)
     choices = max(min(high, steps) - low + 1, 1)
-    return min(steps, low + math.floor(position * choices))
+    return min(steps, low + int(position * choices))
 
 
 def truncate(
