@@ -1,17 +1,16 @@
 """The loss of a step is the mean over its terms, however they are cut into batches."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from gtsvj_reward.cli import main
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training import AspectTrainer, ClipPair, PreferenceTrainer, RatedClip
+from tests.ranks import run_ranks
 from tests.tiny import tiny_aspect_judge
 from tests.training.stages import aspect_args, preference_args, write_csv
 
@@ -75,14 +74,7 @@ def test_an_incomplete_last_batch_weighs_by_its_pairs(world, base):
     assert max(single) - min(single) > 0.05, "the pairs are alike: the test proves nothing"
 
 
-LAUNCHED = """
-import sys
-from gtsvj_reward.cli import main
-sys.exit(main(["train-aspects", *sys.argv[1:]]))
-"""
-
-
-@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_labels_weigh_alike_over_processes(world):
     """Clip i has one label or two in turn; two processes of one clip are one process of two."""
     rows = (world / "ratings.csv").read_text().splitlines()
@@ -92,25 +84,18 @@ def test_labels_weigh_alike_over_processes(world):
         cells[0],
         [[*row[:2], row[2] if int(row[0][:3]) % 3 else ""] for row in cells[1:]],
     )
-    (world / "main.py").write_text(LAUNCHED)
     flags = {
         "from_judge": world / "discriminator", "head_width": 16, "ratings": ratings,
         "latents": world / "rated", "max_steps": 4, "logging_steps": 1, "use_cpu": True,
-        "save_strategy": "no", "held_out_fraction": 0.25,
+        "save_strategy": "no", "held_out_fraction": 0.25, "disable_tqdm": True,
     }  # fmt: skip
-    words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    words += ["--aspects", "clear=0:4", "focus=0:4"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no"]  # fmt: skip
-    for processes, batch in ((1, 4), (2, 2)):
-        kind = ["--cpu"] if processes == 1 else ["--multi_gpu", "--main_process_port", "0"]
-        out = ["--output_dir", str(world / str(processes)),
-               "--per_device_train_batch_size", str(batch)]  # fmt: skip
-        out += ["--ddp_backend", "gloo"] if processes > 1 else []
-        command = [sys.executable, *launch, *kind, "--num_processes", str(processes)]
-        command += [str(world / "main.py"), *words, *out]
-        subprocess.run(command, check=True, env=environment, timeout=300)
+    words = ["train-aspects", "--aspects", "clear=0:4", "focus=0:4"]
+    words += [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    batch = "--per_device_train_batch_size"
+    assert main([*words, "--output_dir", str(world / "1"), batch, "4"]) == 0
+    together = [*words, "--output_dir", world / "2", batch, "2"]
+    status, logs = run_ranks(2, lambda rank: together, world)
+    assert status == [0, 0], logs
     for name in ("head.safetensors", "adapter_model.safetensors"):
         one, two = (load_file(world / run / name) for run in ("1", "2"))
         for key in one:
