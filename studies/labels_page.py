@@ -1,4 +1,4 @@
-"""The page of the study of labels: curves, differences with intervals, and what came of the claim."""
+"""The page of the study of labels: curves, differences with intervals, outcome of the claim."""
 
 import json
 import math

@@ -153,6 +153,7 @@ export class Panel {
     }
     parts.push(...agreement(progress.agreement));
     const names = Object.entries(progress.raters);
+    if (!names.length) parts.push(section("Answers", muted("None yet. They are kept under your name.")));
     if (names.length) {
       const rows = names.flatMap(([name, count]) => [element("dt", { title: name }, name), element("dd", {}, count)]);
       parts.push(section("Answers", element("dl", { class: "raters" }, ...rows)));
