@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.dtypes import DTYPES, dtype_of
+
+if TYPE_CHECKING:
+    from gtsvj_reward.evaluation import EvaluationSettings
 
 FORMATS = {
     "genai-bench": "genai-bench",
@@ -13,7 +17,10 @@ FORMATS = {
     "videogen-rewardbench": "videogen-rewardbench",
     "pairs": "plain",
 }
-"""Benchmark -> the format of its file."""
+"""Benchmark -> the format of its file of comparisons."""
+
+RATINGS = {"ratings": "plain", "visionreward-ratings": "visionreward"}
+"""Benchmark -> the format of its file of ratings."""
 
 
 def evaluate(argv: list[str]) -> int:
@@ -32,13 +39,17 @@ def evaluate(argv: list[str]) -> int:
         parser.error("exactly one of --scores and --judge is required")
     if (args.latents is None) != (args.judge is None):
         parser.error("--judge and --latents are given together or not at all")
-    return measure(args)
+    return measure_ratings(args) if args.benchmark in RATINGS else measure(args)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = subparser("evaluate")
-    parser.add_argument("--benchmark", choices=FORMATS, help="pairs: your own comparisons")
+    parser.add_argument(
+        "--benchmark",
+        choices=[*FORMATS, *RATINGS],
+        help="pairs: your own comparisons; ratings: your own ratings of aspects",
+    )
     parser.add_argument("--data", type=Path, help="file of comparisons (see docs/data.md)")
     parser.add_argument(
         "--labels", nargs="+", metavar="LABEL=A|B|tie", help="0=B: what labels mean"
@@ -86,24 +97,12 @@ def measure(args: argparse.Namespace) -> int:
     from gtsvj_reward.files import write_text
 
     columns = columns_for(args.column_for)
-    settings = evaluation.EvaluationSettings(
-        calibration_fraction=args.calibration_fraction,
-        resamples=args.resamples,
-        confidence=args.confidence,
-        seed=args.seed,
-    )
+    settings = settings_of(args)
     comparisons = read_labelled_comparisons(args.data, FORMATS[args.benchmark], args.labels)
     path, trained = (args.scores, set[str]()) if args.scores else score(args, comparisons.videos())
-    notes = []
     seen = sum(not trained.isdisjoint((row.video_a, row.video_b)) for row in comparisons.rows)
-    if seen:
-        notes.append(
-            f"{seen} of {len(comparisons.rows)} comparisons have a clip whose labels the judge was "
-            "trained on: its accuracies on them say nothing of new clips. Evaluate held-out ones "
-            "(`gtsvj split`)"
-        )
-    name = args.name or (Path(args.judge).name if args.judge else args.scores.name)
-    table = evaluation.read_scores(path, name=name)
+    notes = trained_notes(seen, len(comparisons.rows), "comparisons have")
+    table = evaluation.read_scores(path, name=scorer_name(args))
     result = evaluation.evaluate_comparisons(
         comparisons,
         table,
@@ -121,6 +120,60 @@ def measure(args: argparse.Namespace) -> int:
     if not args.no_plots:
         evaluation.plot_evaluation(result, comparisons, table, args.out)
     return 0
+
+
+def measure_ratings(args: argparse.Namespace) -> int:
+    """The same for ratings of aspects."""
+    from gtsvj_reward import evaluation
+    from gtsvj_reward.annotations import RATING_FORMATS
+    from gtsvj_reward.files import write_text
+
+    if args.column or args.labels:
+        raise ValueError("--column and --labels are for comparisons; name columns of aspects with "
+                         "--column_for ASPECT=COLUMN")  # fmt: skip
+    columns = columns_for(args.column_for)
+    ratings = RATING_FORMATS[RATINGS[args.benchmark]](args.data)
+    path, trained = (args.scores, set[str]()) if args.scores else score(args, ratings.videos())
+    seen = sum(row.video in trained for row in ratings.rows)
+    result = evaluation.evaluate_ratings(
+        ratings,
+        evaluation.read_scores(path, name=scorer_name(args)),
+        columns=columns,
+        allow_missing=args.allow_missing_videos,
+        settings=settings_of(args),
+        notes=trained_notes(seen, len(ratings.rows), "ratings are of"),
+    )
+    write_text(args.out / "ratings.json", result.to_json())
+    write_text(args.out / "ratings.md", evaluation.ratings_markdown(result))
+    print(f"\n{evaluation.ratings_text(result)}\nwritten to {args.out}")
+    return 0
+
+
+def settings_of(args: argparse.Namespace) -> "EvaluationSettings":
+    """What the flags choose of an evaluation."""
+    from gtsvj_reward.evaluation import EvaluationSettings
+
+    return EvaluationSettings(
+        calibration_fraction=args.calibration_fraction,
+        resamples=args.resamples,
+        confidence=args.confidence,
+        seed=args.seed,
+    )
+
+
+def scorer_name(args: argparse.Namespace) -> str:
+    """What results call the scorer."""
+    return str(args.name or (Path(args.judge).name if args.judge else args.scores.name))
+
+
+def trained_notes(seen: int, rows: int, what: str) -> list[str]:
+    """What results say of rows with clips that the judge was trained on."""
+    if not seen:
+        return []
+    return [
+        f"{seen} of {rows} {what} a clip whose labels the judge was trained on: its numbers on "
+        "them say nothing of new clips. Evaluate held-out ones (`gtsvj split`)"
+    ]
 
 
 def score(args: argparse.Namespace, videos: tuple[str, ...]) -> tuple[Path, set[str]]:

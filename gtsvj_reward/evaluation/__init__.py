@@ -12,6 +12,13 @@ from gtsvj_reward.evaluation.published import (
     PUBLISHED as PUBLISHED,
     PublishedAccuracy as PublishedAccuracy,
 )
+from gtsvj_reward.evaluation.ratings import (
+    AspectResult as AspectResult,
+    RatingsResult as RatingsResult,
+    evaluate_ratings as evaluate_ratings,
+    ratings_markdown as ratings_markdown,
+    ratings_text as ratings_text,
+)
 from gtsvj_reward.evaluation.report import (
     result_markdown as result_markdown,
     result_text as result_text,
