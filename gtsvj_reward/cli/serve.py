@@ -31,8 +31,9 @@ def serve(argv: list[str]) -> int:
     if args.vae is None:
         refuse_given(parser, args, READING, "is for videos, which need --vae")
 
-    from gtsvj_reward.serving import access
+    from gtsvj_reward.serving import access, installed
 
+    installed.require_server(*(["ray"] if args.engine == "ray" else []))
     token = access.read_token(args.token_file)
     access.check_address(args.host, token)
     settings = settings_of(args, token)
@@ -61,6 +62,14 @@ def add_judge_flags(parser: argparse.ArgumentParser) -> None:
     judge.add_argument("--device", help="where to score; a GPU if there is one")
     judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
     judge.add_argument("--aspects", nargs="+", help="score with the mean of these aspects")
+    judge.add_argument("--pessimism", type=float, default=0.0, help="k in r - k * uncertainty")
+    judge.add_argument(
+        "--judges",
+        nargs="+",
+        default=[],
+        metavar="NAME=CHECKPOINT",
+        help="further judges; --aspects and --pessimism are not for them",
+    )
     judge.add_argument(
         "--allow_untrained_geometry",
         action="store_true",
@@ -124,6 +133,9 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
     """Everything that was asked for, but the address."""
     from gtsvj_reward.serving.settings import ServeSettings, VideoSettings
 
+    judges = dict(entry.split("=", 1) for entry in args.judges if "=" in entry)
+    if len(judges) < len(args.judges):
+        raise ValueError(f"--judges takes different NAME=CHECKPOINT, got {args.judges}")
     videos = None
     if args.vae is not None:
         videos = VideoSettings(
@@ -138,10 +150,13 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
         )
     return ServeSettings(
         checkpoint=args.checkpoint,
+        judges=judges,
         base_model=args.base_model,
         device=args.device or str(processes(args.device).device),
         dtype=args.dtype,
         aspects=None if args.aspects is None else tuple(args.aspects),
+        pessimism=args.pessimism,
+        reloads=args.engine != "ray",
         allow_untrained_geometry=args.allow_untrained_geometry,
         videos=videos,
         limits=limits_of(args),

@@ -1,10 +1,9 @@
-"""The HTTP application: `/v1/score`, `/healthz`, `/metrics`."""
+"""The HTTP application: `/v1/score`, that of each judge, `/healthz`, `/metrics`."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -15,6 +14,7 @@ from gtsvj_reward.serving.access import is_authorised
 from gtsvj_reward.serving.batching import Batcher
 from gtsvj_reward.serving.encoder import Encoder
 from gtsvj_reward.serving.jobs import Job, admit, score_jobs
+from gtsvj_reward.serving.judges import Judges, ServedJudge, as_judges
 from gtsvj_reward.serving.limits import MIB, Limits, Pending, read_limited
 from gtsvj_reward.serving.measured import Measured
 from gtsvj_reward.serving.metrics import Gauge, Metrics
@@ -22,6 +22,7 @@ from gtsvj_reward.serving.presence import while_present
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
     HOST_VERSION,
+    JUDGE_PATH,
     PATH,
     VERSION,
     VERSION_HEADER,
@@ -33,10 +34,10 @@ from gtsvj_reward.serving.replies import ScoreReply, write_reply
 
 
 class Service:
-    """One judge behind a queue, and what all routes share.
+    """Judges behind one queue, and what all routes share.
 
     Args:
-        reward: the judge; its `batch_size` is set to that of the limits.
+        judges: their `batch_size` is set to that of the limits.
         limits: what is taken.
         token: what clients must know; None: nothing.
     """
@@ -44,15 +45,17 @@ class Service:
     encoder: Encoder
     """Made when the application starts, in the process that runs it."""
 
-    def __init__(self, reward: GTSVJReward, limits: Limits, token: str | None) -> None:
-        self.reward = reward
+    def __init__(self, judges: Judges, limits: Limits, token: str | None) -> None:
+        self.judges = judges
         self.limits = limits
         self.token = token
         self.metrics = Metrics()
         self.pending = Pending(limits.max_pending_mib * MIB)
         self.draining = False
         self.batcher: Batcher | None = None
-        reward.batch_size = limits.max_batch_size
+        self.reloading = asyncio.Lock()
+        for judge in judges.named.values():
+            judge.reward.batch_size = limits.max_batch_size
         self.metrics.gauges += [
             Gauge("gtsvj_waiting_clips", "Clips in the queue.", self.waiting_clips),
             Gauge("gtsvj_pending_bytes", "Bytes of bodies in hand.", lambda: self.pending.total),
@@ -63,7 +66,7 @@ class Service:
         """Take jobs while the application runs; answer all of them before it ends."""
         del app
         self.batcher = Batcher(
-            partial(score_jobs, self.reward),
+            score_jobs,
             max_batch_size=self.limits.max_batch_size,
             max_wait=self.limits.max_wait_ms / 1000,
             max_queue=self.limits.max_queue,
@@ -102,16 +105,18 @@ class Service:
         self.metrics.clips.add(amount=job.size)
         return output
 
+    @property
+    def reward(self) -> GTSVJReward:
+        """The judge that answers where none is named, as it is now."""
+        return self.judges.default.reward
+
     def describe(self) -> dict[str, Any]:
-        """What `/healthz` says of the judge."""
-        config = self.reward.config
+        """What `/healthz` says: of the default judge, and of all by their names."""
         return {
             "status": "draining" if self.draining else "ok",
             "protocol_versions": [HOST_VERSION, VERSION],
-            "stage": config.stage,
-            "latent_space": config.latent_space.to_dict(),
-            "aspects": [aspect.name for aspect in config.aspects],
-            "text_input": config.text_input,
+            **self.judges.default.describe(),
+            "judges": {name: judge.describe() for name, judge in self.judges.named.items()},
             "limits": vars(self.limits),
         }
 
@@ -122,16 +127,23 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
     routers: Sequence[APIRouter] = (),
+    judges: Mapping[str, GTSVJReward] | None = None,
+    loaders: Mapping[str, Callable[[], GTSVJReward]] | None = None,
 ) -> FastAPI:
-    """The application of one judge, for any ASGI server.
+    """The application of one judge or several, for any ASGI server.
 
     Args:
-        reward: the judge.
+        reward: the judge that answers where none is named; its name is `default`.
         limits: what is taken; the defaults of `Limits` by default.
         token: what clients must send, see `access.py`; None: nothing.
         routers: further routes, which find the service in `request.app.state.service`.
+        judges: name -> further judges.
+        loaders: name -> what loads the checkpoint again, for judges that can be reloaded.
+
+    Raises:
+        ValueError: for a name that could not be part of a URL.
     """
-    service = Service(reward, limits or Limits(), token)
+    service = Service(as_judges(reward, judges or {}, loaders or {}), limits or Limits(), token)
     # No pages of FastAPI: they would tell everybody what is served here.
     app = FastAPI(
         lifespan=service.running,
@@ -156,6 +168,19 @@ async def score(request: Request) -> Response:
     """Score the clips of a body of protocol version 1 or 2."""
     service: Service = request.app.state.service
     service.authorise(request)
+    return await score_with(service, service.judges.default, request)
+
+
+@routes.post(JUDGE_PATH)
+async def score_by_name(name: str, request: Request) -> Response:
+    """Likewise, with the judge of a name."""
+    service: Service = request.app.state.service
+    service.authorise(request)
+    return await score_with(service, service.judges.find(name), request)
+
+
+async def score_with(service: Service, judge: ServedJudge, request: Request) -> Response:
+    """The answer to a request for scores."""
     content_type = request.headers.get("content-type", CONTENT_TYPE).partition(";")[0].strip()
     if content_type.lower() != CONTENT_TYPE:
         raise NotScoredError(
@@ -164,7 +189,8 @@ async def score(request: Request) -> Response:
     began, version = time.monotonic(), request.headers.get(VERSION_HEADER)
     with service.pending.hold() as held:
         body = await read_limited(request, held, service.limits)
-        job = await asyncio.to_thread(read_job, service, body, version, request.query_params)
+        query = request.query_params
+        job = await asyncio.to_thread(read_job, service, judge.reward, body, version, query)
         del body
         output = await while_present(request, service.score(job))
         answer = write_reply(ScoreReply.from_output(output), version or VERSION)
@@ -172,8 +198,10 @@ async def score(request: Request) -> Response:
     return Response(answer, media_type="application/json")
 
 
-def read_job(service: Service, body: bytes, version: str | None, query: Any) -> Job:
-    """The job in a body.
+def read_job(
+    service: Service, reward: GTSVJReward, body: bytes, version: str | None, query: Any
+) -> Job:
+    """The job in a body, for a judge.
 
     Raises:
         NotScoredError: 400 for a malformed request, 422 for what the judge cannot score.
@@ -183,7 +211,7 @@ def read_job(service: Service, body: bytes, version: str | None, query: Any) -> 
     except MalformedError as error:
         raise NotScoredError(400, str(error)) from error
     try:
-        return admit(service.reward, request, service.limits.max_clips)
+        return admit(reward, request, service.limits.max_clips)
     except ValueError as error:
         raise NotScoredError(422, str(error)) from error
 

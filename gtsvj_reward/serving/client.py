@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import torch
 
@@ -12,6 +12,7 @@ from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward import Clips, Reward, RewardOutput
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
+    JUDGE_PATH,
     PATH,
     VERSION,
     VERSION_HEADER,
@@ -48,6 +49,7 @@ class ScoreClient(Reward):
 
     Args:
         url: of the server, without a path, unless a proxy serves it below one; 404 is then final.
+        judge: name of one of several judges; the server's default one otherwise.
         token: the server's, if it has one.
         space: the latent space of all latents that are sent; each call may name another.
         timeout: seconds for an attempt, waiting for a free place and scoring included.
@@ -62,6 +64,7 @@ class ScoreClient(Reward):
         self,
         url: str,
         *,
+        judge: str | None = None,
         token: str | None = None,
         space: LatentSpace | None = None,
         timeout: float = 120.0,
@@ -76,6 +79,7 @@ class ScoreClient(Reward):
                 f"{timeout=}, {retry_for=}, {clips_per_request=}"
             )
         self.url = url.rstrip("/")
+        self.judge = judge
         self.token = token
         self.space = space
         self.timeout = timeout
@@ -108,6 +112,11 @@ class ScoreClient(Reward):
             headers["authorization"] = f"Bearer {self.token}"
         # A proxy from the environment would see latents and token, and most cannot reach localhost.
         return httpx.Client(headers=headers, timeout=self.timeout, trust_env=False)
+
+    @property
+    def route(self) -> str:
+        """Where scores are asked for, below the URL."""
+        return PATH if self.judge is None else JUDGE_PATH.format(name=quote(self.judge, safe=""))
 
     @property
     def reads_text(self) -> bool:
@@ -148,22 +157,12 @@ class ScoreClient(Reward):
             RefusedError: with the server's reason.
             ScoreServerError: if there is no answer in time, or none that can be used.
         """
-        body = write_request(
-            ScoreRequest(
-                latents=torch.stack(list(clips.latents)),
-                space_id=space.id,
-                space=space,
-                fps=clips.fps,
-                num_frames=clips.num_frames,
-                text=clips.text,
-                normalize=normalize,
-            )
-        )
+        body = body_of(clips, space, normalize)
         path = urlsplit(self.url).path
         where = f"{self.url} (is its path {path!r} right? `gtsvj serve` has none)"
         with clips.named(RefusedError):
             response = repeat(
-                lambda: self.http.post(self.url + PATH, content=body),
+                lambda: self.http.post(self.url + self.route, content=body),
                 retry_for=self.retry_for,
                 where=where if path else self.url,
                 # Below a path that is wrong nothing is ever found.
@@ -203,3 +202,18 @@ class ScoreClient(Reward):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.pool = (os.getpid(), self.connect())
+
+
+def body_of(clips: Clips, space: LatentSpace, normalize: bool) -> bytes:
+    """The body that asks for the scores of clips of one shape."""
+    return write_request(
+        ScoreRequest(
+            latents=torch.stack(list(clips.latents)),
+            space_id=space.id,
+            space=space,
+            fps=clips.fps,
+            num_frames=clips.num_frames,
+            text=clips.text,
+            normalize=normalize,
+        )
+    )

@@ -12,7 +12,7 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeOutput
 from gtsvj_reward.reward import GTSVJReward, RewardOutput
 from gtsvj_reward.reward.assemble import assemble
-from gtsvj_reward.serving.protocol import HOST_VERSION, ScoreRequest
+from gtsvj_reward.serving.protocol import ScoreRequest
 from gtsvj_reward.serving.spaces import check_name
 
 logger = logging.getLogger(__name__)
@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Clips of one shape that the judge can score, and what of the answer is known already."""
+    """Clips of one shape that a judge can score, and what of the answer is known already."""
 
+    reward: GTSVJReward
+    """The judge, as it was when the request came."""
     clips: Float[Tensor, "clip time channel height width"]
     """Checked and unpadded, on the CPU."""
     text: TextCondition | None
@@ -45,9 +47,9 @@ class Job:
     def kind(self) -> Hashable:
         """Jobs of one kind can share a batch."""
         if self.text is None:
-            return self.clips.shape[1:]
+            return (id(self.reward), self.clips.shape[1:])
         optional = (self.text.mask is None, self.text.pooled is None)
-        return (self.clips.shape[1:], self.text.embeds.shape[1:], optional)
+        return (id(self.reward), self.clips.shape[1:], self.text.embeds.shape[1:], optional)
 
 
 def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
@@ -76,15 +78,20 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
     latents = torch.stack(list(clips.latents))
     reward.judge.backbone.check_geometry(latents)
     notes = reward.notes(clips)
-    # Version 1 cannot leave the prompt out, and has no mask: it is for judges that read none.
-    text = None if request.version == HOST_VERSION else request.text
+    text = request.prompts(reward.reads_text)
     reward.judge.condition(text, len(latents))
     return Job(
+        reward=reward,
         clips=latents,
         text=text if text is None else as_float32(text),
         scale=reward.statistics() if request.normalize else (0.0, 1.0),
         notes=notes,
     )
+
+
+def has_statistics(reward: GTSVJReward) -> bool:
+    """Whether its scores can be normalised."""
+    return reward.selection is not None or reward.config.reward_std is not None
 
 
 def as_float32(text: TextCondition) -> TextCondition:
@@ -95,11 +102,12 @@ def as_float32(text: TextCondition) -> TextCondition:
 
 
 @torch.no_grad()
-def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
+def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
     """For each job of one kind its scores, or why there are none.
 
     What is wrong with one job is said of that job alone: if a batch fails, each is tried by itself.
     """
+    reward = jobs[0].reward
     try:
         # float16 and bfloat16 are exact in float32, and the backbone casts to its own type anyway.
         clips = [clip.float().to(reward.device) for job in jobs for clip in job.clips]
@@ -112,13 +120,15 @@ def score_jobs(reward: GTSVJReward, jobs: Sequence[Job]) -> list[RewardOutput | 
                 selection,
                 job.scale,
                 notes=job.notes,
+                noise=reward.noise,
+                pessimism=reward.pessimism,
             )
             for job in jobs
         ]
     except ValueError as error:
         if len(jobs) == 1:
             return [error]
-    return [outcome for job in jobs for outcome in score_jobs(reward, [job])]
+    return [outcome for job in jobs for outcome in score_jobs([job])]
 
 
 def outputs_of(

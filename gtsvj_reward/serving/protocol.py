@@ -25,6 +25,7 @@ from gtsvj_reward.serving.replies import HOST_VERSION as HOST_VERSION
 from gtsvj_reward.serving.spaces import read_space
 
 PATH = "/v1/score"
+JUDGE_PATH = "/v1/judges/{name}/score"
 VERSION = "2"
 VERSION_HEADER = "x-drm-protocol-version"
 CONTENT_TYPE = "application/octet-stream"
@@ -62,6 +63,16 @@ class ScoreRequest(Clips):
     """Also give the score that is normalised by the checkpoint's mean and standard deviation."""
     version: str = VERSION
     """Of the protocol."""
+
+    def prompts(self, are_read: bool) -> TextCondition | None:
+        """The prompts for a judge, given whether it reads them.
+
+        Version 1 cannot leave them out, nor the pooled embeddings, which no judge takes without a
+        mask: of these only the embeddings are for judges that read prompts.
+        """
+        if self.version != HOST_VERSION:
+            return self.text
+        return TextCondition(self.text.embeds) if are_read and self.text is not None else None
 
 
 def write_request(request: ScoreRequest) -> bytes:

@@ -28,6 +28,9 @@ class ScoreReply:
     """Per clip, the raw score of each step."""
     untrained_geometry: tuple[str | None, ...]
     """Per clip, what lies outside the trained range, for a server that scores such clips."""
+    uncertainty: tuple[float, ...] | None = None
+    """Standard deviation of each of `scores`; None for a judge that does not know it, and from
+    servers of before it was sent."""
 
     @classmethod
     def from_output(cls, output: RewardOutput) -> "ScoreReply":
@@ -38,6 +41,9 @@ class ScoreReply:
             aspects={name: tuple(scores.tolist()) for name, scores in output.aspects.items()},
             trajectory=tuple(tuple(steps.tolist()) for steps in output.trajectory),
             untrained_geometry=output.notes,
+            uncertainty=(
+                None if output.uncertainty is None else tuple(output.uncertainty.tolist())
+            ),
         )
 
     def output(self) -> RewardOutput:
@@ -48,19 +54,25 @@ class ScoreReply:
             trajectory=[torch.tensor(steps) for steps in self.trajectory],
             parts={name: torch.tensor(scores) for name, scores in self.aspects.items()},
             notes=self.untrained_geometry,
+            uncertainty=None if self.uncertainty is None else torch.tensor(self.uncertainty),
         )
 
 
 def write_reply(reply: ScoreReply, version: str) -> bytes:
     """The body of an answer in a version of the protocol.
 
+    Version 1 has one score, on the raw scale, under the name `raw_scores`.
+
     Raises:
         ValueError: for numbers that are not finite.
     """
-    values: dict[str, Any] = {"protocol_version": version, "raw_scores": reply.raw_scores}
+    values: dict[str, Any] = {"protocol_version": version, "raw_scores": reply.scores}
+    if reply.uncertainty is not None:
+        values["uncertainty"] = reply.uncertainty
     if version != HOST_VERSION:
         values |= {
             "scores": reply.scores,
+            "raw_scores": reply.raw_scores,
             "aspects": reply.aspects,
             "trajectory": reply.trajectory,
             "untrained_geometry": reply.untrained_geometry,
@@ -89,12 +101,14 @@ def read_reply(body: bytes, clips: int, version: str) -> ScoreReply:
         raise MalformedError(f"expected aspects, and a trajectory and a note for {clips} clips")
     if not all(note is None or isinstance(note, str) for note in notes):
         raise MalformedError("`untrained_geometry` must hold texts and nulls")
+    uncertainty = values.get("uncertainty")
     return ScoreReply(
         scores=_numbers(values.get("scores"), clips, "scores"),
         raw_scores=_numbers(values.get("raw_scores"), clips, "raw_scores"),
         aspects={name: _numbers(row, clips, name) for name, row in aspects.items()},
         trajectory=tuple(_numbers(row, None, "trajectory") for row in steps),
         untrained_geometry=tuple(notes),
+        uncertainty=None if uncertainty is None else _numbers(uncertainty, clips, "uncertainty"),
     )
 
 

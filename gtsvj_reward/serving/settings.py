@@ -1,6 +1,8 @@
 """What `gtsvj serve` was asked for, in a form that travels to other processes, and its app."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gtsvj_reward.assets.vae import load_vae
@@ -8,6 +10,7 @@ from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import reading_for
+from gtsvj_reward.serving.judges import DEFAULT, check_names, share_base
 from gtsvj_reward.serving.limits import Limits
 
 if TYPE_CHECKING:
@@ -41,7 +44,9 @@ class ServeSettings:
     """A judge to serve, and how."""
 
     checkpoint: str
-    """Folder, bundled name or hub id."""
+    """Of the judge that answers where none is named: folder, bundled name or hub id."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Name -> checkpoint of further judges; equal weights of their bases are held once."""
     base_model: str | None = None
     """Where the base transformer is, if it has moved."""
     device: str = "cpu"
@@ -49,7 +54,9 @@ class ServeSettings:
     dtype: str | None = None
     """Of the base weights; None: that of training."""
     aspects: tuple[str, ...] | None = None
-    """Score with the mean of these; None: with the judge's own score."""
+    """Score with the mean of these; None: with the judge's own score. Not of further judges."""
+    pessimism: float = 0.0
+    """k in r - k u, with u the uncertainty of a moment judge. Not of further judges."""
     allow_untrained_geometry: bool = False
     """Score clips outside the trained range."""
     videos: VideoSettings | None = None
@@ -58,28 +65,55 @@ class ServeSettings:
     """What is taken."""
     token: str | None = field(default=None, repr=False)
     """What clients must send; None: nothing."""
+    reloads: bool = True
+    """Whether judges can be loaded again while they are served; not where there are replicas."""
+
+
+def load_reward(
+    settings: ServeSettings, name: str, others: Callable[[], Iterable[GTSVJReward]]
+) -> GTSVJReward:
+    """A judge of the settings, which shares weights of its base with others.
+
+    Args:
+        settings: what is served.
+        name: of the judge.
+        others: gives the judges that are served by then.
+
+    Raises:
+        FileNotFoundError: if the judge or its base is not there.
+        ValueError: if it cannot be loaded.
+    """
+    is_default = name == DEFAULT
+    reward = GTSVJReward.from_pretrained(
+        settings.checkpoint if is_default else settings.judges[name],
+        base_model=settings.base_model,
+        dtype=dtype_of(settings.dtype) if settings.dtype else None,
+        aspects=settings.aspects if is_default else None,
+        allow_untrained_geometry=settings.allow_untrained_geometry,
+        pessimism=settings.pessimism if is_default else 0.0,
+    )
+    share_base(reward.judge, [other.judge for other in others()])
+    return reward.to(settings.device)
 
 
 def build_app(settings: ServeSettings) -> "FastAPI":
-    """Load the judge, and the VAE if there is one, and make their application.
+    """Load the judges, and the VAE if there is one, and make their application.
 
     Raises:
         FileNotFoundError: if the judge, its base or the VAE is not there.
         ValueError: for a VAE of another space, or a way to read videos that is not clear.
     """
-    from gtsvj_reward.serving.app import create_app
+    from gtsvj_reward.serving import reload
+    from gtsvj_reward.serving.app import Service, create_app
     from gtsvj_reward.serving.unirl import unirl_routes
     from gtsvj_reward.serving.videos import VideoReader
 
-    reward = GTSVJReward.from_pretrained(
-        settings.checkpoint,
-        base_model=settings.base_model,
-        device=settings.device,
-        dtype=dtype_of(settings.dtype) if settings.dtype else None,
-        aspects=settings.aspects,
-        allow_untrained_geometry=settings.allow_untrained_geometry,
-    )
-    routers = []
+    check_names([DEFAULT, *settings.judges])
+    loaded: dict[str, GTSVJReward] = {}
+    for name in (DEFAULT, *settings.judges):
+        loaded[name] = load_reward(settings, name, loaded.values)
+    reward = loaded.pop(DEFAULT)
+    routers = [reload.routes]
     if settings.videos is not None:
         videos = settings.videos
         reading = reading_for(
@@ -93,4 +127,11 @@ def build_app(settings: ServeSettings) -> "FastAPI":
         limit = DecodeLimit(total=videos.max_megapixels * 1_000_000)
         reader = VideoReader(reward, vae, reading, videos.space_id, limit)
         routers.append(unirl_routes(reader))
-    return create_app(reward, limits=settings.limits, token=settings.token, routers=routers)
+    app = create_app(
+        reward, judges=loaded, limits=settings.limits, token=settings.token, routers=routers
+    )
+    if settings.reloads:
+        service: Service = app.state.service
+        for judge in service.judges.named.values():
+            judge.load = partial(load_reward, settings, judge.name, service.judges.rewards)
+    return app

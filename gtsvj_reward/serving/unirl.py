@@ -10,6 +10,7 @@ trainer; a request that is none is refused as a whole.
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.serving.app import Service
 from gtsvj_reward.serving.bodies import MalformedError, read_json
 from gtsvj_reward.serving.encoder import Share
+from gtsvj_reward.serving.jobs import admit, has_statistics
 from gtsvj_reward.serving.limits import read_limited
 from gtsvj_reward.serving.presence import while_present
 from gtsvj_reward.serving.refusals import NotScoredError
@@ -56,7 +58,7 @@ def unirl_routes(reader: VideoReader) -> APIRouter:
             with service.encoder.hold(len(videos)) as share:
                 scores = (score_video(service, reader, share, video) for video in videos)
                 outcomes = await while_present(request, outcomes_of(scores))
-        return answer(outcomes, reader.normalize)
+        return answer(outcomes, has_statistics(service.reward))
 
     return routes
 
@@ -77,7 +79,9 @@ async def score_video(
         NotScoredError: 422 for a video that cannot be scored; what the queue says.
     """
     try:
-        job = await share.encode(partial(reader.job, video))
+        request = await share.encode(partial(reader.request, video))
+        reward = service.reward
+        job = admit(reward, replace(request, normalize=has_statistics(reward)), 1)
     except ValueError as error:
         raise NotScoredError(422, str(error)) from error
     # It was admitted with all videos of its request: encoding them again would cost more.
@@ -103,6 +107,8 @@ def answer(
             raise outcome
         scores = {"score": outcome.rewards.item()} if normalized else {}
         scores["raw"] = outcome.raw.item()
+        if outcome.uncertainty is not None:
+            scores["uncertainty"] = outcome.uncertainty.item()
         scores |= {f"aspect:{name}": x.item() for name, x in outcome.aspects.items()}
         results.append({NAME: scores})
         errors.append({})

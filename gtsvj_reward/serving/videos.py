@@ -13,12 +13,11 @@ from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import Reading
-from gtsvj_reward.serving.jobs import Job, admit
 from gtsvj_reward.serving.protocol import ScoreRequest
 
 
 class VideoReader:
-    """Makes jobs of mp4 files; threads may share one, and take turns at its VAE.
+    """Makes requests of mp4 files; threads may share one, and take turns at its VAE.
 
     Args:
         reward: the judge.
@@ -40,7 +39,6 @@ class VideoReader:
         space_id: str | None = None,
         limit: DecodeLimit | None = None,
     ) -> None:
-        self.reward = reward
         self.vae = vae
         self.reading = reading
         self.limit = limit or DecodeLimit()
@@ -48,18 +46,16 @@ class VideoReader:
         reward.refuse_foreign(self.space, "what the given VAE encodes to")
         if reward.reads_text:
             raise ValueError("this judge needs prompt embeddings, which come with no video")
-        self.normalize = reward.selection is not None or reward.config.reward_std is not None
 
     @torch.no_grad()
-    def job(self, video: str) -> Job:
-        """The job of one video.
+    def request(self, video: str) -> ScoreRequest:
+        """What is asked of a judge for one video: the raw score of its latents.
 
         Args:
             video: an mp4 file in base64.
 
         Raises:
-            ValueError: if it is none, or cannot be read as `reading` says, or the judge refuses its
-                latents.
+            ValueError: if it is none, or cannot be read as `reading` says.
         """
         try:
             content = base64.b64decode(video, validate=True)
@@ -83,11 +79,10 @@ class VideoReader:
             )
         parameter = next(self.vae.parameters())
         latents = self.space.encode(clip.batch().to(parameter.device), self.vae).cpu()
-        request = ScoreRequest(
+        return ScoreRequest(
             latents=latents,
             space_id=self.space.id,
             space=self.space,
             fps=reading.fps,
-            normalize=self.normalize,
+            normalize=False,
         )
-        return admit(self.reward, request, 1)

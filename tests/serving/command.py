@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 from gtsvj_reward.judge import save_judge
@@ -47,8 +48,10 @@ def command(*words, environment=None, announced=r"on http://[^ ]*:(\d+)", files=
             line = process.stdout.readline()
             assert line, f"the server did not start: {said}"
             said += line
+        # Read on, or a process that says much waits for ever.
+        threading.Thread(target=process.stdout.read, daemon=True).start()
         yield process, int(found[1])
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()

@@ -27,9 +27,11 @@ def reward_of(judge=None, **options):
 
 
 @contextmanager
-def serving(reward=None, *, token=None, routers=(), **limits):
+def serving(reward=None, *, token=None, routers=(), judges=None, app=None, **limits):
     """A running server; gives its app and port, and stops it as SIGTERM would."""
-    app = create_app(reward or reward_of(), limits=Limits(**limits), token=token, routers=routers)
+    app = app or create_app(
+        reward or reward_of(), limits=Limits(**limits), token=token, routers=routers, judges=judges
+    )
     started = threading.Event()
     with listening_socket("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]

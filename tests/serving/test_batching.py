@@ -13,11 +13,15 @@ from gtsvj_reward.serving.batching import Batcher
 from gtsvj_reward.serving.jobs import Job
 from gtsvj_reward.serving.metrics import Metrics
 from gtsvj_reward.serving.refusals import NotScoredError
+from tests.serving.server import reward_of
+
+REWARD = reward_of()
+"""That of all jobs here; `Scorer` scores in its place."""
 
 
 def job(value=0.0, *, count=1, width=1):
     clips = torch.full((count, 1, 1, 1, width), float(value))
-    return Job(clips=clips, text=None, scale=(0.0, 1.0), notes=(None,) * count)
+    return Job(reward=REWARD, clips=clips, text=None, scale=(0.0, 1.0), notes=(None,) * count)
 
 
 class Scorer:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gtsvj_reward.cli import main
+from gtsvj_reward.serving import installed, server
 from tests.serving.command import command, saved_judge
 from tests.serving.server import assert_same_scores, client_of, reward_of, varied
 from tests.tiny import ASPECTS, tiny_aspect_judge, tiny_transformer
@@ -32,7 +33,6 @@ def test_a_saved_judge_is_served_and_ends_on_ctrl_c(tmp_path):
 def test_aspects_are_chosen(tmp_path, monkeypatch):
     from gtsvj_reward.cli import serve as module
     from gtsvj_reward.judge import save_judge
-    from gtsvj_reward.serving import server
 
     tiny_transformer().save_pretrained(tmp_path / "base")
     save_judge(tiny_aspect_judge(base_model=str(tmp_path / "base")), tmp_path / "judge")
@@ -59,6 +59,46 @@ def test_flags_without_use_are_refused(words, reason, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "judge", *words])
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("engine", "missing", "reason"),
+    [
+        (
+            "uvicorn",
+            {"fastapi", "uvicorn"},
+            "needs fastapi and uvicorn: pip install 'gtsvj-reward[serve]'",
+        ),
+        ("ray", {"ray"}, "needs ray: pip install 'gtsvj-reward[serve,ray]'"),
+    ],
+)
+def test_what_is_not_installed_is_said_before_any_work(
+    engine, missing, reason, monkeypatch, capsys
+):
+    """Before the judge is looked for, which is not there either."""
+    found = installed.find_spec
+    monkeypatch.setattr(installed, "find_spec", lambda n: None if n in missing else found("json"))
+    assert main(["serve", "no-such-judge", "--engine", engine]) == 1
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-moments"])
+def test_bundled_names_are_those_of_other_commands(name, monkeypatch, capsys):
+    """A judge by the name that `inspect` takes, and its VAE by that of a pipeline."""
+    served = []
+    monkeypatch.setattr(server, "serve", lambda app, **_: served.append(app.state.service))
+    videos = ["--vae", "gtsvj-toy-pipeline", "--num_frames", "9"]
+    further = ["--judges", f"twin={name}", "--pessimism", "0"]
+    assert main(["serve", name, "--device", "cpu", *videos, *further]) == 0
+    assert main(["inspect", name]) == 0
+    first, twin = served[0].judges.rewards()
+    assert first.config.latent_space.id in capsys.readouterr().out
+    assert first.config == twin.config
+
+
+def test_judges_without_a_name_are_refused(capsys):
+    assert main(["serve", "judge", "--device", "cpu", "--judges", "path/to/other"]) == 1
+    assert "--judges takes different NAME=CHECKPOINT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from gtsvj_reward import TextCondition
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.serving.protocol import PATH, VERSION_HEADER
 from tests.serving.server import post, reward_of, serving
@@ -86,9 +87,15 @@ def test_what_version_1_cannot_mean_is_refused(images, body, query, reason):
         host_score(images[1], body, query)
 
 
-def test_a_judge_that_reads_prompts_is_not_for_version_1():
-    """Its prompts come without a mask, which some families need, and always pooled."""
+def test_prompts_reach_a_judge_that_reads_them():
+    """Without the pooled embeddings, which the format demands."""
     reward = reward_of(tiny_judge(geometry=IMAGES, text_input="prompt"))
-    refused = pytest.raises(RuntimeError, match=r"422.*trained with prompts")
-    with serving(reward) as (_, port), refused:
-        host_score(port, packed(clips(1, 1)[0]))
+    latents, embeds = clips(1, 1), torch.randn(1, 6, 8)
+    with serving(reward) as (_, port):
+        score = host_score(port, packed(latents[0], prompt_embeds=embeds))
+        other = host_score(port, packed(latents[0]))
+        with pytest.raises(RuntimeError, match=r"422.*expected text embeddings"):
+            host_score(port, packed(latents[0], prompt_embeds=embeds[:, :5]))
+    expected = reward(latents, text=TextCondition(embeds), normalize=False).item()
+    assert score == pytest.approx(expected, abs=1e-6)
+    assert abs(score - other) > 1e-4

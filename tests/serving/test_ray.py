@@ -4,7 +4,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +11,6 @@ import psutil
 import pytest
 import torch
 
-from gtsvj_reward.cli import main
 from gtsvj_reward.serving import RefusedError
 from tests.serving.command import command, saved_judge
 from tests.serving.server import assert_same_scores, client_of, reward_of, varied
@@ -21,12 +19,6 @@ from tests.tiny import clips, tiny_space
 RAY_TOKEN = "0123456789abcdef" * 2
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
          "RAY_AUTH_TOKEN": RAY_TOKEN}  # fmt: skip
-
-
-def test_without_ray_the_error_says_what_to_install(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    assert main(["serve", str(saved_judge(tmp_path)), "--engine", "ray", "--device", "cpu"]) == 1
-    assert "pip install 'gtsvj-reward[ray,serve]'" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -142,8 +142,9 @@ def test_the_score_comes_first_and_no_aspect_hides_it():
         raw=torch.tensor([1.0]),
         trajectory=[torch.tensor([1.0])],
         parts={"raw": torch.tensor([9.0])},
+        uncertainty=torch.tensor([0.5]),
     )
-    rows = [("score", 2.0), ("raw", 1.0), ("aspect:raw", 9.0)]
+    rows = [("score", 2.0), ("raw", 1.0), ("uncertainty", 0.5), ("aspect:raw", 9.0)]
     assert list(answer([one], True)["results"][0]["gtsvj"].items()) == rows
     assert list(answer([one], False)["results"][0]["gtsvj"].items()) == rows[1:]
 
@@ -230,10 +231,10 @@ def test_a_video_that_takes_too_long_to_decode_is_refused(judge, tiny_vae, shape
     """Of large pictures, of many, and of many small ones between two that are needed."""
     content = base64.b64encode(film(*shape)).decode()
     reading = Reading(fps=8.0, height=64, width=96, num_frames=17)
-    assert VideoReader(judge, tiny_vae, reading).job(content).size == 1
+    assert len(VideoReader(judge, tiny_vae, reading).request(content)) == 1
     strict = VideoReader(judge, tiny_vae, reading, limit=DecodeLimit(**limit))
     with pytest.raises(UnreadableVideoError, match=reason):
-        strict.job(content)
+        strict.request(content)
 
 
 def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
@@ -243,10 +244,10 @@ def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
     class Held(VideoReader):
         """Reads when it may."""
 
-        def job(self, video):
+        def request(self, video):
             entered.set()
             assert go.wait(120)
-            return super().job(video)
+            return super().request(video)
 
     payload = sent([path.read_bytes() for path in videos])
     routers = [unirl_routes(Held(judge, tiny_vae, READING))]

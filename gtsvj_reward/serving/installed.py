@@ -1,0 +1,20 @@
+"""Whether what a server needs is installed, said before any work."""
+
+from importlib.util import find_spec
+
+
+def require_server(*further: str) -> None:
+    """Refuse to go on without FastAPI, uvicorn and any further packages.
+
+    Args:
+        further: names of packages that are extras of their own, e.g. `ray`.
+
+    Raises:
+        ImportError: with the names of all that are missing, and what to install.
+    """
+    missing = [name for name in ("fastapi", "uvicorn", *further) if find_spec(name) is None]
+    if missing:
+        extras = ",".join(("serve", *further))
+        raise ImportError(
+            f"the server needs {' and '.join(missing)}: pip install 'gtsvj-reward[{extras}]'"
+        )
