@@ -1,6 +1,7 @@
 """Bytes in, bytes out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,11 +92,12 @@ def test_a_reply_survives_the_wire():
     assert read_reply(write_reply(REPLY, "2"), 2, "2") == REPLY
 
 
-def test_a_reply_of_version_1_is_the_hosts():
-    assert json.loads(write_reply(REPLY, "1")) == {
-        "protocol_version": "1",
-        "raw_scores": [0.3, -0.75],
-    }
+def test_a_reply_of_version_1_has_one_score():
+    """On the raw scale, as it was asked for; less what a pessimistic judge takes off."""
+    reply = json.loads(write_reply(REPLY, "1"))
+    assert reply == {"protocol_version": "1", "raw_scores": [0.1, -2.0]}
+    sure = json.loads(write_reply(replace(REPLY, uncertainty=(0.5, 0.25)), "1"))
+    assert sure == {**reply, "uncertainty": [0.5, 0.25]}
 
 
 def test_numbers_that_are_not_finite_are_never_written():

@@ -1,12 +1,9 @@
 """How sure a moment judge is of its scores reaches the clients of all formats."""
 
-import json
-
 import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.serving.protocol import ScoreRequest, write_request
-from gtsvj_reward.serving.replies import ScoreReply, write_reply
 from tests.serving.server import HEADERS, assert_same_scores, client_of, post, serving
 from tests.tiny import clips
 
@@ -39,17 +36,3 @@ def test_a_judge_that_does_not_know_sends_none(port):
     with client_of(port) as client:
         assert client.details(clips()).uncertainty is None
         assert not client.health()["uncertainty"]
-
-
-def test_version_1_has_one_score_and_its_uncertainty():
-    """The score of a pessimistic judge is not the raw one; no judge of single frames knows it."""
-    reply = ScoreReply(
-        scores=(0.25,),
-        raw_scores=(0.75,),
-        aspects={},
-        trajectory=((0.75,),),
-        untrained_geometry=(None,),
-        uncertainty=(0.5,),
-    )
-    found = json.loads(write_reply(reply, "1"))
-    assert found == {"protocol_version": "1", "raw_scores": [0.25], "uncertainty": [0.5]}
