@@ -106,7 +106,7 @@ async def answer_canary(
 
 
 def noise(reward: GTSVJReward) -> Job:
-    """A clip of noise, of the smallest size that a judge was trained on.
+    """A clip of noise, of the smallest size that a judge was trained on, spread as such clips are.
 
     Raises:
         NotScoredError: 422 for a judge that needs more than that.
@@ -120,5 +120,9 @@ def noise(reward: GTSVJReward) -> Job:
         )
     size = (1, trained.latent_frames[0], reward.space.channels, trained.height[0], trained.width[0])
     clips = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    spread = reward.config.latent_statistics
+    if spread is not None:
+        mean, log_std = (torch.tensor(x).view(-1, 1, 1) for x in (spread.mean, spread.log_std))
+        clips = mean + log_std.exp() * clips
     request = ScoreRequest(latents=clips, space_id=reward.space.id, space=reward.space)
     return admit(reward, replace(request, normalize=has_statistics(reward)), 1)

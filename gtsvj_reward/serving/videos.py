@@ -73,7 +73,8 @@ class VideoReader:
                 fps=reading.fps,
                 height=reading.height,
                 width=reading.width,
-                num_frames=reading.num_frames,
+                num_frames=None if reading.at_most else reading.num_frames,
+                max_frames=reading.num_frames if reading.at_most else None,
                 temporal_compression=self.space.temporal_compression,
                 limit=self.limit,
             )

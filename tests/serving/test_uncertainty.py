@@ -1,20 +1,21 @@
 """How sure a moment judge is of its scores reaches the clients of all formats."""
 
+import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
+from gtsvj_reward.serving import RefusedError
 from gtsvj_reward.serving.protocol import ScoreRequest, write_request
+from gtsvj_reward.serving.reload import noise
 from tests.serving.server import HEADERS, assert_same_scores, client_of, post, serving
 from tests.tiny import clips
 
 
 def toy_clips(reward, count):
-    """Noise of a size that the bundled judge was trained on."""
-    trained, space = reward.config.geometry, reward.space
-    size = (count, trained.latent_frames[0], space.channels, trained.height[0], trained.width[0])
-    return torch.randn(size, generator=torch.Generator().manual_seed(0)) * torch.linspace(
-        0.8, 1.2, count
-    ).view(-1, 1, 1, 1, 1)
+    """Noise of a size that the bundled judge was trained on, spread as its clips were."""
+    one = noise(reward).clips
+    generator = torch.Generator().manual_seed(1)
+    return one * (1 + 0.1 * torch.randn(count, *one.shape[1:], generator=generator))
 
 
 def test_uncertainty_and_pessimism_are_those_of_the_judge():
@@ -30,6 +31,16 @@ def test_uncertainty_and_pessimism_are_those_of_the_judge():
     assert_same_scores(found.uncertainty, expected.uncertainty)
     assert_same_scores(found.rewards, expected.rewards - 2 * expected.uncertainty)
     assert_same_scores(found.raw, expected.raw)
+
+
+def test_latents_that_are_not_spread_as_those_of_training_are_refused():
+    """Here as in a process: the judge knows its clips, and the canary of a reload passes."""
+    reward = GTSVJReward.from_pretrained("gtsvj-toy-moments")
+    good = toy_clips(reward, 2)
+    with serving(reward) as (_, port), client_of(port, space=reward.space) as client:
+        assert len(client(good)) == 2
+        with pytest.raises(RefusedError, match="cannot be scaled latents of the judge's space"):
+            client(torch.randn_like(good))
 
 
 def test_a_judge_that_does_not_know_sends_none(port):

@@ -32,7 +32,8 @@ from gtsvj_reward.serving.videos import VideoReader
 from tests.serving.server import assert_same_scores, post, reward_of, serving
 from tests.tiny import tiny_judge, tiny_space
 
-READING = Reading(fps=8.0, height=64, width=96, num_frames=17)
+READ = {"fps": 8.0, "height": 64, "width": 96, "num_frames": 17}
+READING = Reading(**READ)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_videos_get_the_score_of_the_pixel_path(served, judge, tiny_vae, videos)
     assert status == 200
     rewards, errors = parsed(answer, 3)
     assert errors == [None] * 3
-    frames = torch.cat([read_video(path, **vars(READING)).batch() for path in videos])
+    frames = torch.cat([read_video(path, **READ).batch() for path in videos])
     with torch.no_grad():
         expected = judge.score_frames(frames, vae=tiny_vae, fps=8.0)
     assert_same_scores(torch.tensor(rewards), expected, std=1.0)
@@ -230,11 +231,17 @@ def film(width, height, count, rate):
 def test_a_video_that_takes_too_long_to_decode_is_refused(judge, tiny_vae, shape, limit, reason):
     """Of large pictures, of many, and of many small ones between two that are needed."""
     content = base64.b64encode(film(*shape)).decode()
-    reading = Reading(fps=8.0, height=64, width=96, num_frames=17)
-    assert len(VideoReader(judge, tiny_vae, reading).request(content)) == 1
-    strict = VideoReader(judge, tiny_vae, reading, limit=DecodeLimit(**limit))
+    assert len(VideoReader(judge, tiny_vae, READING).request(content)) == 1
+    strict = VideoReader(judge, tiny_vae, READING, limit=DecodeLimit(**limit))
     with pytest.raises(UnreadableVideoError, match=reason):
         strict.request(content)
+
+
+def test_a_shorter_video_is_read_as_far_as_it_goes_where_that_is_asked(judge, tiny_vae):
+    """Ten pictures make nine, which are three latents."""
+    content = base64.b64encode(film(96, 64, 10, 8)).decode()
+    longest = Reading(**READ, at_most=True)
+    assert VideoReader(judge, tiny_vae, longest).request(content).latents.shape[1] == 3
 
 
 def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
