@@ -13,7 +13,10 @@ from gtsvj_reward.flags import snake_case, with_config as with_config
 
 MODULES = {
     "demo": "demo",
+    "quickstart": "quickstart",
+    "models": "models",
     "encode": "encode",
+    "decode": "decode",
     "negatives": "negatives",
     "train-discriminator": "train",
     "train-aspects": "train",

@@ -4,7 +4,10 @@ import argparse
 
 COMMANDS = {
     "demo": "train a small judge on real clips on this machine and report on unseen footage",
+    "quickstart": "from a pipeline and real videos to a judge, in one command",
+    "models": "list the models that come with the package",
     "encode": "turn a folder of videos into latent files",
+    "decode": "turn latent files into videos, to look at or to label",
     "negatives": "make clips that fall short, with the generator itself: negatives of stage 1",
     "train-discriminator": "stage 1: train the energy judge",
     "train-aspects": "stage 2: predict aspect scores from ratings",

@@ -1,5 +1,6 @@
 """What a clip is before any network: latent spaces, video files, and latent files."""
 
+from gtsvj_reward.latents.decode import DecodeReport as DecodeReport, decode_folder as decode_folder
 from gtsvj_reward.latents.encode import (
     EncodeMismatchError as EncodeMismatchError,
     EncodeReport as EncodeReport,

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from gtsvj_reward.latents.content import MADE_FROM
+from gtsvj_reward.latents.decode import video_path
 from gtsvj_reward.latents.sources import source_sha256
-from gtsvj_reward.latents.store import ClipInfo, clip_info
+from gtsvj_reward.latents.store import SUFFIX, ClipInfo, clip_info
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.plotting import plot_trajectory
 from gtsvj_reward.scoring.table import ScoredClip
@@ -37,13 +39,20 @@ def plot_scores(scored: Sequence[ScoredClip], sources: Sources, out: str | Path)
     return [
         plot_clip(clip, sources, Path(out) / f"{clip.latents}.png")
         for clip in scored
-        if has_video(clip_info(sources.latents / clip.latents))
+        if has_video(clip_info(sources.latents / clip.latents), sources.videos)
     ]
 
 
-def has_video(info: ClipInfo) -> bool:
-    """Whether a latent file was encoded from a video, and not made by a generator."""
+def has_video(info: ClipInfo, videos: Path) -> bool:
+    """Whether a latent file was encoded from a video, or `gtsvj decode` made one of it."""
+    if MADE_FROM in info.settings:
+        return decoded_path(info, videos).is_file()
     return info.source is not None and all(name in info.settings for name in _READING)
+
+
+def decoded_path(info: ClipInfo, videos: Path) -> Path:
+    """Where `gtsvj decode` puts the video of a clip that a generator made."""
+    return video_path(videos, Path(f"{info.source}{SUFFIX}"))
 
 
 def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
@@ -80,11 +89,12 @@ def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
 def source_frames(
     info: ClipInfo, videos: str | Path, name: str | None = None
 ) -> UInt8[Tensor, "time height width 3"]:
-    """The frames that a latent file was encoded from.
+    """The frames that a latent file was encoded from, or that `gtsvj decode` made of it.
 
     Args:
         info: the latent file.
-        videos: the folder that was encoded, or one above it that lies like that of the latents.
+        videos: for a clip that a generator made, the folder of decoded ones; else the folder that
+            was encoded, or one above it that lies like that of the latents.
         name: of the video below `videos`, with the folders above its source.
 
     Raises:
@@ -93,11 +103,20 @@ def source_frames(
     """
     if info.source is None:
         raise ValueError(f"{info.path} names no source video: there is nothing to draw")
+    if MADE_FROM in info.settings:
+        side = info.space.spatial_compression
+        return read_video(
+            decoded_path(info, Path(videos)),
+            fps=info.fps,
+            height=side * info.shape[2],
+            width=side * info.shape[3],
+            num_frames=info.num_frames,
+        ).frames
     missing = [name for name in _READING if name not in info.settings]
     if missing:
         raise ValueError(
             f"{info.path} does not say how its video was read, {', '.join(missing)} is missing: "
-            "pictures need latent files that `gtsvj encode` made"
+            "pictures need latent files of `gtsvj encode` or `gtsvj negatives`"
         )
     reading = {name: info.settings[name] for name in _READING}
     path = _source_path(info, Path(videos), name or info.source)

@@ -157,7 +157,7 @@ def _card(
 
 def _picture(clip: ScoredClip, sources: Sources, path: Path) -> str:
     """The picture of a clip, drawn by way of a file."""
-    if not has_video(clip_info(sources.latents / clip.latents)):
+    if not has_video(clip_info(sources.latents / clip.latents), sources.videos):
         return NO_PICTURE
     png = b64encode(plot_clip(clip, sources, path).read_bytes()).decode()
     alt = html.escape(f"{clip.video}: score over time above frames of the clip")

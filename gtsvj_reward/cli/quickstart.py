@@ -1,0 +1,146 @@
+"""`gtsvj quickstart`: one command that runs the others."""
+
+import argparse
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtsvj_reward.cli.parsing import subparser
+from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.dtypes import DTYPES, dtype_of
+
+if TYPE_CHECKING:
+    from gtsvj_reward.quickstart import Estimate, Quickstart
+
+TOY_REAL, TOY_PROMPTS = 64, 12
+"""Real clips that the toy world draws, and prompts, where none are given."""
+
+
+def quickstart(argv: list[str]) -> int:
+    """`gtsvj quickstart`."""
+    from gtsvj_reward.cli import main
+
+    args = parser().parse_args(argv)
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("the report needs matplotlib: pip install 'gtsvj-reward[plot]'")
+    plan, forecast = planned(args)
+    steps = plan.commands()
+    print(f"{len(steps)} steps, {duration(sum(forecast.seconds))} on this machine as it is now,")
+    print(f"{size_text(forecast.latent_bytes + forecast.moment_bytes)} of latents and moments")
+    for number, (step, seconds) in enumerate(zip(steps, forecast.seconds, strict=True), 1):
+        print(f"  {number}. {step.title}: {duration(seconds)}")
+        if args.dry_run:
+            print(f"     gtsvj {shlex.join(step.argv)}")
+    if args.dry_run:
+        return 0
+    for number, step in enumerate(steps, 1):
+        print(
+            f"\n[{number}/{len(steps)}] {step.title}\n  gtsvj {shlex.join(step.argv)}", flush=True
+        )
+        if step.done is not None and step.done.exists():
+            print(f"  already done: {step.done}")
+        elif status := main(step.argv):
+            print(f"stopped in step {number}: mend that, then start the same command again")
+            return status
+    print(f"\njudge: {plan.out}\nreport: {plan.work / 'report' / 'index.html'}\nnext, label:")
+    print("\n".join(f"  {command}" for command in plan.next_commands()))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    made = subparser("quickstart")
+    made.add_argument("--pipeline", required=True, help="bundled name, folder or hub id")
+    made.add_argument(
+        "--real", type=Path, help="folder of real videos; toy pipeline: may be left out"
+    )
+    made.add_argument("--prompts", type=Path, help=".txt, a prompt a line; toy pipeline: likewise")
+    made.add_argument("--out", type=Path, required=True, help="folder for the judge")
+    made.add_argument("--work", type=Path, help="folder for clips, moments, report; `OUT-work`")
+    made.add_argument("--per_prompt", type=int, default=4, help="clips of each prompt")
+    made.add_argument("--steps", type=int, default=50, help="denoising steps of these clips")
+    made.add_argument("--batch_size", type=int, default=1, help="clips in one call of the pipeline")
+    for name in ("num_frames", "height", "width"):
+        made.add_argument(f"--{name}", type=int, help="of a clip; CogVideoX says it by itself")
+    made.add_argument("--fps", type=float, default=8.0, help="frames per second of a clip")
+    made.add_argument("--dtype", choices=DTYPES, help="bfloat16 on a GPU, float32 on a CPU")
+    made.add_argument("--device", help="a GPU if there is one")
+    made.add_argument("--dry_run", action="store_true", help="print steps, time and disk; stop")
+    return made
+
+
+def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
+    """What will be done, and what it will take."""
+    from gtsvj_reward.latents import list_videos
+    from gtsvj_reward.quickstart import Quickstart, estimate, size_of
+    from gtsvj_reward.sampling import read_prompts
+    from gtsvj_reward.sampling.pipelines import load_pipeline
+
+    state = processes(args.device)
+    device = str(args.device or state.device)
+    dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
+    work = args.work or args.out.with_name(f"{args.out.name}-work")
+    real, prompts = sources(args, work)
+    counts = len(list_videos(real)), len(read_prompts(prompts))
+    pipe: Any = load_pipeline(args.pipeline, dtype=dtype_of(dtype), device=device)
+    given = {name: vars(args)[name] for name in ("num_frames", "height", "width")}
+    plan = Quickstart(
+        pipeline=args.pipeline,
+        real=real,
+        prompts=prompts,
+        out=args.out,
+        work=work,
+        size=size_of(pipe, given),
+        fps=args.fps,
+        per_prompt=args.per_prompt,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        dtype=dtype,
+        device=device,
+    )
+    return plan, estimate(plan, pipe, *counts)
+
+
+def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
+    """The folder of real videos and the file of prompts; the toy world makes its own.
+
+    Raises:
+        ValueError: without one of them, for a pipeline that is not the toy world's.
+    """
+    from gtsvj_reward.toy.pipeline import PIPELINE
+
+    if args.pipeline != PIPELINE:
+        for name in ("real", "prompts"):
+            if vars(args)[name] is None:
+                raise ValueError(f"--{name} is needed for {args.pipeline}")
+        return args.real, args.prompts
+
+    from gtsvj_reward.files import write_text
+    from gtsvj_reward.latents import write_video
+    from gtsvj_reward.toy.corpus import ClipSpec
+    from gtsvj_reward.toy.world import FPS, captions
+
+    real, prompts = args.real or work / "videos-real", args.prompts or work / "prompts.txt"
+    if args.real is None:
+        for number in range(TOY_REAL):
+            video = real / f"{number:03d}.mp4"
+            if not video.exists():
+                write_video(video, ClipSpec(video.stem, (45, number), {}).draw(), FPS)
+    if args.prompts is None:
+        chosen = captions()[:: len(captions()) // TOY_PROMPTS][:TOY_PROMPTS]
+        write_text(prompts, "".join(f"{caption}\n" for caption in chosen))
+    return real, prompts
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that reads best."""
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"about {seconds / length:.1f} {unit}"
+    return f"about {seconds:.0f} s"
+
+
+def size_text(count: int) -> str:
+    """A number of bytes in the unit that reads best."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

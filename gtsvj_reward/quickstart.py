@@ -1,0 +1,205 @@
+"""From a pipeline and a folder of real videos to a judge: the commands, and what they will take.
+
+Each step is a command of `gtsvj` that can be repeated by hand, and each goes on where it was.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gtsvj_reward.sampling.pipelines import ClipSize, latent_space
+from gtsvj_reward.sampling.renoising import sampled
+from gtsvj_reward.training import DiscriminatorFit
+
+STRENGTHS = 4
+"""Noised clips that `gtsvj negatives` makes of each real one, unless told otherwise."""
+RENOISE_STEPS = 2
+"""Mean number of steps in which they are denoised."""
+TAPS, MOMENTS = 3, 7
+"""Blocks that a judge reads besides the latents, and moments of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command of the way."""
+
+    title: str
+    argv: list[str]
+    """Its words, without `gtsvj`."""
+    done: Path | None = None
+    """What is there when the step is finished, for a step that would not notice by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """What is fitted to what."""
+
+    pipeline: str
+    """Bundled name, folder or hub id."""
+    real: Path
+    """Folder of real videos."""
+    prompts: Path
+    """Prompts of which clips are made."""
+    out: Path
+    """Folder for the judge."""
+    work: Path
+    """Folder for everything else."""
+    size: ClipSize
+    fps: float
+    per_prompt: int
+    """Clips of each prompt."""
+    steps: int
+    """Denoising steps of these clips."""
+    batch_size: int
+    """Clips in one call of the pipeline."""
+    dtype: str
+    device: str
+
+    def commands(self) -> list[Step]:
+        """The steps, in order."""
+        latents, videos = self.work / "latents", self.work / "videos"
+        sampled_clips = latents / "generated" / "sampled"
+        size = [
+            *("--num_frames", str(self.size.num_frames), "--height", str(self.size.height)),
+            *("--width", str(self.size.width), "--fps", f"{self.fps:g}"),
+        ]
+        where = ["--dtype", self.dtype, "--device", self.device]
+        sampling = ["--sample_steps", str(self.steps), "--per_prompt", str(self.per_prompt)]
+        negatives = [
+            *("negatives", self.pipeline, *where),
+            *("--batch_size", str(self.batch_size), "--out"),
+        ]
+        fit = [
+            *("train-discriminator", "--base_model", self.pipeline, "--base_dtype", self.dtype),
+            *("--device", self.device, "--perturbations", "extended"),
+            *("--real", str(latents / "real"), "--generated", str(latents / "generated")),
+            *("--features", str(self.work / "features"), "--output_dir", str(self.out)),
+        ]
+        return [
+            Step(
+                title="encode the real videos",
+                argv=["encode", str(self.real), str(latents / "real"), "--vae", self.pipeline,
+                      *size, *where],
+            ),
+            Step(
+                title="generate a clip of each prompt",
+                argv=[*negatives, str(sampled_clips), "--prompts", str(self.prompts), *sampling,
+                      *size],
+            ),
+            Step(
+                title="noise real clips and denoise them",
+                argv=[*negatives, str(latents / "generated" / "renoised"), "--real",
+                      str(latents / "real")],
+            ),
+            Step(title="fit the judge", argv=fit, done=self.out / "config.json"),
+            Step(
+                title="decode the generated clips",
+                argv=["decode", str(sampled_clips), str(videos), "--vae", self.pipeline, *where],
+            ),
+            Step(
+                title="score them",
+                argv=["score", str(self.out), str(sampled_clips), "--out",
+                      str(self.work / "scores.csv"), "--videos", str(videos), "--report",
+                      str(self.work / "report"), "--device", self.device],
+            ),
+        ]  # fmt: skip
+
+    def next_commands(self) -> list[str]:
+        """What to do with the judge."""
+        sampled_clips = self.work / "latents" / "generated" / "sampled"
+        videos = self.work / "videos"
+        return [
+            f"gtsvj label {videos} --latents {sampled_clips} --judge {self.out} --prompts "
+            f"{videos / 'prompts.csv'} --out labels",
+            f"gtsvj train-preference --from_judge {self.out} --comparisons labels/comparisons.csv "
+            f"--latents {sampled_clips} --output_dir {self.out}-labelled",
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the steps will take, in their order, from one measured clip of each kind."""
+
+    seconds: list[float]
+    latent_bytes: int
+    moment_bytes: int
+
+
+def size_of(pipe: Any, given: dict[str, int | None]) -> ClipSize:
+    """The size of clips: what is given, else what a CogVideoX transformer was trained on.
+
+    Raises:
+        ValueError: naming what nobody says.
+    """
+    config, space = pipe.transformer.config, latent_space(pipe)
+    side = space.spatial_compression
+    own = {
+        "num_frames": config.get("sample_frames"),
+        "height": config.get("sample_height") and config["sample_height"] * side,
+        "width": config.get("sample_width") and config["sample_width"] * side,
+    }
+    values = {name: value or own[name] for name, value in given.items()}
+    if missing := [f"--{name}" for name, value in values.items() if value is None]:
+        raise ValueError(
+            f"{type(pipe).__name__} does not say what size of clips it was trained on: give "
+            f"{' '.join(missing)}"
+        )
+    return ClipSize(**{name: int(value) for name, value in values.items() if value is not None})
+
+
+def estimate(plan: Quickstart, pipe: Any, real: int, prompts: int) -> Estimate:
+    """Time one clip of each kind on this machine, and multiply.
+
+    Args:
+        plan: what will be done.
+        pipe: the pipeline, where it will run.
+        real: number of real videos.
+        prompts: number of prompts.
+    """
+    space, device = latent_space(pipe), torch.device(plan.device)
+    size = plan.size
+    shape = (1, size.num_frames, 3, size.height, size.width)
+    frames = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def step() -> Any:
+        generators = [torch.Generator().manual_seed(0)]
+        return sampled(pipe, [""], steps=1, generators=generators, size=size)
+
+    with torch.no_grad():
+        latents = space.encode(frames, pipe.vae)
+        encode = seconds_of(lambda: space.encode(frames, pipe.vae), device)
+        decode = seconds_of(lambda: space.decode(latents, pipe.vae), device)
+        step()
+        denoise = seconds_of(step, device)
+    made = prompts * plan.per_prompt
+    renoised = real * STRENGTHS
+    reads = real * (1 + DiscriminatorFit.draws)
+    config = pipe.transformer.config
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    features = 4 * MOMENTS * (TAPS * width + space.channels)
+    return Estimate(
+        # A guided step is two passes; a judge reads a clip in one.
+        seconds=[
+            real * encode,
+            made * plan.steps * denoise,
+            renoised * RENOISE_STEPS * denoise,
+            reads * denoise / 2,
+            made * decode,
+            made * denoise / 2,
+        ],
+        latent_bytes=(real + made + renoised) * latents.numel() * 4,
+        moment_bytes=reads * features,
+    )
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    """How long a call takes, the device's queue included."""
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
