@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.latents.space import LatentSpace, Layout
+from gtsvj_reward.latents.space import Layout
 from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward import AnyReward
+from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_count, as_number, as_space
 
 Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
 """A scorer of flow_grpo: (videos, prompts, metadata) -> (one number per video, {})."""
@@ -62,10 +63,10 @@ class DDPOReward:
         *,
         images_are: Literal["latents", "pixels"],
         vae: Any = None,
-        space: LatentSpace | None = None,
+        space: AnySpace | None = None,
         layout: Layout = "BTCHW",
-        fps: float | None = None,
-        num_frames: int | None = None,
+        fps: AnyNumber | None = None,
+        num_frames: AnyNumber | None = None,
         normalize: bool = True,
         differentiable: bool = False,
     ) -> None:
@@ -79,10 +80,10 @@ class DDPOReward:
             raise ValueError("`space` and `num_frames` are of latents: leave them out for pixels")
         self.reward = reward
         self.vae = vae
-        self.space = space if vae is None else LatentSpace.from_vae(vae)
+        self.space = as_space(space if vae is None else vae)
         self.layout = layout
-        self.fps = fps
-        self.num_frames = num_frames
+        self.fps = as_number("fps", fps)
+        self.num_frames = as_count("num_frames", num_frames)
         self.normalize = normalize
         self.differentiable = differentiable
         self.__name__ = "gtsvj_ddpo"
@@ -151,10 +152,10 @@ def flow_grpo_scorer(
     *,
     images_are: Literal["latents", "pixels"],
     vae: Any = None,
-    space: LatentSpace | None = None,
+    space: AnySpace | None = None,
     layout: Layout = "BTCHW",
-    fps: float | None = None,
-    num_frames: int | None = None,
+    fps: AnyNumber | None = None,
+    num_frames: AnyNumber | None = None,
     normalize: bool = True,
 ) -> Callable[[], Scorer]:
     """A function for the table `score_functions` in flow_grpo's `multi_score`.

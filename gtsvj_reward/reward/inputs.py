@@ -19,7 +19,7 @@ AnyLatents = Array | Sequence[Any]
 """Latents (batch, time, channel, height, width), or clips without the batch axis, of any sizes."""
 AnyFrames = Array | Sequence[Any]
 """Decoded videos as diffusers returns or reads them; see `as_videos`."""
-AnySpace: TypeAlias = LatentSpace | ConfigMixin
+AnySpace: TypeAlias = LatentSpace | nn.Module | ConfigMixin
 """A latent space, or the diffusers pipeline or VAE that it is read from."""
 AnyNumber = float | str
 """A number, or its text."""

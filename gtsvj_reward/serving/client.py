@@ -10,6 +10,7 @@ import torch
 
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward import Clips, Reward, RewardOutput
+from gtsvj_reward.reward.inputs import AnySpace, as_space
 from gtsvj_reward.serving.protocol import (
     CONTENT_TYPE,
     JUDGE_PATH,
@@ -51,7 +52,8 @@ class ScoreClient(Reward):
         url: of the server, without a path, unless a proxy serves it below one; 404 is then final.
         judge: name of one of several judges; the server's default one otherwise.
         token: the server's, if it has one.
-        space: the latent space of all latents that are sent; each call may name another.
+        space: the latent space of all latents that are sent, or the pipeline or VAE that says so;
+            each call may name another.
         timeout: seconds for an attempt, waiting for a free place and scoring included.
         retry_for: seconds after which the last failure is raised.
         clips_per_request: longer batches are sent in parts.
@@ -66,7 +68,7 @@ class ScoreClient(Reward):
         *,
         judge: str | None = None,
         token: str | None = None,
-        space: LatentSpace | None = None,
+        space: AnySpace | None = None,
         timeout: float = 120.0,
         retry_for: float = 300.0,
         clips_per_request: int = 8,
@@ -81,7 +83,7 @@ class ScoreClient(Reward):
         self.url = url.rstrip("/")
         self.judge = judge
         self.token = token
-        self.space = space
+        self.space = as_space(space)
         self.timeout = timeout
         self.retry_for = retry_for
         self.clips_per_request = clips_per_request

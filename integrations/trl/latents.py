@@ -15,9 +15,9 @@ from gtsvj_reward.integrations.trl.rows import (
     log_parts,
     score_rows,
 )
-from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import load_clip
 from gtsvj_reward.reward import AnyReward, as_reward
+from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_count, as_number, as_space
 
 
 class LatentsRewardFunc:
@@ -59,17 +59,21 @@ class LatentsRewardFunc:
         self,
         reward: AnyReward,
         *,
-        space: LatentSpace | None = None,
-        fps: float | None = None,
+        space: AnySpace | None = None,
+        fps: AnyNumber | None = None,
         column: str = "latents",
-        num_frames: int | None = None,
+        num_frames: AnyNumber | None = None,
         normalize: bool = True,
         missing: Literal["error", "none"] = "error",
         name: str = "gtsvj_latents",
     ) -> None:
         check_choice("missing", missing, ("error", "none"))
         self.reward = as_reward(reward)
-        self.kind: Kind = (space, fps, num_frames)
+        self.kind: Kind = (
+            as_space(space),
+            as_number("fps", fps),
+            as_count("num_frames", num_frames),
+        )
         self.column = column
         self.normalize = normalize
         self.missing = missing

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from gtsvj_reward import GTSVJReward
+from gtsvj_reward.integrations.ddpo import DDPOReward
+from gtsvj_reward.integrations.trl import LatentsRewardFunc
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 from gtsvj_reward.reward import Clips, RewardEnsemble, WeightedReward
 from gtsvj_reward.reward.clip_scorer import ClipScorer
@@ -45,6 +47,21 @@ def test_a_pipeline_and_a_vae_say_their_space():
     assert ClipScorer(judge, space=pipe.vae).space == own
     with pytest.raises(LatentSpaceError, match="expected latents of `tiny`"):
         GTSVJReward(tiny_judge())(clips(), space=pipe)
+
+
+def test_adapters_take_them_too():
+    pipe = cogvideox()
+    judge = GTSVJReward(tiny_judge(latent_space=LatentSpace.from_pipeline(pipe)))
+    expected = judge(clips(2)).tolist()
+    said = {"space": pipe.vae, "fps": "8", "num_frames": "17"}
+    ddpo = DDPOReward(judge, images_are="latents", **said)
+    assert ddpo(clips(2), ["a", "b"], {})[0].tolist() == pytest.approx(expected, abs=1e-5)
+    trl = LatentsRewardFunc(judge, **said)
+    assert trl(["a", "b"], latents=list(clips(2))) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="`fps` must be a number"):
+        LatentsRewardFunc(judge, fps="fast")
+    with pytest.raises(TypeError, match="`space` says which VAE"):
+        DDPOReward(judge, images_are="latents", space="cogvideox-2b")
 
 
 def test_numbers_may_be_text_as_configuration_files_have_them(reward):
