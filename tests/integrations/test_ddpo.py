@@ -1,6 +1,5 @@
 """Rewards by (images, prompts, metadata), against the checks of the trainers that call them."""
 
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from gtsvj_reward.integrations.ddpo import DDPOReward, flow_grpo_scorer
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.reward.combine import WeightedReward
+from tests.integrations.tiny import example_of
 from tests.tiny import clips, tiny_judge, tiny_space
 
 PROMPTS = ("a dog", "a cat")
@@ -316,16 +316,13 @@ def test_arguments_that_do_not_belong_together_are_refused(reward, arguments, te
 
 
 def test_examples_of_the_docstrings_run(reward, on_pixels, tiny_vae):
-    def example(thing):
-        return textwrap.dedent(thing.__doc__.split("Example:\n")[1].split("Args:")[0])
-
     latents, space = clips(), tiny_space()
     names = {"reward": reward, "space": space, "latents": latents, "prompts": PROMPTS,
              "metadata": [], "DDPOReward": DDPOReward}  # fmt: skip
-    exec(example(DDPOReward), names)
+    exec(example_of(DDPOReward), names)
     torch.testing.assert_close(names["rewards"], reward(latents))
     names = {"reward": on_pixels, "vae": tiny_vae, "score_functions": {},
              "flow_grpo_scorer": flow_grpo_scorer}  # fmt: skip
-    exec(example(flow_grpo_scorer), names)
+    exec(example_of(flow_grpo_scorer), names)
     score = flow_grpo_multi_score(names["score_functions"], "cpu", {"gtsvj": 1.0})
     assert len(score(frames(), PROMPTS, {})[0]["avg"]) == 2

@@ -1,7 +1,6 @@
 """TRL reward functions: by the rules of the trainer, and in a real one."""
 
 import pickle
-import textwrap
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +29,7 @@ from gtsvj_reward.integrations.trl.texts import completion_text, noise_seed
 from gtsvj_reward.latents import LatentFileError, LatentSpaceError
 from gtsvj_reward.reward import GeometryError, NonFiniteError
 from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
+from tests.integrations.tiny import example_of
 from tests.tiny import clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 from tests.training.clips import write_clips
 
@@ -601,7 +601,7 @@ def run(example, name, names):
 @pytest.mark.filterwarnings("ignore:You are using 'rollout_func'")
 @pytest.mark.parametrize("function", [LatentsRewardFunc, PromptRewardFunc])
 def test_examples_of_the_docstrings_run(function, judge_of_pipe, pipe, tmp_path):
-    example = textwrap.dedent(function.__doc__.split("Example:\n")[1].split("Args:")[0])
+    example = example_of(function)
     names = {**names_of_examples(tmp_path), "reward": judge_of_pipe, "pipe": pipe}
     names[function.__name__] = function
     trainer = run(example, function.__name__, names)["trainer"]
