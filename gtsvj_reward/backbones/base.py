@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import diffusers
@@ -10,7 +11,8 @@ from accelerate import init_empty_weights
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.sharing import LiveWeights, SharingError, take_weights
+from gtsvj_reward.backbones.admission import SharingError
+from gtsvj_reward.backbones.sharing import LiveWeights, take_weights
 from gtsvj_reward.backbones.taps import make_visible, watching
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
@@ -211,6 +213,15 @@ class Backbone(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """That of the base weights; some of them may be kept in float32."""
         return next(self.base_tensors())[1].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.base_tensors())[1].device
+
+    def together(self) -> AbstractContextManager[None]:
+        """What one process raises within it, all raise that hold a part of the weights."""
+        return nullcontext()
 
     @property
     def gradient_checkpointing(self) -> bool:

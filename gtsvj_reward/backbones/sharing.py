@@ -8,15 +8,19 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 
-PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from gtsvj_reward.backbones.admission import (
+    SharingError,
+    check_call,
+    check_parameter,
+    check_part,
+    check_plain,
+)
+from gtsvj_reward.backbones.sharded import local
 
 SAMPLED = 64
 """Elements of each shared tensor that are compared at every call, spread over all of it."""
-
-
-class SharingError(ValueError):
-    """Weights that cannot be shared as they are; the message says why and what to do."""
 
 
 def take_weights(
@@ -103,16 +107,25 @@ class LiveWeights:
             SharingError: for what cannot be shared.
         """
         for name, part in parts_of(self.theirs, self.modules):
-            module, below = self.modules[name], plain(part)
-            if name and name.split(".")[0] not in self.output_parts:
-                check_part(name, part)
-                check_call(name, below)
-            for path, key, tensor in tensors_of(name, module, below):
+            module = self.modules[name]
+            if name.split(".")[0] not in self.output_parts:
+                self.admit(name, part)
+            for path, key, tensor in tensors_of(name, module, plain(part)):
                 if key in module._buffers:
                     module._buffers[key] = tensor.detach() if tensor.requires_grad else tensor
                 else:
-                    check_parameter(path, tensor)
+                    self.admit_parameter(path, tensor)
                     yield path, module, key, tensor
+
+    def admit(self, name: str, part: nn.Module) -> None:
+        """Refuse a module whose weights cannot be shared."""
+        if name:
+            check_part(name, part)
+            check_call(name, plain(part))
+
+    def admit_parameter(self, path: str, parameter: nn.Parameter) -> None:
+        """Refuse a weight that cannot be shared."""
+        check_parameter(path, parameter)
 
     def refresh(self) -> None:
         """Follow the model where it was moved, and see that its weights are the same.
@@ -167,31 +180,38 @@ class LiveWeights:
 
 def sample_of(tensor: Tensor) -> Tensor:
     """Up to `SAMPLED` elements, at an odd stride, which visits the columns of a matrix too."""
-    return tensor.detach().reshape(-1)[:: tensor.numel() // SAMPLED | 1][:SAMPLED]
+    here = local(tensor.detach())
+    return here.reshape(-1)[:: here.numel() // SAMPLED | 1][:SAMPLED]
 
 
 def sampled(tensors: Iterable[Tensor]) -> Tensor:
     """Samples of tensors behind one another, in float64, which holds any of their dtypes."""
-    return torch.cat([sample_of(tensor) for tensor in tensors]).double()
+    parts = [sample_of(tensor) for tensor in tensors]
+    return torch.cat([part.to(parts[0].device) for part in parts]).double()
 
 
 def checksums(tensors: Iterable[Tensor]) -> Tensor:
     """Sums over the bits of each tensor as integers: exact, and the same on every device."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    bits = (tensor.detach().view(integers[tensor.element_size()]) for tensor in tensors)
-    return torch.stack([part.sum(dtype=torch.int64) for part in bits]).cpu()
+    parts = (local(tensor.detach()) for tensor in tensors)
+    bits = (part.view(integers[part.element_size()]) for part in parts)
+    return torch.stack([part.sum(dtype=torch.int64).cpu() for part in bits])
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """What lies below PEFT layers and compiled modules; any other module as it is."""
-    while isinstance(module, BaseTunerLayer | ModulesToSaveWrapper | OptimizedModule):
-        if isinstance(module, BaseTunerLayer):
-            module = module.get_base_layer()
-        elif isinstance(module, OptimizedModule):
-            module = module._orig_mod
-        else:
-            module = module.original_module
-    return module
+    """What lies below PEFT layers, compiled and checkpointed modules; any other module as it is."""
+    while True:
+        match module:
+            case BaseTunerLayer():
+                module = module.get_base_layer()
+            case ModulesToSaveWrapper():
+                module = module.original_module
+            case OptimizedModule():
+                module = module._orig_mod
+            case CheckpointWrapper():
+                module = module._checkpoint_wrapped_module
+            case _:
+                return module
 
 
 def parts_of(model: nn.Module, names: Iterable[str]) -> Iterator[tuple[str, nn.Module]]:
@@ -237,72 +257,3 @@ def tensors_of(name: str, ours: nn.Module, theirs: nn.Module) -> Iterator[tuple[
         )
     for key, tensor in there.items():
         yield f"{name}.{key}".lstrip("."), key, tensor
-
-
-def check_part(name: str, part: nn.Module) -> None:
-    """Refuse an adapter or a wrapper below which there are not the base model's weights.
-
-    Raises:
-        SharingError: saying what it is and what to do.
-    """
-    if isinstance(part, BaseTunerLayer) and part.merged:
-        raise SharingError(
-            f"an adapter is merged into {name} of the transformer, so its weights are not the base "
-            "model's: unmerge it (`unmerge_adapter`, `unfuse_lora`) before sharing"
-        )
-    if isinstance(part, ModulesToSaveWrapper):
-        raise SharingError(
-            f"{name} of the transformer is wrapped in PEFT's {type(part).__name__}, whose weights "
-            "are trained: a judge can share weights below LoRA layers only"
-        )
-
-
-def check_call(name: str, part: nn.Module) -> None:
-    """Refuse a module that computes otherwise than its class says.
-
-    Raises:
-        SharingError: saying what was changed and what to do.
-    """
-    if vars(part).get("fused_projections", False):
-        raise SharingError(
-            f"{name} of the transformer has fused q, k, v projections: call "
-            "`unfuse_qkv_projections()` before sharing"
-        )
-    if "forward" in vars(part):
-        raise SharingError(
-            f"{name} of the transformer has its `forward` replaced by a hook, as offloading block "
-            "by block does: a judge cannot share offloaded weights. Keep the transformer on its "
-            "device, or load the judge with its own weights"
-        )
-
-
-def check_parameter(name: str, parameter: nn.Parameter) -> None:
-    """Refuse a base weight that is trained, quantised, sharded, or not there.
-
-    Raises:
-        SharingError: saying what it is and what to do.
-    """
-    if parameter.requires_grad:
-        raise SharingError(
-            f"{name} of the transformer requires grad: a judge would change while its base is "
-            "trained. Train an adapter on frozen weights, or load the judge with its own weights"
-        )
-    if parameter.is_meta:
-        raise SharingError(
-            f"{name} of the transformer is on the meta device, as offloaded weights are: keep the "
-            "transformer in memory, or load the judge with its own weights"
-        )
-    check_plain(name, parameter)
-
-
-def check_plain(name: str, parameter: nn.Parameter) -> None:
-    """Refuse a weight that is not a plain floating point tensor.
-
-    Raises:
-        SharingError: saying what it is and what to do.
-    """
-    if type(parameter) is not nn.Parameter or parameter.dtype not in PLAIN_DTYPES:
-        raise SharingError(
-            f"{name} of the transformer is a {type(parameter).__name__} of {parameter.dtype}: "
-            "quantised and sharded weights cannot be shared. Load the judge with its own weights"
-        )

@@ -1,6 +1,7 @@
 """Clips of any sizes through a judge."""
 
 from collections.abc import Hashable, Sequence
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -32,12 +33,13 @@ def judge_clips(
     for chosen in buckets([clip.shape for clip in clips], batch_size):
         rows = None if text is None else text.rows(torch.tensor(chosen))
         batch: JudgeOutput = judge(torch.stack([clips[index] for index in chosen]), rows)
-        for place, index in enumerate(chosen):
-            aspects, leverage = (
-                None if part is None else part[place] for part in (batch.aspects, batch.leverage)
-            )
-            outputs[index] = JudgeOutput(batch.scores[place], aspects, leverage)
+        outputs.update(zip(chosen, by_clip(batch), strict=True))
     return [outputs[index] for index in range(len(clips))]
+
+
+def by_clip(batch: JudgeOutput) -> list[JudgeOutput]:
+    """What is said of each clip of a batch."""
+    return [batch.each(itemgetter(place)) for place in range(len(batch.scores))]
 
 
 def buckets(kinds: Sequence[Hashable], size: int | None = None) -> list[list[int]]:

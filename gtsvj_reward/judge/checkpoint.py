@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import (
     Backbone,
+    LiveBackbone,
     SharingError,
     backbone_for,
     load_transformer,
@@ -135,6 +136,7 @@ def load_judge(
     base_model: str | Path | None = None,
     backbone: nn.Module | None = None,
     transformer: nn.Module | None = None,
+    live: bool = False,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> VideoJudge:
@@ -147,6 +149,8 @@ def load_judge(
         backbone: a transformer in memory, or a `Backbone`, instead of loading one.
         transformer: a transformer in use by a pipeline or trainer, whose frozen weights the judge
             is to share for as long as both live; the judge stays on their device.
+        live: call the transformer's own forward, without its adapters, instead of sharing weights;
+            processes that hold shards of it load the judge together.
         device: where the judge goes; the CPU by default.
         dtype: dtype of the backbone, that of training by default; adapter and head stay float32.
             For shared weights it must be theirs.
@@ -158,12 +162,20 @@ def load_judge(
     """
     if (base_model, backbone, transformer).count(None) < 2:
         raise ValueError("pass one of `base_model`, `backbone` and `transformer` at most")
+    if live and transformer is None:
+        raise ValueError("`live=True` needs the policy to call: pass `transformer`")
     folder = Path(path)
     config = read_config(folder)
     adapter_rank(folder, config)
     if transformer is not None:
-        wrapped = shared_backbone(transformer, config.depth)
-        device = own_device(wrapped, device)
+        if live:
+            refuse_adapter(config)
+            wrapped: Backbone = LiveBackbone(
+                transformer, config.depth, device=device, predicts=bool(config.surprise)
+            )
+        else:
+            wrapped = shared_backbone(transformer, config.depth)
+            device = own_device(wrapped, device)
     else:
         if backbone is None:
             source = folder_of(base_model or base_beside(folder, config))
@@ -192,6 +204,21 @@ def load_judge(
         judge.follow_base()
         return judge
     return judge.to(device or "cpu")
+
+
+def refuse_adapter(config: JudgeConfig) -> None:
+    """Refuse a judge with an adapter of its own, which a policy's blocks do not hold.
+
+    Raises:
+        SharingError: saying why, and what to do.
+    """
+    if config.lora_rank:
+        raise SharingError(
+            f"this judge (readout={config.readout!r}) has LoRA of its own. A live judge reads the "
+            "policy's blocks as they are, and an adapter put into them would be sharded, trained "
+            "and saved with the policy. Use a judge with readout='moments', which has none, or "
+            "leave `live` out"
+        )
 
 
 def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.device:

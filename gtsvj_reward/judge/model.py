@@ -12,7 +12,7 @@ from gtsvj_reward.backbones.lora import attach_lora, lora_layers, merge_lora
 from gtsvj_reward.dtypes import built_in_float32
 from gtsvj_reward.judge.config import Aspect, JudgeConfig
 from gtsvj_reward.judge.heads import EnergyHead, TimePooling, TokenPooling, float32_region
-from gtsvj_reward.judge.moments import LEAST_STEPS
+from gtsvj_reward.judge.moments import check_steps
 from gtsvj_reward.judge.output import JudgeOutput
 from gtsvj_reward.judge.reading import completed, step_features
 from gtsvj_reward.judge.readout import MomentReadout
@@ -198,12 +198,10 @@ class VideoJudge(nn.Module):
             temporal_stride=self.config.temporal_stride,
             patch_size=self.backbone.patch_size,
         )
+        if self.config.readout != "moments":
+            return
         steps = self.backbone.steps(-(-size[0] // self.config.temporal_stride))
-        if self.config.readout == "moments" and steps < LEAST_STEPS:
-            raise ValueError(
-                f"a clip of {size[0]} latent frames is too short for this judge: it sees {steps} "
-                f"steps of it, and moments need {LEAST_STEPS}"
-            )
+        check_steps(size, steps, self.config.latent_pooling * self.backbone.patch_size)
 
     def energies(
         self,
@@ -323,8 +321,8 @@ class VideoJudge(nn.Module):
         if self.backbone.live is None:
             return
         self.backbone.live.refresh()
-        shared = {id(tensor): tensor for _, tensor in self.backbone.base_tensors()}
-        device = next(iter(shared.values())).device
+        shared = {id(tensor) for _, tensor in self.backbone.base_tensors()}
+        device = self.backbone.device
         for parameter in self.parameters():
             if id(parameter) not in shared and parameter.device != device:
                 parameter.data = parameter.data.to(device)

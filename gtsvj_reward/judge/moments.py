@@ -55,6 +55,30 @@ def check_taps(taps: Sequence[int], depth: int) -> list[int]:
     return list(taps)
 
 
+def check_steps(size: tuple[int, int, int], steps: int, edge: int) -> None:
+    """Refuse clips that have too few steps or tokens for moments.
+
+    Args:
+        size: latent frames, height and width of a clip.
+        steps: that the judge sees of it.
+        edge: of the squares of latents that make a token.
+
+    Raises:
+        ValueError: naming the size and what is needed.
+    """
+    frames, height, width = size
+    if steps < LEAST_STEPS:
+        raise ValueError(
+            f"a clip of {frames} latent frames is too short for this judge: it sees {steps} "
+            f"steps of it, and moments need {LEAST_STEPS}"
+        )
+    if min(height, width) < 2 * edge:
+        raise ValueError(
+            f"latents of {height}x{width} are too small for this judge: it sees "
+            f"{height // edge}x{width // edge} tokens, and moments need 2x2"
+        )
+
+
 def magnitude(difference: Tensor) -> Tensor:
     """Smooth absolute value, sqrt(d^2 + SMOOTHNESS^2)."""
     return (difference.square() + SMOOTHNESS**2).sqrt()

@@ -1,5 +1,6 @@
 """What a judge says of clips."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -18,3 +19,11 @@ class JudgeOutput(NamedTuple):
     leverage: Float[Tensor, "..."] | None = None
     """Posterior variance of the clip's outputs as a multiple of their noise (batch,); None for a
     judge that keeps no posterior."""
+
+    def each(self, act: Callable[[Tensor], Tensor]) -> "JudgeOutput":
+        """A function of all parts that there are."""
+        return JudgeOutput(
+            act(self.scores),
+            None if self.aspects is None else act(self.aspects),
+            None if self.leverage is None else act(self.leverage),
+        )

@@ -1,5 +1,6 @@
 """From what a judge says of each clip to what a reward returns."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,12 +19,11 @@ def assemble(
     selection: AspectSelection | None,
     scale: tuple[float, float],
     *,
-    notes: tuple[str | None, ...],
-    names: Sequence[str] | None = None,
+    notes: tuple[str | None, ...] = (),
     noise: float | None = None,
     pessimism: float = 0.0,
 ) -> RewardOutput:
-    """Scores, aspects and trajectories of some clips.
+    """Scores, aspects and trajectories of some clips; `require_finite_scores` comes after it.
 
     Args:
         outputs: per clip, scores (step,) and aspects (step, aspect) or None.
@@ -31,17 +31,11 @@ def assemble(
         selection: makes the score instead of the judge's own, if given.
         scale: mean and standard deviation that scores are normalised by.
         notes: per clip, passed on.
-        names: what messages call the clips.
         noise: variance of a rating of the raw score about its expectation; None: not known.
         pessimism: standard deviations that are taken from each normalised score.
-
-    Raises:
-        NonFiniteError: for a score that is NaN or infinite, with the clip's index.
     """
     trajectory = score_steps(outputs, selection)
-    raw = torch.stack([steps.mean() for steps in trajectory])
-    hint = ": its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 or float32"
-    require_finite(raw, "the score of", "is", names, hint)
+    raw = per_clip([steps.mean() for steps in trajectory])
     per_step = [aspect_steps(output, aspects) for output in outputs]
     mean, std = scale
     rewards, uncertainty = (raw - mean) / std, deviations(outputs, noise, std)
@@ -52,13 +46,29 @@ def assemble(
         raw=raw,
         trajectory=trajectory,
         parts={
-            aspect.name: torch.stack([steps[aspect.name].mean() for steps in per_step])
+            aspect.name: per_clip([steps[aspect.name].mean() for steps in per_step])
             for aspect in aspects
         },
         aspect_trajectory=per_step,
         notes=notes,
         uncertainty=uncertainty,
     )
+
+
+def require_finite_scores(out: RewardOutput, names: Sequence[str] | None = None) -> RewardOutput:
+    """The output, if its scores are numbers.
+
+    Raises:
+        NonFiniteError: for a score that is NaN or infinite, with the clip's index.
+    """
+    hint = ": its latents are finite, so the judge overflowed; try dtype=torch.bfloat16 or float32"
+    require_finite(out.raw, "the score of", "is", names, hint)
+    return out
+
+
+def per_clip(values: Sequence[Tensor]) -> Float[Tensor, " clip"]:
+    """One number per clip, of any number of clips."""
+    return torch.stack(list(values)) if values else torch.zeros(0)
 
 
 def deviations(
@@ -68,7 +78,7 @@ def deviations(
     leverages = [output.leverage for output in outputs if output.leverage is not None]
     if noise is None or len(leverages) < len(outputs):
         return None
-    deviation: Tensor = (noise * torch.stack(leverages).float()).sqrt() / std
+    deviation: Tensor = (noise * per_clip(leverages).float()).sqrt() / std
     return deviation
 
 
@@ -92,3 +102,19 @@ def aspect_steps(output: JudgeOutput, aspects: Sequence[Aspect]) -> dict[str, Fl
         aspect.name: aspect.low + (aspect.high - aspect.low) * column
         for aspect, column in zip(aspects, columns, strict=True)
     }
+
+
+def check_pessimism(pessimism: float, noise: float | None) -> float:
+    """The pessimism, if it is in its range and the judge knows how sure it is.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not 0 <= pessimism < math.inf:
+        raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
+    if pessimism and noise is None:
+        raise ValueError(
+            "`pessimism` needs a judge that gives its uncertainty: one with readout='moments' that "
+            "was fitted to ratings or comparisons. For others use `RewardEnsemble(pessimism=)`"
+        )
+    return pessimism

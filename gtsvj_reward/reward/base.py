@@ -35,6 +35,11 @@ class Reward(ABC):
         return False
 
     @property
+    def takes_empty(self) -> bool:
+        """Whether a process without clips may call it, since others need it to."""
+        return False
+
+    @property
     def config(self) -> JudgeConfig | None:
         """What the judge is; None for a reward that is not a judge in this process."""
         return None
@@ -95,7 +100,14 @@ class Reward(ABC):
             ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
             TypeError: for what are no latents, such as decoded frames.
         """
-        clips = Clips.of(latents, space=space, fps=fps, num_frames=num_frames, text=text)
+        clips = Clips.of(
+            latents=latents,
+            space=space,
+            fps=fps,
+            num_frames=num_frames,
+            text=text,
+            may_be_empty=self.takes_empty,
+        )
         return self.score(clips, normalize)
 
     def refuse_foreign(self, space: LatentSpace, what: str) -> None:

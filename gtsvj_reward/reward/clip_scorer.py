@@ -90,7 +90,7 @@ class ClipScorer:
                 "got latents of an unknown space: pass `space`, so that latents of another model "
                 "are rejected"
             )
-        if isinstance(latents, Tensor):
+        if isinstance(latents, Tensor) and len(latents):
             ordered: Latents = self.space.to_btchw(latents, layout)
         else:
             ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
@@ -148,5 +148,11 @@ class ClipScorer:
         """Scores of latents in this package's order, and what they are made of."""
         with nullcontext() if self.concurrent else lock_of(self):
             return self.reward.score(
-                Clips(latents=latents, space=space, fps=self.fps), self.normalize
+                Clips(
+                    latents=latents,
+                    space=space,
+                    fps=self.fps,
+                    may_be_empty=self.reward.takes_empty,
+                ),
+                self.normalize,
             )

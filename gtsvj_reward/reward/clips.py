@@ -55,11 +55,13 @@ class Clips:
     unfinished: bool = False
     """Predictions from the middle of sampling, whose values need not be spread as those of clips
     are."""
+    may_be_empty: bool = False
+    """For a process without clips that takes part in a call of others; see `LiveBackbone`."""
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
         count = len(self)
-        if not count:
+        if not count and not self.may_be_empty:
             raise ValueError("no clips to score: the batch is empty")
         if self.text is not None and len(self.text.embeds) != count:
             raise ValueError(f"{len(self.text.embeds)} text embeddings for {count} clips")
@@ -76,6 +78,7 @@ class Clips:
         num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
         names: Sequence[str] | None = None,
+        may_be_empty: bool = False,
     ) -> "Clips":
         """Clips from what a caller has: arrays, a pipeline for its space, numbers as text.
 
@@ -90,6 +93,7 @@ class Clips:
             num_frames=as_count("num_frames", num_frames),
             text=as_text(text),
             names=names,
+            may_be_empty=may_be_empty,
         )
 
     def __len__(self) -> int:
@@ -157,6 +161,8 @@ class Clips:
             LatentSpaceError: as `LatentSpace.check` and `unpad`, with the clip's index; for clips
                 that are not spread as those of training.
         """
+        if not len(self):
+            return self
 
         def check(latents: Tensor) -> None:
             space.check(latents, self.space, check_statistics=check_statistics)

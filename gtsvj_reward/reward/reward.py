@@ -1,9 +1,9 @@
 """The callable that trainers use."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones import SharingError, TextCondition
+from gtsvj_reward.backbones import LiveBackbone, SharingError, TextCondition
 from gtsvj_reward.dtypes import dtype_name, dtype_of
 from gtsvj_reward.judge import (
     CheckpointError,
@@ -25,12 +25,13 @@ from gtsvj_reward.judge import (
     save_judge,
 )
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.assemble import assemble
+from gtsvj_reward.reward.assemble import assemble, check_pessimism, require_finite_scores
 from gtsvj_reward.reward.base import Reward
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.inputs import AnyFrames, AnyLatents, AnyNumber, as_videos
+from gtsvj_reward.reward.live import LiveCall
 from gtsvj_reward.reward.output import RewardOutput
-from gtsvj_reward.reward.selection import select_aspects
+from gtsvj_reward.reward.selection import select_aspects, statistics_of
 
 
 class GTSVJReward(Reward):
@@ -91,6 +92,7 @@ class GTSVJReward(Reward):
         base_model: str | Path | None = None,
         backbone: nn.Module | None = None,
         transformer: nn.Module | None = None,
+        live: bool = False,
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
         revision: str | None = None,
@@ -112,6 +114,9 @@ class GTSVJReward(Reward):
             transformer: the transformer of a pipeline or trainer, e.g. `pipe.transformer`: the
                 judge shares its frozen weights and adds its own adapter and head, under 1 % more
                 parameters. Adapters that train on the transformer are not part of the judge.
+            live: call `transformer` itself, its adapters off for the call, and share nothing: for
+                policies that are sharded, offloaded, or compiled. Processes that hold shards of
+                it call together, also those without clips (`latents[:0]`).
             device: where the judge goes; the CPU by default, with the weights if they are shared.
             dtype: dtype of the base weights, that of training by default. Adapter, head and
                 scores are float32 always.
@@ -134,6 +139,7 @@ class GTSVJReward(Reward):
             base_model=base_model,
             backbone=backbone,
             transformer=transformer,
+            live=live,
             device=device,
             dtype=dtype,
         )
@@ -172,27 +178,53 @@ class GTSVJReward(Reward):
         return self.offload_to or next(self.judge.parameters()).device
 
     @property
+    def takes_empty(self) -> bool:
+        """A live judge does, since processes with shards of its policy call together."""
+        return isinstance(self.judge.backbone, LiveBackbone)
+
+    @property
     def reads_text(self) -> bool:
         """Whether the judge was trained with prompts."""
         return self.config.text_input == "prompt"
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the judge says of some clips; clips of one shape share forward passes."""
-        scale = self.statistics() if normalize else (0.0, 1.0)
+        policy = self.judge.backbone
+        if isinstance(policy, LiveBackbone):
+            call = LiveCall(
+                self.judge,
+                policy,
+                self.batch_size,
+                prepare=partial(self.prepared, normalize=normalize),
+                assemble=partial(self.assembled, normalize=normalize),
+            )
+            return call.score(clips)
+        prepared = self.prepared(clips, normalize)
+        outputs = self.outputs(list(prepared.latents), prepared.text)
+        return require_finite_scores(self.assembled(prepared, outputs, normalize), clips.names)
+
+    def prepared(self, clips: Clips, normalize: bool) -> Clips:
+        """The clips as they are scored, on the judge's device; all refusals of clips are here."""
+        if normalize:
+            self.statistics()
         clips = clips.checked(
             self.space,
             check_statistics=self.check_statistics,
             trained=self.config.latent_statistics,
         )
-        notes = self.notes(clips)
-        outputs = self.outputs(clips.on(self.device), clips.text)
+        self.notes(clips)
+        return replace(clips, latents=clips.on(self.device), num_frames=None)
+
+    def assembled(
+        self, clips: Clips, outputs: Sequence[JudgeOutput], normalize: bool
+    ) -> RewardOutput:
+        """Scores of prepared clips, from what the judge says of them."""
         return assemble(
             outputs,
             self.config.aspects,
             self.selection,
-            scale,
-            notes=notes,
-            names=clips.names,
+            self.statistics() if normalize else (0.0, 1.0),
+            notes=self.notes(clips),
             noise=self.noise,
             pessimism=self.pessimism,
         )
@@ -227,20 +259,8 @@ class GTSVJReward(Reward):
         return self(latents, space=space, fps=fps, text=text, normalize=normalize)
 
     def statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation that scores are normalised by.
-
-        Raises:
-            ValueError: if the checkpoint has none.
-        """
-        if self.selection is not None:
-            return self.selection.statistics(self.config)
-        mean, std = self.config.reward_mean, self.config.reward_std
-        if mean is None or std is None:
-            raise ValueError(
-                "this judge has no `reward_mean` and `reward_std` to normalise by: "
-                "pass normalize=False, or train it with a trainer, which measures them"
-            )
-        return mean, std
+        """Mean and standard deviation that scores are normalised by; raises if there are none."""
+        return statistics_of(self.config, self.selection)
 
     def notes(self, clips: Clips) -> tuple[str | None, ...]:
         """Per clip, what of its geometry was not trained on; raises unless that is allowed."""
@@ -304,9 +324,10 @@ class GTSVJReward(Reward):
             SharingError: if shared weights were replaced, changed, merged or are trained.
             CheckpointError: if the fingerprint differs.
         """
-        self.judge.follow_base()
-        if self.judge.backbone.live is not None:
-            self.judge.backbone.live.verify()
+        with self.judge.backbone.together():
+            self.judge.follow_base()
+            if self.judge.backbone.live is not None:
+                self.judge.backbone.live.verify()
         found = self.judge.backbone.fingerprint()
         if found != self.config.base_fingerprint:
             raise CheckpointError(
@@ -350,19 +371,3 @@ class GTSVJReward(Reward):
             self.save_pretrained(folder)
             commit = api.upload_folder(repo_id=repo_id, folder_path=folder)
         return str(commit.commit_url)
-
-
-def check_pessimism(pessimism: float, noise: float | None) -> float:
-    """The pessimism, if it is in its range and the judge knows how sure it is.
-
-    Raises:
-        ValueError: otherwise.
-    """
-    if not 0 <= pessimism < math.inf:
-        raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
-    if pessimism and noise is None:
-        raise ValueError(
-            "`pessimism` needs a judge that gives its uncertainty: one with readout='moments' that "
-            "was fitted to ratings or comparisons. For others use `RewardEnsemble(pessimism=)`"
-        )
-    return pessimism

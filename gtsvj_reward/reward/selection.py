@@ -52,6 +52,23 @@ class AspectSelection:
         return mean.item(), math.sqrt(variance)
 
 
+def statistics_of(config: JudgeConfig, selection: AspectSelection | None) -> tuple[float, float]:
+    """Mean and standard deviation that scores are normalised by.
+
+    Raises:
+        ValueError: if the checkpoint has none.
+    """
+    if selection is not None:
+        return selection.statistics(config)
+    mean, std = config.reward_mean, config.reward_std
+    if mean is None or std is None:
+        raise ValueError(
+            "this judge has no `reward_mean` and `reward_std` to normalise by: "
+            "pass normalize=False, or train it with a trainer, which measures them"
+        )
+    return mean, std
+
+
 def select_aspects(
     config: JudgeConfig,
     aspects: Sequence[str] | None,

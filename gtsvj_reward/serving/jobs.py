@@ -11,7 +11,7 @@ from torch import Tensor
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeOutput
 from gtsvj_reward.reward import GTSVJReward, RewardOutput
-from gtsvj_reward.reward.assemble import assemble
+from gtsvj_reward.reward.assemble import assemble, require_finite_scores
 from gtsvj_reward.serving.protocol import ScoreRequest
 from gtsvj_reward.serving.spaces import check_name
 
@@ -114,14 +114,16 @@ def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
         outputs = iter(outputs_of(reward, clips, joined_text([job.text for job in jobs])))
         aspects, selection = reward.config.aspects, reward.selection
         return [
-            assemble(
-                [next(outputs) for _ in job.clips],
-                aspects,
-                selection,
-                job.scale,
-                notes=job.notes,
-                noise=reward.noise,
-                pessimism=reward.pessimism,
+            require_finite_scores(
+                assemble(
+                    [next(outputs) for _ in job.clips],
+                    aspects,
+                    selection,
+                    job.scale,
+                    notes=job.notes,
+                    noise=reward.noise,
+                    pessimism=reward.pessimism,
+                )
             )
             for job in jobs
         ]

@@ -3,7 +3,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from gtsvj_reward.backbones import TextCondition, backbone_for, shared_backbone
-from gtsvj_reward.backbones.sharing import SharingError
+from gtsvj_reward.backbones.admission import SharingError
 from gtsvj_reward.backbones.wan import TEXT_LENGTH
 from tests.backbones.families import FAMILIES
 from tests.backbones.family_wan import KINDS, hidden, text, tiny_wan

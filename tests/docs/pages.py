@@ -19,7 +19,7 @@ from tests.alignment.tiny import tiny_pipeline
 from tests.annotations import rows
 from tests.sampling.tiny import wan
 from tests.serving.server import body_of, post, serving
-from tests.tiny import tiny_aspect_judge, tiny_transformer
+from tests.tiny import tiny_aspect_judge, tiny_judge, tiny_transformer
 
 ASPECTS = tuple(Aspect(name=s.name, low=s.low, high=s.high) for s in VISIONREWARD_ASPECTS)
 
@@ -53,6 +53,20 @@ class World:
         pipe = CogVideoXPipeline.from_pretrained(self.cogvideox)
         base = pipe.transformer.to(torch.bfloat16)  # as the commands of the pages train it
         return self.saved("judge", self.cogvideox, base, pipe.vae)
+
+    @cached_property
+    def moment_judge(self):
+        pipe, folder = self.pipe(), self.folder / "moment-judge"
+        settings = {"latent_space": LatentSpace.from_vae(pipe.vae), "taps": [0, 1]}
+        judge = tiny_judge(
+            transformer=pipe.transformer,
+            base_model=self.cogvideox,
+            readout="moments",
+            lora_rank=0,
+            **settings,
+        )
+        GTSVJReward(judge).save_pretrained(folder)
+        return str(folder)
 
     @cached_property
     def wan_judge(self):
@@ -117,6 +131,8 @@ def smaller(text, world):
     folders = {"zai-org": world.cogvideox, "Wan-AI": world.wan}
     text = re.sub(r"\b(zai-org|Wan-AI)/[\w.-]+", lambda found: folders[found[1]], text)
     text = re.sub(r"models/Diffusion_Transformer/CogVideoX[\w.-]+", world.cogvideox, text)
+    if "path/to/moment-judge" in text:
+        text = text.replace("path/to/moment-judge", world.moment_judge)
     text = text.replace("path/to/judge", judge).replace("http://127.0.0.1:8000", world.address)
     text = text.replace(
         '"latent_space_id": "cogvideox-2b"', f'"latent_space_id": "{world.space_id}"'
@@ -183,6 +199,11 @@ def alignment(world, monkeypatch):
     names = {"prompts": ["a dog", "a cat"], "keys": [(0, 0), (0, 1)], "i": 1}
     with generator_and_judge(world, monkeypatch) as models:
         yield {**models, **names, "advantages": torch.tensor([1.0, -1.0])}
+
+
+@contextmanager
+def live(world, monkeypatch):
+    yield {"policy": world.pipe().transformer, "latents": world.clips()}
 
 
 @contextmanager
@@ -268,6 +289,7 @@ NAMES = {
     "docs/diffusers.md": generator_and_judge,
     "docs/evaluation.md": evaluation,
     "docs/fastvideo.md": fastvideo,
+    "docs/live.md": live,
     "docs/prompts.md": prompts,
     "docs/score.md": readme,
     "docs/serving.md": served,

@@ -1,0 +1,202 @@
+"""A call of a live judge: scores, and their gradients, while the policy stands in for the base."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gtsvj_reward.backbones import LiveBackbone, TextCondition
+from gtsvj_reward.judge import JudgeOutput, VideoJudge
+from gtsvj_reward.judge.batching import by_clip
+from gtsvj_reward.judge.reading import step_features
+from gtsvj_reward.reward.assemble import require_finite_scores
+from gtsvj_reward.reward.clips import Clips
+from gtsvj_reward.reward.output import RewardOutput
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one process needs of a call that all make together."""
+
+    passes: int
+    """Forward passes."""
+    gradients: bool
+    """Whether any of its clips needs a gradient."""
+    shape: tuple[int, ...] | None
+    """Of a clip as the policy sees it, (1, time, ...); None without clips."""
+
+
+@dataclass(frozen=True)
+class LiveCall:
+    """One call, which processes with shards of one policy make together.
+
+    Each does as many forward passes as the one that needs most, with a padding clip where it has no
+    clips left, and a backward pass after each if any of them needs gradients. Nothing but these
+    passes communicates, and errors are exchanged before and after them.
+    """
+
+    judge: VideoJudge
+    """On a `LiveBackbone`."""
+    policy: LiveBackbone
+    """That backbone."""
+    batch_size: int
+    """Clips per forward pass."""
+    prepare: Callable[[Clips], Clips]
+    """Checks clips and moves them to the policy's device."""
+    assemble: Callable[[Clips, Sequence[JudgeOutput]], RewardOutput]
+    """What the reward makes of the judge's outputs for prepared clips, differentiable."""
+
+    def score(self, clips: Clips) -> RewardOutput:
+        """Scores of the clips.
+
+        Raises:
+            RankError: if another process raised something else.
+        """
+        with self.policy.as_base():
+            with self.policy.together():
+                self.judge.follow_base()
+                clips = self.prepare(clips)
+                latents = list(clips.latents)
+                batches = clips.buckets(self.batch_size)
+                plan = self.plan(latents, clips.text, batches)
+            plans = self.policy.ranks.gather(plan)
+            gradients = any(each.gradients for each in plans)
+            outputs: dict[int, JudgeOutput] = {}
+            slopes: dict[int, Tensor] = {}
+            for chosen in batches:
+                found, slope = self.forward(clips.rows(chosen), gradients)
+                outputs.update(zip(chosen, found, strict=True))
+                slopes.update(zip(chosen, slope, strict=False))
+            for _ in range(max(each.passes for each in plans) - len(batches)):
+                self.take_part(plans, gradients)
+            with self.policy.together():
+                out = self.assemble(clips, [outputs[index] for index in range(len(latents))])
+                require_finite_scores(out, clips.names)
+        if not plan.gradients:
+            return out
+        return handed_over(out, latents, [slopes[index] for index in range(len(latents))])
+
+    def plan(
+        self, latents: list[Tensor], text: TextCondition | None, batches: list[list[int]]
+    ) -> Plan:
+        """What is needed for the clips, which are refused here if they will be anywhere.
+
+        Raises:
+            ValueError: for clips or text that the judge or the policy does not take.
+        """
+        gradients = torch.is_grad_enabled() and any(clip.requires_grad for clip in latents)
+        if gradients and self.policy.offloaded_from is not None:
+            raise ValueError(
+                "a policy with group offloading cannot be differentiated through: its weights "
+                "leave the device before the backward pass. Turn offloading off, or score under "
+                "torch.no_grad()"
+            )
+        shape = None
+        for chosen in batches:
+            first = latents[chosen[0]].detach()[None]
+            self.judge.check_size((first.shape[1], first.shape[3], first.shape[4]))
+            seen = self.judge.view(first).to(self.policy.dtype)
+            self.policy.check_geometry(seen)
+            self.policy.check_text(text)
+            condition = self.judge.condition(rows_of(text, chosen[:1]), 1)
+            self.policy.inputs(seen, timestep=self.judge.config.timestep, text=condition)
+            shape = shape or tuple(seen.shape)
+        return Plan(len(batches), gradients, shape)
+
+    def forward(self, clips: Clips, gradients: bool) -> tuple[list[JudgeOutput], list[Tensor]]:
+        """What the judge says of a batch, and the gradient of each final score, if asked for."""
+        batch = torch.stack([clip.detach() for clip in clips.latents]).requires_grad_(gradients)
+        with torch.set_grad_enabled(gradients):
+            outputs = by_clip(self.judge(batch, clips.text))
+            if gradients:
+                # It ends at the clips: no weight of judge or base has a gradient.
+                self.assemble(clips, outputs).rewards.sum().backward()
+        detached = [output.each(torch.Tensor.detach) for output in outputs]
+        return detached, [] if batch.grad is None else list(batch.grad)
+
+    def take_part(self, plans: Sequence[Plan], gradients: bool) -> None:
+        """The forward pass of a padding clip, whose outcome is dropped, as others do theirs."""
+        config = self.judge.config
+        shape = next(plan.shape for plan in plans if plan.shape is not None)
+        padding = torch.zeros(shape, device=self.policy.device, requires_grad=gradients)
+        with torch.set_grad_enabled(gradients):
+            if config.readout == "moments":
+                seen = step_features(self.policy, padding, config, None)
+            else:
+                seen = self.policy(padding, timestep=config.timestep)
+            if gradients:
+                seen.sum().backward()
+
+
+def rows_of(text: TextCondition | None, chosen: Sequence[int]) -> TextCondition | None:
+    """The text of some clips."""
+    return None if text is None else text.rows(torch.tensor(chosen))
+
+
+def handed_over(
+    out: RewardOutput, clips: Sequence[Tensor], slopes: Sequence[Tensor]
+) -> RewardOutput:
+    """An output whose `rewards` have the gradients of each clip; nothing else of it has any."""
+    (anchor, *_) = (clip for clip in clips if clip.requires_grad)
+
+    def bare(values: Tensor, name: str) -> Tensor:
+        found: Tensor = Bare.apply(values, name, anchor)
+        return found
+
+    return replace(
+        out,
+        rewards=HandOver.apply(out.rewards, tuple(slopes), *clips),
+        raw=bare(out.raw, "raw"),
+        trajectory=[bare(steps, "trajectory") for steps in out.trajectory],
+        parts={name: bare(values, name) for name, values in out.parts.items()},
+        aspect_trajectory=[
+            {name: bare(values, name) for name, values in steps.items()}
+            for steps in out.aspect_trajectory
+        ],
+        uncertainty=None if out.uncertainty is None else bare(out.uncertainty, "uncertainty"),
+    )
+
+
+class HandOver(torch.autograd.Function):
+    """Scores of clips whose gradients are known already, one clip's score depending on it alone."""
+
+    @staticmethod
+    def forward(ctx: Any, rewards: Tensor, slopes: tuple[Tensor, ...], *clips: Tensor) -> Tensor:
+        """The scores as they are."""
+        del clips
+        ctx.save_for_backward(*slopes)
+        return rewards.view_as(rewards)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of each score times that of the outcome with respect to the score."""
+        products = [
+            (slope.float() * each).to(slope.dtype)
+            for slope, each in zip(ctx.saved_tensors, gradient, strict=True)
+        ]
+        return (None, None, *products)
+
+
+class Bare(torch.autograd.Function):
+    """Numbers that say so when they are differentiated, rather than have no effect."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, name: str, anchor: Tensor) -> Tensor:
+        """The numbers as they are."""
+        del anchor
+        ctx.name = name
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        """Refuse."""
+        del gradient
+        raise RuntimeError(
+            f"{ctx.name!r} of a live judge has no gradient: it is taken inside the call, for "
+            "`rewards` alone. Differentiate these (choose aspects with `weights=`, uncertainty "
+            "with `pessimism=`), or use a judge with its own or shared weights"
+        )

@@ -1,0 +1,256 @@
+"""What two processes with one policy do; `test_live_processes.py` reads what came out."""
+
+import json
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gtsvj_reward import GTSVJReward
+from gtsvj_reward.backbones import RankError, SharingError
+from gtsvj_reward.judge import JudgeConfig, save_judge
+from gtsvj_reward.latents.space import LatentSpaceError
+from tests.backbones.family_wan import tiny_wan
+from tests.judge.test_moment_judge import moment_judge
+from tests.tiny import ASPECTS, clips, tiny_transformer
+
+PROCESSES = 2
+TARGETS = ["to_q", "to_v", "to_out.0"]
+MODELS = {
+    "wan": lambda: tiny_wan(layers=3).requires_grad_(False),
+    "cogvideox": lambda: tiny_transformer(layers=3).requires_grad_(False),
+}
+
+
+def save_judges(folder):
+    """A judge with a posterior for each model, and a blank one for the dtype of half precision."""
+    for name, model in MODELS.items():
+        model().save_pretrained(folder / name / "base")
+        judge = moment_judge(
+            transformer=model(), stage="aspects", aspects=ASPECTS, depth=2, taps=[0, 1, 2],
+            penalties=(1.0, 2.0, 3.0),
+        )  # fmt: skip
+        fields = {**vars(judge.config), "base_model": str(folder / name / "base")}
+        judge.config = JudgeConfig(**fields)
+        save_judge(judge, folder / name / "judge")
+
+
+def policy(name):
+    """Two adapters, one of them frozen; the same in all processes."""
+    model = MODELS[name]()
+    for index, adapter in enumerate(("kept", "trained")):
+        torch.manual_seed(index)
+        config = LoraConfig(r=2, lora_alpha=2, target_modules=TARGETS)
+        model.add_adapter(config, adapter_name=adapter)
+    model.set_adapters(["kept", "trained"])
+    for key, parameter in model.named_parameters():
+        if ".lora_B." in key:
+            nn.init.normal_(parameter, std=0.2)
+        parameter.requires_grad_(".trained." in key)
+    return model.train()
+
+
+def blocks(model):
+    return model.blocks if "Wan" in type(model).__name__ else model.transformer_blocks
+
+
+def sharded(model, **settings):
+    for block in blocks(model):
+        fully_shard(block, **settings)
+    return fully_shard(model, **settings)
+
+
+def made(model, noise):
+    """A clip that the policy makes of noise."""
+    batch = len(noise)
+    text, level = torch.zeros(batch, 6, 8), torch.zeros(batch)
+    if "Wan" in type(model).__name__:
+        out = model(noise.transpose(1, 2), level, text, return_dict=False)[0].transpose(1, 2)
+    else:
+        out = model(noise, text, level, return_dict=False)[0]
+    return noise - 0.1 * out
+
+
+def in_shards(model):
+    return {name: isinstance(p, DTensor) for name, p in model.named_parameters()}
+
+
+def flags(model):
+    return {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+def loss(model, reward, noise):
+    return -reward(made(model, noise)).mean()
+
+
+def train(folder, rank, name, *, recomputing):
+    """Three steps through the judge: scores stay, gradients are those of one process."""
+    path, settings = folder / name / "judge", {}
+    one, many = policy(name), policy(name)
+    if recomputing:
+        many.enable_gradient_checkpointing()
+        settings = {"reshard_after_forward": True}  # the outermost module too
+    sharded(many, **settings)
+    own = GTSVJReward.from_pretrained(path, pessimism=0.5)
+    live = GTSVJReward.from_pretrained(path, transformer=many, live=True, pessimism=0.5)
+    before, asked = in_shards(many), flags(many)
+    assert all(before.values())
+    latents = clips(2, seed=rank)
+    expected = own(latents)
+    torch.testing.assert_close(live(latents), expected, rtol=1e-5, atol=1e-5)
+    assert in_shards(many) == before
+    optimizer = torch.optim.SGD([p for p in many.parameters() if p.requires_grad], lr=0.5)
+    for step in range(3):
+        noise = [clips(1, seed=10 * step + each) for each in range(PROCESSES)]
+        optimizer.zero_grad()
+        loss(many, live, noise[rank]).backward()
+        if step == 0:
+            torch.stack([loss(one, own, each) for each in noise]).mean().backward()
+            wanted = {n: p.grad for n, p in one.named_parameters() if p.grad is not None}
+            found = {n: p.grad for n, p in many.named_parameters() if p.grad is not None}
+            assert found.keys() == wanted.keys() != set()
+            for key, gradient in wanted.items():
+                torch.testing.assert_close(found[key].full_tensor(), gradient, rtol=1e-4, atol=1e-6)
+        optimizer.step()
+    moved = [n for n, p in many.named_parameters() if not same(p, one.get_parameter(n))]
+    assert moved
+    assert all(".trained." in key for key in moved)
+    torch.testing.assert_close(live(latents), expected, rtol=1e-5, atol=1e-5)
+    assert in_shards(many) == before
+    assert flags(many) == asked
+    live.verify()
+
+
+def same(sharded_one, plain):
+    return torch.equal(sharded_one.full_tensor(), plain)
+
+
+def gathered_stays_gathered(folder, rank):
+    """Sampling leaves the weights of the outermost module gathered; a call does so too."""
+    many = sharded(policy("wan"))
+    path = folder / "wan" / "judge"
+    with torch.no_grad():
+        made(many, clips(1))
+    before = in_shards(many)
+    assert set(before.values()) == {True, False}
+    live = GTSVJReward.from_pretrained(path, transformer=many, live=True)
+    assert in_shards(many) == before
+    live(clips(1).requires_grad_()).sum().backward()
+    assert in_shards(many) == before
+    own = GTSVJReward.from_pretrained(path)
+    torch.testing.assert_close(live(clips(1)), own(clips(1)), rtol=1e-5, atol=1e-5)
+
+
+def uneven(folder, rank):
+    """Clips of other shapes and numbers, none, gradients in one process: all take part."""
+    path = folder / "wan" / "judge"
+    own = GTSVJReward.from_pretrained(path)
+    live = GTSVJReward.from_pretrained(
+        path, transformer=sharded(policy("wan")), live=True, batch_size=1
+    )
+    mine = [clips(1, 3, 8, 12, seed=5)[0], clips(1, 5, 4, 8, seed=6)[0]] if rank else clips(1)
+    torch.testing.assert_close(live(mine), own(mine), rtol=1e-5, atol=1e-5)
+    for with_clips in range(PROCESSES):
+        latents = clips(3, seed=7)[: 3 * (rank == with_clips)].requires_grad_()
+        scores = live(latents)
+        assert len(scores) == len(latents)
+        if len(latents):
+            scores.sum().backward()
+            copy = latents.detach().clone().requires_grad_()
+            own(copy).sum().backward()
+            torch.testing.assert_close(latents.grad, copy.grad, rtol=1e-5, atol=1e-6)
+    assert live(clips()[:0]).shape == (0,)
+
+
+def refused_together(folder, rank):
+    """What one process refuses, before or after the forward pass, all refuse."""
+    live = GTSVJReward.from_pretrained(
+        folder / "wan" / "judge", transformer=sharded(policy("wan")), live=True
+    )
+    latents = clips(1)
+    expected = live(latents)
+    wrong = {
+        LatentSpaceError: latents.transpose(1, 2),
+        ValueError: clips(1, 5, 2, 8),
+    }
+    for kind, bad in wrong.items():
+        raises(kind if rank else RankError, lambda bad=bad: live(bad if rank else latents))
+    head = live.judge.head.output.weight
+    kept = head.detach().clone()
+    if rank:
+        head.data.fill_(torch.inf)
+    error = raises(ValueError if rank else RankError, lambda: live(latents))
+    assert rank or "number 1: NonFiniteError" in str(error), error
+    head.data.copy_(kept)
+    torch.testing.assert_close(live(latents), expected)
+
+
+def raises(kind, call):
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def other_wrappers(folder, rank):
+    """DDP, FSDP2 around a PeftModel, half precision; FSDP1 is refused."""
+    path = folder / "wan" / "judge"
+    own = GTSVJReward.from_pretrained(path)
+    latents = clips(1, seed=rank)
+    config = LoraConfig(r=2, target_modules=TARGETS, init_lora_weights=False)
+    peft = get_peft_model(MODELS["wan"](), config)
+    for block in peft.get_base_model().blocks:
+        fully_shard(block)
+    for wrapped in (DistributedDataParallel(policy("wan")), fully_shard(peft)):
+        live = GTSVJReward.from_pretrained(path, transformer=wrapped, live=True)
+        torch.testing.assert_close(live(latents), own(latents), rtol=1e-5, atol=1e-5)
+    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    many = sharded(policy("wan"), mp_policy=half)
+    error = raises(
+        SharingError, lambda: GTSVJReward.from_pretrained(path, transformer=many, live=True)
+    )
+    assert "torch.bfloat16" in str(error)
+    live = GTSVJReward.from_pretrained(path, transformer=many, live=True, dtype=torch.bfloat16)
+    torch.testing.assert_close(live(latents), own(latents), rtol=0.05, atol=0.05)
+    error = raises(
+        SharingError,
+        lambda: GTSVJReward.from_pretrained(
+            path, transformer=FullyShardedDataParallel(policy("wan"), use_orig_params=True,
+                                                       device_id=torch.device("cpu")), live=True
+        ),
+    )  # fmt: skip
+    assert "FSDP1" in str(error)
+
+
+CHECKS = {
+    "wan": lambda folder, rank: train(folder, rank, "wan", recomputing=False),
+    "wan recomputing": lambda folder, rank: train(folder, rank, "wan", recomputing=True),
+    "cogvideox": lambda folder, rank: train(folder, rank, "cogvideox", recomputing=False),
+    "gathered": gathered_stays_gathered,
+    "uneven": uneven,
+    "refused": refused_together,
+    "wrappers": other_wrappers,
+}
+
+
+def work(rank, folder):
+    """All checks, one after another, in one of the processes."""
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=PROCESSES)
+    outcomes = {}
+    for name, check in CHECKS.items():
+        try:
+            check(Path(folder), rank)
+            outcomes[name] = "passed"
+        except Exception:  # noqa: BLE001
+            outcomes[name] = traceback.format_exc()
+        (Path(folder) / f"{rank}.json").write_text(json.dumps(outcomes))
+    dist.destroy_process_group()

@@ -1,0 +1,36 @@
+"""A live judge of a policy in two processes (gloo); they are started once for all checks."""
+
+import json
+import multiprocessing
+import time
+
+import pytest
+
+from tests.reward.live_processes import CHECKS, PROCESSES, save_judges, work
+
+LIMIT = 300
+"""Seconds after which processes that wait for one another are ended; alone they need ten."""
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Check -> what each process says of it."""
+    folder = tmp_path_factory.mktemp("processes")
+    save_judges(folder)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    end = time.monotonic() + LIMIT
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+    for process in processes:
+        process.kill()
+    written = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
+    return {name: [each.get(name, "did not end in time") for each in written] for name in CHECKS}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_two_processes(outcomes, check):
+    for rank, said in enumerate(outcomes[check]):
+        assert said == "passed", f"process {rank}: {said}"
