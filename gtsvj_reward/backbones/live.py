@@ -103,11 +103,12 @@ class LiveBackbone(Backbone):
         taps: Sequence[int] | None = None,
     ) -> Tensor | Mapping[int, Tensor]:
         """See `Backbone.forward`."""
-        seen = super().forward(latents, timestep=timestep, text=text, taps=taps)
+        seen: Any = super().forward(latents, timestep=timestep, text=text, taps=taps)
         for tokens in seen.values() if isinstance(seen, Mapping) else [seen]:
             if tokens.requires_grad:
                 tokens.register_hook(self.gather)
-        return seen
+        found: Tensor | Mapping[int, Tensor] = seen
+        return found
 
     def inputs(
         self, latents: Tensor, *, timestep: float, text: TextCondition | None

@@ -22,6 +22,7 @@ def assemble(
     notes: tuple[str | None, ...] = (),
     noise: float | None = None,
     pessimism: float = 0.0,
+    device: torch.device | None = None,
 ) -> RewardOutput:
     """Scores, aspects and trajectories of some clips; `require_finite_scores` comes after it.
 
@@ -33,12 +34,13 @@ def assemble(
         notes: per clip, passed on.
         noise: variance of a rating of the raw score about its expectation; None: not known.
         pessimism: standard deviations that are taken from each normalised score.
+        device: of the numbers if there are no clips.
     """
     trajectory = score_steps(outputs, selection)
-    raw = per_clip([steps.mean() for steps in trajectory])
+    raw = per_clip([steps.mean() for steps in trajectory], device)
     per_step = [aspect_steps(output, aspects) for output in outputs]
     mean, std = scale
-    rewards, uncertainty = (raw - mean) / std, deviations(outputs, noise, std)
+    rewards, uncertainty = (raw - mean) / std, deviations(outputs, noise, std, device)
     if uncertainty is not None and pessimism:
         rewards = rewards - pessimism * uncertainty
     return RewardOutput(
@@ -46,7 +48,7 @@ def assemble(
         raw=raw,
         trajectory=trajectory,
         parts={
-            aspect.name: per_clip([steps[aspect.name].mean() for steps in per_step])
+            aspect.name: per_clip([steps[aspect.name].mean() for steps in per_step], device)
             for aspect in aspects
         },
         aspect_trajectory=per_step,
@@ -66,19 +68,19 @@ def require_finite_scores(out: RewardOutput, names: Sequence[str] | None = None)
     return out
 
 
-def per_clip(values: Sequence[Tensor]) -> Float[Tensor, " clip"]:
+def per_clip(values: Sequence[Tensor], device: torch.device | None) -> Float[Tensor, " clip"]:
     """One number per clip, of any number of clips."""
-    return torch.stack(list(values)) if values else torch.zeros(0)
+    return torch.stack(list(values)) if values else torch.zeros(0, device=device)
 
 
 def deviations(
-    outputs: Sequence[JudgeOutput], noise: float | None, std: float
+    outputs: Sequence[JudgeOutput], noise: float | None, std: float, device: torch.device | None
 ) -> Float[Tensor, " clip"] | None:
     """Posterior standard deviation of each clip's normalised score; None if it is not known."""
     leverages = [output.leverage for output in outputs if output.leverage is not None]
     if noise is None or len(leverages) < len(outputs):
         return None
-    deviation: Tensor = (noise * per_clip(leverages).float()).sqrt() / std
+    deviation: Tensor = (noise * per_clip(leverages, device).float()).sqrt() / std
     return deviation
 
 

@@ -227,6 +227,7 @@ class GTSVJReward(Reward):
             notes=self.notes(clips),
             noise=self.noise,
             pessimism=self.pessimism,
+            device=self.device,
         )
 
     def score_frames(

@@ -29,16 +29,21 @@ MODELS = {
 
 
 def save_judges(folder):
-    """A judge with a posterior for each model, and a blank one for the dtype of half precision."""
+    """A judge with a posterior for each model, and one that reads what it predicts."""
+    moments = {"depth": 2, "taps": [0, 1, 2]}
+    predictions = {"taps": [0, 2], "surprise": [0.3, 0.6]}
     for name, model in MODELS.items():
         model().save_pretrained(folder / name / "base")
-        judge = moment_judge(
-            transformer=model(), stage="aspects", aspects=ASPECTS, depth=2, taps=[0, 1, 2],
-            penalties=(1.0, 2.0, 3.0),
-        )  # fmt: skip
-        fields = {**vars(judge.config), "base_model": str(folder / name / "base")}
-        judge.config = JudgeConfig(**fields)
-        save_judge(judge, folder / name / "judge")
+        for kind, reads in (("judge", moments), ("surprise", predictions)):
+            if name == "cogvideox" and kind == "surprise":
+                continue  # it needs a scheduler, which changes nothing here
+            judge = moment_judge(
+                transformer=model(), stage="aspects", aspects=ASPECTS, penalties=(1.0, 2.0, 3.0),
+                **reads,
+            )  # fmt: skip
+            fields = {**vars(judge.config), "base_model": str(folder / name / "base")}
+            judge.config = JudgeConfig(**fields)
+            save_judge(judge, folder / name / kind)
 
 
 def policy(name):
@@ -89,12 +94,12 @@ def loss(model, reward, noise):
     return -reward(made(model, noise)).mean()
 
 
-def train(folder, rank, name, *, recomputing):
+def train(folder, rank, name, *, checkpointing):
     """Three steps through the judge: scores stay, gradients are those of one process."""
     path, settings = folder / name / "judge", {}
     one, many = policy(name), policy(name)
-    if recomputing:
-        many.enable_gradient_checkpointing()
+    if checkpointing:
+        recomputing(many)
         settings = {"reshard_after_forward": True}  # the outermost module too
     sharded(many, **settings)
     own = GTSVJReward.from_pretrained(path, pessimism=0.5)
@@ -168,6 +173,31 @@ def uneven(folder, rank):
     assert live(clips()[:0]).shape == (0,)
 
 
+def predictions(folder, rank):
+    """A judge that also reads what the policy predicts: several passes, one of them whole."""
+    path, latents = folder / "wan" / "surprise", clips(1, 3, seed=rank)
+    own = GTSVJReward.from_pretrained(path)
+    settings = ({}, {"reshard_after_forward": True})
+    for setting in settings:
+        many = sharded(recomputing(policy("wan")) if setting else policy("wan"), **setting)
+        live = GTSVJReward.from_pretrained(path, transformer=many, live=True)
+        mine = latents[: not (setting and rank)]
+        grads = []
+        for reward in (own, live):
+            given = mine.clone().requires_grad_()
+            if reward is live or len(mine):
+                reward(given).sum().backward()  # also without clips
+            grads.append(given.grad)
+        if len(mine):
+            torch.testing.assert_close(grads[1], grads[0], rtol=1e-5, atol=1e-6)
+        assert all(in_shards(many).values())
+
+
+def recomputing(model):
+    model.enable_gradient_checkpointing()
+    return model
+
+
 def refused_together(folder, rank):
     """What one process refuses, before or after the forward pass, all refuse."""
     live = GTSVJReward.from_pretrained(
@@ -230,11 +260,12 @@ def other_wrappers(folder, rank):
 
 
 CHECKS = {
-    "wan": lambda folder, rank: train(folder, rank, "wan", recomputing=False),
-    "wan recomputing": lambda folder, rank: train(folder, rank, "wan", recomputing=True),
-    "cogvideox": lambda folder, rank: train(folder, rank, "cogvideox", recomputing=False),
+    "wan": lambda folder, rank: train(folder, rank, "wan", checkpointing=False),
+    "wan recomputing": lambda folder, rank: train(folder, rank, "wan", checkpointing=True),
+    "cogvideox": lambda folder, rank: train(folder, rank, "cogvideox", checkpointing=False),
     "gathered": gathered_stays_gathered,
     "uneven": uneven,
+    "predictions": predictions,
     "refused": refused_together,
     "wrappers": other_wrappers,
 }

@@ -22,6 +22,7 @@ from gtsvj_reward.backbones import LiveBackbone, SharingError
 from gtsvj_reward.judge import CheckpointError, JudgeConfig, VideoJudge, save_judge
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.reward.clip_scorer import ClipScorer
+from tests.backbones.family_wan import tiny_wan
 from tests.backbones.test_families import every_family, latents_of
 from tests.judge.test_moment_judge import moment_judge
 from tests.reward.test_shared import POLICY, merged, quantised, saved, trainable
@@ -163,16 +164,43 @@ def test_every_family_can_be_live(family):
     own = moment_judge(family, taps=[0, 1])
     if own.backbone.steps(latents.shape[1]) < 3:
         pytest.skip("the clip has fewer steps than moments need")
-    backbone = LiveBackbone(family.transformer(0).requires_grad_(False))
-    config = JudgeConfig(**{**vars(own.config), "base_fingerprint": None})
-    live = VideoJudge(backbone, config, stored_text=None, seed=0)
-    live.head.load_state_dict(own.head.state_dict())
-    assert live.config.base_fingerprint == own.config.base_fingerprint
     results = []
-    for judge in (own, live):
+    for judge in (own, live_twin(own, family.transformer(0).requires_grad_(False))):
         reward = GTSVJReward(judge, check_statistics=False)
         results.append(reward(latents, normalize=False))
     torch.testing.assert_close(results[1], results[0], rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_policy_predicts_is_read_without_adapters_too():
+    transformer = tiny_wan(layers=2).requires_grad_(False)
+    own = moment_judge(transformer=tiny_wan(layers=2), taps=[1], surprise=[0.5])
+    results = []
+    for judge in (own, live_twin(own, transformer, predicts=True)):
+        latents = clips(2).requires_grad_()
+        scores = GTSVJReward(judge)(latents)
+        scores.sum().backward()
+        results.append((scores.detach(), latents.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    reward = GTSVJReward(judge)
+    config = LoraConfig(r=2, target_modules=["proj_out"], init_lora_weights=False)
+    transformer.add_adapter(config)
+    torch.testing.assert_close(reward(clips()), results[0][0], rtol=1e-5, atol=1e-6)
+    transformer.proj_out.base_layer.weight.data.add_(0.1)
+    with pytest.raises(SharingError, match=r"1 of .* first is proj_out\.weight"):
+        reward(clips())
+    transformer.scale_shift_table.requires_grad_(True)
+    with pytest.raises(SharingError, match="scale_shift_table of the transformer requires grad"):
+        reward(clips())
+
+
+def live_twin(judge, transformer, **settings):
+    """The same judge, on a policy."""
+    config = JudgeConfig(**{**vars(judge.config), "base_fingerprint": None})
+    live = VideoJudge(LiveBackbone(transformer, **settings), config, stored_text=None, seed=0)
+    live.head.load_state_dict(judge.head.state_dict())
+    assert live.config.base_fingerprint == judge.config.base_fingerprint
+    return live
 
 
 def test_a_call_leaves_the_policy_as_it_was(path):
