@@ -27,6 +27,8 @@ class Plan:
     """Whether any of its clips needs a gradient."""
     shape: tuple[int, ...] | None
     """Of a clip as the policy sees it, (1, time, ...); None without clips."""
+    text: TextCondition | None
+    """Of a clip, on the meta device, where it has shapes alone; None without prompts."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class LiveCall:
                 batches = clips.buckets(self.batch_size)
                 plan = self.plan(latents, clips.text, batches)
             plans = self.policy.ranks.gather(plan)
+            padding = self.padding(plans)
             gradients = any(each.gradients for each in plans)
             outputs: dict[int, JudgeOutput] = {}
             slopes: dict[int, Tensor] = {}
@@ -72,7 +75,7 @@ class LiveCall:
                 outputs.update(zip(chosen, found, strict=True))
                 slopes.update(zip(chosen, slope, strict=False))
             for _ in range(max(each.passes for each in plans) - len(batches)):
-                self.take_part(plans, gradients)
+                self.take_part(padding, gradients)
             with self.policy.together():
                 out = self.assemble(clips, [outputs[index] for index in range(len(latents))])
                 require_finite_scores(out, clips.names)
@@ -98,7 +101,7 @@ class LiveCall:
                 "leave the device before the backward pass. Turn offloading off, or score under "
                 "torch.no_grad()"
             )
-        shape = None
+        shape = sort = None
         for chosen in batches:
             first = latents[chosen[0]].detach()[None]
             self.judge.check_size((first.shape[1], first.shape[3], first.shape[4]))
@@ -107,8 +110,27 @@ class LiveCall:
             self.policy.check_text(text)
             condition = self.judge.condition(rows_of(text, chosen[:1]), 1)
             self.policy.inputs(seen, timestep=self.judge.config.timestep, text=condition)
-            shape = shape or tuple(seen.shape)
-        return Plan(len(batches), gradients, shape)
+            if shape is None:
+                shape = tuple(seen.shape)
+                sort = None if condition is None else condition.to(torch.device("meta"))
+        return Plan(len(batches), gradients, shape, sort)
+
+    def padding(self, plans: Sequence[Plan]) -> Plan:
+        """The plan of the process whose clips padding is like.
+
+        Raises:
+            ValueError: in all processes, if some have prompts and others none, of a judge that
+                takes further passes for prompts.
+        """
+        filled = [plan for plan in plans if plan.shape is not None]
+        prompted = sum(plan.text is not None for plan in filled)
+        if self.judge.config.prompt_level is not None and prompted not in (0, len(filled)):
+            raise ValueError(
+                f"{prompted} of the {len(filled)} processes with clips passed `text`: this judge "
+                "takes further forward passes for prompts, which all make together. Pass it in "
+                "all of them, or in none"
+            )
+        return filled[0] if filled else plans[0]
 
     def forward(self, clips: Clips, gradients: bool) -> tuple[list[JudgeOutput], list[Tensor]]:
         """What the judge says of a batch, and the gradient of each final score, if asked for."""
@@ -121,16 +143,16 @@ class LiveCall:
         detached = [output.each(torch.Tensor.detach) for output in outputs]
         return detached, [] if batch.grad is None else list(batch.grad)
 
-    def take_part(self, plans: Sequence[Plan], gradients: bool) -> None:
+    def take_part(self, like: Plan, gradients: bool) -> None:
         """The forward pass of a padding clip, whose outcome is dropped, as others do theirs."""
-        config = self.judge.config
-        shape = next(plan.shape for plan in plans if plan.shape is not None)
-        padding = torch.zeros(shape, device=self.policy.device, requires_grad=gradients)
+        config, device = self.judge.config, self.policy.device
+        clip = torch.zeros(like.shape or (), device=device, requires_grad=gradients)
+        text = None if like.text is None else blank(like.text, device)
         with torch.set_grad_enabled(gradients):
             if config.readout == "moments":
-                seen = step_features(self.policy, padding, config, None)
+                seen = step_features(self.policy, clip, config, text)
             else:
-                seen = self.policy(padding, timestep=config.timestep)
+                seen = self.policy(clip, timestep=config.timestep, text=text)
             if gradients:
                 seen.sum().backward()
 
@@ -138,6 +160,16 @@ class LiveCall:
 def rows_of(text: TextCondition | None, chosen: Sequence[int]) -> TextCondition | None:
     """The text of some clips."""
     return None if text is None else text.rows(torch.tensor(chosen))
+
+
+def blank(text: TextCondition, device: torch.device) -> TextCondition:
+    """Text of the same shapes, which all is valid and says nothing."""
+    return replace(
+        text,
+        embeds=torch.zeros_like(text.embeds, device=device),
+        mask=None if text.mask is None else torch.ones_like(text.mask, device=device),
+        pooled=None if text.pooled is None else torch.zeros_like(text.pooled, device=device),
+    )
 
 
 def handed_over(

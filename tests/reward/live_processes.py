@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.backbones import RankError, SharingError
+from gtsvj_reward.backbones import NoiseLevel, RankError, SharingError, TextCondition
 from gtsvj_reward.judge import JudgeConfig, save_judge
 from gtsvj_reward.latents.space import LatentSpaceError
 from tests.backbones.family_wan import tiny_wan
@@ -32,11 +32,16 @@ def save_judges(folder):
     """A judge with a posterior for each model, and one that reads what it predicts."""
     moments = {"depth": 2, "taps": [0, 1, 2]}
     predictions = {"taps": [0, 2], "surprise": [0.3, 0.6]}
+    prompts = {
+        "taps": [0, 2], "text_input": "prompt", "prompt_dropout": 0.1,
+        "prompt_level": NoiseLevel(500.0, 0.5, 0.5, "flow_prediction"),
+    }  # fmt: skip
     for name, model in MODELS.items():
         model().save_pretrained(folder / name / "base")
-        for kind, reads in (("judge", moments), ("surprise", predictions)):
-            if name == "cogvideox" and kind == "surprise":
-                continue  # it needs a scheduler, which changes nothing here
+        kinds = {"judge": moments, "surprise": predictions, "prompts": prompts}
+        for kind, reads in kinds.items():
+            if name == "cogvideox" and kind != "judge":
+                continue  # they need a scheduler, which changes nothing here
             judge = moment_judge(
                 transformer=model(), stage="aspects", aspects=ASPECTS, penalties=(1.0, 2.0, 3.0),
                 **reads,
@@ -193,6 +198,24 @@ def predictions(folder, rank):
         assert all(in_shards(many).values())
 
 
+def prompts(folder, rank):
+    """A judge that takes further passes for prompts: all with them, or all without."""
+    path, many = folder / "wan" / "prompts", sharded(policy("wan"))
+    own = GTSVJReward.from_pretrained(path)
+    live = GTSVJReward.from_pretrained(path, transformer=many, live=True)
+    latents = clips(1, 3)
+    text = TextCondition(torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(3)))
+    mine = clips(1, 3)[:rank].requires_grad_()
+    scores = live(mine, text=text.rows(torch.arange(rank)))
+    scores.sum().backward()
+    if rank:
+        expected = latents.requires_grad_()
+        own(expected, text=text).sum().backward()
+        torch.testing.assert_close(mine.grad, expected.grad, rtol=1e-5, atol=1e-6)
+    error = raises(ValueError, lambda: live(latents, text=text if rank else None))
+    assert "1 of the 2 processes with clips passed `text`" in str(error)
+
+
 def recomputing(model):
     model.enable_gradient_checkpointing()
     return model
@@ -266,6 +289,7 @@ CHECKS = {
     "gathered": gathered_stays_gathered,
     "uneven": uneven,
     "predictions": predictions,
+    "prompts": prompts,
     "refused": refused_together,
     "wrappers": other_wrappers,
 }
