@@ -65,8 +65,10 @@ def write_bytes(path: Path, content: bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk
         raise
 
 

@@ -11,6 +11,7 @@ from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.flags import with_config
 
 if TYPE_CHECKING:
+    from gtsvj_reward.judge import VideoJudge
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.training.closed_form.distill import Teacher
 
@@ -61,11 +62,21 @@ def distill(argv: list[str]) -> int:
         flags.error("--scores needs --base_model, the base that the student reads")
 
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.training.processes import only_run
+
+    state = processes(args.device)
+    with only_run(args.out):  # what the teacher says is kept beside it
+        judge = fitted_student(args, LatentFolder(args.latents), state)
+    if state.is_main_process:
+        report(judge, judge.config.training["held out"], str(args.out))
+    return 0
+
+
+def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) -> "VideoJudge":
+    """Ask the teacher, and fit the student to what it says."""
     from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
     from gtsvj_reward.training.closed_form.distill import distill as fit
 
-    state = processes(args.device)
-    clips = LatentFolder(args.latents)
     if args.scores:
         teacher, base, revision = table_values(args, clips), args.base_model, None
     else:
@@ -90,10 +101,7 @@ def distill(argv: list[str]) -> int:
         batch_size=args.batch_size,
         device=str(state.device),
     )
-    judge = fit(student, settings, teacher, clips.space)
-    if state.is_main_process:
-        report(judge, judge.config.training["held out"], str(args.out))
-    return 0
+    return fit(student, settings, teacher, clips.space)
 
 
 def judge_values(

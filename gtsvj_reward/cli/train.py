@@ -169,6 +169,7 @@ def calibrate_perturbations(argv: list[str]) -> int:
     from transformers import HfArgumentParser
 
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.locks import folder_lock
     from gtsvj_reward.plotting import check_matplotlib, plot_calibration
     from gtsvj_reward.training import (
         CalibrationSettings,
@@ -190,14 +191,15 @@ def calibrate_perturbations(argv: list[str]) -> int:
     judge, settings, rest = parser.parse_args_into_dataclasses(with_config(argv))
     check_matplotlib()
     clips = LatentFolder(rest.real)
-    result = calibrate(
-        lambda: build_judge(judge, clips.space, seed=settings.seed),
-        clips.infos,
-        settings,
-        work=rest.out / "runs",
-        device=rest.device,
-    )
-    result.save(rest.out / "perturbations.json")
+    with folder_lock(rest.out):
+        result = calibrate(
+            lambda: build_judge(judge, clips.space, seed=settings.seed),
+            clips.infos,
+            settings,
+            work=rest.out / "runs",
+            device=rest.device,
+        )
+        result.save(rest.out / "perturbations.json")
     plot_calibration(
         result.gradient_norms,
         result.losses,

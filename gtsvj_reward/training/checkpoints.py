@@ -91,6 +91,7 @@ class CheckpointTrainer(Trainer):
             FolderInUseError: if another run writes to `output_dir`.
             ValueError: if the run there has other settings, or processes see other checkpoints.
             KeyboardInterrupt: after Ctrl-C, with what to do to go on.
+            OSError: if a file cannot be read or written, likewise.
         """
         with only_run(self.args.output_dir):
             checkpoint = self.resume_point()
@@ -110,6 +111,8 @@ class CheckpointTrainer(Trainer):
                 self.save_state()
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(self.how_to_go_on()) from None
+            except OSError as error:
+                raise OSError(f"{error}; {self.how_to_go_on()}") from error
 
     def resume_point(self) -> Path | None:
         """The checkpoint to go on from: the one that was asked for, or the newest whole one.
@@ -189,6 +192,12 @@ class CheckpointTrainer(Trainer):
         finally:
             shutil.rmtree(self.hidden, ignore_errors=True)
             self.hidden = None
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        try:
+            super()._save_optimizer_and_scheduler(output_dir)
+        except (OSError, RuntimeError) as error:  # of torch, without a name
+            raise OSError(f"cannot write {output_dir} ({error}): is the disk full?") from error
 
     def put_checkpoint(self, folder: Path) -> None:
         """Let the hidden checkpoint take its place when it is whole, and remove old ones.

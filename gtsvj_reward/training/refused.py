@@ -3,6 +3,8 @@
 import os
 from dataclasses import MISSING, fields
 
+from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -70,6 +72,12 @@ EXTRAS = {"tensorboard": "gtsvj-reward[train]"}
 """Name in `report_to` -> what to install, where that has another name."""
 
 
+UNSHARDED = (
+    "neither evaluation nor checkpoints of a judge can gather them yet: use DDP (`accelerate "
+    "launch --multi_gpu`) or DeepSpeed ZeRO-2"
+)
+
+
 def refuse_settings(args: TrainingArguments) -> None:
     """Refuse settings that would be ignored or fail in the middle.
 
@@ -112,6 +120,19 @@ def refuse_reports(args: TrainingArguments) -> None:
             raise ImportError(f'`report_to` {name}: pip install "{package}" ({error})') from error
 
 
+def refuse_sharded_weights(model: nn.Module) -> None:
+    """Refuse a model of whose weights this process holds a part.
+
+    Raises:
+        ValueError: with the first such weight.
+    """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, DTensor) or not parameter.numel():
+            raise ValueError(
+                f"{name!r} is sharded (FSDP, DeepSpeed ZeRO-3, tensor parallelism), and {UNSHARDED}"
+            )
+
+
 def refuse_sharding(args: TrainingArguments) -> None:
     """Refuse set-ups in which a process holds a part of the weights, or of a batch.
 
@@ -131,7 +152,4 @@ def refuse_sharding(args: TrainingArguments) -> None:
                 "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
             )
         return
-    raise ValueError(
-        f"{name} shards the weights, and neither evaluation nor checkpoints of a judge can gather "
-        "them yet: use DDP (`accelerate launch --multi_gpu`) or DeepSpeed ZeRO-2"
-    )
+    raise ValueError(f"{name} shards the weights, and {UNSHARDED}")

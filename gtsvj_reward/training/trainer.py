@@ -21,7 +21,7 @@ from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settin
 from gtsvj_reward.training.checkpoints import CheckpointTrainer
 from gtsvj_reward.training.data import EpochKeys, trained_geometry, trained_statistics
 from gtsvj_reward.training.outputs import ClipScores
-from gtsvj_reward.training.refused import refuse_sharding
+from gtsvj_reward.training.refused import refuse_sharded_weights, refuse_sharding
 
 STEADY = ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau")
 """Schedules of the learning rate that do not depend on how many steps there will be."""
@@ -79,6 +79,7 @@ class JudgeTrainer(CheckpointTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         refuse_sharding(args)
+        refuse_sharded_weights(judge)
         refuse_moments(judge.config)
         check_space(judge, [*trained, *evaluated])
         geometry, length = trained_geometry(trained, args.truncation()), len(train_dataset)

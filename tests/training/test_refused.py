@@ -5,11 +5,14 @@ from dataclasses import fields
 import pytest
 import torch
 from accelerate.utils import DeepSpeedPlugin
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import TrainingArguments
 
 from gtsvj_reward.training import DiscriminatorTrainer, RealAndGenerated
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.refused import REFUSED, refuse_sharding
+from tests.ranks import run_forked
 from tests.tiny import tiny_judge
 from tests.training.clips import write_clips
 from tests.training.test_discriminator import config
@@ -94,10 +97,10 @@ def test_all_refused_settings_are_named_at_once(tmp_path):
         config(tmp_path, accelerator_config={"split_batches": True})
 
 
-def trainer(tmp_path, **changes):
+def trainer(tmp_path, judge=None, **changes):
     real = write_clips(tmp_path / "real", 8).infos
     return DiscriminatorTrainer(
-        tiny_judge(),
+        judge or tiny_judge(),
         config(tmp_path, **changes),
         train_dataset=RealAndGenerated(real),
         eval_dataset=RealAndGenerated(real[:2]),
@@ -193,6 +196,25 @@ def test_sharded_set_ups_are_refused_before_the_first_step(tmp_path, monkeypatch
         train_dataset=RealAndGenerated(real),
         eval_dataset=RealAndGenerated(real[:2]),
     )
+
+
+def sharded_by_fsdp2(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    judge = tiny_judge()
+    fully_shard(judge.head, mesh=init_device_mesh("cpu", (1,)))
+    with pytest.raises(ValueError, match=r"'head\..* is sharded \(FSDP.*DDP .*ZeRO-2"):
+        trainer(tmp_path, judge)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_judges_that_were_sharded_already_are_refused(tmp_path):
+    """As FSDP2 leaves parameters, and as ZeRO-3 does."""
+    assert run_forked([lambda: sharded_by_fsdp2(tmp_path)]) == [0]
+    judge = tiny_judge()
+    judge.head.energy.weight.data = torch.empty(0)
+    with pytest.raises(ValueError, match=r"'head.energy.weight' is sharded"):
+        trainer(tmp_path, judge)
 
 
 def test_several_devices_in_one_process_are_refused(tmp_path):
