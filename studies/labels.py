@@ -154,12 +154,13 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("studies/label_results"))
     parser.add_argument("--page", type=Path, default=Path("docs/study/labels.md"))
     parser.add_argument("--most", type=int, default=max(BUDGETS), help="labels of a run")
+    parser.add_argument("--only", nargs="+", choices=GENERATORS, default=list(GENERATORS))
     parser.add_argument("--page_only", action="store_true", help="run nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
     worlds: dict[str, World] = {}
     for seed in range(0 if args.page_only else SEEDS):
-        for name in GENERATORS:
+        for name in args.only:
             for choice in ("random", "active"):
                 path = args.results / f"{name}-{choice}-{seed}.json"
                 if path.exists():

@@ -11,6 +11,9 @@ from gtsvj_reward.labelling.beliefs import beliefs_of
 from gtsvj_reward.labelling.fitting import Model
 from gtsvj_reward.labelling.progress import trials
 from gtsvj_reward.labelling.session import RefusedAnswerError
+from gtsvj_reward.latents import LatentFolder
+from gtsvj_reward.training.preference.labels import compared_clips
+from gtsvj_reward.training.preference.settings import ComparisonsData
 from tests.labelling.tiny import answer_all, calm, judged
 from tests.tiny import tiny_judge, tiny_transformer
 
@@ -96,6 +99,17 @@ def test_the_checkpoint_is_a_judge_and_a_restart_fits_again(tmp_path):
     again.worker.wait()
     torch.testing.assert_close(again.model.beliefs.scores, made.model.beliefs.scores)
     again.close()
+
+
+def test_the_tables_are_what_training_takes(taught):
+    made, folder = taught
+    args = ComparisonsData(
+        output_dir="judge", comparisons=str(folder / "labels" / "comparisons.csv"), latents="-"
+    )
+    pairs = compared_clips(args.comparisons, LatentFolder(folder / "latents"), args)
+    answers = made.labels.given("compare")
+    assert [pair.label for pair in pairs] == [answer.label for answer in answers]
+    assert [pair.first.source for pair in pairs] == [a.task.clips[0] for a in answers]
 
 
 def test_ratings_teach_as_well(tmp_path):
