@@ -116,6 +116,7 @@ def judge_values(
     from gtsvj_reward.judge.checkpoint import base_beside
     from gtsvj_reward.scoring import folder, shards
     from gtsvj_reward.training.closed_form.distill import Teacher
+    from gtsvj_reward.training.processes import only_run
 
     checkpoint = resolve_checkpoint(args.teacher)
     reward = GTSVJReward.from_pretrained(
@@ -134,17 +135,18 @@ def judge_values(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
         header=shards.run_header(checkpoint, reward),
     )
-    if args.overwrite and state.is_main_process:
-        finished.clear()
-    state.wait_for_everyone()
-    folder.score_shard(
-        reward,
-        clips,
-        finished,
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
-    state.wait_for_everyone()
+    with only_run(finished.folder):
+        if args.overwrite and state.is_main_process:
+            finished.clear()
+        state.wait_for_everyone()
+        folder.score_shard(
+            reward,
+            clips,
+            finished,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        state.wait_for_everyone()
     scored = folder.collect_scores(clips, finished)
     teacher = Teacher.judge(
         args.teacher,

@@ -15,8 +15,10 @@ def negatives(argv: list[str]) -> int:
     """`gtsvj negatives`."""
     args = parsed(argv)
 
+    from gtsvj_reward.latents.encode import remove_torn
     from gtsvj_reward.sampling import NegativeSettings, make_negatives
     from gtsvj_reward.scoring.groups import read_groups
+    from gtsvj_reward.training.processes import only_run
 
     settings = NegativeSettings(
         strengths=tuple(args.strengths),
@@ -30,17 +32,22 @@ def negatives(argv: list[str]) -> int:
     captions = None if args.captions is None else read_groups(args.captions)
     prompted = prompts_of(args)
     state = processes(args.device)
-    report = make_negatives(
-        pipeline(args.pipeline, args.dtype, args.device or state.device),
-        args.out,
-        real=args.real,
-        captions=captions,
-        prompted=prompted,
-        settings=settings,
-        overwrite=args.overwrite,
-        process_index=state.process_index,
-        num_processes=state.num_processes,
-    )
+    with only_run(args.out):
+        if state.is_main_process:
+            remove_torn(args.out)
+        state.wait_for_everyone()
+        report = make_negatives(
+            pipeline(args.pipeline, args.dtype, args.device or state.device),
+            args.out,
+            real=args.real,
+            captions=captions,
+            prompted=prompted,
+            settings=settings,
+            overwrite=args.overwrite,
+            process_index=state.process_index,
+            num_processes=state.num_processes,
+        )
+        state.wait_for_everyone()
     print(f"made {len(report.made)}, already done {len(report.already_done)}")
     if report.without_caption:
         print(f"{len(report.without_caption)} real clips have no caption: the empty prompt is used")

@@ -136,7 +136,7 @@ def encode_folder(
     )
     found = find_videos(videos)
     sources = found.videos[process_index::num_processes]
-    targets = [latent_path(out, path.relative_to(videos)) for path in sources]
+    targets = [with_suffix(out, path.relative_to(videos)) for path in sources]
     for source, target in zip(sources, targets, strict=True):
         job.check_settings(source, target)
     report = EncodeReport(passed_over=found.notes())
@@ -163,11 +163,11 @@ def remove_torn(out: Path) -> None:
         remove_parts_in(Path(folder))
 
 
-def latent_path(out: Path, relative: Path) -> Path:
-    """The latent file of a source; a name that the suffix would make too long is cut."""
-    raw, end = os.fsencode(relative.name), SUFFIX
+def with_suffix(out: Path, relative: Path, suffix: str = SUFFIX) -> Path:
+    """The file of a source in another folder; a name that the suffix makes too long is cut."""
+    raw, end = os.fsencode(relative.name), suffix
     if len(raw) + len(end) > _LONGEST_NAME:
-        end = f"-{hashlib.sha256(raw).hexdigest()[:16]}{SUFFIX}"
+        end = f"-{hashlib.sha256(raw).hexdigest()[:16]}{suffix}"
         raw = raw[: _LONGEST_NAME - len(end)].decode(errors="ignore").encode()
     return out / relative.parent / f"{os.fsdecode(raw)}{end}"
 

@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from gtsvj_reward.metrics.arrays import Labels, as_tensor
+
 
 def bootstrap_interval(
     statistic: Callable[[Int[Tensor, " _"]], float],
     count: int,
     *,
-    groups: Int[Tensor, " pair"] | None = None,
+    groups: Labels | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -69,18 +71,19 @@ def bootstrap_interval(
 
 
 def units(
-    count: int, groups: Int[Tensor, " pair"] | None
+    count: int, groups: Labels | None
 ) -> tuple[Int[Tensor, " pair"], Int[Tensor, " unit"], Int[Tensor, " unit"]]:
     """Pairs sorted by group, and where in that order each group starts and how long it is."""
     if groups is None:
         members, sizes = torch.arange(count), torch.ones(count, dtype=torch.long)
-    elif groups.shape != (count,):
-        raise ValueError(
-            f"`groups` must have one entry per pair: got shape {tuple(groups.shape)} "
-            f"for {count} pairs"
-        )
     else:
-        ordered, members = groups.cpu().sort(stable=True)
+        numbers = as_tensor(groups, "groups")
+        if numbers.shape != (count,):
+            raise ValueError(
+                f"`groups` must have one entry per pair: got shape {tuple(numbers.shape)} "
+                f"for {count} pairs"
+            )
+        ordered, members = numbers.cpu().sort(stable=True)
         sizes = ordered.unique_consecutive(return_counts=True)[1]
     if len(sizes) < 2:
         kind = "pairs" if groups is None else "groups"

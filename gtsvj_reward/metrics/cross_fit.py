@@ -16,7 +16,7 @@ from gtsvj_reward.metrics.ties import (
 
 
 def cross_fitted_accuracy_with_ties(
-    differences: Scores, labels: Labels, folds: Int[Tensor, " pair"]
+    differences: Scores, labels: Labels, folds: Labels
 ) -> TieAccuracy:
     """Accuracy on all pairs, each answered at the threshold that suits the other folds best.
 
@@ -45,9 +45,9 @@ def cross_fitted_accuracy_with_ties(
 def cross_fitted_interval(
     differences: Scores,
     labels: Labels,
-    folds: Int[Tensor, " pair"],
+    folds: Labels,
     *,
-    groups: Int[Tensor, " pair"] | None = None,
+    groups: Labels | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -90,7 +90,7 @@ def cross_fitted_interval(
     return max(0.0, low), min(1.0, high)
 
 
-def check_folds(folds: Int[Tensor, " pair"], count: int) -> Int[Tensor, " pair"]:
+def check_folds(folds: Labels, count: int) -> Int[Tensor, " pair"]:
     """The folds, numbered from 0.
 
     Raises:

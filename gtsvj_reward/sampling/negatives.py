@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -11,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from gtsvj_reward.dtypes import dtype_name
-from gtsvj_reward.files import remove_parts
-from gtsvj_reward.latents.encode import mismatch, settings_differences
+from gtsvj_reward.latents.encode import mismatch, remove_torn, settings_differences
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import (
@@ -24,6 +24,7 @@ from gtsvj_reward.latents.store import (
     load_clip,
     save_clip,
 )
+from gtsvj_reward.locks import folder_lock
 from gtsvj_reward.sampling.clean import check_scheduler
 from gtsvj_reward.sampling.negative_jobs import (
     Job,
@@ -114,7 +115,11 @@ def make_negatives(
         maker.space.latent_frames(size.num_frames)
         maker.check_pixels("clips of prompts", size.height, size.width)
         jobs += prompted_jobs(prompted, range(len(prompted.prompts))[share], settings)
-    maker.run(check_targets(jobs, Path(out)), report, progress and process_index == 0)
+    targets = check_targets(jobs, Path(out))
+    with folder_lock(out) if num_processes == 1 else nullcontext():
+        if num_processes == 1:
+            remove_torn(Path(out))
+        maker.run(targets, report, progress and process_index == 0)
     return report
 
 
@@ -179,7 +184,6 @@ class _Maker:
     def make(self, targets: Sequence[Path], jobs: Sequence[Job]) -> None:
         """Make and write a batch."""
         for target, job, latents in zip(targets, jobs, self.latents(jobs), strict=True):
-            remove_parts(target)
             clip = LatentClip(
                 latents=latents.cpu(),
                 space=self.space,

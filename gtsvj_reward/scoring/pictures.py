@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gtsvj_reward.latents.content import MADE_FROM
 from gtsvj_reward.latents.decode import video_path
+from gtsvj_reward.latents.encode import with_suffix
 from gtsvj_reward.latents.sources import source_sha256
 from gtsvj_reward.latents.store import SUFFIX, ClipInfo, clip_info
 from gtsvj_reward.latents.video import read_video
@@ -37,7 +38,7 @@ class Sources:
 def plot_scores(scored: Sequence[ScoredClip], sources: Sources, out: str | Path) -> list[Path]:
     """Draw each clip that has a video into a folder, one PNG each; see `plot_clip`."""
     return [
-        plot_clip(clip, sources, Path(out) / f"{clip.latents}.png")
+        plot_clip(clip, sources, with_suffix(Path(out), Path(clip.latents), ".png"))
         for clip in scored
         if has_video(clip_info(sources.latents / clip.latents), sources.videos)
     ]

@@ -1,5 +1,6 @@
 """Accuracy at thresholds that other pairs chose, and what its interval is worth."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,3 +68,17 @@ def test_bad_folds_are_refused():
         cross_fitted_accuracy_with_ties(differences, labels, torch.full((4,), 2))
     with pytest.raises(ValueError, match=r"one entry per pair: got shape \(3,\) for 4"):
         cross_fitted_accuracy_with_ties(differences, labels, torch.arange(3))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array])
+def test_folds_and_groups_come_as_people_have_them(make):
+    differences, labels = [0.5, -1.0, 2.0, -0.5], [1, -1, 0, 0]
+    folds, groups = [0, 1, 0, 1], [3, 4, 3, 5]
+    expected = cross_fitted_interval(
+        torch.tensor(differences).double(), torch.tensor(labels), torch.tensor(folds),
+        groups=torch.tensor(groups), resamples=9,
+    )  # fmt: skip
+    found = cross_fitted_interval(
+        make(differences), make(labels), make(folds), groups=make(groups), resamples=9
+    )
+    assert found == expected
