@@ -52,7 +52,7 @@ def best_of_n(
     early; it must score each clip by itself.
 
     Args:
-        pipe: a `CogVideoXPipeline` or `WanPipeline`.
+        pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`.
         reward: anything that is called as `GTSVJReward` is; gets latents (batch, time, channel,
             height, width) without padding, the pipeline's latent space, and `num_frames`.
         prompt: one prompt; None with `prompt_embeds` in `call_arguments`.

@@ -27,7 +27,7 @@ class RewardCallback:
     comparable with those of finished clips late in the schedule only.
 
     Args:
-        pipe: a `CogVideoXPipeline` or `WanPipeline`, with a scheduler that
+        pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`, with a scheduler that
             `predicted_clean_latents` knows.
         reward: anything that is called as `GTSVJReward` is.
         num_frames: what the pipeline is called with.

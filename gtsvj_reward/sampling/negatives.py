@@ -78,7 +78,7 @@ def make_negatives(
     source.
 
     Args:
-        pipe: a `CogVideoXPipeline` or `WanPipeline`.
+        pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`.
         out: folder for the latent files.
         real: folder of real clips in the pipeline's own latent space.
         captions: video -> prompt; videos are found by the source that latent files record.

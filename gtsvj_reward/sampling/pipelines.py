@@ -76,6 +76,16 @@ def decode_wan(
     return pixels
 
 
+def decode_hunyuan_video(
+    pipe: Any, latents: Float[Tensor, "clip channel steps rows columns"]
+) -> Float[Tensor, "clip 3 time height width"]:
+    """Pixels in [-1, 1], by the operations inside `HunyuanVideoPipeline.__call__`."""
+    vae = pipe.vae
+    latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+    pixels: Tensor = vae.decode(latents, return_dict=False)[0]
+    return pixels
+
+
 PIPELINES = {
     "CogVideoXPipeline": PipelineKind(
         space=LatentSpace.from_pipeline,
@@ -84,6 +94,14 @@ PIPELINES = {
         arguments=lambda pipe: {"max_sequence_length": pipe.transformer.config.max_text_seq_length},
         patch=lambda pipe: int(pipe.transformer.config.patch_size),
         keeps_float32=False,
+    ),
+    "HunyuanVideoPipeline": PipelineKind(
+        space=LatentSpace.from_pipeline,
+        decode=decode_hunyuan_video,
+        schedulers=(FlowMatchEulerDiscreteScheduler,),
+        arguments=lambda _pipe: {},
+        patch=lambda pipe: int(pipe.transformer.config.patch_size),
+        keeps_float32=True,
     ),
     "WanPipeline": PipelineKind(
         space=LatentSpace.from_pipeline,

@@ -12,6 +12,7 @@ from gtsvj_reward.reward import GeometryError, NonFiniteError
 from gtsvj_reward.sampling import best_of_n, latent_space
 from gtsvj_reward.sampling.candidates import best_first
 from gtsvj_reward.sampling.pipelines import as_clips
+from tests.pipelines import frozen, hunyuan_video
 from tests.sampling.tiny import (
     CALL,
     PIPES,
@@ -309,3 +310,13 @@ def test_decoding_records_no_gradients():
     pipe = cogvideox()
     pipe.vae.requires_grad_(True)
     assert not best(pipe, n=1, output_type="pt").frames[0].requires_grad
+
+
+def test_clips_of_hunyuan_video_are_its_own():
+    pipe = frozen(hunyuan_video)
+    size = {"num_frames": 9, "height": 32, "width": 48, "num_inference_steps": 2}
+    found = best_of_n(pipe, Quadratic(), "a dog", 2, batch_size=2, output_type="np", **size)
+    seed = torch.Generator().manual_seed(found.seeds[found.winners[0]])
+    own = pipe(prompt="a dog", generator=seed, output_type="np", **size).frames[0]
+    np.testing.assert_allclose(found.frames[0], own, rtol=0, atol=1e-5)
+    assert found.frames[0].std() > 0

@@ -15,6 +15,7 @@ from gtsvj_reward.sampling.renoising import PARTIAL, beginning_at
 from gtsvj_reward.toy import captions
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
 from gtsvj_reward.toy.world import FRAMES, SIZE as FRAME
+from tests.pipelines import frozen, hunyuan_video
 from tests.sampling.tiny import (
     assert_same_clip,
     cogvideox,
@@ -151,6 +152,27 @@ def test_one_step_gives_the_predicted_clean_latents(pipe):
     other = renoise(pipe, clips, strength=0.4, prompts=("runs", "runs"))
     assert (other[0] - found[0]).abs().max() > 0.01, "the caption changes nothing"
     assert_same_clip(other[1], found[1])
+
+
+@torch.no_grad()
+def test_hunyuan_video_is_noised_and_denoised_as_its_scheduler_would():
+    pipe, seen = frozen(hunyuan_video), []
+    channels = pipe.transformer.config.in_channels
+    clips = torch.randn(2, 3, channels, 4, 6, generator=torch.Generator().manual_seed(3))
+    hook = pipe.transformer.register_forward_hook(
+        lambda module, given, kwargs, output: seen.append((kwargs["hidden_states"], output[0])),
+        with_kwargs=True,
+    )
+    found = renoise(pipe, clips, strength=0.4)
+    hook.remove()
+    ((noisy, output),) = seen  # its guidance is an input of the model
+    noise = torch.cat([torch.randn(1, *clips.shape[1:], generator=g) for g in seeded(0, 1)])
+    torch.testing.assert_close(noisy.transpose(1, 2), 0.6 * clips + 0.4 * noise)
+    # From sigma = 0.4 to 0 in one step: x - 0.4 (noise - clean).
+    assert_same_clip(found, (noisy - 0.4 * output).transpose(1, 2))
+    assert (found - clips).abs().max() > 0.1
+    other = renoise(pipe, clips, strength=0.4, prompts=("runs", "runs"))
+    assert (other[0] - found[0]).abs().max() > 1e-4, "the caption changes nothing"
 
 
 def test_strength_0_gives_the_clips_back(pipe):
