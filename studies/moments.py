@@ -140,6 +140,7 @@ class Study(Fits):
             "optimised": optimised(fitted, clean, self.settings["optimised_steps"]),
             "noise": torch.randn(clean.shape, generator=keyed_generator(seed, 6)),
             "scaled": 1.5 * clean,
+            "foreign": self.foreign(len(clean)),
         }
         with torch.no_grad():
             usual = fitted(clean).leverage.sqrt()
@@ -152,6 +153,11 @@ class Study(Fits):
                 for name, each in values.items()
             }
         }
+
+    def foreign(self, count: int) -> Tensor:
+        """Clips of a generator that the judge has seen no clip of."""
+        paths = sorted((self.data / "own").glob("test-unsteady-*.safetensors"))
+        return torch.stack([latents_of(path) for path in paths[:: len(paths) // count][:count]])
 
     def coverage(self, judge: VideoJudge) -> dict[str, Tensor]:
         """Of held-out clips, the share of ratings that lie in the judge's intervals."""
@@ -217,7 +223,7 @@ def build_all(settings: dict[str, Any], data: Path) -> None:
         build_semantic(data / "semantic", settings["semantic"], load_vae(settings["pipeline"]))
     if any(row.negatives in MADE for row in ROWS if row.name in chosen(settings)):
         build_made(data, pipeline=settings["pipeline"])
-    if "own" in on:
+    if "own" in on or "uncertainty" in chosen(settings):
         build_own(data, settings["own"])
 
 

@@ -27,12 +27,15 @@ MEASURES = {
     "(claim: above 50)",
     "noise_larger": "... larger on random noise than on a clean clip (claim: above 50)",
     "scaled_larger": "... larger on a clean clip times 1.5 than on itself (claim: above 50)",
+    "foreign_larger": "... larger on a clip of `gtsvj-toy-unsteady` in five steps than on a clean "
+    "clip beside it (claim: above 50)",
     "optimised_ratio": "Mean ratio of u, optimised to clean",
     "noise_ratio": "... noise to clean",
     "scaled_ratio": "... times 1.5 to clean",
+    "foreign_ratio": "... of the other generator to clean",
 }
 BANDS = {"coverage_50": (45, 55), "coverage_80": (75, 85), "coverage_95": (90, 98)} | dict.fromkeys(
-    ("optimised_larger", "noise_larger", "scaled_larger"), (50, 100)
+    ("optimised_larger", "noise_larger", "scaled_larger", "foreign_larger"), (50, math.inf)
 )
 """Measure -> where the whole interval must lie for the claim to hold, in percent."""
 
