@@ -1,6 +1,7 @@
 """Throughput and latency of the scoring server, and whether its memory grows.
 
     python -m benchmarks.serving             # against offline scoring, with 32 clients
+    python -m benchmarks.serving --judge gtsvj-toy-moments    # likewise, a bundled judge
     python -m benchmarks.serving --memory    # resident memory from request 1,000 to 10,000
 
 The server runs in a process of its own and the clients in threads of this one, so that they share
@@ -13,11 +14,12 @@ import multiprocessing
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from multiprocessing.connection import Connection
+from typing import Any
 
 import httpx
 import psutil
@@ -37,6 +39,7 @@ from gtsvj_reward.serving.protocol import (
     ScoreRequest,
     write_request,
 )
+from gtsvj_reward.serving.reload import noise
 from gtsvj_reward.serving.server import serve
 
 SPACE = LatentSpace(id="random", channels=16)
@@ -66,18 +69,27 @@ def random_judge(width: int, layers: int) -> GTSVJReward:
     return GTSVJReward(VideoJudge.from_transformer(transformer, config))
 
 
-def serve_judge(size: tuple[int, int], limits: Limits, threads: int, said: Connection) -> None:
+Size = tuple[int, int] | str
+"""Width and layers of a random judge, or the name of a bundled one."""
+
+
+def judge_of(size: Size) -> GTSVJReward:
+    """The judge, the same in every process."""
+    return GTSVJReward.from_pretrained(size) if isinstance(size, str) else random_judge(*size)
+
+
+def serve_judge(size: Size, limits: Limits, threads: int, said: Connection) -> None:
     """The server's process."""
     torch.set_num_threads(threads)
-    serve(create_app(random_judge(*size), limits=limits), port=0, announce=said.send)
+    serve(create_app(judge_of(size), limits=limits), port=0, announce=said.send)
 
 
 @contextmanager
-def running(size: tuple[int, int], limits: Limits, threads: int) -> Iterator[tuple[str, int]]:
-    """A server; gives its address and process id."""
+def started(target: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[tuple[str, int]]:
+    """A process that serves and says where; gives its address and process id."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve_judge, args=(size, limits, threads, theirs))
+    process = context.Process(target=target, args=(*arguments, theirs))
     process.start()
     try:
         if not ours.poll(300) or process.pid is None:
@@ -91,12 +103,13 @@ def running(size: tuple[int, int], limits: Limits, threads: int) -> Iterator[tup
 def throughput(args: argparse.Namespace) -> None:
     """Clips per second with and without the server, alternating, and the times of requests."""
     torch.set_num_threads(args.threads)
-    size, limits = (args.width, args.layers), Limits(max_batch_size=args.max_batch_size)
-    reward = random_judge(*size)
+    limits = Limits(max_batch_size=args.max_batch_size)
+    size: Size = args.judge or (args.width, args.layers)
+    reward = judge_of(size)
     reward.batch_size = args.max_batch_size
-    latents = torch.randn(args.clips, 5, 16, 16, 24)
-    with running(size, limits, args.threads) as (address, _):
-        client = ScoreClient(address, space=SPACE, clips_per_request=1)
+    latents = clips_for(reward, args.clips)
+    with started(serve_judge, (size, limits, args.threads)) as (address, _):
+        client = ScoreClient(address, space=reward.space, clips_per_request=1)
         client(latents[: 2 * args.max_batch_size])  # warm
         rows = [(offline(reward, latents), served(client, latents, args)) for _ in range(3)]
         client.close()
@@ -113,11 +126,19 @@ def throughput(args: argparse.Namespace) -> None:
     print(f"median ratio {ratio:.2f} with {args.clients} clients, {args.threads} threads each side")
 
 
+def clips_for(reward: GTSVJReward, count: int) -> Tensor:
+    """Different clips: noise, or what the judge takes for latents of its own."""
+    if reward.config.geometry is None:
+        return torch.randn(count, 5, 16, 16, 24)
+    one = noise(reward).clips
+    return one * (1 + 0.1 * torch.randn(count, *one.shape[1:]))
+
+
 def offline(reward: GTSVJReward, latents: Tensor) -> tuple[Tensor, float]:
     """Scores and seconds without a server."""
     began = time.perf_counter()
     with torch.no_grad():
-        scores = reward(latents, space=SPACE)
+        scores = reward(latents, space=reward.space)
     return scores, time.perf_counter() - began
 
 
@@ -151,7 +172,7 @@ def memory(args: argparse.Namespace) -> None:
     numbers, statuses = count(), Counter[int]()
     sizes: dict[int, float] = {}
     headers = {"content-type": CONTENT_TYPE, VERSION_HEADER: VERSION}
-    with running((32, 3), Limits(), args.threads) as (address, pid):
+    with started(serve_judge, ((32, 3), Limits(), args.threads)) as (address, pid):
         server = psutil.Process(pid)
 
         def ask(client: httpx.Client) -> None:
@@ -174,6 +195,7 @@ def main() -> None:
     """Run one of both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", action="store_true", help="memory instead of throughput")
+    parser.add_argument("--judge", help="a bundled one; a random one by default")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--clips", type=int, default=256, help="per round")
     parser.add_argument("--max_batch_size", type=int, default=8)
