@@ -6,6 +6,7 @@ from pathlib import Path
 from gtsvj_reward.backbones import backbone_for, load_transformer
 from gtsvj_reward.judge.card import config_rows
 from gtsvj_reward.judge.checkpoint import read_config
+from gtsvj_reward.latents.generators import generators_of
 from gtsvj_reward.latents.space import LatentSpace
 
 
@@ -23,6 +24,9 @@ def describe_checkpoint(path: str | Path) -> str:
         f"pipelines whose transformer is a {config.family} with the base weights above in its "
         f"first {config.depth} blocks, and whose latents are of {space.title()}"
     )
+    others = [generator.pipeline for generator in generators_of(space)]
+    if others:
+        rows["can score"] = f"latents of {', '.join(others)}, where their VAE is that of {space.id}"
     for name, value in config.training.items():
         rows[f"training: {name}"] = value if isinstance(value, str) else json.dumps(value)
     width = max(len(name) for name in rows)
