@@ -99,7 +99,7 @@ def iterate(
 @torch.no_grad()
 def scores(run: AlignmentRun, rollouts: list[Rollout]) -> torch.Tensor:
     """Rewards of the clips of an update."""
-    return torch.cat([run.scores(batch.clean) for batch in rollouts])
+    return torch.cat([run.scores(batch.clean, batch.prompts.texts) for batch in rollouts])
 
 
 def learn(

@@ -135,9 +135,10 @@ def mined(
 ) -> tuple[list[str], Tensor, Tensor, Metrics]:
     """Prompts, better and worse clips of the current policy, and what is worth logging."""
     texts, keys = run.clips(iteration)
-    made = [batch.clean for batch in run.rollouts(texts, keys, eta=args.eta)]
+    rollouts = run.rollouts(texts, keys, eta=args.eta)
+    made = [batch.clean for batch in rollouts]
     with torch.no_grad():
-        scored = torch.cat([run.scores(clips) for clips in made])
+        scored = torch.cat([run.scores(b.clean, b.prompts.texts) for b in rollouts])
     # Latents are small: every process gets all of them, and takes its share of the pairs.
     latents, rewards = run.gather(torch.cat(made)), run.gather(scored)
     prompts = run.prompts_of_all(iteration)

@@ -14,17 +14,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import Layout
 from gtsvj_reward.locks import lock_of
-from gtsvj_reward.reward import AnyReward
+from gtsvj_reward.reward import AnyReward, as_reward
 from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_count, as_number, as_space
+
+Encode = Callable[[Sequence[str]], TextCondition]
+"""Prompts -> what the text encoder says of them."""
 
 Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
 """A scorer of flow_grpo: (videos, prompts, metadata) -> (one number per video, {})."""
 
 
+def check_encode(reward: AnyReward, encode: Encode | None) -> None:
+    """Refuse a reward that reads prompts without their encoder, and an encoder without one.
+
+    Raises:
+        ValueError: naming `encode`.
+    """
+    judge = as_reward(reward)
+    if encode is None and judge.wants_text:
+        raise ValueError(
+            "the reward reads prompts (text_input='prompt', or a PromptScore): give `encode`, a "
+            "PromptEncoder of the generator's pipeline"
+        )
+    if encode is not None and not judge.reads_text:
+        raise ValueError("the reward reads no prompts: leave `encode` out")
+
+
 class DDPOReward:
-    """Scores videos, or their latents, in the place of images. Prompts and metadata are not read.
+    """Scores videos, or their latents, in the place of images. Metadata are not read.
 
     A judge needs videos: the published image pipelines of these trainers give it nothing to score.
     flow_grpo's Wan script hands out decoded videos; elsewhere a pipeline of your own does.
@@ -38,7 +58,7 @@ class DDPOReward:
         ```
 
     Args:
-        reward: a judge, or a combination of judges, that takes no prompt.
+        reward: a judge, or a combination of judges.
         images_are: `latents`, scaled, as `output_type="latent"` gives them; or `pixels`, colour
             values in [0, 1], which are encoded first.
         vae: for pixels, the VAE of the judge's latent space, on its device; another one is refused.
@@ -49,6 +69,8 @@ class DDPOReward:
         num_frames: for latents, the frames that the generator was asked for; drops the padding of
             CogVideoX 1.5.
         normalize: as for `GTSVJReward`.
+        encode: prompts -> what the text encoder says of them, a `PromptEncoder` of the generator's
+            pipeline; for a reward that reads prompts, which gets them then.
         differentiable: let gradients through to the images, for AlignProp. They are recorded if the
             caller has gradients on; otherwise, and by default, there is no graph.
 
@@ -68,6 +90,7 @@ class DDPOReward:
         fps: AnyNumber | None = None,
         num_frames: AnyNumber | None = None,
         normalize: bool = True,
+        encode: Encode | None = None,
         differentiable: bool = False,
     ) -> None:
         if images_are not in ("latents", "pixels"):
@@ -78,7 +101,9 @@ class DDPOReward:
             raise ValueError("`vae` goes with images_are='pixels', which it encodes, and only then")
         if vae is not None and (space is not None or num_frames is not None):
             raise ValueError("`space` and `num_frames` are of latents: leave them out for pixels")
+        check_encode(reward, encode)
         self.reward = reward
+        self.encode = encode
         self.vae = vae
         self.space = as_space(space if vae is None else vae)
         self.layout = layout
@@ -95,7 +120,7 @@ class DDPOReward:
 
         Args:
             images: latents or frames of videos, a tensor in `layout`.
-            prompts: one per video; only counted.
+            prompts: one per video; read by a reward that reads prompts, else counted.
             metadata: not read.
 
         Raises:
@@ -114,8 +139,10 @@ class DDPOReward:
             if self.vae is not None and self.space is not None:
                 latents = self.space.encode(videos, self.vae)
             with lock_of(self):
+                text = {} if self.encode is None else {"text": self.encode(list(prompts))}
                 scores = self.reward(
                     latents,
+                    **text,
                     space=self.space,
                     fps=self.fps,
                     num_frames=self.num_frames,
@@ -157,6 +184,7 @@ def flow_grpo_scorer(
     fps: AnyNumber | None = None,
     num_frames: AnyNumber | None = None,
     normalize: bool = True,
+    encode: Encode | None = None,
 ) -> Callable[[], Scorer]:
     """A function for the table `score_functions` in flow_grpo's `multi_score`.
 
@@ -178,6 +206,7 @@ def flow_grpo_scorer(
         fps: see there.
         num_frames: see there.
         normalize: see there.
+        encode: see there.
     """
     scores = DDPOReward(
         reward,
@@ -188,6 +217,7 @@ def flow_grpo_scorer(
         fps=fps,
         num_frames=num_frames,
         normalize=normalize,
+        encode=encode,
     )
 
     def score(

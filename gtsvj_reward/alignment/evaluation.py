@@ -1,7 +1,7 @@
 """What is measured at checkups: the same prompts and seeds each time, sampled without noise."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from gtsvj_reward.alignment.processes import gather, own_share
 from gtsvj_reward.alignment.rollout import EVALUATION, Key, batches, rollouts
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.plotting import plot_alignment, plot_film_strips
-from gtsvj_reward.reward import Clips
+from gtsvj_reward.reward import Clips, as_reward
 from gtsvj_reward.sampling.scoring import Scoring
 
 EvalMetric = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
@@ -54,6 +54,12 @@ class Evaluation:
         )
         return texts, self.policy.unpadded(torch.cat([batch.clean for batch in made]))
 
+    def scoring_of(self, texts: Sequence[str] | None) -> Scoring:
+        """The scoring with these prompts, if the reward reads prompts."""
+        if texts is None or not as_reward(self.scoring.reward).wants_text:
+            return self.scoring
+        return replace(self.scoring, text=self.policy.text(texts))
+
     @torch.no_grad()
     def measure(self, latents: Latents, texts: Sequence[str], iteration: int = 0) -> Checkup:
         """Reward, eval metrics and roughness of clips, in batches, gathered from all processes.
@@ -67,7 +73,7 @@ class Evaluation:
         metrics: dict[str, list[Tensor]] = {name: [] for name in self.eval_metrics}
         for part in batches(len(texts), self.arguments.batch_size):
             clips = latents[part]
-            output = self.scoring.details(clips)
+            output = self.scoring_of(texts[part]).details(clips)
             proxy.append(output.rewards)
             if output.trajectory:
                 roughness.append(trajectory_variance(output.trajectory))

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from gtsvj_reward.alignment.transition import ddim_scheduler
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import whole_files
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.losses.reduction import at_least_float32
@@ -160,6 +161,10 @@ class Policy:
             self.null = null[:1].cpu()
         rows = torch.stack([self.known[text] for text in texts])
         return Prompts(tuple(texts), rows.to(self.device), self.null.to(self.device))
+
+    def text(self, texts: Sequence[str]) -> TextCondition:
+        """What the text encoder says of prompts, for a reward that reads them."""
+        return TextCondition(self.encode(texts).embeds, family=type(self.transformer).__name__)
 
     def release_text_encoder(self) -> None:
         """Move the text encoder off the device; new texts are encoded on the CPU from now on."""

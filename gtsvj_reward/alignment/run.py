@@ -185,9 +185,16 @@ class AlignmentRun:
             batch_size=self.arguments.batch_size,
         )
 
-    def scores(self, latents: Latents) -> Float[Tensor, " clip"]:
-        """The reward of clean latents as the policy makes them; differentiable if recorded."""
-        return self.scoring.scores(latents)
+    def scores(
+        self, latents: Latents, texts: Sequence[str] | None = None
+    ) -> Float[Tensor, " clip"]:
+        """The reward of clean latents as the policy makes them; differentiable if recorded.
+
+        Args:
+            latents: of some clips.
+            texts: their prompts, which a reward that reads prompts needs.
+        """
+        return self.evaluation.scoring_of(texts).scores(latents)
 
     def backward(self, loss: Tensor) -> None:
         """Add gradients of a loss that is already divided as it should be."""

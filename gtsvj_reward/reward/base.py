@@ -40,6 +40,11 @@ class Reward(ABC):
         return False
 
     @property
+    def wants_text(self) -> bool:
+        """Whether whoever knows the prompts should encode them: it surely reads them."""
+        return False
+
+    @property
     def config(self) -> JudgeConfig | None:
         """What the judge is; None for a reward that is not a judge in this process."""
         return None

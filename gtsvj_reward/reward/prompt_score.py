@@ -95,6 +95,11 @@ class PromptScore(Reward):
         return True
 
     @property
+    def wants_text(self) -> bool:
+        """It does."""
+        return True
+
+    @property
     def scored_space(self) -> LatentSpace | None:
         """That of the pipeline, or what was given."""
         return self.space

@@ -187,6 +187,11 @@ class GTSVJReward(Reward):
         """Whether the judge was trained with prompts."""
         return self.config.text_input == "prompt"
 
+    @property
+    def wants_text(self) -> bool:
+        """As `reads_text`."""
+        return self.reads_text
+
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the judge says of some clips; clips of one shape share forward passes."""
         policy = self.judge.backbone

@@ -66,7 +66,8 @@ def best_of_n(
         batch_size: candidates in one call of the pipeline: as many as memory holds.
         seed: of the first candidate.
         fps: of the video, for rewards that check it.
-        text: prompt embeddings for a reward that reads prompts, one row.
+        text: prompt embeddings for a reward that reads prompts, one row. None: a judge that reads
+            prompts, or a `PromptScore`, gets what the pipeline's text encoder says of `prompt`.
         normalize: pass on to the reward.
         output_type: of the frames, as for the pipeline.
         keep_latents: return latents of the winners or of all candidates.
@@ -89,7 +90,7 @@ def best_of_n(
         call_arguments=call_arguments or {},
     )
     space = latent_space(pipe)
-    scoring = scoring_for(reward, space, request, fps, text, normalize)
+    scoring = scoring_for(pipe, reward, space, request, fps, text, normalize)
     seeds = range(seed, seed + n)
 
     def generate(indices: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward import AnyReward, RewardOutput, as_reward
+from gtsvj_reward.reward import AnyReward, RewardOutput, as_reward, text_of
 from gtsvj_reward.sampling.pipelines import OutputType, as_clips, decode_clip, pipeline_kind
 from gtsvj_reward.sampling.scoring import Scoring
 
@@ -146,6 +146,7 @@ def generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def scoring_for(
+    pipe: Any,
     reward: AnyReward,
     space: LatentSpace,
     request: Request,
@@ -153,7 +154,7 @@ def scoring_for(
     text: TextCondition | None,
     normalize: bool,
 ) -> Scoring:
-    """How the candidates of a request are scored.
+    """How the candidates of a request are scored; a reward that reads prompts gets the request's.
 
     Raises:
         LatentSpaceError: for a judge of another space; now, not after the first candidates.
@@ -165,6 +166,8 @@ def scoring_for(
         raise ValueError(
             f"`text` must have one row, for the one prompt, got {len(text.embeds)} rows"
         )
+    if text is None and request.prompt is not None and as_reward(reward).wants_text:
+        text = text_of(pipe, [request.prompt])
     return Scoring(
         reward=reward,
         space=space,

@@ -109,7 +109,8 @@ def successive_halving(
         batch_size: candidates in one call of the pipeline.
         seed: of the first candidate.
         fps: of the video.
-        text: prompt embeddings for a reward that reads prompts, one row.
+        text: prompt embeddings for a reward that reads prompts, one row. None: a judge that reads
+            prompts, or a `PromptScore`, gets what the pipeline's text encoder says of `prompt`.
         normalize: pass on to the reward.
         output_type: of the frames.
         keep_latents: return latents of the winners or of all finished candidates.
@@ -133,7 +134,7 @@ def successive_halving(
     )
     check_no_callback(request)
     space = latent_space(pipe)
-    scoring = scoring_for(reward, space, request, fps, text, normalize)
+    scoring = scoring_for(pipe, reward, space, request, fps, text, normalize)
     seeds = range(seed, seed + n)
 
     begun, early = [], []

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.integrations.trl.rows import (
     Kind,
     LogMetric,
@@ -17,7 +18,7 @@ from gtsvj_reward.integrations.trl.rows import (
 )
 from gtsvj_reward.integrations.trl.texts import completion_text, noise_seed
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward import AnyReward, as_reward
+from gtsvj_reward.reward import AnyReward, as_reward, text_of
 
 LogExtra = Callable[[str, list[Any]], None]
 """Takes the name of a column of TRL's completions table and one value per completion."""
@@ -163,7 +164,11 @@ class PromptRewardFunc:
             first.setdefault(wish, row)
         latents = self.generate(list(first))
         clips = {row: (self.kind, clip) for row, clip in zip(first.values(), latents, strict=True)}
-        videos = score_rows(self.reward, clips, normalize=self.normalize)
+
+        def encode(rows: Sequence[int]) -> TextCondition:
+            return text_of(self.pipe, [texts[row] for row in rows])
+
+        videos = score_rows(self.reward, clips, normalize=self.normalize, encode=encode)
         scored = {row: videos[first[wish]] for row, wish in rows.items()}
         log_parts(log_metric, self.__name__, list(scored.values()))
         return [scored[row].score if row in scored else None for row in range(len(texts))]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward import Clips, Reward
@@ -32,7 +33,11 @@ class RowScore:
 
 
 def score_rows(
-    reward: Reward, clips: Mapping[int, tuple[Kind, Tensor]], *, normalize: bool
+    reward: Reward,
+    clips: Mapping[int, tuple[Kind, Tensor]],
+    *,
+    normalize: bool,
+    encode: Callable[[Sequence[int]], TextCondition] | None = None,
 ) -> dict[int, RowScore]:
     """Scores of some rows of a batch, without a graph; clips of one kind in one call.
 
@@ -40,6 +45,7 @@ def score_rows(
         reward: a judge, or a combination of judges.
         clips: row -> what the clip is scored as, and the clip (time, channel, height, width).
         normalize: as for `GTSVJReward`.
+        encode: rows -> their prompts, for a reward that reads them.
 
     Raises:
         LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the row.
@@ -54,6 +60,7 @@ def score_rows(
             space=space,
             fps=fps,
             num_frames=num_frames,
+            text=encode(own) if encode is not None and reward.wants_text else None,
             names=[f"row {row} of the batch" for row in own],
         )
         with torch.no_grad():
