@@ -259,7 +259,7 @@ def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:
     raise CheckpointError(
         f"{folder} was trained on other base weights than those given: fingerprint "
         f"{str(config.base_fingerprint)[:12]}… expected, {found[:12]}… found. "
-        f"It names {config.base_model!r}; pass that model with `base_model=`"
+        f"It names {config.base_model!r}; pass that model with --base_model (`base_model=`)"
     )
 
 

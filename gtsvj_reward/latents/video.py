@@ -103,7 +103,10 @@ def read_video(
             f"{fps=}, {height=}, {width=}, {frames_fps=}, {start=}"
         )
     if num_frames is not None and max_frames is not None:
-        raise ValueError(f"pass `num_frames` or `max_frames`, got {num_frames} and {max_frames}")
+        raise ValueError(
+            f"pass `num_frames` or `max_frames`, got {num_frames} and {max_frames} (--num_frames, "
+            "--max_frames)"
+        )
     wanted = max_frames if num_frames is None else num_frames
     if wanted is not None:
         latent_frames(wanted, temporal_compression)

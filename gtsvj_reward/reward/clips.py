@@ -218,7 +218,7 @@ class Clips:
             if complaint and not allow_untrained:
                 raise GeometryError(
                     f"{complaint} (the trained range). Crop, resample or re-encode it, or score it "
-                    "all the same with allow_untrained_geometry=True"
+                    "all the same with --allow_untrained_geometry (`allow_untrained_geometry=True`)"
                 )
             return complaint
 

@@ -195,4 +195,4 @@ def require_set(args: SplitSettings, *names: str) -> None:
     """
     for name in names:
         if not getattr(args, name):
-            raise ValueError(f"`{name}` must be set: give its path")
+            raise ValueError(f"`{name}` must be set (--{name}): give its path")

@@ -146,7 +146,7 @@ class LabelledTrainer(JudgeTrainer):
         if len(raw) < 2 or not raw.std() > 0:
             raise ValueError(
                 f"the score is the same for all {len(raw)} clips of {name}: its scale cannot be "
-                "measured; give more clips with `calibration`, or train longer"
+                "measured; give more clips with --calibration (`calibration`), or train longer"
             )
         centred = table - table.mean(dim=0)
         covariance = centred.T @ centred / (len(table) - 1)

@@ -61,6 +61,6 @@ def choose_aspects(
         else:
             raise ValueError(
                 f"the format does not say the scale of {name!r}: write `{name}=LOW:HIGH` among "
-                "`aspects`, for example `clear=1:5`"
+                "--aspects (`aspects`), for example `clear=1:5`"
             )
     return tuple(aspects)
