@@ -6,7 +6,7 @@ from diffusers import CogVideoXDDIMScheduler
 
 from gtsvj_reward.backbones import denoising_errors, load_scheduler
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
-from gtsvj_reward.training import Contrast, FeatureCache, refit
+from gtsvj_reward.training import Contrast, FeatureCache, JudgeArguments, build_judge, refit
 from gtsvj_reward.training.closed_form.features import reading_id
 from tests.backbones.families import FAMILIES
 from tests.tiny import clips, tiny_space, tiny_transformer
@@ -100,3 +100,15 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
     assert load_scheduler(tmp_path).config.prediction_type == "v_prediction"
     with pytest.raises(FileNotFoundError, match="give the pipeline"):
         load_scheduler(tmp_path / "scheduler")
+
+
+def test_a_command_takes_the_scheduler_of_the_pipeline(tmp_path):
+    tiny_transformer().save_pretrained(tmp_path / "transformer")
+    SCHEDULER.save_pretrained(tmp_path / "scheduler")
+    settings = {"readout": "moments", "taps": [1], "surprise": [0.2]}
+    judge = build_judge(JudgeArguments(base_model=str(tmp_path), **settings), tiny_space(), seed=0)
+    assert judge.config.noise_levels == surprised(taps=[1], surprise=[0.2]).config.noise_levels
+    with pytest.raises(ValueError, match="leave out `depth`"):
+        build_judge(
+            JudgeArguments(base_model=str(tmp_path), depth=1, **settings), tiny_space(), seed=0
+        )
