@@ -87,6 +87,18 @@ def test_help_names_every_command(capsys):
     assert main([]) == 2
 
 
+def test_help_of_training_shows_its_own_settings_and_all_if_asked(capsys):
+    shown = {}
+    for flag in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train-aspects", "--readout", "mlp", flag])
+        assert stopped.value.code == 0
+        shown[flag] = capsys.readouterr().out
+    assert all("--held_out_fraction" in text for text in shown.values())
+    assert "--adam_beta1" not in shown["--help"]
+    assert "--adam_beta1" in shown["--help_all"]
+
+
 def test_help_and_version_load_no_torch():
     code = (
         "import sys, gtsvj_reward, gtsvj_reward.cli as cli\n"

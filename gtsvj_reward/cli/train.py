@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,10 @@ def judge_and_config(
         allow_abbrev=False,
     )
     parser.set_defaults(readout=readout)
+    if readout == "mlp":
+        parser.add_argument("--help_all", action="help", help="also transformers' own settings")
+        if "--help_all" not in words:
+            hide_settings_of_transformers(parser)
     *chosen, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ValueError(
@@ -104,6 +109,21 @@ def judge_and_config(
             f"{readout} --help`; --readout mlp is the paper's recipe, moments the closed form"
         )
     return chosen
+
+
+def hide_settings_of_transformers(parser: argparse.ArgumentParser) -> None:
+    """Leave out of the help what `TrainingArguments` has and we do not document."""
+    from transformers import TrainingArguments
+
+    from gtsvj_reward.training.arguments import JudgeTrainingConfig
+
+    theirs = {item.name for item in fields(TrainingArguments)} - {
+        *JudgeTrainingConfig.__annotations__
+    }
+    shown = {"output_dir", "seed", "max_steps", "num_train_epochs", "per_device_train_batch_size"}
+    for action in parser._actions:
+        if action.dest in theirs - shown:
+            action.help = argparse.SUPPRESS
 
 
 def chosen_readout(words: list[str]) -> str:
