@@ -337,7 +337,7 @@ def test_a_judge_learns_in_front_of_the_rater(browser, world, tmp_path):
     clips = read_clips(
         folder / "videos", prompts=folder / "prompts.csv", latents=folder / "latents"
     )
-    judge = load_judge(folder_of("gtsvj-toy-moments"))
+    judge = load_judge(folder_of("gtsvj-toy"))
     settings = SessionSettings(choice="active", random_share=0.5, double_share=0.4)
     made = Session(tmp_path / "labels", clips, settings, Model(judge, clips))
     made.worker.wait()

@@ -82,7 +82,7 @@ def test_what_is_not_installed_is_said_before_any_work(
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-moments"])
+@pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-lora"])
 def test_bundled_names_are_those_of_other_commands(name, monkeypatch, capsys):
     """A judge by the name that `inspect` takes, and its VAE by that of a pipeline."""
     served = []

@@ -19,7 +19,7 @@ def toy_clips(reward, count):
 
 
 def test_uncertainty_and_pessimism_are_those_of_the_judge():
-    hopeful = GTSVJReward.from_pretrained("gtsvj-toy-moments")
+    hopeful = GTSVJReward.from_pretrained("gtsvj-toy")
     wary = GTSVJReward(hopeful.judge, pessimism=2.0)
     latents = toy_clips(hopeful, 4)
     expected = hopeful.details(latents)
@@ -35,7 +35,7 @@ def test_uncertainty_and_pessimism_are_those_of_the_judge():
 
 def test_latents_that_are_not_spread_as_those_of_training_are_refused():
     """Here as in a process: the judge knows its clips, and the canary of a reload passes."""
-    reward = GTSVJReward.from_pretrained("gtsvj-toy-moments")
+    reward = GTSVJReward.from_pretrained("gtsvj-toy")
     good = toy_clips(reward, 2)
     with serving(reward) as (_, port), client_of(port, space=reward.space) as client:
         assert len(client(good)) == 2
