@@ -87,14 +87,18 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
 def load_judge(
     name: str, arguments: AlignArguments, pipe: CogVideoXPipeline, aspects: list[str] | None = None
 ) -> GTSVJReward:
-    """A judge on the pipeline's weights below the policy's adapter, or on weights of its own.
+    """A judge on the pipeline's weights below the policy's adapter, of its own, or live.
 
     The unsteady toy's weights are not those that any judge was trained on.
     """
     if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
         return GTSVJReward.from_pretrained(name, device=pipe.device, aspects=aspects)
     return GTSVJReward.from_pretrained(
-        name, transformer=pipe.transformer, device=pipe.device, aspects=aspects
+        name,
+        transformer=pipe.transformer,
+        live=arguments.judge_weights == "live",
+        device=pipe.device,
+        aspects=aspects,
     )
 
 

@@ -33,9 +33,10 @@ class AlignArguments:
     judge_weights: str = field(
         default="shared",
         metadata={
-            "help": "Whether judges use the pipeline's frozen weights, or load their own base, as "
-            "a pipeline with a merged fine-tuning needs.",
-            "choices": ["shared", "own"],
+            "help": "Whether judges use the pipeline's frozen weights, load their own base, as a "
+            "pipeline with a merged fine-tuning needs, or call the policy itself (live), its "
+            "adapter off.",
+            "choices": ["shared", "own", "live"],
         },
     )
     reward: str = field(

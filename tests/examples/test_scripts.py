@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from gtsvj_reward import LatentSpace
 from gtsvj_reward.alignment import AlignArguments
 from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.latents.store import LatentClip, save_clip
-from gtsvj_reward.toy.pipeline import load_pipeline
+from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
 from tests.examples.scripts import EXAMPLES, SMALL
 from tests.examples.tiny_runs import gradients_of_all_scripts, tiny_run
 
@@ -179,6 +180,20 @@ def test_two_processes_have_the_gradients_and_means_of_one(tmp_path):
         assert value.abs().max() > 0 or name.endswith(("ratio_error", "clip_fraction")), name
         gap = (two[name] - value).norm()
         assert gap <= 1e-5 * value.norm() + 1e-6 * ("/" in name), (name, gap)
+
+
+def test_judges_may_call_the_policy_itself():
+    ddpo, shared = importlib.import_module("ddpo"), importlib.import_module("shared")
+    given = ["--output_dir", "x", "--pretrained_model", PIPELINE, "--judge_weights"]
+    latents = torch.randn(1, 5, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    scores = []
+    for way in ("live", "shared"):
+        found = shared.parse(ddpo.DDPOArguments, [*given, way])
+        judge = shared.load_judge("gtsvj-toy", found, shared.load(found))
+        judge.judge.backbone.gradient_checkpointing, judge.check_statistics = True, False
+        assert isinstance(judge.judge.backbone, LiveBackbone) == (way == "live")
+        scores.append(judge(latents))
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-5)
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
