@@ -2,14 +2,23 @@
 
 import json
 import math
+import time
+import tracemalloc
 from collections import Counter
 
 import httpx
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from gtsvj_reward import TextCondition
-from gtsvj_reward.serving.protocol import CONTENT_TYPE, PATH, VERSION_HEADER
+from gtsvj_reward.serving.protocol import (
+    CONTENT_TYPE,
+    PATH,
+    VERSION_HEADER,
+    MalformedError,
+    read_request,
+)
 from tests.serving.server import body_of
 from tests.serving.test_host_protocol import packed
 from tests.tiny import clips, tiny_space
@@ -105,3 +114,42 @@ def test_2000_bodies_are_scored_or_refused(port):
         assert client.post(PATH, content=body_of(SMALL)).status_code == 400  # no version
     assert SEEN.total() >= 2000
     assert min(SEEN[200], SEEN[400], SEEN[422]) >= 10, f"one-sided, it proves little: {SEEN}"
+
+
+def headed(text, values=b""):
+    """A body with any header."""
+    return len(text).to_bytes(8, "little") + text + values
+
+
+FULL = 65_536 // 8
+"""Eight letters so often make the longest header that is read."""
+ENTRY = '"t%06d":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+COSTLY = {
+    "nested": headed(b"[" * 65_536),
+    "nested objects": headed(b'{"a":' * 13_000),
+    "small values": headed(b'{"a":[' + b"[],{},0," * (FULL - 1) + b"0]}"),
+    "a long shape": headed(b'{"latents":{"dtype":"F32","shape":[' + b"1," * 32_000 + b"1]}}"),
+    "many tensors": headed(("{" + "".join(ENTRY % i for i in range(1100)) + "}").encode()),
+    "a long number": headed(b'{"latents":{"dtype":"F32","shape":[' + b"9" * 65_000 + b"]}}"),
+    "a nested space": headed(
+        json.dumps({"__metadata__": {"latent_space": "[" * 60_000}}).encode(), bytes(4)
+    ),
+    "an announced header": (1 << 62).to_bytes(8, "little") + b"{}",
+    "values of no tensor": headed(b"{}", bytes(1 << 24)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_headers_that_cost_more_than_they_weigh_are_refused_cheaply(name):
+    body = COSTLY[name]
+    began = time.process_time()
+    with pytest.raises(MalformedError):
+        read_request(body, "2", {})
+    assert time.process_time() - began < 1
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedError):
+            read_request(body, "2", {})
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
