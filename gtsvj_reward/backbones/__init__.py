@@ -8,7 +8,10 @@ from gtsvj_reward.backbones.denoising import (
     denoising_errors as denoising_errors,
     noise_levels as noise_levels,
 )
-from gtsvj_reward.backbones.live import LiveBackbone as LiveBackbone
+from gtsvj_reward.backbones.live import (
+    LiveBackbone as LiveBackbone,
+    sharded_backbone as sharded_backbone,
+)
 from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,
     backbone_for as backbone_for,

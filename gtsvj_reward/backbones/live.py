@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 
 from gtsvj_reward.backbones.admission import SharingError
 from gtsvj_reward.backbones.base import Backbone, check_depth
 from gtsvj_reward.backbones.load import known_family
+from gtsvj_reward.backbones.lora import lora_layers
 from gtsvj_reward.backbones.policy import (
     PolicyWeights,
     adapters_off,
@@ -195,3 +198,28 @@ class LiveBackbone(Backbone):
         """When a backward pass comes to the blocks: have the weights that are around them."""
         del gradient
         self.shards.gather_around(self.blocks())
+
+
+def sharded_backbone(backbone: Backbone, mesh: DeviceMesh, *, predicts: bool) -> LiveBackbone:
+    """A backbone whose own weights are spread over the processes of a mesh, block by block.
+
+    All of them call this together. Weights that half precision leaves in float32 stay whole.
+
+    Args:
+        backbone: with frozen weights of its own; its model is sharded in place.
+        mesh: the processes, and the kind of their devices.
+        predicts: see `LiveBackbone`.
+
+    Raises:
+        SharingError: for weights that are a transformer's in use, and for an adapter.
+    """
+    if backbone.live is not None or lora_layers(backbone):
+        raise SharingError(
+            "only a judge's own weights without an adapter can be sharded: one with "
+            "readout='moments', loaded without `transformer=`"
+        )
+    for module in (*backbone.blocks(), backbone.model):
+        others = {p for p in module.parameters() if p.dtype != backbone.dtype}
+        apart: Any = {"ignored_params": others} if others else {}  # torch >= 2.7
+        fully_shard(module, mesh=mesh, **apart)
+    return LiveBackbone(backbone.model, backbone.depth, predicts=predicts)

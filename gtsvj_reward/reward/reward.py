@@ -11,8 +11,14 @@ import torch
 from huggingface_hub import HfApi
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
-from gtsvj_reward.backbones import LiveBackbone, SharingError, TextCondition
+from gtsvj_reward.backbones import (
+    LiveBackbone,
+    SharingError,
+    TextCondition,
+    sharded_backbone,
+)
 from gtsvj_reward.dtypes import dtype_name, dtype_of
 from gtsvj_reward.judge import (
     CheckpointError,
@@ -310,6 +316,23 @@ class GTSVJReward(Reward):
             self.judge.to(device)
         if dtype is not None:
             self.judge.backbone.cast(dtype_of(dtype))
+        return self
+
+    def shard(self, mesh: DeviceMesh) -> "GTSVJReward":
+        """Spread the judge's own base weights over the processes of a mesh, by `fully_shard`.
+
+        All processes of the mesh load the judge and call this together, and from then on the reward
+        as well: each with its own clips, of any number, as one on a sharded policy (docs/live.md).
+
+        Raises:
+            SharingError: for a judge on a transformer's weights, with LoRA, or offloaded.
+            CheckpointError: for base weights that are not those of training.
+        """
+        if self.offload_to is not None:
+            raise SharingError("an offloaded judge cannot be sharded: use offload_to=None")
+        self.verify()
+        predicts = bool(self.config.surprise)
+        self.judge.backbone = sharded_backbone(self.judge.backbone, mesh, predicts=predicts)
         return self
 
     def refuse_shared(self, what: str) -> None:

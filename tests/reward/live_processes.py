@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -282,7 +283,41 @@ def other_wrappers(folder, rank):
     assert "FSDP1" in str(error)
 
 
+def own_shards(folder, rank):
+    """A judge of its own, its blocks spread over the processes: half of each, the same scores."""
+    mesh = init_device_mesh("cpu", (PROCESSES,))
+    for name, dtype in (("wan", torch.float32), ("cogvideox", None), ("wan", torch.bfloat16)):
+        path = folder / name / "judge"
+        own = GTSVJReward.from_pretrained(path, dtype=dtype, pessimism=0.5)
+        many = GTSVJReward.from_pretrained(path, dtype=dtype, pessimism=0.5).shard(mesh)
+        block, plain = many.judge.backbone.blocks()[1], own.judge.backbone.blocks()[1]
+        held = sum(p.to_local().numel() if isinstance(p, DTensor) else 0
+                   for p in block.parameters())  # fmt: skip
+        whole = sum(p.numel() for p in plain.parameters() if p.dtype == own.judge.backbone.dtype)
+        assert 0 < held <= 0.55 * whole, (held, whole)
+        close = (
+            {"rtol": 1e-5, "atol": 1e-5}
+            if dtype != torch.bfloat16
+            else {"rtol": 0.02, "atol": 0.02}
+        )
+        latents = clips(3, seed=5 + rank).requires_grad_()
+        wanted = own(latents)
+        found = many(latents)
+        torch.testing.assert_close(found, wanted, **close)
+        (slope,) = torch.autograd.grad(found.sum(), latents)
+        (expected,) = torch.autograd.grad(wanted.sum(), latents)
+        assert expected.abs().max() > 1e-4
+        torch.testing.assert_close(slope, expected, **close)
+        with torch.no_grad():  # one process has three clips, the other none
+            counts = [3, 0]
+            some = many(latents[: counts[rank]])
+        torch.testing.assert_close(some, wanted[: counts[rank]].detach(), **close)
+        many.verify()
+        raises(SharingError, lambda many=many: many.shard(mesh))
+
+
 CHECKS = {
+    "own shards": own_shards,
     "wan": lambda folder, rank: train(folder, rank, "wan", checkpointing=False),
     "wan recomputing": lambda folder, rank: train(folder, rank, "wan", checkpointing=True),
     "cogvideox": lambda folder, rank: train(folder, rank, "cogvideox", checkpointing=False),
