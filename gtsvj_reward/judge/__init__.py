@@ -17,6 +17,9 @@ from gtsvj_reward.judge.heads import (
     AspectHead as AspectHead,
     EnergyHead as EnergyHead,
 )
-from gtsvj_reward.judge.locate import resolve_checkpoint as resolve_checkpoint
+from gtsvj_reward.judge.locate import (
+    resolve_checkpoint as resolve_checkpoint,
+    upload_judge as upload_judge,
+)
 from gtsvj_reward.judge.model import VideoJudge as VideoJudge
 from gtsvj_reward.judge.output import JudgeOutput as JudgeOutput

@@ -1,7 +1,7 @@
 """What people have at hand (numpy, PIL, a pipeline for a space), as rewards take it, or why not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -167,6 +167,15 @@ def as_videos(frames: AnyFrames) -> Tensor | list[Tensor]:
         "expected decoded videos: tensors or arrays (batch, time, 3, height, width), or lists of "
         f"PIL images, got {described(frames)}"
     )
+
+
+def encode_videos(
+    videos: Tensor | list[Tensor], encode: Callable[[Tensor], Tensor]
+) -> Tensor | list[Tensor]:
+    """Latents of videos as `as_videos` gives them; those of a list one by one."""
+    if isinstance(videos, Tensor):
+        return encode(videos)
+    return [encode(video[None])[0] for video in videos]
 
 
 def is_pictures(frames: Any) -> bool:

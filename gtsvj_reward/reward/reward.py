@@ -1,27 +1,18 @@
 """The callable that trainers use."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from huggingface_hub import HfApi
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from gtsvj_reward.backbones import (
-    LiveBackbone,
-    SharingError,
-    TextCondition,
-    sharded_backbone,
-)
+from gtsvj_reward.backbones import LiveBackbone, SharingError, TextCondition
 from gtsvj_reward.dtypes import dtype_name, dtype_of
 from gtsvj_reward.judge import (
-    CheckpointError,
     JudgeConfig,
     JudgeOutput,
     VideoJudge,
@@ -29,12 +20,14 @@ from gtsvj_reward.judge import (
     load_judge,
     resolve_checkpoint,
     save_judge,
+    upload_judge,
 )
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.reward import placement
 from gtsvj_reward.reward.assemble import assemble, check_pessimism, require_finite_scores
 from gtsvj_reward.reward.base import Reward
 from gtsvj_reward.reward.clips import Clips
-from gtsvj_reward.reward.inputs import AnyFrames, AnyLatents, AnyNumber, as_videos
+from gtsvj_reward.reward.inputs import AnyFrames, AnyNumber, as_videos, encode_videos
 from gtsvj_reward.reward.live import LiveCall
 from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.selection import select_aspects, statistics_of
@@ -87,7 +80,7 @@ class GTSVJReward(Reward):
         self.offload_to = None if offload_to is None else torch.device(offload_to)
         self.__name__ = f"gtsvj_{judge.config.stage}"
         if self.offload_to is not None:
-            self.refuse_shared("be offloaded")
+            placement.refuse_shared(self.judge, "be offloaded")
             judge.to("cpu")
 
     @classmethod
@@ -262,12 +255,7 @@ class GTSVJReward(Reward):
             normalize: as for `details`.
         """
         space = LatentSpace.from_vae(vae, patch_size_t=self.space.patch_size_t)
-        videos = as_videos(frames)
-        latents: AnyLatents
-        if isinstance(videos, Tensor):
-            latents = space.encode(videos, vae)
-        else:
-            latents = [space.encode(video[None], vae)[0] for video in videos]
+        latents = encode_videos(as_videos(frames), lambda video: space.encode(video, vae))
         return self(latents, space=space, fps=fps, text=text, normalize=normalize)
 
     def statistics(self) -> tuple[float, float]:
@@ -282,26 +270,9 @@ class GTSVJReward(Reward):
     def outputs(self, clips: list[Tensor], text: TextCondition | None) -> list[JudgeOutput]:
         """What the judge says of each checked clip on its device."""
         self.judge.follow_base()
-        with self.on_device(any(clip.requires_grad for clip in clips)):
+        needs_grad = any(clip.requires_grad for clip in clips)
+        with placement.brought_to(self.judge, self.offload_to, needs_grad):
             return judge_clips(self.judge, clips, text=text, batch_size=self.batch_size)
-
-    @contextmanager
-    def on_device(self, needs_grad: bool) -> Iterator[None]:
-        """Bring an offloaded judge to its device for the duration of a call."""
-        if self.offload_to is None:
-            yield
-            return
-        if needs_grad and torch.is_grad_enabled():
-            raise ValueError(
-                "an offloaded judge cannot be differentiated through: its weights leave the device "
-                "before the backward pass. Use offload_to=None, or torch.no_grad()"
-            )
-        self.judge.to(self.offload_to)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.judge.to("cpu")
 
     def to(
         self,
@@ -312,7 +283,7 @@ class GTSVJReward(Reward):
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if device is not None:
-            self.refuse_shared("be moved")
+            placement.refuse_shared(self.judge, "be moved")
             self.judge.to(device)
         if dtype is not None:
             self.judge.backbone.cast(dtype_of(dtype))
@@ -330,17 +301,8 @@ class GTSVJReward(Reward):
         """
         if self.offload_to is not None:
             raise SharingError("an offloaded judge cannot be sharded: use offload_to=None")
-        self.verify()
-        predicts = bool(self.config.surprise)
-        self.judge.backbone = sharded_backbone(self.judge.backbone, mesh, predicts=predicts)
+        placement.shard(self.judge, mesh)
         return self
-
-    def refuse_shared(self, what: str) -> None:
-        """Refuse what would change weights that are a transformer's own."""
-        if self.judge.backbone.live is not None:
-            raise SharingError(
-                f"a judge on shared weights cannot {what}: move the transformer instead"
-            )
 
     def verify(self) -> None:
         """Check that the base weights still are those that the judge was trained on.
@@ -353,16 +315,7 @@ class GTSVJReward(Reward):
             SharingError: if shared weights were replaced, changed, merged or are trained.
             CheckpointError: if the fingerprint differs.
         """
-        with self.judge.backbone.together():
-            self.judge.follow_base()
-            if self.judge.backbone.live is not None:
-                self.judge.backbone.live.verify()
-        found = self.judge.backbone.fingerprint()
-        if found != self.config.base_fingerprint:
-            raise CheckpointError(
-                "the base weights have changed since the judge was trained: fingerprint "
-                f"{str(self.config.base_fingerprint)[:12]}… expected, {found[:12]}… found"
-            )
+        placement.verify(self.judge)
 
     def merge(self) -> "GTSVJReward":
         """Fold the adapter into the base weights: faster, equal to rounding, no longer savable."""
@@ -394,9 +347,4 @@ class GTSVJReward(Reward):
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the checkpoint to a model hub; returns the URL of the commit."""
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            commit = api.upload_folder(repo_id=repo_id, folder_path=folder)
-        return str(commit.commit_url)
+        return upload_judge(self.judge, repo_id, private=private, token=token)

@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from diffusers import CogVideoXPipeline
 
 from gtsvj_reward import GTSVJReward, LatentSpace, TextCondition
@@ -104,6 +105,7 @@ class World:
 SMALLER = (
     (r'"cuda"|f"cuda:\{device\}"', '"cpu"'),
     (r"base_device: cuda\b", "base_device: cpu"),
+    (r'\("cpu", \(8,\)\)', '("cpu", (1,))'),  # a mesh
     (r"\b49\b", "9"),
     (r"\b480\b", "32"),
     (r"\b720\b", "48"),
@@ -207,6 +209,16 @@ def live(world, monkeypatch):
 
 
 @contextmanager
+def large(world, monkeypatch):
+    """A process group of this process alone."""
+    store = f"file://{world.folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    names = {"GTSVJReward": GTSVJReward, "torch": torch, "device": "cpu"}
+    yield {**names, "path": world.moment_judge, "latents": world.clips()}
+    dist.destroy_process_group()
+
+
+@contextmanager
 def videox_fun(world, monkeypatch):
     settings = {"judge": world.judge, "latents_of": world.cogvideox}
     yield {
@@ -289,6 +301,7 @@ NAMES = {
     "docs/diffusers.md": generator_and_judge,
     "docs/evaluation.md": evaluation,
     "docs/fastvideo.md": fastvideo,
+    "docs/large_policies.md": large,
     "docs/live.md": live,
     "docs/prompts.md": prompts,
     "docs/score.md": readme,

@@ -13,7 +13,6 @@ from gtsvj_reward.evaluation import EvaluationResult
 from gtsvj_reward.judge.checkpoint import read_config
 from gtsvj_reward.latents import LatentFolder
 from gtsvj_reward.perturbations import PerturbationSampler
-from gtsvj_reward.reward import reward as reward_module
 from gtsvj_reward.training.outputs import ClipScores
 from tests.annotations.rows import aspect_names
 from tests.docs.commands import ROOT
@@ -85,7 +84,7 @@ def ran(tmp_path_factory, tiny_vae):
     write_settings(RECIPE, work)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        patch.setattr(reward_module, "HfApi", lambda token: Hub(uploads))
+        patch.setattr("gtsvj_reward.judge.locate.HfApi", lambda token: Hub(uploads))
         enable, recomputing = ClipScores.activation_checkpointing_enable, []
 
         def enabled(scores, *settings, **more):

@@ -305,7 +305,7 @@ def test_pushing_uploads_exactly_the_checkpoint(monkeypatch):
             calls.append(("upload", repo_id, sorted(p.name for p in Path(folder_path).iterdir())))
             return Commit
 
-    monkeypatch.setattr("gtsvj_reward.reward.reward.HfApi", Api)
+    monkeypatch.setattr("gtsvj_reward.judge.locate.HfApi", Api)
     assert reward_for().push_to_hub("owner/judge", private=True) == "commit"
     names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "config.json",
              "head.safetensors"]  # fmt: skip

@@ -1,0 +1,75 @@
+"""Where a judge's weights are: on a device for a call, spread over processes, or changed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.distributed.device_mesh import DeviceMesh
+
+from gtsvj_reward.backbones import SharingError, sharded_backbone
+from gtsvj_reward.judge import CheckpointError, VideoJudge
+
+
+@contextmanager
+def brought_to(judge: VideoJudge, device: torch.device | None, needs_grad: bool) -> Iterator[None]:
+    """Bring an offloaded judge to its device for the duration of a call; None: it stays.
+
+    Raises:
+        ValueError: if gradients are needed, which come after the call.
+    """
+    if device is None:
+        yield
+        return
+    if needs_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "an offloaded judge cannot be differentiated through: its weights leave the device "
+            "before the backward pass. Use offload_to=None, or torch.no_grad()"
+        )
+    judge.to(device)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        judge.to("cpu")
+
+
+def shard(judge: VideoJudge, mesh: DeviceMesh) -> None:
+    """Spread a judge's own base weights over the processes of a mesh; see `GTSVJReward.shard`.
+
+    Raises:
+        SharingError: for a judge on a transformer's weights, or with LoRA.
+        CheckpointError: for base weights that are not those of training.
+    """
+    verify(judge)
+    predicts = bool(judge.config.surprise)
+    judge.backbone = sharded_backbone(judge.backbone, mesh, predicts=predicts)
+
+
+def verify(judge: VideoJudge) -> None:
+    """Check that the base weights still are those of training; see `GTSVJReward.verify`.
+
+    Raises:
+        SharingError: if shared weights were replaced, changed, merged or are trained.
+        CheckpointError: if the fingerprint differs.
+    """
+    backbone = judge.backbone
+    with backbone.together():
+        judge.follow_base()
+        if backbone.live is not None:
+            backbone.live.verify()
+    found, expected = backbone.fingerprint(), str(judge.config.base_fingerprint)
+    if found != expected:
+        raise CheckpointError(
+            "the base weights have changed since the judge was trained: fingerprint "
+            f"{expected[:12]}… expected, {found[:12]}… found"
+        )
+
+
+def refuse_shared(judge: VideoJudge, what: str) -> None:
+    """Refuse what would change weights that are a transformer's own.
+
+    Raises:
+        SharingError: saying what cannot be done.
+    """
+    if judge.backbone.live is not None:
+        raise SharingError(f"a judge on shared weights cannot {what}: move the transformer instead")
