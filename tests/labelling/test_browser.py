@@ -132,9 +132,9 @@ def test_steps_speed_and_one_clock_for_both(browser, videos, tmp_path):
         ann.page.keyboard.press("ArrowUp")
         rates = "[...document.querySelectorAll('.clip video')].map((v) => v.playbackRate)"
         assert ann.page.evaluate(rates) == [2, 2]
-        ann.page.keyboard.press("p")
-        assert ann.page.inner_text("#play").startswith("Pause")
+        assert ann.page.inner_text("#play").startswith("Play")
         ann.press("1")
+        assert ann.page.inner_text("#play").startswith("Pause"), "the next pair plays"
         assert ann.page.evaluate(rates) == [2, 2], "the next pair is as fast"
 
 

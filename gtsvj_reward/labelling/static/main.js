@@ -100,6 +100,7 @@ function showTask(task) {
   for (const video of byId("clips").querySelectorAll("video")) video.removeAttribute("src");
   byId("clips").replaceChildren(...made.map(({ figure }) => figure));
   players.show(made.map(({ video }) => video), task.clips.map((clip) => clip.fps));
+  showPlaying();
   const answers = byId("answers");
   answers.className = `answers ${kind}`;
   if (kind === "compare") {
@@ -250,12 +251,16 @@ function setSpeed(speed) {
 
 function toggle() {
   players.toggle();
+  showPlaying();
+}
+
+function showPlaying() {
   byId("play").firstChild.textContent = players.paused ? "Play " : "Pause ";
 }
 
 function step(frames) {
   players.step(frames);
-  byId("play").firstChild.textContent = "Play ";
+  showPlaying();
 }
 
 function digit(number) {
