@@ -147,6 +147,12 @@ def run(world: World, choice: Choice, seed: int, budgets: list[int]) -> dict[str
     return {"curve": curve, "active": kinds.count("active")}
 
 
+def ran_as_far(path: Path, most: int) -> bool:
+    """Whether a run that was written went on to so many labels."""
+    curve = json.loads(path.read_text())["curve"]
+    return bool(curve[-1]["labels"] >= max(b for b in BUDGETS if b <= most))
+
+
 def main() -> int:
     """Read the command line; run what is missing, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -163,7 +169,7 @@ def main() -> int:
         for name in args.only:
             for choice in ("random", "active"):
                 path = args.results / f"{name}-{choice}-{seed}.json"
-                if path.exists():
+                if path.exists() and ran_as_far(path, args.most):
                     continue
                 if name not in worlds:
                     worlds[name] = World(name, args.work)
