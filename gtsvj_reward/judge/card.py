@@ -41,10 +41,18 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("reads", reads(config)),
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
+        ("prompt sensitivity", sensitivity(config)),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),
     ]
+
+
+def sensitivity(config: JudgeConfig) -> str:
+    """What another clip's prompt does to a score."""
+    if config.text_input != "prompt":
+        return "0, it reads no prompt"
+    return str(config.training.get("prompt sensitivity", "not measured; see `prompt_sensitivity`"))
 
 
 def prompt_rule(config: JudgeConfig) -> str:

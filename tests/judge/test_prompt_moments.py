@@ -8,6 +8,7 @@ from gtsvj_reward import GTSVJReward, JudgeConfig
 from gtsvj_reward.backbones import NoiseLevel, TextCondition
 from gtsvj_reward.backbones.denoising import level_noise
 from gtsvj_reward.judge import load_judge, save_judge
+from gtsvj_reward.judge.card import model_card
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED, prompt_moments
 from tests.backbones.families import FAMILIES
 from tests.backbones.test_families import every_family, latents_of
@@ -86,6 +87,13 @@ def test_a_checkpoint_keeps_how_prompts_are_read(tmp_path):
     without = reward.details(clips(3), normalize=False)
     assert (without.rewards - out.rewards).abs().min() > 1e-5
     assert out.uncertainty is not None
+
+
+def test_the_card_says_how_prompts_are_read():
+    card = model_card(moment_judge(**READS).config)
+    assert "costs two passes more, over noised latents. It scores clips without prompts" in card
+    assert "| prompt sensitivity | not measured" in card
+    assert "| prompt sensitivity | 0, it reads no prompt |" in model_card(moment_judge().config)
 
 
 def test_a_judge_that_never_went_without_refuses_clips_without_prompts():

@@ -1,0 +1,221 @@
+"""The page of the study of prompts: its claims, how each is decided, and what came out."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t as student
+
+from gtsvj_reward.files import write_text
+
+ATTRIBUTES = ("count", "colour", "shape", "motion")
+KINDS = {"real": "real clips", "generated": "generated clips"}
+WAYS = {
+    "score": "prompt score",
+    "moments": "prompt-aware moments",
+    "both": "both",
+    "detector": "detector (upper bound)",
+}
+CHOICES = {
+    "quality": "quality",
+    "score": "prompt score",
+    "moments": "prompt-aware moments",
+    "quality + score": "quality + prompt score",
+    "quality + both": "quality + both",
+}
+Seed = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and half of its 95% interval by Student's t."""
+
+    value: float
+    half: float
+
+    @classmethod
+    def of(cls, seeds: Sequence[float | list[float]]) -> "Estimate":
+        """Of one number a seed, or of a list with one for each of its own prompts."""
+        seeds = [x for seed in seeds for x in (seed if isinstance(seed, list) else [seed])]
+        if len(seeds) < 2:
+            return cls(mean(seeds), float("inf"))
+        half = student.ppf(0.975, len(seeds) - 1) * stdev(seeds) / len(seeds) ** 0.5
+        return cls(mean(seeds), float(half))
+
+    def text(self, digits: int = 1) -> str:
+        """For a table."""
+        return f"{self.value:.{digits}f} ± {self.half:.{digits}f}"
+
+
+def standardised(values: list[float], spread: list[float]) -> list[float]:
+    """Values in deviations of others."""
+    return [value / (stdev(spread) or 1.0) for value in values]
+
+
+def ways_of(found: Mapping[str, Mapping[str, list[float]]], kind: str) -> dict[str, list[float]]:
+    """Scores of clips under captions, and the sum of two ways, each in its own deviations."""
+    given = dict(found[kind])
+    parts = (standardised(given[way], found["own"][way]) for way in ("score", "moments"))
+    given["both"] = [a + b for a, b in zip(*parts, strict=True)]
+    return given
+
+
+def share_right(seed: Seed, clips: str, way: str, kind: str) -> float:
+    """Percent of clips that score higher under their own caption; equal scores count half."""
+    own, other = (ways_of(seed[clips], k)[way] for k in ("own", kind))
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(own, other, strict=True)]
+    return 100 * mean(wins)
+
+
+def over_attributes(seed: Seed, clips: str, way: str) -> float:
+    """Mean over captions with one attribute wrong."""
+    return mean(share_right(seed, clips, way, kind) for kind in ATTRIBUTES)
+
+
+def gains(seed: Seed, choice: str, measure: str) -> list[float]:
+    """What the best candidate of each prompt has above the mean one."""
+    found = []
+    for lot in seed["best_of"]:
+        parts = {name: z_scores(lot[name]) for name in ("quality", "score", "moments")}
+        parts["both"] = [a + b for a, b in zip(parts["score"], parts["moments"], strict=True)]
+        terms = zip(*(parts[name] for name in choice.split(" + ")), strict=True)
+        total = [sum(term) for term in terms]
+        found.append(lot[measure][total.index(max(total))] - mean(lot[measure]))
+    return found
+
+
+def z_scores(values: list[float]) -> list[float]:
+    """Of the candidates of one prompt."""
+    spread = stdev(values) or 1.0
+    return [(value - mean(values)) / spread for value in values]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that the numbers can hold or refute, written down before they were there."""
+
+    says: str
+    measure: Callable[[Seed], float | list[float]]
+    above: float
+    """It holds if the whole interval is above this, and is refuted if it is below."""
+    digits: int = 1
+
+    def verdict(self, found: Estimate) -> str:
+        """What the numbers say."""
+        if found.value - found.half > self.above:
+            return "holds"
+        return "refuted" if found.value + found.half < self.above else "open"
+
+
+CLAIMS = (
+    Claim(
+        "The prompt score finds one wrong attribute in more than 85% of real clips",
+        lambda seed: over_attributes(seed, "real", "score"),
+        85,
+    ),
+    Claim(
+        "and in more than 75% of generated clips",
+        lambda seed: over_attributes(seed, "generated", "score"),
+        75,
+    ),
+    Claim(
+        "Prompt-aware moments of 80 clips find it in more than 75% of real clips",
+        lambda seed: over_attributes(seed, "real", "moments"),
+        75,
+    ),
+    Claim(
+        "Both find more than the prompt score alone (points, real clips)",
+        lambda seed: over_attributes(seed, "real", "both") - over_attributes(seed, "real", "score"),
+        0,
+    ),
+    Claim(
+        "The detector finds more than the prompt score (points, real clips)",
+        lambda seed: (
+            over_attributes(seed, "real", "detector") - over_attributes(seed, "real", "score")
+        ),
+        0,
+    ),
+    Claim(
+        "The best of 10 by quality + prompt score shows its caption better than the mean candidate "
+        "(nats)",
+        lambda seed: gains(seed, "quality + score", "caption"),
+        0,
+        2,
+    ),
+    Claim(
+        "and is steadier than it (log of unrest)",
+        lambda seed: gains(seed, "quality + score", "steadiness"),
+        0,
+        2,
+    ),
+)
+
+HEAD = """# Study: does the clip show its prompt?
+
+Toy world, generator `gtsvj-toy-pipeline`, {seeds} seeds; a seed is the noise of the prompt score,
+{drawn} training clips, and test clips of its own. `python -m studies.prompts` runs it again.
+Intervals are 95%, by Student's t over seeds; in the best of 10 over prompts, of which each seed has
+its own.
+
+- **Matched against mismatched**: {test} clips a seed under their own caption and under one with a
+  single attribute changed; percent that score higher under their own. A generated clip's own
+  caption is what it was asked for, which it does not always show: the detector, a network that
+  reads captions back from pixels, says how much can be had there.
+- **Prompt score**: no training. **Prompt-aware moments**: a judge fitted to {drawn} real clips
+  under their captions against one attribute wrong.
+- **A judge that ignores the prompt** gives a clip the same score under every caption, and so has
+  50% everywhere, by construction.
+- **Best of 10**: clips of `gtsvj-toy-unsteady`, {prompts} prompts a seed. Quality is the bundled
+  `gtsvj-toy-moments`, which reads no prompt; sums are of z-scores within a prompt. What is measured
+  is seen by no judge: the detector's log-probability of the caption, and steadiness of the pixels
+  (minus the log of their unrest).
+"""
+
+
+def page(seeds: list[Seed]) -> str:
+    """The page."""
+    first = seeds[0]
+    text = HEAD.format(
+        seeds=len(seeds),
+        drawn=80,
+        test=len(first["real"]["own"]["score"]),
+        prompts=len(first["best_of"]),
+    )
+    text += "\n## Claims, written before the numbers\n\n| claim | found | |\n|---|---|---|\n"
+    for claim in CLAIMS:
+        found = Estimate.of([claim.measure(seed) for seed in seeds])
+        text += f"| {claim.says} | {found.text(claim.digits)} | {claim.verdict(found)} |\n"
+    for clips, title in KINDS.items():
+        columns = (*ATTRIBUTES, "other")
+        text += f"\n## Matched against mismatched, {title}\n\n| | one attribute | "
+        text += " | ".join(columns[:-1]) + " | another caption |\n" + "|---" * 7 + "|\n"
+        for way, says in WAYS.items():
+            whole = Estimate.of([over_attributes(seed, clips, way) for seed in seeds])
+            cells = [
+                Estimate.of([share_right(seed, clips, way, kind) for seed in seeds]).text()
+                for kind in columns
+            ]
+            text += f"| {says} | **{whole.text()}** | {' | '.join(cells)} |\n"
+        text += "| judge that ignores the prompt | **50** | 50 | 50 | 50 | 50 | 50 |\n"
+    text += "\n## Best of 10, above the mean candidate\n\n"
+    text += "| chosen by | caption (nats) | steadiness |\n|---|---|---|\n"
+    for choice, says in CHOICES.items():
+        cells = [
+            Estimate.of([gains(seed, choice, measure) for seed in seeds]).text(2)
+            for measure in ("caption", "steadiness")
+        ]
+        text += f"| {says} | {' | '.join(cells)} |\n"
+    seconds = mean(seed["cpu_seconds"] for seed in seeds)
+    return (
+        text
+        + f"\nA seed took {seconds:.0f} seconds of one CPU core, clips of the first included.\n"
+    )
+
+
+def write_page(results: Path, path: Path) -> None:
+    """Write the page from the results that are there."""
+    files = sorted(results.glob("seed-*.json"))
+    write_text(path, page([json.loads(file.read_text()) for file in files]))
