@@ -210,8 +210,7 @@ def page(seeds: list[Seed]) -> str:
         text += f"| {says} | {' | '.join(cells)} |\n"
     seconds = mean(seed["cpu_seconds"] for seed in seeds)
     return (
-        text
-        + f"\nA seed took {seconds:.0f} seconds of one CPU core, clips of the first included.\n"
+        text + f"\nA seed took {seconds:.0f} seconds of one CPU core, with features read before.\n"
     )
 
 
