@@ -40,7 +40,8 @@ class PromptScore(Reward):
     each level says.
 
     Args:
-        generator: a pipeline, its transformer, or a `Backbone`. Frozen weights of a transformer are
+        generator: a pipeline (of two experts, as Wan 2.2's A14B, the one that denoises at the
+            levels), its transformer, or a `Backbone`. Frozen weights of a transformer are
             shared as by `GTSVJReward.from_pretrained(..., transformer=...)`; adapters that train on
             it are left out, so that a policy is judged by its base.
         levels: shares of noise between 0 and 1; see `noise_levels`.
@@ -76,7 +77,7 @@ class PromptScore(Reward):
             scheduler = pipe.scheduler if scheduler is None else scheduler
             space = LatentSpace.from_pipeline(pipe) if space is None else space
             empty = text_of(pipe, [""]) if empty is None else empty
-            generator = pipe.transformer
+            generator = expert_of(pipe, levels)
         if empty is not None and len(empty.embeds) != 1:
             raise ValueError(f"`empty` must be one prompt, got {len(empty.embeds)}")
         self.backbone = backbone_of(generator)
@@ -181,6 +182,27 @@ class PromptScore(Reward):
             raise ValueError(f"expected two raw scores or more that differ, got {scores.tolist()}")
         self.mean, self.std = scores.mean().item(), scores.std().item()
         return self
+
+
+def expert_of(pipe: Any, levels: Sequence[float]) -> Any:
+    """The transformer of a pipeline that denoises at these levels.
+
+    Wan 2.2's A14B has two: `transformer` above `boundary_ratio` of the schedule, `transformer_2`
+    below it.
+
+    Raises:
+        ValueError: for levels on both sides of the boundary.
+    """
+    other, boundary = pipe.components.get("transformer_2"), pipe.config.get("boundary_ratio")
+    if other is None or boundary is None:
+        return pipe.transformer
+    low = [level for level in levels if level < boundary]
+    if low and len(low) < len(levels):
+        raise ValueError(
+            f"`levels` {tuple(levels)} lie on both sides of the pipeline's boundary {boundary}: it "
+            "has a transformer for either side, so take levels of one side, or sum two scores"
+        )
+    return other if low else pipe.transformer
 
 
 def backbone_of(generator: nn.Module) -> Backbone:

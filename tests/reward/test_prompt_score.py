@@ -89,6 +89,22 @@ def test_a_pipeline_brings_its_scheduler_its_space_and_its_empty_prompt(name):
         score(latents, text=text, space=LatentSpace(id="foreign", channels=latents.shape[2]))
 
 
+def test_of_two_experts_the_one_that_denoises_at_the_levels_is_asked():
+    pipe = frozen(PIPELINES["wan"])
+    other = frozen(PIPELINES["wan"]).transformer
+    other.load_state_dict({name: 0.9 * value for name, value in other.state_dict().items()})
+    pipe.register_modules(transformer_2=other)
+    pipe.register_to_config(boundary_ratio=0.7)
+    text = text_of(pipe, ["a dog"])
+    latents = torch.randn(1, 3, pipe.transformer.config.in_channels, 4, 4)
+    for levels, expert in (((0.5, 0.6), other), ((0.8,), pipe.transformer)):
+        whole = PromptScore(pipe, levels=levels, check_statistics=False)
+        alone = PromptScore(expert, levels=levels, empty=text_of(pipe, [""]))
+        assert torch.equal(whole(latents, text=text), alone(latents, text=text))
+    with pytest.raises(ValueError, match=r"both sides of the pipeline's boundary 0\.7"):
+        PromptScore(pipe, levels=(0.65, 0.75))
+
+
 def text_for(clips):
     generator = torch.Generator().manual_seed(3)
     return TextCondition(torch.randn(clips, 6, 8, generator=generator))

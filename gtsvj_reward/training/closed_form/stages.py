@@ -154,6 +154,8 @@ def solve_comparisons(
     """Stage 3 without ratings: a score straight from the moments.
 
     The posterior is that of Laplace: the curvature of each comparison takes the place of a row.
+    Comparisons say nothing of the score's constant, so that a clip's uncertainty is that of how far
+    it is from the middle of the clips that the features were standardised on.
     """
     free = energy_input(features, energy)
     rows = Rows(
@@ -174,6 +176,8 @@ def solve_comparisons(
         free=free[pairs.first] - free[pairs.second],
     )
     root = projected_root(differences, chosen.penalties, differences.weights, seed, constant=False)
+    middle = energy_input(features.new_zeros(1, features.shape[1]), energy)[0]
+    root = about_the_middle(root, middle)
     return Solved(folded(fit, energy), chosen, None, root, features.new_ones(1, 1))
 
 
@@ -226,13 +230,38 @@ def projected_root(
     *,
     constant: bool = True,
 ) -> Float[Tensor, "column column"]:
-    """Root of the posterior of a fit; see `posterior_root`."""
+    """Root of the posterior of a fit; see `posterior_root`.
+
+    Args:
+        rows: that the readout was fitted to.
+        penalties: of the taps.
+        weights: of the rows.
+        seed: of the projection.
+        constant: whether a constant was fitted, as the first free input.
+    """
     each = torch.tensor(penalties).repeat_interleave(torch.tensor(rows.widths))
     projection = Projection(each.rsqrt(), seed=seed).double()
-    ones = weights.new_full((len(weights), 1), float(constant))
+    ones = weights.new_ones(len(weights), int(constant))
     inputs = torch.cat([ones, rows.free], dim=1)
     projected = [projection(part) for part in rows.features.split(ROWS_AT_ONCE)]
     return posterior_root(torch.cat(projected), inputs, weights)
+
+
+def about_the_middle(
+    root: Float[Tensor, "column column"], middle: Float[Tensor, " input"]
+) -> Float[Tensor, "_ _"]:
+    """The root with a column for the constant 1, which stands for the middle of the features.
+
+    Times a clip's (projected, 1, inputs) it is the former root times (projected, inputs - middle).
+
+    Args:
+        root: of projected features and inputs, without a constant.
+        middle: inputs of the clip whose standardised features are all zero.
+    """
+    bins = len(root) - len(middle)
+    constant = -root[:, bins:] @ middle[:, None]
+    wide = torch.cat([root[:, :bins], constant, root[:, bins:]], dim=1)
+    return torch.cat([wide, wide.new_zeros(1, wide.shape[1])])  # square, as checkpoints have it
 
 
 def energy_input(features: Tensor, energy: Fit | None) -> Float[Tensor, "row input"]:

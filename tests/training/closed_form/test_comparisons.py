@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gtsvj_reward.judge.posterior import Projection, leverage, posterior_root
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
@@ -11,10 +12,12 @@ from gtsvj_reward.losses import (
 from gtsvj_reward.training.closed_form.comparisons import (
     Pairs,
     choose_comparison_penalties,
+    derivatives,
     fit_comparisons,
     fold_of,
 )
-from gtsvj_reward.training.closed_form.ridge import Rows, expanded
+from gtsvj_reward.training.closed_form.ridge import Fit, Rows, expanded
+from gtsvj_reward.training.closed_form.stages import energy_input, solve_comparisons
 
 WIDTHS = (3, 20)
 LOSSES = {
@@ -80,3 +83,41 @@ def test_folds_keep_groups_whole_and_even():
 def test_pairs_that_all_hang_together_are_refused():
     with pytest.raises(ValueError, match="all 4 comparisons hang together"):
         fold_of(torch.zeros(4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("with_energy", [True, False])
+def test_a_clip_is_as_uncertain_as_its_distance_from_the_middle(with_energy):
+    # Comparisons leave the constant open: with a flat prior on it every clip was unsure by 1e3.
+    rows, pairs, _ = problem(ties=False)
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(1, sum(WIDTHS), generator=generator, dtype=torch.double)
+    nothing = weight.new_zeros(1, 0)
+    energy = Fit(weight, nothing, weight.new_full((1,), 2.5)) if with_energy else None
+    solved = solve_comparisons(
+        rows.features, WIDTHS, pairs, LOSSES["bradley_terry"], energy=energy, seed=1,
+        penalties=(1.0, 4.0),
+    )  # fmt: skip
+    assert solved.root.shape == (512 + 1 + with_energy,) * 2
+
+    def inputs(features):
+        ones = features.new_ones(len(features), 1)
+        return torch.cat([ones, energy_input(features, energy)], dim=1)
+
+    def unsure(root, features):
+        return leverage(root, projection(features), inputs(features))
+
+    projection = Projection(expanded((1.0, 4.0), WIDTHS).rsqrt(), seed=1).double()
+    middle = rows.features.new_zeros(1, sum(WIDTHS))
+    torch.testing.assert_close(unsure(solved.root, middle), middle.new_zeros(1), rtol=0, atol=1e-9)
+    # Against the middle it is what a flat prior on the constant gives, where the constant cancels.
+    scores = solved.fit(rows.features, nothing.expand(len(rows.features), 0))[:, 0]
+    _, bend = derivatives(
+        scores[pairs.first], scores[pairs.second], pairs.labels, LOSSES["bradley_terry"]
+    )
+    gaps = rows.features[pairs.first] - rows.features[pairs.second]
+    free = inputs(rows.features)
+    flat = posterior_root(projection(gaps), free[pairs.first] - free[pairs.second], -bend[1])
+    relative = inputs(rows.features) - inputs(middle)
+    expected = leverage(flat, projection(rows.features), relative)
+    assert 0.01 < expected.mean() < 100
+    torch.testing.assert_close(unsure(solved.root, rows.features), expected, rtol=1e-6, atol=1e-9)
