@@ -149,7 +149,7 @@ class VideoAlignReward:
                 f"got {sampling}: `reading` says how, when this object is made"
             )
         step = self.scorer.vae_space.temporal_compression
-        options = {**vars(self.reading), "temporal_compression": step}
+        options = {**self.reading.arguments(), "temporal_compression": step}
         return [read_video(path, **options).batch()[0] for path in paths]
 
     def named(self, scores: RewardOutput, use_norm: bool) -> list[NamedScores]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gtsvj_reward.judge import JudgeConfig
 
@@ -20,6 +21,16 @@ class Reading:
     """4f + 1 for CogVideoX."""
     at_most: bool = False
     """Whether shorter videos are read as far as they go, and `num_frames` is the most."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What `read_video` and `encode_folder` are called with."""
+        return {
+            "fps": self.fps,
+            "height": self.height,
+            "width": self.width,
+            "num_frames": None if self.at_most else self.num_frames,
+            "max_frames": self.num_frames if self.at_most else None,
+        }
 
 
 def reading_for(

@@ -70,11 +70,7 @@ class VideoReader:
             path.write_bytes(content)
             clip = read_video(
                 path,
-                fps=reading.fps,
-                height=reading.height,
-                width=reading.width,
-                num_frames=None if reading.at_most else reading.num_frames,
-                max_frames=reading.num_frames if reading.at_most else None,
+                **reading.arguments(),
                 temporal_compression=self.space.temporal_compression,
                 limit=self.limit,
             )

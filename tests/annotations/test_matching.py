@@ -40,7 +40,7 @@ def test_the_same_text_comes_first():
 
 
 def test_ambiguity_is_refused():
-    with pytest.raises(ValueError, match=r"x\.mp4 matches 2 videos of t: a/x\.mp4, b/x\.mp4"):
+    with pytest.raises(ValueError, match=r"x\.mp4 matches 2 videos of t: a/x\.mp4; b/x\.mp4"):
         match_videos(["x.mp4"], ["a/x.mp4", "b/x.mp4"], "t")
     with pytest.raises(ValueError, match=r"b/x\.mp4 and a/x\.mp4 both match x\.mp4 of t"):
         match_videos(["a/x.mp4", "b/x.mp4"], ["x.mp4"], "t")
