@@ -17,8 +17,9 @@ LEAST_SPREAD = 0.1
 """Of a channel, between clips: means in deviations, deviations in their logarithm."""
 DEVIATIONS = 3.5
 """A common factor farther from 1 than this is a sign, in deviations of the training clips' own."""
-LEAST_FACTOR, LEAST_DISTANCE = math.log(1.25), 1.5
-"""What is allowed in any case: a common factor, as its logarithm, and a distance."""
+LEAST_FACTOR, LEAST_DISTANCE = math.log(1.7), 1.5
+"""What is allowed in any case: a common factor, as its logarithm, and a distance. Clips may be bad:
+blur alone makes latents smaller by a factor of up to 1.6 on the clips of the demo."""
 MANY = 8
 """So many clips of a call average out what is particular to one of them."""
 ROOM, ROOM_OF_MANY = 2.0, 1.5
