@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gtsvj_reward.latents.decode import PROMPTS
 from gtsvj_reward.sampling.pipelines import ClipSize, latent_space
 from gtsvj_reward.sampling.renoising import sampled
 from gtsvj_reward.training import DiscriminatorFit
@@ -59,10 +60,19 @@ class Quickstart:
     dtype: str
     device: str
 
+    @property
+    def sampled(self) -> Path:
+        """Latents of the clips that are made of prompts."""
+        return self.work / "latents" / "generated" / "sampled"
+
+    @property
+    def videos(self) -> Path:
+        """The same clips, decoded."""
+        return self.work / "videos"
+
     def commands(self) -> list[Step]:
         """The steps, in order."""
-        latents, videos = self.work / "latents", self.work / "videos"
-        sampled_clips = latents / "generated" / "sampled"
+        latents, videos, sampled_clips = self.work / "latents", self.videos, self.sampled
         size = [
             *("--num_frames", str(self.size.num_frames), "--height", str(self.size.height)),
             *("--width", str(self.size.width), "--fps", f"{self.fps:g}"),
@@ -110,13 +120,11 @@ class Quickstart:
 
     def next_commands(self) -> list[str]:
         """What to do with the judge."""
-        sampled_clips = self.work / "latents" / "generated" / "sampled"
-        videos = self.work / "videos"
         return [
-            f"gtsvj label {videos} --latents {sampled_clips} --judge {self.out} --prompts "
-            f"{videos / 'prompts.csv'} --out labels",
+            f"gtsvj label {self.videos} --latents {self.sampled} --judge {self.out} --prompts "
+            f"{self.videos / PROMPTS} --out labels",
             f"gtsvj train-preference --from_judge {self.out} --comparisons labels/comparisons.csv "
-            f"--latents {sampled_clips} --output_dir {self.out}-labelled",
+            f"--latents {self.sampled} --output_dir {self.out}-labelled",
         ]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
+from gtsvj_reward.cli.scoring import score_together
 from gtsvj_reward.cli.train import report
 from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.flags import with_config
@@ -116,7 +117,6 @@ def judge_values(
     from gtsvj_reward.judge.checkpoint import base_beside
     from gtsvj_reward.scoring import folder, shards
     from gtsvj_reward.training.closed_form.distill import Teacher
-    from gtsvj_reward.training.processes import only_run
 
     checkpoint = resolve_checkpoint(args.teacher)
     reward = GTSVJReward.from_pretrained(
@@ -135,18 +135,7 @@ def judge_values(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
         header=shards.run_header(checkpoint, reward),
     )
-    with only_run(finished.folder):
-        if args.overwrite and state.is_main_process:
-            finished.clear()
-        state.wait_for_everyone()
-        folder.score_shard(
-            reward,
-            clips,
-            finished,
-            process_index=state.process_index,
-            num_processes=state.num_processes,
-        )
-        state.wait_for_everyone()
+    score_together(reward, clips, finished, state, overwrite=args.overwrite)
     scored = folder.collect_scores(clips, finished)
     teacher = Teacher.judge(
         args.teacher,

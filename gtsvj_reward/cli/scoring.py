@@ -9,7 +9,10 @@ from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.dtypes import DTYPES, dtype_of
 
 if TYPE_CHECKING:
+    from gtsvj_reward import GTSVJReward
     from gtsvj_reward.judge import JudgeConfig
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.scoring.shards import Shards
     from gtsvj_reward.scoring.table import ScoredClip
 
 POSITIONAL = ("checkpoint", "folder")
@@ -123,7 +126,6 @@ def run_scoring(
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.scoring import folder, shards, table
-    from gtsvj_reward.training.processes import only_run
 
     table.check_suffix(out)
     state = processes(args.device)
@@ -142,8 +144,24 @@ def run_scoring(
         folder=out.with_name(f"{out.stem}-shards"),
         header=shards.run_header(checkpoint, reward, folder.prompts_for(reward, clips)),
     )
+    score_together(reward, clips, finished, state, overwrite=args.overwrite)
+    if not state.is_main_process:
+        return None
+    scored = folder.collect_scores(clips, finished)
+    table.write_scores(scored, out)
+    judge = reward.judge
+    return Scored(scored, latents, judge.backbone.patch_size_t, judge.config.temporal_stride)
+
+
+def score_together(
+    reward: "GTSVJReward", clips: "LatentFolder", finished: "Shards", state: Any, *, overwrite: bool
+) -> None:
+    """Score a folder, each process its share; all have finished when this returns."""
+    from gtsvj_reward.scoring import folder
+    from gtsvj_reward.training.processes import only_run
+
     with only_run(finished.folder):
-        if args.overwrite and state.is_main_process:
+        if overwrite and state.is_main_process:
             finished.clear()
         state.wait_for_everyone()
         folder.score_shard(
@@ -154,9 +172,3 @@ def run_scoring(
             num_processes=state.num_processes,
         )
         state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    scored = folder.collect_scores(clips, finished)
-    table.write_scores(scored, out)
-    judge = reward.judge
-    return Scored(scored, latents, judge.backbone.patch_size_t, judge.config.temporal_stride)

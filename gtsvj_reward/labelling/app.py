@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from gtsvj_reward.labelling import view
 from gtsvj_reward.labelling.session import RefusedAnswerError, Session
 from gtsvj_reward.serving.access import is_authorised, is_loopback
+from gtsvj_reward.serving.app import bare_app
 from gtsvj_reward.serving.limits import MIB, Limits, Pending, read_limited
 from gtsvj_reward.serving.metrics import Metrics
 from gtsvj_reward.serving.refusals import NotScoredError, answer_refusal
@@ -105,15 +106,7 @@ def create_app(session: Session, *, token: str | None) -> FastAPI:
             `Authorization: Bearer TOKEN`; None: nothing.
     """
     desk = Desk(session, token)
-    app = FastAPI(
-        lifespan=desk.running,
-        redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
-    app.state.service = desk
-    app.add_exception_handler(NotScoredError, answer_refusal)
+    app = bare_app(desk, desk.running)
 
     @app.middleware("http")
     async def guard(

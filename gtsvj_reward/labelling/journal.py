@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.files import whole_lines
+from gtsvj_reward.files import sync, whole_lines
 
 JOURNAL = "labels.jsonl"
 VERSION = 1
@@ -79,7 +79,7 @@ class Journal:
         self.torn = self.file.tell() - whole
         if self.torn:
             self.file.truncate(whole)
-        sync_folder(folder)
+        sync(folder)
 
     def append(self, kind: str, **fields: Any) -> Event:
         """Write an event; it is on disk when this returns."""
@@ -93,12 +93,3 @@ class Journal:
     def close(self) -> None:
         """Let others open it."""
         self.file.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """See to it that a new file is still in its folder after a power cut."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

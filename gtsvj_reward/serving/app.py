@@ -144,9 +144,20 @@ def create_app(
         ValueError: for a name that could not be part of a URL.
     """
     service = Service(as_judges(reward, judges or {}, loaders or {}), limits or Limits(), token)
-    # No pages of FastAPI: they would tell everybody what is served here.
+    app = bare_app(service, service.running)
+    app.add_middleware(Measured, metrics=service.metrics)
+    for router in (routes, *routers):
+        app.include_router(router)
+    return app
+
+
+def bare_app(service: Any, lifespan: Any) -> FastAPI:
+    """An application with a service, its refusals, and no routes.
+
+    It has no pages of FastAPI, which would tell everybody what is served here.
+    """
     app = FastAPI(
-        lifespan=service.running,
+        lifespan=lifespan,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -154,9 +165,6 @@ def create_app(
     )
     app.state.service = service
     app.add_exception_handler(NotScoredError, answer_refusal)
-    app.add_middleware(Measured, metrics=service.metrics)
-    for router in (routes, *routers):
-        app.include_router(router)
     return app
 
 

@@ -188,10 +188,4 @@ def joined_text(texts: Sequence[TextCondition | None]) -> TextCondition | None:
     given = [text for text in texts if text is not None]
     if not given:
         return None
-    masks = [text.mask for text in given if text.mask is not None]
-    pooled = [text.pooled for text in given if text.pooled is not None]
-    return TextCondition(
-        torch.cat([text.embeds for text in given]),
-        torch.cat(masks) if masks else None,
-        torch.cat(pooled) if pooled else None,
-    )
+    return TextCondition.cat(given)

@@ -10,8 +10,7 @@ import torch
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.judge import read_config
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.latents.statistics import LatentStatistics, features
-from gtsvj_reward.perturbations import EXTENDED, PERTURBATIONS, PerturbationSampler
+from gtsvj_reward.latents.statistics import LatentStatistics
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
 from gtsvj_reward.toy.world import captions
 
@@ -110,18 +109,8 @@ def test_generated_clips_of_few_steps_pass_one_by_one_and_other_spaces_do_not():
 
 
 def test_clips_that_are_bad_are_not_refused():
-    # A judge is asked about faults: blur takes variance away, noise and swaps add some.
-    found = read_config(folder_of("gtsvj-toy")).latent_statistics
-    clips = sample(load_pipeline(), captions()[::12], seeds=range(8), steps=25)
-    least = found.apart(*stacked(clips))[0].min().item()
-    for kind in (*PERTURBATIONS, *EXTENDED):
-        bad = PerturbationSampler.extended().apply(kind, clips, torch.Generator().manual_seed(0))
-        assert [found.complaint([one]) for one in bad] == [None] * 8, kind
-        assert found.complaint(list(bad)) is None, kind
-        least = min(least, found.apart(*stacked(bad))[0].min().item())
-    assert least < -math.log(1.25), "no clip is much smaller: nothing is tested"
-
-
-def stacked(clips):
-    """Features of clips, float64."""
-    return tuple(torch.stack(part).double() for part in zip(*map(features, clips), strict=True))
+    # A judge is asked about faults: blur alone made the demo's latents up to 1.6 times smaller.
+    found = LatentStatistics.of(training())
+    assert 3.5 * found.factor_spread < math.log(1.5), "the training clips themselves differ so"
+    for factor in (1 / 1.5, 1.5):
+        assert found.complaint([factor * one for one in training(5)]) is None
