@@ -7,21 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
+from gtsvj_reward.judge.moments import default_taps
+from gtsvj_reward.judge.readout import tap_widths
 from gtsvj_reward.latents.decode import PROMPTS
+from gtsvj_reward.sampling import NegativeSettings
 from gtsvj_reward.sampling.pipelines import ClipSize, latent_space
 from gtsvj_reward.sampling.renoising import sampled
 from gtsvj_reward.training import DiscriminatorFit
-
-STRENGTHS = 4
-"""Noised clips that `gtsvj negatives` makes of each real one, unless told otherwise."""
-RENOISE_STEPS = 2
-"""Mean number of steps in which they are denoised."""
-TAPS, MOMENTS = 3, 7
-"""Blocks that a judge reads besides the latents, and moments of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +93,7 @@ class Quickstart:
                       *size, *where],
             ),
             Step(
-                title="generate a clip of each prompt",
+                title="generate clips of the prompts",
                 argv=[*negatives, str(sampled_clips), "--prompts", str(self.prompts), *sampling,
                       *size],
             ),
@@ -184,23 +181,24 @@ def estimate(plan: Quickstart, pipe: Any, real: int, prompts: int) -> Estimate:
         step()
         denoise = seconds_of(step, device)
     made = prompts * plan.per_prompt
-    renoised = real * STRENGTHS
+    renoised = real * len(NegativeSettings.strengths)
+    renoise_steps = fmean(NegativeSettings.renoise_steps)
     reads = real * (1 + DiscriminatorFit.draws)
     config = pipe.transformer.config
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    features = 4 * MOMENTS * (TAPS * width + space.channels)
+    moments = tap_widths(default_taps(config["num_layers"]), space.channels, width)
     return Estimate(
         # A guided step is two passes; a judge reads a clip in one.
         seconds=[
             real * encode,
             made * plan.steps * denoise,
-            renoised * RENOISE_STEPS * denoise,
+            renoised * renoise_steps * denoise,
             reads * denoise / 2,
             made * decode,
             made * denoise / 2,
         ],
         latent_bytes=(real + made + renoised) * latents.numel() * 4,
-        moment_bytes=reads * features,
+        moment_bytes=reads * sum(moments) * 4,
     )
 
 
