@@ -93,3 +93,18 @@ def test_undo_is_an_event_and_the_task_comes_back_before_later_ones(tmp_path):
 def test_a_journal_that_does_not_add_up_is_refused(event):
     with pytest.raises(ValueError, match="does not fit what is before"):
         Labels([{"event": event, "ticket": "one", "time": 0}])
+
+
+def test_an_event_is_on_disk_when_append_returns(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor, real=os.fsync):
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    journal = Journal(tmp_path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    for number in range(3):
+        journal.append("fit", n=number)
+        assert synced[number:] == [(tmp_path / JOURNAL).stat().st_size]
+    journal.close()
