@@ -33,13 +33,12 @@ from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, load_pipeline
 from gtsvj_reward.toy.raters import TIE_THRESHOLD
 from gtsvj_reward.toy.world import FRAMES, captions
 from gtsvj_reward.training import JudgeArguments, build_judge
-from studies.labels_page import BUDGETS, page, read_records
+from studies.labels_page import BUDGETS, SEEDS, page, read_records
 
 GENERATORS = {"unsteady": UNSTEADY, "plain": PIPELINE}
 PROMPTS = {"pool": 24, "test": 12}
 EACH = 10
 """Clips of each prompt."""
-SEEDS = 5
 GAP = 2.5
 """Logits between two clips of a prompt whose measured steadiness differs by one deviation."""
 

@@ -11,6 +11,10 @@ from gtsvj_reward.metrics.student import student_quantile
 
 BUDGETS = [10, 20, 40, 60, 80, 100, 120, 150, 200, 240, 300, 400]
 """Labels at which a judge is fitted and scored."""
+GENERATORS = ("unsteady", "plain")
+"""In the order of the page."""
+SEEDS = 5
+"""Runs of each generator and rule."""
 SHARE = 0.6
 """Of the labels of random choice that active choice may need, by the claim."""
 DECIDED_AT = (100, 200, 400)
@@ -82,6 +86,17 @@ def outcome(found: Sequence[Estimate | None]) -> str:
     return "cannot be told"
 
 
+def unfinished(records: Sequence[Record]) -> list[str]:
+    """Runs that are not there, or went less far than the last of `BUDGETS`."""
+    went = {(r["generator"], r["choice"], r["seed"]): r["curve"][-1]["labels"] for r in records}
+    runs = [(g, c, s) for g in GENERATORS for c in ("random", "active") for s in range(SEEDS)]
+    return [
+        f"{generator}, {choice}, seed {seed} ({went.get((generator, choice, seed), 0)})"
+        for generator, choice, seed in runs
+        if went.get((generator, choice, seed), 0) < max(BUDGETS)
+    ]
+
+
 def curves(records: Sequence[Record], measure: str) -> str:
     """Mean of the runs at each number of labels, by generator and choice."""
     keys = sorted({(r["generator"], r["choice"]) for r in records}, reverse=True)
@@ -115,10 +130,7 @@ def page(records: Sequence[Record]) -> str:
     decided = [difference(records, "accuracy", round(SHARE * n), n) for n in DECIDED_AT]
     claim = [
         [f"{round(SHARE * n)} against {n}", cell(found)]
-        + [
-            cell(difference(records, "accuracy", round(SHARE * n), n, name))
-            for name in ("unsteady", "plain")
-        ]
+        + [cell(difference(records, "accuracy", round(SHARE * n), n, name)) for name in GENERATORS]
         for n, found in zip(DECIDED_AT, decided, strict=True)
     ]
     equal = [
@@ -129,12 +141,15 @@ def page(records: Sequence[Record]) -> str:
         ]
         for n in BUDGETS
     ]
-    seeds = {r["seed"] for r in records}
+    seeds, missing = {r["seed"] for r in records}, unfinished(records)
     words = Path(__file__).with_suffix(".md").read_text()
     return words.format(
         outcome=outcome(decided),
         runs=len(records),
         seeds=len(seeds),
+        missing="Runs that did not go to the end, with their labels: " + "; ".join(missing)
+        if missing
+        else f"All runs went to {max(BUDGETS)} labels",
         claim=table(["labels, active against random", "both", "unsteady", "plain"], claim),
         equal=table(["labels", "accuracy", "gain"], equal),
         accuracy=curves(records, "accuracy"),

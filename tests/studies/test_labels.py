@@ -48,3 +48,5 @@ def test_a_page_from_what_there_is():
     assert "| 60 against 100 | +0.0 ± 12.7 (2) | not run | +0.0 ± 12.7 (2) |" in text
     assert "| 400 | not run | not run |" in text
     assert "**cannot be told**" in text
+    assert "plain, active, seed 2 (60)" in text
+    assert "unsteady, random, seed 4 (0)" in text
