@@ -1,6 +1,7 @@
 """What the example scripts do before their own part begins."""
 
 import sys
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -9,7 +10,7 @@ from diffusers import CogVideoXPipeline
 from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy
+from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy, Refits
 from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
@@ -44,7 +45,13 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     )
     accelerator.init_trackers("gtsvj_reward")
     pipe = load(arguments).to(accelerator.device)
-    trained = load_judge(arguments.reward, arguments, pipe, aspects=arguments.aspects or None)
+    trained = load_judge(
+        arguments.reward,
+        arguments,
+        pipe,
+        aspects=arguments.aspects or None,
+        pessimism=arguments.pessimism,
+    )
     watched = {name: load_judge(name, arguments, pipe) for name in arguments.eval_metrics}
     policy = Policy(
         pipe,
@@ -61,14 +68,31 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     metrics = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
     if arguments.pretrained_model in TOYS:
         metrics |= toy_metrics(pipe)
+    prompts = arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else [])
+    refits = None
+    if arguments.refit_every:
+        aspects = arguments.aspects or None
+        rebuild = partial(GTSVJReward, aspects=aspects, pessimism=arguments.pessimism)
+        refits = Refits(
+            arguments,
+            policy,
+            trained.judge,
+            rebuild=rebuild,
+            prompts=prompts,
+            accelerator=accelerator,
+        )
+        # The judge that the run began with goes on as a guard.
+        first = GTSVJReward(trained.judge, aspects=aspects)
+        metrics["first judge"] = watching(first, policy, arguments.fps)
     return AlignmentRun(
         arguments,
         policy,
         trained,
         eval_metrics=metrics,
-        prompts=arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else []),
+        prompts=prompts,
         accelerator=accelerator,
         extra=extra,
+        refits=refits,
     )
 
 
@@ -85,20 +109,27 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
 
 
 def load_judge(
-    name: str, arguments: AlignArguments, pipe: CogVideoXPipeline, aspects: list[str] | None = None
+    name: str,
+    arguments: AlignArguments,
+    pipe: CogVideoXPipeline,
+    aspects: list[str] | None = None,
+    pessimism: float = 0.0,
 ) -> GTSVJReward:
     """A judge on the pipeline's weights below the policy's adapter, of its own, or live.
 
     The unsteady toy's weights are not those that any judge was trained on.
     """
     if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
-        return GTSVJReward.from_pretrained(name, device=pipe.device, aspects=aspects)
+        return GTSVJReward.from_pretrained(
+            name, device=pipe.device, aspects=aspects, pessimism=pessimism
+        )
     return GTSVJReward.from_pretrained(
         name,
         transformer=pipe.transformer,
         live=arguments.judge_weights == "live",
         device=pipe.device,
         aspects=aspects,
+        pessimism=pessimism,
     )
 
 

@@ -32,6 +32,7 @@ from gtsvj_reward.alignment.policy import (
     decoded as decoded,
 )
 from gtsvj_reward.alignment.processes import Metrics as Metrics
+from gtsvj_reward.alignment.refits import Refits as Refits
 from gtsvj_reward.alignment.rollout import (
     Rollout as Rollout,
     batches as batches,

@@ -18,8 +18,15 @@ FREE = (
     "samples",
     "guard_patience",
     "device",
+    "refit_comparisons",
+    "refit_ratings",
+    "refit_latents",
 )
-"""Settings that may differ when a run goes on: they change none of its iterations."""
+"""Settings that may differ when a run goes on: they change none of its iterations, or are labels,
+which come while it runs."""
+
+LATER = ("pessimism", "refit_every", "refit_clips", "refit_positives")
+"""Settings that runs of earlier versions did not have: at their default they decide nothing."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +53,13 @@ class AlignArguments:
     aspects: list[str] = field(
         default_factory=list,
         metadata={"help": "Train on the mean of these aspects of the judge; on its score if none."},
+    )
+    pessimism: float = field(
+        default=0.0,
+        metadata={
+            "help": "Train on the score less so many of its posterior standard deviations; for "
+            "moment judges that were fitted to labels."
+        },
     )
     eval_metrics: list[str] = field(
         default_factory=list,
@@ -105,6 +119,29 @@ class AlignArguments:
             "the reward rises."
         },
     )
+    refit_every: int = field(
+        default=0,
+        metadata={"help": "Iterations between refits of a moment judge; 0: it stays as it is."},
+    )
+    refit_clips: int = field(
+        default=32, metadata={"help": "Clips that the policy makes for a refit, as negatives."}
+    )
+    refit_positives: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of latents of real clips: stage 1 is fitted again at each refit."
+        },
+    )
+    refit_comparisons: str | None = field(
+        default=None,
+        metadata={"help": "Comparisons, as gtsvj label writes them, read at each refit."},
+    )
+    refit_ratings: str | None = field(
+        default=None, metadata={"help": "Ratings of the judge's aspects, likewise."}
+    )
+    refit_latents: str | None = field(
+        default=None, metadata={"help": "Folder of the latents of labelled clips."}
+    )
     report_to: str = field(
         default="none", metadata={"help": "Tracker of accelerate: tensorboard, wandb, or none."}
     )
@@ -124,6 +161,32 @@ class AlignArguments:
             raise ValueError(
                 "`learning_rate` and `max_grad_norm` must be positive, got "
                 f"{self.learning_rate} and {self.max_grad_norm}"
+            )
+
+        self.check_refits()
+
+    def check_refits(self) -> None:
+        """Refuse settings of refits that do not go together.
+
+        Raises:
+            ValueError: saying which.
+        """
+        sources = ("refit_positives", "refit_comparisons", "refit_ratings")
+        given = [name for name in (*sources, "refit_latents") if getattr(self, name) is not None]
+        if self.refit_every < 0 or self.refit_clips < 1:
+            raise ValueError(
+                "expected `refit_every` >= 0 and `refit_clips` >= 1, got "
+                f"{self.refit_every} and {self.refit_clips}"
+            )
+        if given and not self.refit_every:
+            raise ValueError(f"`{given[0]}` needs `refit_every`: the iterations between refits")
+        if self.refit_every and not set(given) & set(sources):
+            raise ValueError(f"`refit_every` needs something to refit to: one of {sources}")
+        labels = self.refit_comparisons is not None or self.refit_ratings is not None
+        if labels != (self.refit_latents is not None):
+            raise ValueError(
+                "`refit_comparisons` or `refit_ratings` go together with `refit_latents`: tables, "
+                "and the folder of the clips that they name"
             )
 
     @property
@@ -148,14 +211,20 @@ class AlignArguments:
 
     @property
     def looks(self) -> int:
-        """Checkups after the first."""
-        return math.ceil(self.iterations / self.evaluate_every)
+        """Checkups after the first, those that follow a refit among them."""
+        refits = self.iterations // self.refit_every if self.refit_every else 0
+        return math.ceil(self.iterations / self.evaluate_every) + refits
 
     def fingerprint(self) -> str:
         """SHA-256 over every setting that decides what the iterations do."""
         values = dataclasses.asdict(self)
         values["gold"] = values.pop("eval_metrics")  # so that runs of earlier versions go on
-        decisive = {name: value for name, value in values.items() if name not in FREE}
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        decisive = {
+            name: value
+            for name, value in values.items()
+            if name not in FREE and not (name in LATER and value == defaults[name])
+        }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def read_prompts(self, known: list[str]) -> list[str]:

@@ -61,13 +61,16 @@ class Evaluation:
         return replace(self.scoring, text=self.policy.text(texts))
 
     @torch.no_grad()
-    def measure(self, latents: Latents, texts: Sequence[str], iteration: int = 0) -> Checkup:
+    def measure(
+        self, latents: Latents, texts: Sequence[str], iteration: int = 0, refits: int = 0
+    ) -> Checkup:
         """Reward, eval metrics and roughness of clips, in batches, gathered from all processes.
 
         Args:
             latents: clean, without padding.
             texts: their prompts.
             iteration: after which they were made.
+            refits: of the reward before.
         """
         proxy, roughness = [], []
         metrics: dict[str, list[Tensor]] = {name: [] for name in self.eval_metrics}
@@ -85,6 +88,7 @@ class Evaluation:
             proxy=self._gathered(proxy),
             eval_metrics={name: self._gathered(parts) for name, parts in metrics.items()},
             roughness=self._gathered(roughness) if roughness else None,
+            refits=refits,
         )
 
     def _gathered(self, parts: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " clip"]:

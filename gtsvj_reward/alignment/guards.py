@@ -23,6 +23,8 @@ class Checkup:
     """Measures that are not trained on, higher is better: other judges, pixels."""
     roughness: Float[Tensor, " clip"] | None = None
     """Variance over time of the reward's trajectory; None for a reward without one."""
+    refits: int = 0
+    """Of the reward before: a proxy is compared with those of the same reward only."""
 
     @property
     def golds(self) -> Mapping[str, Float[Tensor, " clip"]]:
@@ -45,6 +47,7 @@ class Checkup:
             "proxy": self.proxy.tolist(),
             "eval_metrics": {name: values.tolist() for name, values in self.eval_metrics.items()},
             "roughness": None if self.roughness is None else self.roughness.tolist(),
+            "refits": self.refits,
         }
 
 
@@ -100,7 +103,8 @@ class Guards:
 
     The proxy and an eval metric diverge if, since the checkup at which the metric was best, the
     metric has fallen and the proxy has risen, both by Student's t. When one metric has diverged at
-    `patience` checkups in a row, the run should stop.
+    `patience` checkups in a row, the run should stop. When the reward is refitted, its scores are
+    others: from then on checkups are compared with those after the refit.
 
     The best checkup is picked by chance too, and there are many looks. So each comparison gets the
     tail that is left when `false_alarms` is divided by all comparisons of two checkups that the
@@ -160,7 +164,8 @@ class Guards:
     def _divergence(self, name: str) -> str | None:
         """A sentence if an eval metric has fallen since its best while the proxy rose."""
         latest = self.checkups[-1]
-        best = max(self.checkups, key=lambda checkup: checkup.eval_metrics[name].mean().item())
+        alike = [checkup for checkup in self.checkups if checkup.refits == latest.refits]
+        best = max(alike, key=lambda checkup: checkup.eval_metrics[name].mean().item())
         if best is latest:
             return None
         looks = max(self.looks, len(self.checkups) - 1)
@@ -175,7 +180,9 @@ class Guards:
         )
 
     def _rough(self) -> list[str]:
-        first, latest = self.checkups[0].roughness, self.checkups[-1].roughness
+        latest_refits = self.checkups[-1].refits
+        begun = next(checkup for checkup in self.checkups if checkup.refits == latest_refits)
+        first, latest = begun.roughness, self.checkups[-1].roughness
         if first is None or latest is None:
             return []
         factor = latest.mean().item() / max(first.mean().item(), 1e-12)
@@ -207,6 +214,7 @@ def checkup_of(entry: Mapping[str, Any]) -> Checkup:
         proxy=torch.tensor(entry["proxy"]),
         eval_metrics={name: torch.tensor(values) for name, values in metrics.items()},
         roughness=None if roughness is None else torch.tensor(roughness),
+        refits=int(entry.get("refits", 0)),
     )
 
 

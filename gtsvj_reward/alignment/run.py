@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from gtsvj_reward.alignment.processes import (
     mean_metrics,
     own_share,
 )
+from gtsvj_reward.alignment.refits import Refits
 from gtsvj_reward.alignment.rollout import TRAINING, Key, Rollout, rollouts
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.random_keys import keyed_generator
@@ -54,6 +56,7 @@ class AlignmentRun:
         prompts: to draw from.
         accelerator: of this process.
         extra: objects whose state belongs into checkpoints, by name.
+        refits: refits the reward while the policy is trained; None: it stays as it is.
         golds: former name of `eval_metrics`.
 
     Raises:
@@ -71,25 +74,25 @@ class AlignmentRun:
         prompts: Sequence[str],
         accelerator: Accelerator,
         extra: Mapping[str, Stateful] | None = None,
+        refits: Refits | None = None,
         golds: Mapping[str, EvalMetric] | None = None,
     ) -> None:
         check_share(arguments.clips, accelerator.num_processes, "clips of an iteration")
         check_share(arguments.evaluation_clips, accelerator.num_processes, "`evaluation_clips`")
         self.arguments = arguments
         self.policy = policy
-        self.reward = reward
         self.prompts = list(prompts)
         self.accelerator = accelerator
-        self.scoring = Scoring(
-            reward=reward,
-            space=policy.space,
-            num_frames=arguments.num_frames,
-            fps=arguments.fps,
-        )
+        self.refits = refits
         self.evaluation = Evaluation(
             arguments,
             policy,
-            self.scoring,
+            Scoring(
+                reward=reward,
+                space=policy.space,
+                num_frames=arguments.num_frames,
+                fps=arguments.fps,
+            ),
             {**(golds or {}), **(eval_metrics or {})},
             self.prompts,
             accelerator,
@@ -108,14 +111,30 @@ class AlignmentRun:
             policy,
             self.optimizer,
             self.guards,
-            dict(extra or {}),
+            dict(extra or {}) | ({} if refits is None else {"refits": refits}),
         )
         policy.encode(self.prompts)
         self.done, stopped = self.checkpoints.restore()
         self.stopped = stopped if arguments.guard_patience else None
         self.journal.rewind(self.done)
+        if refits is not None and refits.done:
+            self.use(refits.reward())
         if self.done:
             self.say(f"going on after iteration {self.done}")
+
+    @property
+    def scoring(self) -> Scoring:
+        """The reward that is trained on, and what it is told of latents."""
+        return self.evaluation.scoring
+
+    @property
+    def reward(self) -> AnyReward:
+        """What is trained on now."""
+        return self.scoring.reward
+
+    def use(self, reward: AnyReward) -> None:
+        """Train on another reward from now on."""
+        self.evaluation = replace(self.evaluation, scoring=replace(self.scoring, reward=reward))
 
     @property
     def eval_metrics(self) -> Mapping[str, EvalMetric]:
@@ -241,10 +260,23 @@ class AlignmentRun:
         last = self.done == self.arguments.iterations
         if last or self.done % self.arguments.evaluate_every == 0:
             self.check_up()
-        if last or self.stopped or self.done % self.arguments.save_every == 0:
+        refitted = not self.stopped and self.refits is not None and self.refits.due(self.done)
+        if refitted:
+            self.refit()
+        if last or self.stopped or refitted or self.done % self.arguments.save_every == 0:
             if self.main:
                 self.checkpoints.save(self.done, self.stopped)
             self.accelerator.wait_for_everyone()
+
+    def refit(self) -> None:
+        """Refit the reward, and look at the clips of a checkup with it."""
+        if self.refits is None:
+            raise ValueError("this run has no refits: give `refit_every`")
+        known = self.refits.refit(self.done)
+        self.record({"iteration": self.done, **known})
+        self.use(self.refits.reward())
+        self.say(f"iteration {self.done}: the judge was refitted, {known}")
+        self.check_up()
 
     def record(self, entry: dict[str, float]) -> None:
         """Add an entry to the journal, and to accelerate's trackers."""
@@ -276,7 +308,8 @@ class AlignmentRun:
 
     def measure(self, latents: Latents, texts: Sequence[str]) -> Checkup:
         """Reward and eval metrics of clean latents without padding, of all processes."""
-        return self.evaluation.measure(latents, texts, self.done)
+        refits = 0 if self.refits is None else len(self.refits.done)
+        return self.evaluation.measure(latents, texts, self.done, refits)
 
     def unpadded(self, latents: Latents) -> Latents:
         """Clean latents without the padding of CogVideoX 1.5."""

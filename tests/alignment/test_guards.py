@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from inspect import unwrap
@@ -37,6 +38,21 @@ def test_a_recovery_starts_the_count_anew():
     found = reports((0, 0.5), (1, 0.2), (2, 0.6), (3, 0.3), (4, 0.1))
     assert [report.stop for report in found] == [False, False, False, False, True]
     assert [bool(report.alarms) for report in found] == [False, True, False, True, True]
+
+
+def test_scores_of_another_reward_are_not_compared():
+    """A refit shifts the reward of all clips while a metric falls: that is no exploit."""
+    guards = Guards(patience=1)
+    found = []
+    for index, (proxy, metric, refits) in enumerate(
+        [(0, 0.5, 0), (3, 0.3, 1), (3, 0.2, 1), (4, 0.0, 1)]
+    ):
+        taken = checkup(10 * index, proxy, metric)
+        found.append(guards.look(dataclasses.replace(taken, refits=refits)).stop)
+    assert found == [False, False, False, True]
+    again = Guards(patience=1)
+    again.load(json.loads(json.dumps(guards.state())))
+    assert [c.refits for c in again.checkups] == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

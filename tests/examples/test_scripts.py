@@ -65,6 +65,20 @@ def test_a_run_leaves_everything_and_resumes_to_the_bit(script, tmp_path):
     assert (whole / "samples" / "iteration-000002.png").exists()
 
 
+def labelled(folder):
+    """Flags of a run whose moment judge is refitted to some labels after each iteration."""
+    space, rows = LatentSpace.from_pipeline(load_pipeline()), ["video_a,video_b,label"]
+    for index in range(7):
+        latents = torch.randn(5, 16, 8, 8, generator=torch.Generator().manual_seed(index))
+        clip = LatentClip(latents=latents, space=space, fps=8.0, num_frames=17, source=str(index))
+        save_clip(folder / "latents" / f"{index}.safetensors", clip)
+        rows.append(f"{index},{(index + 1) % 7},{1 if index % 3 else -1}")
+    (folder / "comparisons.csv").write_text("\n".join(rows) + "\n")
+    return ["--reward", "gtsvj-toy", "--pessimism", "0.5", "--refit_every", "1",
+            "--refit_clips", "2", "--refit_comparisons", str(folder / "comparisons.csv"),
+            "--refit_latents", str(folder / "latents")]  # fmt: skip
+
+
 def checkpoints(folder):
     found = sorted((folder / "checkpoints").iterdir())
     assert [path.name for path in found] == ["iteration-000001", "iteration-000002"]
@@ -154,13 +168,16 @@ def test_two_processes_do_what_one_does(tmp_path):
         "for script, argv in json.loads(sys.argv[1]).items():\n"
         "    importlib.import_module(script).main(argv)\n"
     )
+    refitted = {"reward_gradients": labelled(tmp_path)}
     settings = {
-        script: [*SMALL, *own, "--output_dir", str(tmp_path / "two" / script)]
+        script: [*SMALL, *own, *refitted.get(script, []), "--output_dir", str(folder / script)]
+        for folder in [tmp_path / "two"]
         for script, own in OWN.items()
     }
     in_two_processes(str(driver), json.dumps(settings))
     for script in OWN:
-        run(script, tmp_path / "one" / script)
+        made = run(script, tmp_path / "one" / script, *refitted.get(script, []))
+        assert (made.refits is not None) == (script in refitted)
         one, two = adapter(tmp_path / "one" / script), adapter(tmp_path / "two" / script)
         for name, value in one.items():
             torch.testing.assert_close(value, two[name], atol=2e-4, rtol=0)

@@ -1,0 +1,94 @@
+"""Clips that a policy makes for its judge, on disk, where people can label them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.policy import Policy
+from gtsvj_reward.alignment.processes import check_share, gather, own_share
+from gtsvj_reward.alignment.rollout import Key, rollouts
+from gtsvj_reward.alignment.transition import Latents
+from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, save_clip
+from gtsvj_reward.random_keys import keyed_order
+from gtsvj_reward.tables import write_table
+
+CLIPS = "clips"
+"""Folder of a run: the policy's clips, and a table of their prompts."""
+PROMPT = "prompt"
+"""Column of `clips/prompts.csv`, and setting of a clip."""
+OWN = 7
+"""Second number of the keys of these clips."""
+
+
+@dataclass(frozen=True)
+class OwnClips:
+    """Clips of a policy at several iterations, `refit_clips` each, without noise in their steps."""
+
+    arguments: AlignArguments
+    policy: Policy
+    prompts: Sequence[str]
+    """Of the run."""
+    accelerator: Accelerator
+
+    def __post_init__(self) -> None:
+        check_share(self.arguments.refit_clips, self.accelerator.num_processes, "`refit_clips`")
+
+    def make(self, iterations: Sequence[int]) -> None:
+        """Write clips of the policy as it is after the last of these; each process has a share.
+
+        Args:
+            iterations: of all clips so far.
+        """
+        count, seed, last = self.arguments.refit_clips, self.arguments.seed, iterations[-1]
+        order = keyed_order(len(self.prompts), seed, OWN, last)
+        # Two of each prompt, which people can compare.
+        texts = [self.prompts[order[index // 2 % len(order)]] for index in range(count)]
+        keys: list[Key] = [(seed, OWN, last, index) for index in range(count)]
+        share = own_share(self.accelerator, count)
+        made = rollouts(
+            self.policy,
+            texts[share],
+            keys[share],
+            steps=self.arguments.num_inference_steps,
+            eta=0.0,
+            batch_size=self.arguments.batch_size,
+        )
+        latents = self.policy.unpadded(torch.cat([batch.clean for batch in made]))
+        everything = gather(self.accelerator, latents)
+        if self.accelerator.is_main_process:
+            self.save(last, everything, texts)
+            prompts = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
+            write_table(self.folder / "prompts.csv", ("video", PROMPT), prompts)
+        self.accelerator.wait_for_everyone()
+
+    def save(self, iteration: int, latents: Latents, texts: Sequence[str]) -> None:
+        """Write clips as latent files."""
+        for index, (clip, prompt) in enumerate(zip(latents, texts, strict=True)):
+            path = self.path(iteration, index)
+            made = LatentClip(
+                latents=clip.cpu().contiguous(),
+                space=self.policy.space,
+                fps=self.arguments.fps,
+                num_frames=self.arguments.num_frames,
+                source=path.stem,  # by which `gtsvj label` finds it
+                settings={PROMPT: prompt, "iteration": iteration},
+            )
+            save_clip(path, made)
+
+    def infos(self, iterations: Sequence[int]) -> list[ClipInfo]:
+        """The clips of some iterations."""
+        each = range(self.arguments.refit_clips)
+        return [clip_info(self.path(done, index)) for done in iterations for index in each]
+
+    @property
+    def folder(self) -> Path:
+        """Of the clips."""
+        return self.arguments.folder / CLIPS
+
+    def path(self, iteration: int, index: int) -> Path:
+        """Where a clip is."""
+        return self.folder / f"{iteration:06d}-{index:04d}.safetensors"

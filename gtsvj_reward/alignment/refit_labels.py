@@ -1,0 +1,116 @@
+"""Labels that a judge is refitted to: tables as `gtsvj label` writes them, read anew each time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.pairs import latent_files
+from gtsvj_reward.annotations import (
+    Comparison,
+    Rating,
+    read_labelled_comparisons,
+    read_ratings,
+)
+from gtsvj_reward.files import file_sha256
+from gtsvj_reward.judge import Aspect
+from gtsvj_reward.latents.store import clip_info
+from gtsvj_reward.losses import rao_kupper_loss
+from gtsvj_reward.training.closed_form import Compared, Rated
+from gtsvj_reward.training.closed_form.commands import latents_of
+from gtsvj_reward.training.closed_form.comparisons import PairLoss
+from gtsvj_reward.training.closed_form.features import Load
+
+DIMENSION = "overall"
+"""Which label of a comparison counts."""
+TIE_THRESHOLD = math.log(2)
+"""Of Rao and Kupper's model, in logits, as in `gtsvj label`: equal clips tie one time in three."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What people said of clips, up to now."""
+
+    comparisons: tuple[Compared, ...] = ()
+    ratings: tuple[Rated, ...] = ()
+    files: Mapping[str, str] | None = None
+    """Each table that was read, and its SHA-256."""
+
+    @property
+    def loss(self) -> PairLoss:
+        """Of a comparison."""
+        return partial(rao_kupper_loss, threshold=TIE_THRESHOLD)
+
+    def record(self) -> dict[str, object]:
+        """How many there are and where they came from, for JSON."""
+        return {
+            "comparisons": len(self.comparisons),
+            "ratings": len(self.ratings),
+            "labels": dict(self.files or {}),
+        }
+
+
+def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
+    """Labels of `refit_comparisons` and `refit_ratings` as they are now.
+
+    Args:
+        arguments: of the run.
+        aspects: that ratings count for.
+
+    Raises:
+        FileNotFoundError: if a table is not there.
+        ValueError: for labels of clips that have no latents in `refit_latents`, and ratings for a
+            judge without aspects.
+    """
+    compared: tuple[Comparison, ...] = ()
+    rated: tuple[Rating, ...] = ()
+    if arguments.refit_comparisons is not None:
+        found = read_labelled_comparisons(arguments.refit_comparisons, "plain", None)
+        compared = tuple(row for row in found.rows if DIMENSION in row.labels)
+    if arguments.refit_ratings is not None:
+        if not aspects:
+            raise ValueError(
+                "`refit_ratings` needs a judge with aspects, whose scales the ratings have: give "
+                "one that was fitted to ratings, or `refit_comparisons`"
+            )
+        rated = read_ratings(arguments.refit_ratings, aspects=[a.name for a in aspects]).rows
+    videos = {v for row in compared for v in (row.video_a, row.video_b)}
+    videos |= {row.video for row in rated}
+    if not videos:
+        return Labels()
+    files = latent_files(videos, str(arguments.refit_latents))
+    loads: dict[str, Load] = {name: latents_of(clip_info(path)) for name, path in files.items()}
+    tables = [arguments.refit_comparisons, arguments.refit_ratings]
+    return Labels(
+        comparisons_of(compared, loads),
+        ratings_of(rated, loads),
+        {table: file_sha256(Path(table)) for table in tables if table is not None},
+    )
+
+
+def comparisons_of(rows: Sequence[Comparison], loads: Mapping[str, Load]) -> tuple[Compared, ...]:
+    """Compared clips; those of one prompt or group are left out together."""
+    groups = groups_of([row.group or row.prompt for row in rows])
+    return tuple(
+        Compared(loads[row.video_a], loads[row.video_b], row.labels[DIMENSION], (group, group))
+        for row, group in zip(rows, groups, strict=True)
+    )
+
+
+def ratings_of(rows: Sequence[Rating], loads: Mapping[str, Load]) -> tuple[Rated, ...]:
+    """Rated clips, likewise."""
+    groups = groups_of([row.group or row.prompt for row in rows])
+    return tuple(
+        Rated(loads[row.video], row.scores, group) for row, group in zip(rows, groups, strict=True)
+    )
+
+
+def groups_of(names: Sequence[str | None]) -> list[str]:
+    """The group of each row; a row of its own for those without a name, or if all have one name."""
+    alone = len(set(names)) == 1
+    return [
+        f"row {index}" if name is None or alone else f"group {name}"
+        for index, name in enumerate(names)
+    ]

@@ -1,0 +1,197 @@
+"""A judge that keeps up: refitted to clips that its policy makes, and to labels that came since."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.own_clips import OwnClips
+from gtsvj_reward.alignment.policy import Policy
+from gtsvj_reward.alignment.refit_labels import Labels, read_labels
+from gtsvj_reward.backbones import LiveBackbone
+from gtsvj_reward.files import whole_folder, write_text
+from gtsvj_reward.judge import VideoJudge, read_config, save_judge
+from gtsvj_reward.judge.checkpoint import load_trained_weights
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
+from gtsvj_reward.perturbations import PerturbationSampler
+from gtsvj_reward.reward import AnyReward, GTSVJReward
+from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
+from gtsvj_reward.training.closed_form.features import content_id
+from gtsvj_reward.training.data import Truncation
+from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
+from gtsvj_reward.training.discriminator.fit import drawn
+from gtsvj_reward.training.labelled import STAGES
+
+JUDGES, FEATURES = "judges", "features"
+"""Folders of a run: refitted judges, and moments of clips."""
+RECORD = "refit.json"
+"""Beside a refitted judge: what it was fitted to."""
+DRAWS = 4
+"""Negatives of each positive clip, as in `gtsvj train-discriminator`."""
+
+
+class Refits:
+    """Refits a moment judge while its policy is trained; the judge it began with stays the start.
+
+    Every `refit_every` iterations the policy makes `refit_clips` clips, without noise in its steps.
+    With those of earlier refits they are the generated negatives of stage 1, beside perturbations
+    of the positives (Table A.1), and all labels of that moment make the later stages.
+
+    Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its clips by file
+    and content; the clips are in `clips/`, where people can label them. A refit that is there and
+    is of the same clips is taken as it is, so that a run that goes on does what it did before even
+    if labels have been added since.
+
+    Args:
+        arguments: of the run.
+        policy: that is trained.
+        judge: to begin with, of readout `moments`.
+        rebuild: makes the reward that is trained on from a refitted judge.
+        prompts: of the run.
+        accelerator: of this process.
+
+    Raises:
+        ValueError: for a judge of the other readout, or clips that processes cannot share.
+        LatentSpaceError: for positives of another space.
+    """
+
+    def __init__(
+        self,
+        arguments: AlignArguments,
+        policy: Policy,
+        judge: VideoJudge,
+        *,
+        rebuild: Callable[[VideoJudge], AnyReward],
+        prompts: Sequence[str],
+        accelerator: Accelerator,
+    ) -> None:
+        if judge.config.readout != "moments":
+            raise ValueError(
+                "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
+                f"{arguments.reward!r} has readout {judge.config.readout!r}"
+            )
+        if isinstance(judge.backbone, LiveBackbone):
+            raise ValueError(
+                "a live judge reads clips within a call of its reward alone, `refit_every` reads "
+                "many beside it: use `judge_weights` shared or own"
+            )
+        self.arguments, self.start = arguments, judge
+        self.rebuild, self.accelerator = rebuild, accelerator
+        self.clips = OwnClips(arguments, policy, prompts, accelerator)
+        self.positives: list[ClipInfo] = []
+        if arguments.refit_positives is not None:
+            folder = LatentFolder(arguments.refit_positives)
+            GTSVJReward(judge).refuse_foreign(folder.space, "the clips of `refit_positives`")
+            self.positives = folder.infos
+        features = arguments.folder / FEATURES
+        self.cache = FeatureCache(judge, features, batch_size=arguments.batch_size)
+        self.done: list[int] = []
+        """Iterations after which the judge was refitted."""
+
+    def due(self, iteration: int) -> bool:
+        """Whether to refit after so many iterations."""
+        return iteration % self.arguments.refit_every == 0
+
+    def refit(self, iteration: int) -> dict[str, float]:
+        """Refit after an iteration, unless the run has done that before; what is worth logging."""
+        self.done.append(iteration)
+        self.clips.make(self.done)
+        own = self.clips.infos(self.done)
+        named = {info.path.stem: content_id(load_clip(info.path).latents) for info in own}
+        record = self.record(iteration)
+        same = {"settings": self.arguments.fingerprint(), "clips": named}
+        if record is None or any(record[name] != value for name, value in same.items()):
+            labels = read_labels(self.arguments, self.start.config.aspects)
+            judge = self.fitted(own, labels)
+            record = {**same, **labels.record(), "positives": len(self.positives)}
+            if self.accelerator.is_main_process:
+                self.write(iteration, judge, record)
+            self.accelerator.wait_for_everyone()
+        return {
+            "refit_clips": len(named),
+            "refit_labels": record["comparisons"] + record["ratings"],
+        }
+
+    def fitted(self, own: Sequence[ClipInfo], labels: Labels) -> VideoJudge:
+        """The judge of these clips and labels.
+
+        Raises:
+            ValueError: if they make a judge of an earlier stage than the one to begin with, or
+                nothing can be learnt from them.
+        """
+        judge = refit(
+            self.start,
+            self.cache,
+            contrast=self.contrast(own),
+            ratings=labels.ratings,
+            aspects=self.start.config.aspects,
+            comparisons=labels.comparisons,
+            loss=labels.loss,
+            seed=self.arguments.seed,
+        )
+        before, after = self.start.config.stage, judge.config.stage
+        if STAGES.index(after) < STAGES.index(before):
+            raise ValueError(
+                f"the judge is of stage {before!r}, and {len(labels.comparisons)} comparisons and "
+                f"{len(labels.ratings)} ratings make one of stage {after!r}: a checkpoint does not "
+                "keep its labels, give them with `refit_comparisons` or `refit_ratings` (for "
+                "`aspects`), and `refit_latents`"
+            )
+        return judge
+
+    def contrast(self, own: Sequence[ClipInfo]) -> list[Contrast]:
+        """Positives against perturbations of them and the policy's clips; none without any."""
+        if not self.positives:
+            return []
+        pairs = ContrastivePairs(
+            RealAndGenerated(self.positives, own),
+            sampler=PerturbationSampler(),
+            truncation=Truncation(probability=0.0),
+            seed=self.arguments.seed,
+        )
+        return drawn(pairs, DRAWS)
+
+    def judge_path(self, iteration: int) -> Path:
+        """Where the judge that was refitted after an iteration is."""
+        return self.arguments.folder / JUDGES / f"iteration-{iteration:06d}"
+
+    def record(self, iteration: int) -> dict[str, Any] | None:
+        """What the judge of an iteration was fitted to; None if there is none."""
+        file = self.judge_path(iteration) / RECORD
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def write(self, iteration: int, judge: VideoJudge, record: Mapping[str, Any]) -> None:
+        """Write a refitted judge with its record, whole or not at all."""
+        with whole_folder(self.judge_path(iteration)) as part:
+            save_judge(judge, part)
+            write_text(part / RECORD, json.dumps({**record, "iteration": iteration}, indent=1))
+
+    def reward(self) -> AnyReward:
+        """The reward that is trained on now, with the judge of the last refit as it is on disk."""
+        if not self.done:
+            return self.rebuild(self.start)
+        return self.rebuild(judge_in(self.judge_path(self.done[-1]), self.start))
+
+    def state(self) -> list[int]:
+        """What `load` takes, for JSON."""
+        return list(self.done)
+
+    def load(self, state: Sequence[int]) -> None:
+        """Go on from a state."""
+        self.done = list(state)
+
+
+def judge_in(folder: Path, before: VideoJudge) -> VideoJudge:
+    """A refitted judge, on the backbone of the one that it began with."""
+    config = read_config(folder)
+    judge = VideoJudge(before.backbone, config, stored_text=before.stored_text, seed=0)
+    load_trained_weights(judge, folder)
+    judge.requires_grad_(False)
+    device = next(before.head.parameters()).device
+    judge.head.to(device)
+    if judge.preference is not None:
+        judge.preference.to(device)
+    return judge

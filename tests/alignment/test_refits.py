@@ -1,0 +1,212 @@
+"""A judge that keeps up: what a refit knows, that a run with refits goes on to the bit."""
+
+import json
+import shutil
+from itertools import pairwise
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from gtsvj_reward import GTSVJReward, LatentSpace
+from gtsvj_reward.alignment import (
+    AlignArguments,
+    AlignmentRun,
+    Policy,
+    Refits,
+    differentiable_sample,
+)
+from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.judge import JudgeConfig, VideoJudge
+from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
+from gtsvj_reward.losses import contrastive_loss
+from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
+from tests.alignment.tiny import TEXTS, tiny_pipeline
+from tests.tiny import clips
+
+SETTINGS = {
+    "num_frames": 9, "height": 32, "width": 48, "num_inference_steps": 2, "iterations": 3,
+    "prompts_per_iteration": 2, "clips_per_prompt": 1, "evaluation_clips": 2, "samples": 0,
+    "evaluate_every": 3, "save_every": 1, "guard_patience": 0, "refit_every": 1, "refit_clips": 4,
+    "device": "cpu", "learning_rate": 0.05,
+}  # fmt: skip
+
+
+def real(count, seed=11):
+    """Clips that move little, which a random generator does not make."""
+    latents = clips(count, height=4, width=6, seed=seed)[:, :1].expand(-1, 3, -1, -1, -1)
+    return latents + 0.1 * clips(count, 3, 4, 6, seed=seed + 1)
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A discriminator on the weights of the tiny pipeline."""
+    pipe = tiny_pipeline()
+    space = LatentSpace.from_pipeline(pipe)
+    config = JudgeConfig(base_model="tiny", latent_space=space, readout="moments", lora_rank=0)
+    judge = VideoJudge.from_transformer(pipe.transformer, config)
+    pairs = [
+        Contrast(lambda a=a: a, lambda b=b: b, (str(index), str(index)))
+        for index, (a, b) in enumerate(zip(real(8), real(8).flip(1).roll(1, 3), strict=True))
+    ]
+    return refit(judge, FeatureCache(judge), contrast=pairs)
+
+
+@pytest.fixture(scope="module")
+def positives(tmp_path_factory, start):
+    folder = tmp_path_factory.mktemp("positives")
+    for index, latents in enumerate(real(6, seed=31)):
+        clip = LatentClip(latents=latents, space=start.config.latent_space, fps=8.0, num_frames=9)
+        save_clip(folder / f"{index}.safetensors", clip)
+    return folder
+
+
+def unchecked(judge, **settings):
+    """Random latents are not spread as real ones are."""
+    return GTSVJReward(judge, check_statistics=False, **settings)
+
+
+def made(start, positives, folder, **changes):
+    given = {**SETTINGS, "refit_positives": str(positives), **changes}
+    arguments = AlignArguments(output_dir=str(folder), **given)
+    policy = Policy(tiny_pipeline(), arguments.size, guidance=1.0, rank=2)
+    accelerator = Accelerator(cpu=True)
+    refits = Refits(
+        arguments, policy, start, rebuild=unchecked, prompts=TEXTS, accelerator=accelerator
+    )
+    return AlignmentRun(
+        arguments, policy, unchecked(start), prompts=TEXTS, accelerator=accelerator, refits=refits
+    )
+
+
+def train(run):
+    for iteration in run.iterations():
+        texts, keys = run.clips(iteration)
+        latents = differentiable_sample(run.policy, run.policy.encode(texts), keys, steps=2, last=1)
+        rewards = run.scores(latents, texts)
+        run.backward(-rewards.mean())
+        run.finish([{"reward": rewards.detach()}, {"grad_norm": run.update()}])
+    return run
+
+
+def adapter(folder):
+    return load_file(sorted((folder / "checkpoints").iterdir())[-1] / "adapter.safetensors")
+
+
+def assert_same_runs(one, other):
+    assert read_journal(one / "metrics.jsonl") == read_journal(other / "metrics.jsonl")
+    for name, value in adapter(one).items():
+        assert torch.equal(value, adapter(other)[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(start, positives, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train(made(start, positives, folder))
+    return folder
+
+
+def test_every_refit_is_a_checkpoint_that_names_its_clips(whole, start):
+    names = [path.name for path in sorted((whole / "judges").iterdir())]
+    assert names == ["iteration-000001", "iteration-000002", "iteration-000003"]
+    record = json.loads((whole / "judges" / names[1] / "refit.json").read_text())
+    assert sorted(record["clips"]) == [f"00000{i}-000{j}" for i in (1, 2) for j in range(4)]
+    assert (record["positives"], record["comparisons"], record["ratings"]) == (6, 0, 0)
+    assert len(LatentFolder(whole / "clips")) == 12
+    entries = read_journal(whole / "metrics.jsonl")
+    assert [e["refit_clips"] for e in entries if "refit_clips" in e] == [4, 8, 12]
+    # the checkup before training, one after each refit, and the last
+    assert [e["iteration"] for e in entries if "proxy" in e] == [0, 1, 2, 3, 3]
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_bit(whole, start, positives, tmp_path):
+    folder = tmp_path / "parts"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoints" / "iteration-000003")
+    shutil.rmtree(folder / "judges" / "iteration-000003")
+    run = made(start, positives, folder)
+    assert run.done == 2
+    assert run.reward.judge is not start
+    train(run)
+    assert_same_runs(whole, folder)
+
+
+def test_a_refit_that_was_made_is_taken_even_if_labels_have_come_since(
+    whole, start, positives, tmp_path
+):
+    folder = tmp_path / "parts"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "checkpoints" / "iteration-000003")
+    table = label(tmp_path, [("000001-0000", "000001-0001", 1)])
+    train(made(start, positives, folder, **table))
+    assert_same_runs(whole, folder)
+
+
+def label(folder, rows):
+    """A table of comparisons as `gtsvj label` writes it, of clips of the run in `parts`."""
+    path = folder / "comparisons.csv"
+    lines = [f"{a}.mp4,{b}.mp4,{label}" for a, b, label in rows]
+    path.write_text("\n".join(["video_a,video_b,label", *lines]) + "\n")
+    return {"refit_comparisons": str(path), "refit_latents": str(folder / "parts" / "clips")}
+
+
+def test_the_loss_of_stage_1_on_the_policys_clips_falls(whole, start, positives):
+    """Eq. 4 with real clips that no refit has seen; its least is -1 / (2 beta) = -2.5."""
+    refits = made(start, positives, whole).refits
+    own = torch.stack([clip.latents for clip in LatentFolder(whole / "clips")])
+    before, after = (
+        contrastive_loss(-reward(real(12, 51), normalize=False), -reward(own, normalize=False))
+        for reward in (unchecked(start), refits.reward())
+    )
+    assert after.mean() < before.mean() - 1
+    assert after.mean() < -1
+
+
+def test_labels_are_merged_in_and_the_judge_then_knows_how_sure_it_is(
+    whole, start, positives, tmp_path
+):
+    folder = tmp_path / "parts"
+    shutil.copytree(whole, folder)
+    shutil.rmtree(folder / "judges" / "iteration-000003")
+    shutil.rmtree(folder / "checkpoints" / "iteration-000003")
+    names = [f"00000{i}-000{j}" for i in (1, 2) for j in range(4)]
+    means = {
+        name: load_clip(folder / "clips" / f"{name}.safetensors").latents.mean() for name in names
+    }
+    rows = [(a, b, 1 if means[a] > means[b] else -1) for a, b in pairwise(names)]
+    run = made(start, positives, folder, **label(tmp_path, rows))
+    assert run.reward.judge.config.stage == "discriminator"
+    train(run)
+    judge = run.reward.judge
+    assert judge.config.stage == "preference"
+    record = json.loads((folder / "judges" / "iteration-000003" / "refit.json").read_text())
+    assert record["comparisons"] == 7
+    sure, unsure = (unchecked(judge, pessimism=k).details(real(2)) for k in (0.0, 2.0))
+    torch.testing.assert_close(unsure.rewards, sure.rewards - 2 * sure.uncertainty)
+    # now it can only be refitted with labels: a checkpoint keeps none
+    again = made(judge, positives, tmp_path / "other")
+    with pytest.raises(ValueError, match="'preference', and 0 comparisons and 0 ratings make one"):
+        train(again)
+
+
+def test_ratings_for_a_judge_without_aspects_are_refused(start, positives, tmp_path):
+    run = made(start, positives, tmp_path, refit_ratings="a.csv", refit_latents="b")
+    with pytest.raises(ValueError, match="`refit_ratings` needs a judge with aspects"):
+        run.refits.refit(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"refit_every": -1}, "refit_every"),
+        ({"refit_clips": 0}, "refit_clips"),
+        ({"refit_every": 2}, "needs something to refit to"),
+        ({"refit_positives": "a"}, "needs `refit_every`"),
+        ({"refit_every": 2, "refit_comparisons": "a"}, "go together with `refit_latents`"),
+        ({"refit_every": 2, "refit_positives": "a", "refit_latents": "b"}, "go together"),
+    ],
+)
+def test_settings_of_refits_are_checked(changes, words):
+    with pytest.raises(ValueError, match=words):
+        AlignArguments(output_dir="a", **changes)
