@@ -50,7 +50,7 @@ def test_a_pipeline_and_videos_become_a_judge(sources, capsys):
         scored = {row["video"]: float(row["reward"]) for row in csv.DictReader(opened)}
     assert len(set(scored.values())) == 2
     page = (work / "report/index.html").read_text()
-    assert page.count("data:image/png") == 2
+    assert page.count("data:video/mp4") == 2
     with (work / "videos/prompts.csv").open() as opened:
         shown = {row["video"]: row["prompt"] for row in csv.DictReader(opened)}
     assert sorted(shown.values()) == PROMPTS

@@ -83,7 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--seed", type=int, default=0, help="of split and bootstrap")
-    parser.add_argument("--no_plots", action="store_true", help="do not draw")
+    parser.add_argument(
+        "--videos", type=Path, help="folder of the videos: the page plays the pairs it gets wrong"
+    )
+    parser.add_argument("--no_plots", action="store_true", help="no pictures beside the page")
     parser.add_argument(
         "--compare", type=Path, nargs="+", metavar="RESULT", help="put files result.json in a table"
     )
@@ -116,7 +119,8 @@ def measure(args: argparse.Namespace) -> int:
     )
     write_text(args.out / "result.json", result.to_json())
     write_text(args.out / "result.md", evaluation.result_markdown(result))
-    print(f"\n{evaluation.result_text(result)}\nwritten to {args.out}")
+    page = evaluation.write_evaluation(result, comparisons, table, args.out, videos=args.videos)
+    print(f"\n{evaluation.result_text(result)}\nwritten to {args.out}\npage: {page}")
     if not args.no_plots:
         evaluation.plot_evaluation(result, comparisons, table, args.out)
     return 0

@@ -1,7 +1,6 @@
 """`gtsvj quickstart`: one command that runs the others."""
 
 import argparse
-import importlib.util
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ def quickstart(argv: list[str]) -> int:
     from gtsvj_reward.cli import main
 
     args = parser().parse_args(argv)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("the report needs matplotlib: pip install 'gtsvj-reward[plot]'")
     plan, forecast = planned(args)
     steps = plan.commands()
     print(f"{len(steps)} steps, {duration(sum(forecast.seconds))} on this machine as it is now,")

@@ -19,7 +19,7 @@ def score(argv: list[str]) -> int:
     parser.add_argument("folder", type=Path, help="folder of latent files, or of videos")
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--plot", type=Path, help="folder for a picture of each clip")
-    parser.add_argument("--report", type=Path, help="folder for an HTML page with pictures")
+    parser.add_argument("--report", type=Path, help="folder for an HTML page where clips play")
     parser.add_argument("--report_top", type=int, default=12, help="clips it shows of each end")
     parser.add_argument("--videos", type=Path, help="the folder that the latents were made from")
     add_scoring_flags(parser)
@@ -52,9 +52,14 @@ def score(argv: list[str]) -> int:
     if args.report:
         title = f"{args.folder} scored by {args.checkpoint}"
         page = report.write_report(
-            scored.clips, sources, args.report, title=title, top=args.report_top
+            scored.clips,
+            sources,
+            args.report,
+            title=title,
+            top=args.report_top,
+            spread=scored.spread,
         )
-        print(f"page: {page}")
+        print(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB, one file)")
     print(f"scored {len(scored.clips)} clips, written to {args.out}; higher is better")
     return 0
 

@@ -33,6 +33,8 @@ class Scored(NamedTuple):
     """Latent frames per step of the judge, of those that it looks at."""
     temporal_stride: int
     """It looks at one in so many latent frames."""
+    spread: dict[str, tuple[float, float]]
+    """Curve -> mean of the judge's training clips, less and plus one standard deviation."""
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +128,7 @@ def run_scoring(
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.scoring import folder, shards, table
+    from gtsvj_reward.scoring.report import training_spread
 
     table.check_suffix(out)
     state = processes(args.device)
@@ -150,7 +153,13 @@ def run_scoring(
     scored = folder.collect_scores(clips, finished)
     table.write_scores(scored, out)
     judge = reward.judge
-    return Scored(scored, latents, judge.backbone.patch_size_t, judge.config.temporal_stride)
+    return Scored(
+        scored,
+        latents,
+        judge.backbone.patch_size_t,
+        judge.config.temporal_stride,
+        training_spread(judge.config),
+    )
 
 
 def score_together(

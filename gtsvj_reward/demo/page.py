@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
+from gtsvj_reward import pages
 from gtsvj_reward.demo.candidates import GENERATION_STEPS
 from gtsvj_reward.demo.chart import gain_bars, unrest_dots
 from gtsvj_reward.demo.clips import COMPRESSED, FPS, SIZE
 from gtsvj_reward.demo.compare import Comparison
 from gtsvj_reward.demo.report import CANNOT, percent, table_rows
 from gtsvj_reward.demo.story import Choice, Story
-from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import read_video, write_video
 from gtsvj_reward.plotting import plot_film_strips
 from gtsvj_reward.toy.measures import colour_unrest
 from gtsvj_reward.toy.world import FPS as TOY_FPS
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE, STYLE = (Path(__file__).with_name(f"page.{kind}") for kind in ("html", "css"))
 FAULTS_SHOWN = ("clean", COMPRESSED, "freeze", "flicker", "blur", "noise")
 
 
@@ -28,9 +28,7 @@ def write_page(
     before, after = story.gains()
     lot, counts = story.candidates, story.counts
     fit = [seconds for step, seconds in story.seconds.items() if step.startswith("fit")]
-    page = Template(TEMPLATE.read_text()).substitute(
-        before=percent(before),
-        after=percent(after),
+    body = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         each=lot.each,
         ratings=len(story.ratings),
         prompts=len(lot.prompts),
@@ -39,19 +37,33 @@ def write_page(
         steps=GENERATION_STEPS,
         free_seconds=f"{fit[0]:.1f}",
         refit_seconds=f"{fit[1]:.1f}",
-        minutes=f"{story.seconds['everything'] / 60:.1f}",
         bars=gain_bars(before, after),
         dots=unrest_dots(story),
         rows="".join(clip_row(out, story, number) for number in range(len(lot.prompts))),
-        timings=table([[step, f"{value:.1f} s"] for step, value in story.seconds.items()]),
-        footage=table(table_rows(comparisons), head=True),
+        timings=pages.table(
+            [
+                ("step", "time"),
+                *((step, f"{value:.1f} s") for step, value in story.seconds.items()),
+            ],
+            numbers=1,
+        ),
+        footage=pages.table(table_rows(comparisons), numbers=1),
         shown=footage_clips(out),
         facts=", ".join(f"{value} {name}" for name, value in facts.items()),
         cannot=html.escape(CANNOT),
     )
     draw_strips(out, story)
-    write_text(out / "index.html", page)
-    return out / "index.html"
+    return pages.write_page(
+        out / "index.html",
+        kind="Demo",
+        title=f"{len(story.ratings)} ratings, {fit[1]:.1f} seconds: best of {lot.each} takes "
+        f"{percent(after)} of the possible gain, in place of {percent(before)}",
+        lead="On this machine a small video generator made clips, a judge was fitted to read them "
+        "as latents, and a simulated person rated some. No training steps, no GPU, no clip decoded "
+        f"to be judged. All of it took {story.seconds['everything'] / 60:.1f} minutes.",
+        body=pages.Markup(body),
+        style=STYLE.read_text(encoding="utf-8"),
+    )
 
 
 def clip_row(out: Path, story: Story, number: int) -> str:
@@ -78,12 +90,8 @@ def figure(out: Path, story: Story, number: int, place: int, title: str, note: s
         write_video(out / name, frames, TOY_FPS)
     unrest = colour_unrest(frames[None]).item()
     text = f"colour moves by {unrest:.1f} grey levels" + (f", {note}" if note else "")
-    return f"<figure>{video(name)}<figcaption><b>{title}</b><br>{text}</figcaption></figure>"
-
-
-def video(name: str) -> str:
-    """A clip that plays by itself, again and again."""
-    return f'<video src="{html.escape(name)}" autoplay loop muted playsinline></video>'
+    clip = pages.video(name, label=title)
+    return f"<figure>{clip}<figcaption><b>{title}</b><br>{text}</figcaption></figure>"
 
 
 def draw_strips(out: Path, story: Story) -> None:
@@ -121,14 +129,6 @@ def footage_clips(out: Path) -> str:
         clip = read_video(unseen / kind / name, fps=FPS, frames_fps=FPS, height=SIZE, width=SIZE)
         target = f"videos/unseen-{kind}.mp4"
         write_video(out / target, clip.frames, FPS)
-        figures.append(f"<figure>{video(target)}<figcaption>{kind}</figcaption></figure>")
+        shown = pages.video(target, label=kind)
+        figures.append(f"<figure>{shown}<figcaption>{kind}</figcaption></figure>")
     return "".join(figures)
-
-
-def table(rows: Sequence[Sequence[str]], *, head: bool = False) -> str:
-    """A table of cells that need no trust."""
-    lines = []
-    for number, row in enumerate(rows):
-        tag = "th" if head and number == 0 else "td"
-        lines.append("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row))
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

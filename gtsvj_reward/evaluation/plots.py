@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gtsvj_reward.annotations import Comparisons
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
-from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
+from gtsvj_reward.evaluation.result import Agreement, EvaluationResult, WinRates
 from gtsvj_reward.evaluation.scores import ScoreTable
 from gtsvj_reward.metrics import accuracy_against_threshold
 from gtsvj_reward.plotting import (
@@ -26,7 +26,7 @@ def plot_evaluation(
         comparisons: what it was given.
         table: likewise.
         out: folder for `thresholds.png`, `win_rates.png` and one `scores-<n>.png` for each column
-            in use.
+            in use; what is undefined for all labels is not drawn.
 
     Returns:
         The files written.
@@ -41,8 +41,13 @@ def plot_evaluation(
     }
     if curves:
         written.append(plot_threshold_curves(curves, path=folder / "thresholds.png"))
-    rates = {item.dimension: win_rate_curve(item) for item in result.dimensions}
-    written.append(plot_win_rates(rates, path=folder / "win_rates.png"))
+    rates = {
+        item.dimension: win_rate_curve(item.win_rates)
+        for item in result.dimensions
+        if item.win_rates is not None
+    }
+    if rates:
+        written.append(plot_win_rates(rates, path=folder / "win_rates.png"))
     for number, column in enumerate(dict.fromkeys(columns.values()), start=1):
         written.append(
             plot_score_histograms(
@@ -68,11 +73,9 @@ def threshold_curve(scored: ScoredComparisons, item: Agreement) -> ThresholdCurv
     )
 
 
-def win_rate_curve(item: Agreement) -> WinRateCurve | None:
-    """The bins of one label's win rates, if they are defined."""
-    if item.win_rates is None:
-        return None
-    bins = item.win_rates.bins
+def win_rate_curve(rates: WinRates) -> WinRateCurve:
+    """The bins of one label's win rates."""
+    bins = rates.bins
     return WinRateCurve(
         predicted=[b.predicted for b in bins],
         observed=[b.observed for b in bins],

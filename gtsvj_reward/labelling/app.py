@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
+from gtsvj_reward import pages
 from gtsvj_reward.labelling import view
 from gtsvj_reward.labelling.session import RefusedAnswerError, Session
 from gtsvj_reward.serving.access import is_authorised, is_loopback
@@ -21,8 +22,10 @@ from gtsvj_reward.serving.metrics import Metrics
 from gtsvj_reward.serving.refusals import NotScoredError, answer_refusal
 
 STATIC = Path(__file__).parent / "static"
+SHARED = pages.STATIC
 FILES = {
     "index.html": "text/html; charset=utf-8",
+    "base.css": "text/css; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
@@ -149,7 +152,8 @@ async def static_file(name: str) -> Response:
 
 def static(name: str) -> Response:
     """A file of the page."""
-    return Response((STATIC / name).read_bytes(), media_type=FILES[name])
+    folder = SHARED if name == "base.css" else STATIC
+    return Response((folder / name).read_bytes(), media_type=FILES[name])
 
 
 @routes.get("/video/{number}")

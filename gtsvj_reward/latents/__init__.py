@@ -29,4 +29,4 @@ from gtsvj_reward.latents.video import (
     VideoClip as VideoClip,
     read_video as read_video,
 )
-from gtsvj_reward.latents.writing import write_video as write_video
+from gtsvj_reward.latents.writing import preview as preview, write_video as write_video

@@ -1,6 +1,7 @@
 """Videos written from tensors."""
 
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -9,6 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from gtsvj_reward.latents.frames import RGB
+
+PREVIEW_EDGE = 448
+"""Pixels of the longer edge of a preview, at most."""
 
 
 def write_video(path: str | Path, frames: UInt8[Tensor, "time height width 3"], fps: float) -> None:
@@ -56,3 +60,26 @@ def _write_mp4(path: Path, pictures: RGB, fps: float) -> None:
         for picture in pictures:
             container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(track.encode())
+
+
+def preview(frames: UInt8[Tensor, "time height width 3"], fps: float) -> bytes:
+    """Frames as a small mp4 for a page: at most `PREVIEW_EDGE` pixels at the longer edge.
+
+    Args:
+        frames: RGB, 0 to 255.
+        fps: frames per second.
+    """
+    pictures = frames.cpu().numpy()
+    height, width = pictures.shape[1:3]
+    shrink = min(1.0, PREVIEW_EDGE / max(height, width))
+    size = [max(2, 2 * round(edge * shrink / 2)) for edge in (width, height)]
+    stream = BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1_000_000)
+        track = container.add_stream("libx264", rate=rate, options={"crf": "24"})
+        track.width, track.height, track.pix_fmt = size[0], size[1], "yuv420p"
+        for picture in pictures:
+            small = Image.fromarray(picture).resize((size[0], size[1]))
+            container.mux(track.encode(av.VideoFrame.from_image(small)))
+        container.mux(track.encode())
+    return stream.getvalue()

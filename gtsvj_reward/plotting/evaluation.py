@@ -11,7 +11,6 @@ from gtsvj_reward.plotting.canvas import (
     OTHER_STYLES,
     new_figure,
     save,
-    say_empty,
     style_panel,
 )
 
@@ -83,11 +82,11 @@ def plot_threshold_curves(curves: Mapping[str, ThresholdCurve], *, path: str | P
     return save(figure, path)
 
 
-def plot_win_rates(curves: Mapping[str, WinRateCurve | None], *, path: str | Path) -> Path:
+def plot_win_rates(curves: Mapping[str, WinRateCurve], *, path: str | Path) -> Path:
     """Draw observed against predicted win rates, one panel for each curve.
 
     Args:
-        curves: title -> curve, None where it is undefined; at least one.
+        curves: title -> curve; at least one.
         path: file to write; the suffix sets the format.
 
     Returns:
@@ -98,16 +97,12 @@ def plot_win_rates(curves: Mapping[str, WinRateCurve | None], *, path: str | Pat
         ImportError: matplotlib is not installed.
     """
     for title, curve in curves.items():
-        if curve is not None:
-            _check_lengths(title, curve.predicted, curve.observed, curve.intervals, curve.pairs)
+        _check_lengths(title, curve.predicted, curve.observed, curve.intervals, curve.pairs)
     figure, panels = _panels(list(curves), "win rates")
     for panel, (title, curve) in zip(panels, curves.items(), strict=True):
         style_panel(
             panel, title=title, xlabel="predicted share of wins", ylabel="observed share of wins"
         )
-        if curve is None:
-            say_empty(panel, "undefined: see result.md")
-            continue
         panel.plot([0, 1], [0, 1], color=FAINT, linestyle=DASHED)
         _draw_win_rates(panel, curve)
         panel.set_xlim(0, 1)

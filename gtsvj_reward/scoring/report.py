@@ -1,50 +1,31 @@
-"""One HTML page on scored clips, with pictures inside and nothing to load from elsewhere."""
+"""One HTML page on scored clips: how scores are spread, and clips that play above their scores."""
 
-import html
-import json
-from base64 import b64encode
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from statistics import fmean, pstdev, quantiles
 
-from gtsvj_reward.files import write_text
-from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.scoring.pictures import Sources, has_video, plot_clip
+from tqdm import tqdm
+
+from gtsvj_reward.judge.config import JudgeConfig
+from gtsvj_reward.pages import Markup, card, figures, histogram, joined, table, tag, write_page
+from gtsvj_reward.scoring.cards import (
+    SCORE,
+    Range,
+    Scales,
+    clip_card,
+    curves_of,
+    group_of,
+    value_of,
+)
+from gtsvj_reward.scoring.pictures import Sources
 from gtsvj_reward.scoring.table import ScoredClip
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 2rem auto }}
-article {{ border-top: 1px solid #ccc; padding: 1rem 0 }} h2 {{ font-size: 1.1rem; margin: 0 }}
-h2, p {{ overflow-wrap: anywhere }} img {{ max-width: 100% }}
-td, th {{ padding: 0 .8rem 0 0; text-align: left; font-weight: normal }}
-td.number {{ text-align: right; font-variant-numeric: tabular-nums }}
-</style></head><body><h1>{title}</h1>
-<p>{summary}</p>
-<p><label>Sort by <select id="key">{options}</select></label>
-<label><input type="checkbox" id="up"> lowest first</label></p>
-<main id="clips">
-{cards}
-</main>
-<script>
-const clips = document.getElementById("clips");
-const key = document.getElementById("key"), up = document.getElementById("up");
-function sort() {{
-  const values = card => JSON.parse(card.dataset.values)[key.selectedIndex];
-  const order = (a, b) => values(a) < values(b) ? -1 : values(a) > values(b) ? 1 : 0;
-  const cards = [...clips.children].sort((a, b) => up.checked ? order(a, b) : order(b, a));
-  clips.append(...cards);
-}}
-key.onchange = up.onchange = sort;
-</script></body></html>
-"""
-CARD = """<article data-values="{values}"><h2>{rank}. {video}</h2>
-<p>{numbers}</p>{warning}{aspects}
-{picture}</article>"""
-PICTURE = '<img src="data:image/png;base64,{png}" alt="{alt}">'
-NO_PICTURE = "<p>No picture: its file names no video that it was encoded from.</p>"
 TOP = 12
 """Clips that a report shows of each end, unless told otherwise."""
+MOST_GROUPS = 60
+"""More groups than this are neither listed nor offered as a choice."""
 
 
 def write_report(
@@ -54,44 +35,66 @@ def write_report(
     *,
     title: str,
     top: int = TOP,
+    spread: Mapping[str, Range] | None = None,
+    progress: bool = True,
 ) -> Path:
-    """Write `index.html` with the best and the worst clips, best first, and their pictures.
+    """Write `index.html` with the best and the worst clips, best first; it needs no other file.
 
-    A clip that a generator made, and that has no video, is shown without a picture.
+    A clip that a generator made, and that has no video, is shown without one.
 
     Args:
         scored: all clips.
-        sources: where their pictures come from.
+        sources: where their videos come from.
         out: folder for the page.
         title: heading of the page; plain text, like all names of clips.
         top: clips to show of each end; the page says how many are not shown.
+        spread: curve -> range of values that is shaded; see `training_spread`.
+        progress: show a progress bar.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: for no clips, `top` below 1, or what `plot_clip` refuses.
+        ValueError: for no clips, `top` below 1, or a latent file that does not say how its video
+            was read.
+        UnreadableVideoError: if a video is not there or cannot be read.
     """
     if top < 1 or not scored:
         raise ValueError(f"expected clips and `top` >= 1, got {len(scored)} clips and {top}")
     ordered = best_first(scored)
     ranks = shown_ranks(len(ordered), top)
-    ends = _ends_of_scales(ordered)
-    cards = []
-    with TemporaryDirectory() as folder:
-        for rank in ranks:
-            clip = ordered[rank - 1]
-            picture = _picture(clip, sources, Path(folder) / "clip.png")
-            cards.append(_card(clip, rank, ends, picture))
-    page = PAGE.format(
-        title=html.escape(title),
-        summary=html.escape(_summary(ordered, len(ranks))),
-        options="".join(f"<option>{html.escape(name)}</option>" for name in _keys(ordered[0])),
-        cards="\n".join(cards),
-    )
+    scales = Scales.of(ordered, [ordered[rank - 1] for rank in ranks], spread or {})
+    cards = [
+        clip_card(ordered[rank - 1], rank, sources, scales)
+        for rank in tqdm(ranks, desc="report", disable=not progress)
+    ]
+    body = [_figures(ordered), _distribution(ordered, scales), *_groups(ordered, ranks)]
+    body += [_tools(ordered), tag("div", {"class": "clips", "id": "clips"}, *cards)]
     path = Path(out) / "index.html"
-    write_text(path, page)
-    return path
+    lead = _summary(ordered, len(ranks), scales)
+    return write_page(path, kind="Scores", title=title, lead=lead, body=joined(body))
+
+
+def training_spread(config: JudgeConfig) -> dict[str, Range]:
+    """Mean less and plus one standard deviation over the clips that a judge is normalised by.
+
+    Of the raw score as `score`, and of each aspect; empty where the judge does not know them.
+    """
+    found: dict[str, Range] = {}
+    if config.reward_mean is not None and config.reward_std is not None:
+        found[SCORE] = (
+            config.reward_mean - config.reward_std,
+            config.reward_mean + config.reward_std,
+        )
+    if config.aspect_mean is not None and config.aspect_covariance is not None:
+        for place, aspect in enumerate(config.aspects):
+            mean, std = config.aspect_mean[place], math.sqrt(config.aspect_covariance[place][place])
+            width = aspect.high - aspect.low
+            found[aspect.name] = (
+                aspect.low + width * (mean - std),
+                aspect.low + width * (mean + std),
+            )
+    return found
 
 
 def best_first(scored: Sequence[ScoredClip]) -> list[ScoredClip]:
@@ -104,71 +107,129 @@ def shown_ranks(count: int, top: int) -> list[int]:
     return sorted({*range(1, min(top, count) + 1), *range(max(1, count - top + 1), count + 1)})
 
 
-def _summary(ordered: Sequence[ScoredClip], shown: int) -> str:
+def _summary(ordered: Sequence[ScoredClip], shown: int, scales: Scales) -> str:
     hidden = len(ordered) - shown
     rest = (
-        f"the {shown} of both ends are shown, {hidden} in between are not shown (the table has all)"
+        f"The {shown} best and worst are below; {hidden} in between are not shown (the table has "
+        "all)."
         if hidden
-        else "all are shown"
+        else "All are shown below."
     )
-    untrained = sum(clip.untrained_geometry is not None for clip in ordered)
-    warning = (
-        f" {untrained} clips are of a geometry that the judge was not trained on: do not rely on "
-        "their scores."
-        if untrained
+    shade = (
+        " Green marks the mean of the judge's training clips, plus and minus one standard "
+        "deviation."
+        if scales.spread
         else ""
     )
-    curve = "the score: high is good" if ordered[0].aspects else "the energy: low is good"
     return (
-        f"{len(ordered)} clips, ordered by reward, best first; {rest}. Higher is better. Each "
-        f"curve is {curve}. The judge reads the whole clip for each step: a bad step says where "
-        f"something is wrong, not that what comes before it is fine.{warning}"
+        f"{len(ordered)} clips, best first. {rest} Higher is better everywhere.{shade} All curves "
+        "have one scale. The judge reads the whole clip for each step: a low step says where "
+        "something is wrong, not that all before it is fine."
     )
 
 
-def _keys(clip: ScoredClip) -> list[str]:
-    """What cards can be sorted by."""
-    return ["reward", "raw", *clip.aspects, "name"]
-
-
-def _ends_of_scales(clips: Sequence[ScoredClip]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest score of each aspect over all clips."""
-    values = {name: [clip.aspects[name] for clip in clips] for name in clips[0].aspects}
-    return {name: (min(scores), max(scores)) for name, scores in values.items()}
-
-
-def _card(
-    clip: ScoredClip, rank: int, ends: Mapping[str, tuple[float, float]], picture: str
-) -> str:
-    reward = clip.raw if clip.reward is None else clip.reward
-    values = [reward, clip.raw, *clip.aspects.values(), clip.video]
-    shown = "" if clip.reward is None else f"reward {clip.reward:+.3f}, "
-    note = clip.untrained_geometry
-    return CARD.format(
-        values=html.escape(json.dumps(values)),
-        rank=rank,
-        video=html.escape(clip.video),
-        numbers=f"{shown}raw {clip.raw:+.3f}",
-        warning="" if note is None else f"<p>Not trained on: {html.escape(note)}</p>",
-        aspects=_aspect_table(clip, ends),
-        picture=picture,
-    )
-
-
-def _picture(clip: ScoredClip, sources: Sources, path: Path) -> str:
-    """The picture of a clip, drawn by way of a file."""
-    if not has_video(clip_info(sources.latents / clip.latents), sources.videos):
-        return NO_PICTURE
-    png = b64encode(plot_clip(clip, sources, path).read_bytes()).decode()
-    alt = html.escape(f"{clip.video}: score over time above frames of the clip")
-    return PICTURE.format(png=png, alt=alt)
-
-
-def _aspect_table(clip: ScoredClip, ends: Mapping[str, tuple[float, float]]) -> str:
-    """Aspects with a bar each, from the lowest to the highest score of all clips."""
-    rows = [
-        f"<tr><th>{html.escape(name)}</th><td class='number'>{value:.3f}</td>"
-        f"<td><meter min='{ends[name][0]}' max='{ends[name][1]}' value='{value}'></meter></td></tr>"
-        for name, value in clip.aspects.items()
+def _figures(ordered: Sequence[ScoredClip]) -> Markup:
+    values = [value_of(clip) for clip in ordered]
+    name = _name(ordered[0])
+    items = [
+        ("clips", f"{len(ordered):,}"),
+        (f"mean {name}", f"{fmean(values):+.2f}"),
+        ("best", f"{max(values):+.2f}"),
+        ("worst", f"{min(values):+.2f}"),
     ]
-    return f"<table>{''.join(rows)}</table>" if rows else ""
+    known = [clip.uncertainty for clip in ordered if clip.uncertainty is not None]
+    if known:
+        items.append(("mean uncertainty", f"± {fmean(known):.2f}"))
+    untrained = sum(clip.untrained_geometry is not None for clip in ordered)
+    if untrained:
+        items.append(("outside what was trained on: do not rely on these", f"{untrained:,}"))
+    return figures(*items)
+
+
+def _distribution(ordered: Sequence[ScoredClip], scales: Scales) -> Markup:
+    """A histogram, and a line of numbers for everything that clips have a score in."""
+    values = [value_of(clip) for clip in ordered]
+    normalized = ordered[0].reward is not None
+    band = (-1.0, 1.0) if normalized else scales.spread.get(SCORE)
+    drawn = [histogram(values, what=_name(ordered[0]), band=band)] if len(set(values)) > 1 else []
+    columns = {_name(ordered[0]): values}
+    if normalized:
+        columns["raw score"] = [clip.raw for clip in ordered]
+    columns |= {name: [clip.aspects[name] for clip in ordered] for name in ordered[0].aspects}
+    rows = [(name, *_statistics(numbers)) for name, numbers in columns.items()]
+    head = ("", "mean", "std", "lowest", "25%", "median", "75%", "highest")
+    note = (
+        "A reward of 0 is the mean of the clips that the judge is normalised by; 1 is their "
+        "standard deviation."
+        if normalized
+        else "The judge has no statistics to normalise by, so this is its raw score."
+    )
+    return card(*drawn, table([head, *rows], numbers=7), title="How scores are spread", note=note)
+
+
+def _statistics(numbers: Sequence[float]) -> list[str]:
+    quarters = quantiles(numbers, n=4, method="inclusive") if len(numbers) > 1 else [numbers[0]] * 3
+    found = [fmean(numbers), pstdev(numbers), min(numbers), *quarters, max(numbers)]
+    return [f"{value:.3f}" for value in found]
+
+
+def _groups(ordered: Sequence[ScoredClip], ranks: Sequence[int]) -> list[Markup]:
+    """A line for each prompt or folder, if there are some; best mean first."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for rank, clip in enumerate(ordered, 1):
+        groups[group_of(clip)].append(rank)
+    if not 1 < len(groups) <= MOST_GROUPS:
+        return []
+    rows = []
+    for name, places in groups.items():
+        values = [value_of(ordered[rank - 1]) for rank in places]
+        best = ordered[places[0] - 1].video
+        linked = tag("a", {"href": f"#clip-{places[0]}"}, best) if places[0] in ranks else best
+        mean = fmean(values)
+        numbers = (f"{mean:+.3f}", f"{max(values):+.3f}", f"{min(values):+.3f}")
+        rows.append((mean, (name or "(none)", linked, f"{len(values)}", *numbers)))
+    rows.sort(key=lambda row: -row[0])
+    head = ("group", "best clip", "clips", "mean", "best", "worst")
+    return [card(table([head, *(row for _, row in rows)], numbers=4), title="By group",
+                 note="A group is a prompt, or else a folder.")]  # fmt: skip
+
+
+def _tools(ordered: Sequence[ScoredClip]) -> Markup:
+    """What cards are sorted by and chosen with; the script reads it."""
+    first = ordered[0]
+    known = ["uncertainty"] if first.uncertainty is not None else []
+    keys = ["reward", "raw", *known, *first.aspects, "name"]
+    groups = sorted({group_of(clip) for clip in ordered})
+    parts = [
+        _labelled("Search", tag("input", {"type": "search", "name": "search"})),
+        _labelled("Sort by", _select("key", [(name, name) for name in keys])),
+        _box("up", "lowest first"),
+    ]
+    if 1 < len(groups) <= MOST_GROUPS:
+        options = [("", "all"), *((name, name or "(none)") for name in groups)]
+        parts.append(_labelled("Group", _select("group", options)))
+    if len(curves_of(first)) > 1:
+        parts.append(
+            _labelled("Curve", _select("curve", [(name, name) for name in curves_of(first)]))
+        )
+    if any(clip.untrained_geometry is not None for clip in ordered):
+        parts.append(_box("untrained", "only those outside what was trained on"))
+    parts.append(tag("output", {"name": "found", "aria-live": "polite"}))
+    return tag("form", {"class": "tools", "id": "tools", "aria-label": "Cards"}, *parts)
+
+
+def _name(clip: ScoredClip) -> str:
+    return "raw score" if clip.reward is None else "reward"
+
+
+def _labelled(name: str, control: Markup) -> Markup:
+    return tag("label", {}, tag("span", {}, name), control)
+
+
+def _box(name: str, said: str) -> Markup:
+    return tag("label", {"class": "box"}, tag("input", {"type": "checkbox", "name": name}), said)
+
+
+def _select(name: str, options: Sequence[tuple[str, str]]) -> Markup:
+    made = [tag("option", {"value": value}, said) for value, said in options]
+    return tag("select", {"name": name}, *made)

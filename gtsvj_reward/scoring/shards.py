@@ -16,7 +16,7 @@ from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.reward.text_store import TextStore
 from gtsvj_reward.scoring.table import ScoredClip, json_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Append = Callable[[Sequence["FinishedClip"]], None]
 
 

@@ -41,6 +41,8 @@ class ScoredClip:
     """What of the clip's geometry the judge was not trained on."""
     prompt: str | None = None
     """The prompt under which it was scored, by a judge that reads prompts."""
+    uncertainty: float | None = None
+    """Standard deviation of the score, in its units, >= 0; None for a judge that does not know."""
 
     @classmethod
     def of(
@@ -73,6 +75,11 @@ class ScoredClip:
                 aspect_trajectory={name: _finite(values) for name, values in steps.items()},
                 untrained_geometry=out.notes[index],
                 prompt=prompt,
+                uncertainty=(
+                    None
+                    if out.uncertainty is None
+                    else _finite(out.uncertainty[index : index + 1])[0]
+                ),
             )
         except NonFiniteError as error:
             raise NonFiniteError(f"{latents}: {error}") from error
@@ -83,7 +90,8 @@ def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
 
     Columns: `video`, `latents`, `reward` (empty without statistics), `raw`, `aspect:<name>` for
     each aspect, `trajectory` (a JSON list) and `untrained_geometry`; `prompt` if clips were scored
-    under prompts. JSONL also has `aspect_trajectory`, an object of lists.
+    under prompts; `uncertainty` if the judge knows it. JSONL also has `aspect_trajectory`, an
+    object of lists.
 
     Raises:
         ValueError: for no clips, clips of different aspects, or another suffix.
@@ -94,8 +102,10 @@ def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
             f"expected clips of one judge, got {len(scored)} clips with the aspects "
             f"{sorted(aspects)}"
         )
-    prompts = any(clip.prompt is not None for clip in scored)
-    rows = [_row(clip) | ({"prompt": clip.prompt} if prompts else {}) for clip in scored]
+    rows = [_row(clip) for clip in scored]
+    for name in ("prompt", "uncertainty"):
+        if any(vars(clip)[name] is not None for clip in scored):
+            rows = [row | {name: vars(clip)[name]} for row, clip in zip(rows, scored, strict=True)]
     columns = list(rows[0])
     if check_suffix(path) == ".csv":
         columns.remove("aspect_trajectory")

@@ -60,7 +60,7 @@ def test_from_a_table_of_scores(files, capsys):
     assert result.aspects == direct.aspects
     written = sorted(path.name for path in (files / "out").iterdir())
     assert written == [
-        *("result.json", "result.md", "scores-1.png", "scores-2.png"),
+        *("index.html", "result.json", "result.md", "scores-1.png", "scores-2.png"),
         *("thresholds.png", "win_rates.png"),
     ]
 

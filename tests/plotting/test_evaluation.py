@@ -59,8 +59,8 @@ def test_win_rates(tmp_path, figures):
     rates = WinRateCurve(
         predicted=[0.2, 0.8], observed=[0.25, 0.7], intervals=[(0.1, 0.5), (0.6, 0.9)], pairs=[4, 9]
     )
-    plot_win_rates({"overall": rates, "VQ": None}, path=tmp_path / "w.png")
-    defined, empty = figures[0].axes
+    plot_win_rates({"overall": rates}, path=tmp_path / "w.png")
+    [defined] = figures[0].axes
     points = [line for line in defined.get_lines() if line.get_marker() == "o"]
     assert list(points[0].get_xdata()) == [0.2, 0.8]
     assert list(points[0].get_ydata()) == [0.25, 0.7]
@@ -68,7 +68,6 @@ def test_win_rates(tmp_path, figures):
     ends = [[round(float(y), 9) for y in segment[:, 1]] for segment in bars.get_segments()]
     assert ends == [[0.1, 0.5], [0.6, 0.9]]
     assert [text.get_text() for text in defined.texts] == ["4", "9"]
-    assert [text.get_text() for text in empty.texts] == ["undefined: see result.md"]
 
 
 def test_histograms_share_their_bins(tmp_path, figures):

@@ -110,7 +110,7 @@ def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, mo
     assert [row["video"] for row in rows_of(out)] == ["p", "q", "r"]
     text = (tmp_path / "report" / "index.html").read_text()
     assert "1 in between are not shown" in text
-    assert text.count("data:image/png") == 2
+    assert text.count("data:video/mp4") == 2
     encoded = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "x-latents").iterdir()}
     assert len(encoded) == 3
     table = out.read_bytes()

@@ -1,0 +1,97 @@
+"""Cards of the pairs on which scores and people disagree most, with both videos."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from gtsvj_reward.annotations import Comparison
+from gtsvj_reward.annotations.matching import match_videos
+from gtsvj_reward.evaluation.align import ScoredComparisons
+from gtsvj_reward.evaluation.result import Agreement
+from gtsvj_reward.latents import list_videos
+from gtsvj_reward.pages import Axis, Markup, joined, strip, tag, video
+
+MOST = 12
+"""Pairs that are shown."""
+PLAYABLE = (".mp4", ".m4v", ".webm")
+"""Files that browsers play."""
+
+
+def disagreement_cards(
+    scored: ScoredComparisons, item: Agreement, videos: Path | None, out: Path
+) -> list[Markup]:
+    """The pairs whose scores say most clearly what people did not, most clearly first.
+
+    Args:
+        scored: comparisons and scores.
+        item: label and column.
+        videos: folder of the videos; None: the cards have names and scores only.
+        out: folder of the page; videos are copied into its folder `videos`.
+    """
+    scores = scored.scores[item.column]
+    wrong = [
+        (abs(gap), row)
+        for row in scored.grouped.rows
+        if (label := row.labels.get(item.dimension))
+        and (gap := scores[row.video_a] - scores[row.video_b]) * label < 0
+    ]
+    wrong.sort(key=lambda found: -found[0])
+    chosen = [row for _, row in wrong[:MOST]]
+    if not chosen:
+        return []
+    files = _copied(chosen, videos, out / "videos") if videos is not None else {}
+    axis = Axis.around(scores.values())
+    cards = [_card(row, item, scores, files, axis) for row in chosen]
+    note = (
+        f"{len(wrong)} pairs are ordered against people's {item.dimension!r}; the "
+        f"{len(chosen)} with the largest difference of scores are shown."
+    )
+    heading = tag("h2", {}, "Where it is most clearly wrong")
+    return [heading, tag("p", {"class": "note"}, note), tag("div", {"class": "clips"}, *cards)]
+
+
+def _copied(rows: list[Comparison], videos: Path, folder: Path) -> dict[str, str]:
+    """Video -> where it lies beside the page, of those that browsers play."""
+    there = {path.relative_to(videos).as_posix(): path for path in list_videos(videos)}
+    wanted = dict.fromkeys(name for row in rows for name in (row.video_a, row.video_b))
+    matches = match_videos(wanted, there, str(videos))
+    copied: dict[str, str] = {}
+    for place, (name, found) in enumerate(matches.items(), 1):
+        source = there[found]
+        if source.suffix.lower() in PLAYABLE:
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / f"{place:03d}{source.suffix.lower()}"
+            shutil.copyfile(source, target)
+            copied[name] = f"{folder.name}/{target.name}"
+    return copied
+
+
+def _card(
+    row: Comparison,
+    item: Agreement,
+    scores: Mapping[str, float],
+    files: Mapping[str, str],
+    axis: Axis,
+) -> Markup:
+    sides = sorted((row.video_a, row.video_b), key=lambda name: -scores[name])
+    gap = scores[sides[0]] - scores[sides[1]]
+    screens = [video(files[name], label=name) for name in sides if name in files]
+    said = {
+        sides[0]: "scored higher",
+        sides[1]: f"people preferred it ({item.dimension})",
+    }
+    lines = [
+        joined([
+            tag("h3", {}, tag("span", {"class": "file"}, name),
+                tag("span", {"class": "score"}, f"{scores[name]:+.3f}")),
+            strip(axis, scores[name]),
+            tag("p", {"class": "now"}, said[name]),
+        ])
+        for name in sides
+    ]  # fmt: skip
+    prompt = [tag("p", {"class": "prompt"}, row.prompt)] if row.prompt else []
+    about = tag("div", {"class": "about"}, *prompt, *lines)
+    screen = [tag("div", {"class": "screen pair"}, *screens)] if len(screens) == len(sides) else []
+    attributes = {"class": "clip", "data-values": json.dumps([gap])}
+    return tag("article", attributes, *screen, about)

@@ -1,0 +1,57 @@
+"""Pieces that pages are made of: cards, tables, figures, videos."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+
+from gtsvj_reward.pages.markup import Markup, joined, tag
+
+TableRow = Sequence[str]
+"""Cells; text or `Markup`."""
+
+
+def card(*children: str, title: str = "", note: str = "") -> Markup:
+    """A box with a heading and, below it, a line that says how to read it."""
+    head = [tag("h2", {}, title)] if title else []
+    said = [tag("p", {"class": "note"}, note)] if note else []
+    return tag("section", {"class": "card"}, *head, *said, *children)
+
+
+def figures(*items: tuple[str, str]) -> Markup:
+    """Large numbers, each with what it is."""
+    cells = [tag("div", {}, tag("dt", {}, name), tag("dd", {}, value)) for name, value in items]
+    return tag("dl", {"class": "figures"}, *cells)
+
+
+def table(rows: Sequence[TableRow], *, numbers: int = 0) -> Markup:
+    """A table; the first row is the header.
+
+    Args:
+        rows: all of one length.
+        numbers: how many columns at the right hold numbers.
+    """
+    head, *body = rows
+    words = len(head) - numbers
+
+    def line(name: str, cells: TableRow) -> Markup:
+        made = [
+            tag("th" if name == "th" or place == 0 else "td",
+                {"class": "number" if place >= words else None,
+                 "scope": "col" if name == "th" else ("row" if place == 0 else None)}, cell)
+            for place, cell in enumerate(cells)
+        ]  # fmt: skip
+        return tag("tr", {}, *made)
+
+    inside = tag("thead", {}, line("th", head)), tag("tbody", {}, *(line("td", r) for r in body))
+    return tag("div", {"class": "scroll"}, tag("table", {}, joined(inside)))
+
+
+def video(mp4: bytes | str, *, label: str) -> Markup:
+    """A clip that plays while it is in view.
+
+    Args:
+        mp4: its bytes, which go into the page; or where it lies beside the page.
+        label: what it shows.
+    """
+    source = mp4 if isinstance(mp4, str) else f"data:video/mp4;base64,{b64encode(mp4).decode()}"
+    return tag("video", {"src": source, "loop": True, "muted": True, "playsinline": True,
+                         "controls": True, "preload": "auto", "aria-label": label})  # fmt: skip
