@@ -11,6 +11,12 @@ from gtsvj_reward.alignment.evaluation import (
     Evaluation as Evaluation,
     Gold as Gold,
 )
+from gtsvj_reward.alignment.flow import (
+    flow_levels as flow_levels,
+    flow_noise as flow_noise,
+    flow_scheduler as flow_scheduler,
+    flow_transition as flow_transition,
+)
 from gtsvj_reward.alignment.guards import (
     Checkup as Checkup,
     GuardReport as GuardReport,
