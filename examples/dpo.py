@@ -77,7 +77,7 @@ def iterate(
     run: AlignmentRun,
     args: DPOArguments,
     stored: Sequence[StoredPair],
-    levels: Sequence[int],
+    levels: Sequence[float],
     iteration: int,
 ) -> list[Metrics]:
     """Get pairs, learn from them; what is worth logging, a number for each pair or clip."""
@@ -123,11 +123,11 @@ def own_pairs(run: AlignmentRun, count: int, size: int) -> list[list[int]]:
     return [own[part] for part in batches(len(own), size)]
 
 
-def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[int]:
+def noise_levels(run: AlignmentRun, args: DPOArguments) -> Sequence[float]:
     """Timesteps of the objective."""
     if args.timesteps == "schedule":
         return schedule(run.policy, args.num_inference_steps)
-    return range(run.policy.scheduler.config.num_train_timesteps)
+    return run.policy.family.noise_levels
 
 
 def mined(
@@ -157,7 +157,7 @@ def learn(
     run: AlignmentRun,
     args: DPOArguments,
     pairs: tuple[list[str], Tensor, Tensor],
-    levels: Sequence[int],
+    levels: Sequence[float],
     key: tuple[int, int],
 ) -> list[Metrics]:
     """One update over all pairs, each with a noise of its own."""

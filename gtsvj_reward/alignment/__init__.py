@@ -1,4 +1,4 @@
-"""Aligning a CogVideoX generator with a reward: policy, rollouts, guards, and what runs share."""
+"""Aligning a generator with a reward: policy, rollouts, guards, and what runs share."""
 
 from gtsvj_reward.alignment.advantages import (
     PromptStatistics as PromptStatistics,

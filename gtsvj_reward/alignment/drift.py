@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gtsvj_reward.alignment.policy import Policy, Prompts
 from gtsvj_reward.alignment.rollout import Key
-from gtsvj_reward.alignment.transition import Latents, add_noise, standard_normal
+from gtsvj_reward.alignment.transition import Latents, standard_normal
 from gtsvj_reward.losses import denoising_error
 from gtsvj_reward.random_keys import keyed_generator
 
@@ -20,7 +20,7 @@ def prediction_drift(
 ) -> Float[Tensor, " clip"]:
     """How far the policy's predictions are from the reference's; differentiable if recorded.
 
-    Mean squared difference at one noise level, the middle of the schedule, on noised clips of
+    Mean squared difference at one noise level, the middle timestep, on noised clips of
     the policy's own. As a loss it holds the policy to the reference.
 
     Args:
@@ -32,7 +32,7 @@ def prediction_drift(
     timestep = policy.scheduler.config.num_train_timesteps // 2
     generators = [keyed_generator(*key, NOISE) for key in keys]
     noise = standard_normal(policy.latent_shape, generators, latents.device)
-    noisy, _ = add_noise(policy.scheduler, latents.detach(), noise, timestep)
+    noisy, _ = policy.family.add_noise(latents.detach(), noise, timestep)
     with policy.reference():
         wanted = policy.predict(noisy, timestep, prompts, guided=False)
     return denoising_error(policy.predict(noisy, timestep, prompts, guided=False), wanted)

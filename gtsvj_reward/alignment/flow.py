@@ -201,11 +201,13 @@ def ode_step(scheduler: Any, output: Latents, index: int, noisy: Latents) -> Lat
     """Where the deterministic flow goes, by the scheduler's order of operations."""
     here, there = scheduler.sigmas[index], scheduler.sigmas[index + 1]
     if type(scheduler) is FlowMatchEulerDiscreteScheduler:
-        return noisy + (there - here) * output
+        euler: Tensor = noisy + (there - here) * output
+        return euler
     # UniP of order 1 in the logarithm of the signal-to-noise ratio, λ = log α - log σ.
     shorter, longer = (torch.log(1 - level) - torch.log(level) for level in (here, there))
     left = torch.expm1(-(longer - shorter))
-    return there / here * noisy - (1 - there) * left * (noisy - here * output)
+    unipc: Tensor = there / here * noisy - (1 - there) * left * (noisy - here * output)
+    return unipc
 
 
 def flow_noise(

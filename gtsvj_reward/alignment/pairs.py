@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gtsvj_reward.alignment.policy import Policy, Prompts
 from gtsvj_reward.alignment.rollout import Key, generators_of
-from gtsvj_reward.alignment.transition import Latents, add_noise, standard_normal
+from gtsvj_reward.alignment.transition import Latents, standard_normal
 from gtsvj_reward.annotations import find_clips, read_comparisons
 from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.latents.space import LatentSpaceError
@@ -176,12 +176,13 @@ def pair_errors(
     rejected: Latents,
     *,
     keys: Sequence[Key],
-    timesteps: Sequence[int],
+    timesteps: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Denoising errors of pairs for `diffusion_dpo_loss`, of the policy and then its reference.
 
     Each pair has one noise level and one noise, common to both clips, decided by its key. The
-    prompt is given, guidance is not used.
+    prompt is given, guidance is not used. For flow matching the errors are those of velocities, and
+    the loss is Flow-DPO's (Liu et al. 2025, VideoAlign) with a constant β.
 
     Args:
         policy: differentiated, unless gradients are off.
@@ -199,8 +200,8 @@ def pair_errors(
     levels = torch.tensor([timesteps[i] for i in drawn] * 2)
     noise = standard_normal(policy.latent_shape, generators, policy.device)
     # (2 pair, time, channel, height, width): the better clips first.
-    noisy, target = add_noise(
-        policy.scheduler, torch.cat([chosen, rejected]), torch.cat([noise, noise]), levels
+    noisy, target = policy.family.add_noise(
+        torch.cat([chosen, rejected]), torch.cat([noise, noise]), levels
     )
     both = prompts.twice()
     with policy.reference():

@@ -1,48 +1,34 @@
-"""A CogVideoX pipeline as a policy: its transformer, with a LoRA adapter that is trained."""
+"""A pipeline as a policy: its transformer, with a LoRA adapter that is trained."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.training_utils import cast_training_params
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from gtsvj_reward.alignment.transition import ddim_scheduler
+from gtsvj_reward.alignment.families import FAMILIES
+from gtsvj_reward.alignment.family import Timestep
+from gtsvj_reward.alignment.flow import SDE
+from gtsvj_reward.alignment.prompts import Prompts as Prompts
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import whole_files
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.losses.reduction import at_least_float32
 from gtsvj_reward.sampling.pipelines import ClipSize as ClipSize
 
+BLOCKS = ("transformer_blocks.", "single_transformer_blocks.", "blocks.")
+"""Where the blocks of a transformer are; a token refiner of the text is not among them."""
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-"""Projections of every block that carry the adapter."""
+"""Projections of every attention in them that carry the adapter."""
 ADAPTER = "policy"
 TEXTS_AT_ONCE = 16
 """Prompts in one pass through the text encoder."""
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Prompts and their embeddings."""
-
-    texts: tuple[str, ...]
-    embeds: Float[Tensor, "clip token dim"]
-    """Of the texts."""
-    null: Float[Tensor, "1 token dim"]
-    """Of the empty prompt, for guidance."""
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def twice(self) -> "Prompts":
-        """The same prompts once more behind themselves."""
-        return Prompts(self.texts * 2, torch.cat([self.embeds, self.embeds]), self.null)
 
 
 class Policy:
@@ -52,12 +38,18 @@ class Policy:
     it is the same model with the adapter switched off.
 
     Args:
-        pipe: a `CogVideoXPipeline`; its transformer gets an adapter, its scheduler stays.
+        pipe: a text-to-video pipeline of `FAMILIES`: CogVideoX, HunyuanVideo, LTX, Mochi, or Wan of
+            one transformer. That gets an adapter; the scheduler stays, the policy has one of its
+            own, of single steps at the same noise levels.
         size: of the clips.
         guidance: weight w of classifier-free guidance; at 1 the empty prompt is not run.
+            HunyuanVideo is told it, and never runs the empty prompt.
         rank: of the adapter.
         alpha: the adapter is scaled by alpha / rank; None: as the rank.
-        text_length: tokens of a prompt; None: as many as the transformer was made for.
+        text_length: tokens of a prompt of CogVideoX; None: as many as it was made for.
+        sde: how noise enters a stochastic step of a flow; see `flow_transition`.
+        flow_shift: of a flow's noise levels; None: as the pipeline's scheduler has it.
+        fps: frames per second that LTX is told.
         seed: of the adapter's initial values; a fresh adapter changes nothing.
         gradient_checkpointing: recompute each block in the backward pass.
         autocast: context of every pass through the transformer, as `Accelerator.autocast`.
@@ -76,13 +68,14 @@ class Policy:
         rank: int = 16,
         alpha: float | None = None,
         text_length: int | None = None,
+        sde: SDE = "ddim",
+        flow_shift: float | None = None,
+        fps: float = 25.0,
         seed: int = 0,
         gradient_checkpointing: bool = False,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        check_pipeline(pipe, size)
-        if not guidance >= 1:
-            raise ValueError(f"`guidance` must be at least 1, which is none, got {guidance}")
+        check_pipeline(pipe)
         if rank < 1:
             raise ValueError(f"`rank` must be at least 1, got {rank}")
         self.pipe = pipe
@@ -90,16 +83,23 @@ class Policy:
         self.guidance = guidance
         self.autocast = autocast
         self.transformer: Any = pipe.transformer
-        self.space = LatentSpace.from_pipeline(pipe)
-        self.text_length = text_length or int(self.transformer.config.max_text_seq_length)
-        self.scheduler = ddim_scheduler(pipe.scheduler)
-        self.known: dict[str, Tensor] = {}
-        self.null = torch.empty(0)
+        self.family = FAMILIES[type(pipe).__name__](
+            pipe, size, sde=sde, flow_shift=flow_shift, fps=fps, text_length=text_length
+        )
+        self.space, self.scheduler = self.family.space, self.family.scheduler
+        check_size(size, self.space, self.family.patch)
+        check_guidance(guidance, self.transformer, told=self.family.told_guidance)
+        self.known: dict[str, TextCondition] = {}
+        self.null = TextCondition(torch.empty(1, 0, 0))
         self.transformer.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.transformer.add_adapter(
-                LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=list(TARGETS)),
+                LoraConfig(
+                    r=rank,
+                    lora_alpha=alpha or rank,
+                    target_modules=adapted_modules(self.transformer),
+                ),
                 adapter_name=ADAPTER,
             )
         cast_training_params(self.transformer, dtype=torch.float32)
@@ -115,17 +115,15 @@ class Policy:
     @property
     def dtype(self) -> torch.dtype:
         """Of the frozen weights; the adapter is in float32."""
-        found: torch.dtype = self.transformer.patch_embed.proj.weight.dtype
+        # Some families keep a few weights in float32, but no projection.
+        named = self.transformer.named_parameters()
+        found: torch.dtype = next(p.dtype for n, p in named if n.endswith("to_q.base_layer.weight"))
         return found
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(time, channel, height, width) of a clip, with the padding of CogVideoX 1.5."""
-        steps = self.space.latent_frames(self.size.num_frames)
-        steps += -steps % (self.transformer.config.patch_size_t or 1)
-        stride = self.space.spatial_compression
-        channels = int(self.transformer.config.in_channels)
-        return steps, channels, self.size.height // stride, self.size.width // stride
+        return self.family.latent_shape
 
     def unpadded(
         self, latents: Float[Tensor, "clip time channel height width"]
@@ -151,34 +149,35 @@ class Policy:
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         for first in range(0, len(new), TEXTS_AT_ONCE):
             part = new[first : first + TEXTS_AT_ONCE]
-            embeds, null = self.pipe.encode_prompt(
-                part,
-                do_classifier_free_guidance=True,
-                max_sequence_length=self.text_length,
-                device=self.pipe.text_encoder.device,
-            )
-            self.known |= dict(zip(part, embeds.cpu(), strict=True))
-            self.null = null[:1].cpu()
-        rows = torch.stack([self.known[text] for text in texts])
-        return Prompts(tuple(texts), rows.to(self.device), self.null.to(self.device))
+            rows, null = self.family.encode(part)
+            home = torch.device("cpu")
+            self.known |= {text: row.to(home) for text, row in zip(part, rows, strict=True)}
+            self.null = null.to(home)
+        found = Prompts.of(texts, [self.known[text] for text in texts], self.null)
+        return found.to(self.device)
 
     def text(self, texts: Sequence[str]) -> TextCondition:
         """What the text encoder says of prompts, for a reward that reads them."""
-        return TextCondition(self.encode(texts).embeds, family=type(self.transformer).__name__)
+        return replace(self.encode(texts).condition(), family=type(self.transformer).__name__)
 
     def release_text_encoder(self) -> None:
-        """Move the text encoder off the device; new texts are encoded on the CPU from now on."""
-        self.pipe.text_encoder.to("cpu")
+        """Move the text encoders off the device; new texts are encoded on the CPU from now on."""
+        for name, part in self.pipe.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to("cpu")
 
     def predict(
         self,
         latents: Float[Tensor, "clip time channel height width"],
-        timestep: int | Int[Tensor, " clip"],
+        timestep: Timestep,
         prompts: Prompts,
         *,
         guided: bool = True,
     ) -> Float[Tensor, "clip time channel height width"]:
-        """What the model says of noisy latents, float32; as `CogVideoXPipeline` computes it.
+        """What the model says of noisy latents, float32; as its pipeline computes it.
+
+        CogVideoX says v, the others the velocity of the flow, noise minus clean latents, Mochi with
+        the other sign.
 
         Args:
             latents: x_t, with padding.
@@ -186,36 +185,28 @@ class Policy:
             prompts: one per clip.
             guided: whether to use guidance.
         """
-        guided = guided and self.guidance > 1
+        guided = guided and self.guidance > 1 and not self.family.told_guidance
         timesteps = torch.as_tensor(timestep, device=latents.device).expand(len(latents))
-        texts = prompts.embeds
+        text = prompts.condition(guided=guided)
         if guided:
-            # The empty prompt first, as in the pipeline: (2 clip token dim).
-            texts = torch.cat([prompts.null.expand_as(texts), texts])
-            latents = torch.cat([latents, latents])
-            timesteps = torch.cat([timesteps, timesteps])
+            # The empty prompts first, as in most pipelines: (2 clip ...).
+            latents, timesteps = torch.cat([latents, latents]), torch.cat([timesteps, timesteps])
+        dtype = self.dtype
+        text = replace(
+            text,
+            embeds=text.embeds.to(dtype),
+            pooled=None if text.pooled is None else text.pooled.to(dtype),
+        )
         with self.autocast():
             output: Tensor = self.transformer(
-                hidden_states=latents.to(self.dtype),
-                encoder_hidden_states=texts.to(self.dtype),
-                timestep=timesteps,
-                image_rotary_emb=self.rotary,
+                **self.family.inputs(latents.to(dtype), timesteps, text, self.guidance),
                 return_dict=False,
             )[0]
-        output = at_least_float32(output)
+        output = at_least_float32(self.family.as_latents(output))
         if not guided:
             return output
         plain, conditioned = output.chunk(2)
         return plain + self.guidance * (conditioned - plain)
-
-    @cached_property
-    def rotary(self) -> Any:
-        """Positions of a model with rotary embeddings, from the pipeline, made once; else None."""
-        if not self.transformer.config.use_rotary_positional_embeddings:
-            return None
-        return self.pipe._prepare_rotary_positional_embeddings(
-            self.size.height, self.size.width, self.latent_shape[0], self.device
-        )
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -265,28 +256,61 @@ def decoded(
     return pixels.cpu()
 
 
-def check_pipeline(pipe: Any, size: ClipSize) -> None:
-    """Refuse a pipeline that is not CogVideoX from text, and sizes that it would round.
+def adapted_modules(transformer: Any) -> list[str]:
+    """Names of the projections that carry the adapter, in the blocks alone."""
+    return [
+        name
+        for name, _ in transformer.named_modules()
+        if name.startswith(BLOCKS) and name.endswith(tuple(f".{target}" for target in TARGETS))
+    ]
+
+
+def check_pipeline(pipe: Any) -> None:
+    """Refuse a pipeline that is not a known one from text alone, or has adapters.
 
     Raises:
         ValueError: saying which.
     """
     name = type(pipe).__name__
-    if name != "CogVideoXPipeline":
-        raise ValueError(f"expected a CogVideoXPipeline, which makes clips of prompts, got {name}")
+    if name not in FAMILIES:
+        raise ValueError(
+            f"expected a pipeline that makes clips of prompts ({', '.join(FAMILIES)}), got {name}"
+        )
     if getattr(pipe.transformer, "peft_config", None):
         raise ValueError(
             "the transformer has adapters already: fuse them (`pipe.fuse_lora()`, then "
             "`pipe.unload_lora_weights()`), or load the pipeline anew"
         )
-    space = LatentSpace.from_pipeline(pipe)
-    patch = space.spatial_compression * pipe.transformer.config.patch_size
-    if size.height % patch or size.width % patch or min(size.height, size.width) < patch:
+
+
+def check_size(size: ClipSize, space: LatentSpace, patch: int) -> None:
+    """Refuse sizes that a pipeline would round.
+
+    Raises:
+        ValueError: saying which.
+    """
+    side = space.spatial_compression * patch
+    if size.height % side or size.width % side or min(size.height, size.width) < side:
         raise ValueError(
-            f"expected a height and width that {patch} divides, got {size.height}x{size.width}"
+            f"expected a height and width that {side} divides, got {size.height}x{size.width}"
         )
     if (size.num_frames - 1) % space.temporal_compression or size.num_frames < 1:
         raise ValueError(
             f"expected a number of frames of the form {space.temporal_compression}f + 1, got "
             f"{size.num_frames}"
+        )
+
+
+def check_guidance(guidance: float, transformer: Any, *, told: bool) -> None:
+    """Refuse guidance that is out of range, or that the model cannot be told.
+
+    Raises:
+        ValueError: with the number.
+    """
+    if not guidance >= 1:
+        raise ValueError(f"`guidance` must be at least 1, which is none, got {guidance}")
+    if told and guidance > 1 and not transformer.config.guidance_embeds:
+        raise ValueError(
+            f"this {type(transformer).__name__} has no input for guidance (guidance_embeds=False), "
+            f"got {guidance}: set it to 1"
         )

@@ -13,7 +13,6 @@ from gtsvj_reward.alignment.transition import (
     Elements,
     Latents,
     Transition,
-    ddim_transition,
     log_probability,
     standard_normal,
     transition_kl,
@@ -34,8 +33,8 @@ class Rollout:
     keys: tuple[Key, ...]
     path: tuple[Latents, ...]
     """x_T, ..., x_0: one more than there are steps; with padding."""
-    timesteps: tuple[int, ...]
-    """Of the steps, noisiest first."""
+    timesteps: tuple[float, ...]
+    """Of the steps, noisiest first; whole numbers for some schedulers."""
     log_probabilities: dict[int, Float[Tensor, " clip"]]
     """Index of a step -> log-density of the step it took. Deterministic steps, the last one among
     them, have none and are left out."""
@@ -50,19 +49,25 @@ class Rollout:
         return self.path[-1]
 
 
-def schedule(policy: Policy, steps: int) -> tuple[int, ...]:
+def schedule(policy: Policy, steps: int) -> tuple[float, ...]:
     """Timesteps of so many steps, noisiest first; the policy's scheduler is set to them.
 
     Raises:
         ValueError: for a number of steps that diffusers gives another number of timesteps, by an
-            error of rounding: 61, 103, 121 and 59 more below 1000.
+            error of rounding: for CogVideoX 61, 103, 121 and 59 more below 1000; and for so many
+            steps that UniPC, which rounds its timesteps, has some of them twice.
     """
-    policy.scheduler.set_timesteps(steps)
-    timesteps = tuple(int(timestep) for timestep in policy.scheduler.timesteps)
+    policy.family.set_timesteps(steps)
+    timesteps = tuple(policy.scheduler.timesteps.tolist())
     if len(timesteps) != steps:
         raise ValueError(
             f"diffusers makes {len(timesteps)} timesteps for {steps} steps, the last of them "
             f"{timesteps[-1]}: take a few steps more or less; numbers that divide 1000 always work"
+        )
+    if len(set(timesteps)) < steps:
+        raise ValueError(
+            f"{steps} steps have only {len(set(timesteps))} different timesteps in a "
+            f"{type(policy.scheduler).__name__}: take fewer"
         )
     return timesteps
 
@@ -77,17 +82,17 @@ def rollout(
     eta: float,
     elements: Elements = "mean",
 ) -> Rollout:
-    """Sample one clip per prompt by stochastic DDIM, and keep every step.
+    """Sample one clip per prompt by stochastic steps, and keep every one.
 
     A clip's noise depends on its key alone, whatever the batch, the process or the device. With
-    η = 0 the clips are those of the pipeline with a `CogVideoXDDIMScheduler`.
+    η = 0 the clips are those of the pipeline with `policy.scheduler`.
 
     Args:
         policy: as it is now.
         prompts: one per clip.
         keys: one per clip.
         steps: denoising steps.
-        eta: η of `ddim_transition`.
+        eta: η of `ddim_transition`, or of `flow_transition` with the policy's `sde`.
         elements: of `log_probability`.
 
     Raises:
@@ -151,11 +156,11 @@ def step_taken(policy: Policy, made: Rollout, index: int) -> StepTaken:
 
 
 def transition(
-    policy: Policy, noisy: Latents, timestep: int, prompts: Prompts, eta: float
+    policy: Policy, noisy: Latents, timestep: float, prompts: Prompts, eta: float
 ) -> Transition:
     """The policy's step from x_t, guided; differentiable if the caller records."""
     output = policy.predict(noisy, timestep, prompts)
-    return ddim_transition(policy.scheduler, output, timestep, noisy, eta=eta)
+    return policy.family.transition(output, timestep, noisy, eta=eta)
 
 
 def generators_of(prompts: Prompts, keys: Sequence[Key]) -> list[torch.Generator]:
@@ -172,7 +177,7 @@ def generators_of(prompts: Prompts, keys: Sequence[Key]) -> list[torch.Generator
 def differentiable_sample(
     policy: Policy, prompts: Prompts, keys: Sequence[Key], *, steps: int, last: int
 ) -> Latents:
-    """Clean latents by deterministic DDIM, with a graph through the last `last` steps.
+    """Clean latents by deterministic steps, with a graph through the last `last` steps.
 
     What DRaFT-K and AlignProp differentiate: the latents that enter the first of those steps are
     taken as given. With `last` equal to `steps` the graph is that of the whole sampling.
@@ -211,7 +216,7 @@ def predicted_sample(
 
 def start(
     policy: Policy, prompts: Prompts, keys: Sequence[Key], steps: int
-) -> tuple[Latents, tuple[int, ...]]:
+) -> tuple[Latents, tuple[float, ...]]:
     """x_T of each clip, and the schedule."""
     timesteps = schedule(policy, steps)
     noise = standard_normal(policy.latent_shape, generators_of(prompts, keys), policy.device)

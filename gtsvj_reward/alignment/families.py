@@ -1,0 +1,219 @@
+"""One adapter for each family of pipelines that a policy can be."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gtsvj_reward.alignment.family import PolicyFamily, Timestep
+from gtsvj_reward.alignment.transition import (
+    Latents,
+    Transition,
+    add_noise,
+    ddim_scheduler,
+    ddim_transition,
+)
+from gtsvj_reward.backbones import TextCondition
+
+
+class CogVideoXFamily(PolicyFamily):
+    """CogVideoX: DDIM in place of a flow, latents in this package's order."""
+
+    def make_scheduler(self, flow_shift: float | None) -> Any:
+        """DDIM's.
+
+        Raises:
+            ValueError: for settings of flows.
+        """
+        if flow_shift is not None or self.sde != "ddim":
+            raise ValueError(
+                "CogVideoX is not trained by flow matching: leave `flow_shift` out, and `sde` at "
+                f"'ddim'; got {flow_shift} and {self.sde!r}"
+            )
+        return ddim_scheduler(self.pipe.scheduler)
+
+    def encode(self, texts: Sequence[str]) -> tuple[list[TextCondition], TextCondition]:
+        """All texts in one pass; embeddings as long as the model was made for."""
+        embeds, null = self.pipe.encode_prompt(
+            list(texts),
+            do_classifier_free_guidance=True,
+            max_sequence_length=self.text_length or int(self.config.max_text_seq_length),
+            device=self.pipe.text_encoder.device,
+        )
+        return [TextCondition(row) for row in embeds.split(1)], TextCondition(null[:1])
+
+    def inputs(
+        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
+    ) -> dict[str, Any]:
+        """See `PolicyFamily.inputs`."""
+        del guidance
+        return {
+            "hidden_states": latents,
+            "encoder_hidden_states": text.embeds,
+            "timestep": timesteps,
+            "image_rotary_emb": self.rotary,
+        }
+
+    @cached_property
+    def rotary(self) -> Any:
+        """Positions of a model with rotary embeddings, from the pipeline, made once; else None."""
+        if not self.config.use_rotary_positional_embeddings:
+            return None
+        return self.pipe._prepare_rotary_positional_embeddings(
+            self.size.height, self.size.width, self.latent_shape[0], self.pipe.transformer.device
+        )
+
+    def as_latents(self, output: Tensor) -> Latents:
+        """As it is."""
+        return output
+
+    def transition(
+        self, output: Latents, timestep: float, noisy: Latents, *, eta: float
+    ) -> Transition:
+        """A step of stochastic DDIM; see `ddim_transition`."""
+        return ddim_transition(self.scheduler, output, int(timestep), noisy, eta=eta)
+
+    def add_noise(
+        self, clean: Latents, noise: Latents, timestep: Timestep
+    ) -> tuple[Latents, Latents]:
+        """x_t of the forward process, and what the model should say of it: v."""
+        chosen = torch.as_tensor(timestep).long().expand(len(clean))
+        return add_noise(self.scheduler, clean, noise, chosen)
+
+    @property
+    def noise_levels(self) -> range:
+        """All timesteps of the forward process."""
+        return range(int(self.scheduler.config.num_train_timesteps))
+
+
+class WanFamily(PolicyFamily):
+    """Wan 2.1, and 2.2 of one transformer, which is told one timestep for the whole clip."""
+
+    @property
+    def patch(self) -> int:
+        """See `PolicyFamily.patch`."""
+        return int(self.config.patch_size[1])
+
+    def make_scheduler(self, flow_shift: float | None) -> Any:
+        """See `PolicyFamily.make_scheduler`.
+
+        Raises:
+            ValueError: for Wan 2.2's two experts.
+        """
+        boundary = self.pipe.config.get("boundary_ratio")
+        if boundary is not None or self.pipe.components.get("transformer_2") is not None:
+            raise ValueError(
+                "expected a WanPipeline with one transformer, got Wan 2.2's two experts "
+                f"(boundary_ratio={boundary}), of which one adapter would train only half of the "
+                "steps: take Wan 2.1, or Wan 2.2's 5B"
+            )
+        return super().make_scheduler(flow_shift)
+
+    def inputs(
+        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
+    ) -> dict[str, Any]:
+        """See `PolicyFamily.inputs`."""
+        del guidance
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.embeds,
+        }
+
+
+class MochiFamily(PolicyFamily):
+    """Mochi: levels that count clean latents, in a schedule of two parts."""
+
+    def set_timesteps(self, steps: int) -> None:
+        """See `PolicyFamily.set_timesteps`."""
+        from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
+
+        # The threshold stands inside `MochiPipeline.__call__`.
+        levels = linear_quadratic_schedule(steps, 0.025) if steps > 1 else [1.0]
+        self.scheduler.set_timesteps(sigmas=np.array(levels))
+
+    def inputs(
+        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
+    ) -> dict[str, Any]:
+        """See `PolicyFamily.inputs`."""
+        del guidance
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "encoder_hidden_states": text.embeds,
+            "timestep": timesteps,
+            "encoder_attention_mask": text.mask,
+        }
+
+
+class HunyuanVideoFamily(PolicyFamily):
+    """HunyuanVideo: told its guidance, with pooled text."""
+
+    told_guidance = True
+
+    def set_timesteps(self, steps: int) -> None:
+        """See `PolicyFamily.set_timesteps`."""
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+
+    def inputs(
+        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
+    ) -> dict[str, Any]:
+        """See `PolicyFamily.inputs`."""
+        told = torch.full((len(latents),), guidance, dtype=latents.dtype, device=latents.device)
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.embeds,
+            "encoder_attention_mask": text.mask,
+            "pooled_projections": text.pooled,
+            "guidance": told * 1000.0,
+        }
+
+
+class LTXFamily(PolicyFamily):
+    """LTX: a token per latent, positions in seconds, a shift that follows from the clip's size."""
+
+    def set_timesteps(self, steps: int) -> None:
+        """See `PolicyFamily.set_timesteps`."""
+        from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+
+        time, _, height, width = self.latent_shape
+        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        shift = calculate_shift(time * height * width, *(self.scheduler.config[n] for n in names))
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift)
+
+    def inputs(
+        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
+    ) -> dict[str, Any]:
+        """See `PolicyFamily.inputs`."""
+        del guidance
+        _, time, _, height, width = latents.shape
+        side = self.space.spatial_compression
+        return {
+            "hidden_states": latents.movedim(2, -1).flatten(1, 3),
+            "encoder_hidden_states": text.embeds,
+            "timestep": timesteps,
+            "encoder_attention_mask": text.mask,
+            "num_frames": time,
+            "height": height,
+            "width": width,
+            "rope_interpolation_scale": (self.space.temporal_compression / self.fps, side, side),
+        }
+
+    def as_latents(self, output: Tensor) -> Latents:
+        """See `PolicyFamily.as_latents`; tokens are single latents."""
+        time, _, height, width = self.latent_shape
+        latents: Tensor = output.unflatten(1, (time, height, width)).movedim(-1, 2)
+        return latents
+
+
+FAMILIES: dict[str, type[PolicyFamily]] = {
+    "CogVideoXPipeline": CogVideoXFamily,
+    "HunyuanVideoPipeline": HunyuanVideoFamily,
+    "LTXPipeline": LTXFamily,
+    "MochiPipeline": MochiFamily,
+    "WanPipeline": WanFamily,
+}
+"""diffusers class name -> what a policy must know of such pipelines."""
