@@ -54,7 +54,13 @@ def test_prompts_from_videos_to_ranks(tmp_path, capsys):
     assert main(words) == 0, capsys.readouterr().err
     assert "prompts encoded 2" in capsys.readouterr().out
     assert main(words) == 0
-    assert "prompts encoded 0" in capsys.readouterr().out
+    assert "prompts encoded 0; 4 videos in" in capsys.readouterr().out
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("video,prompt\nclip0,a dog runs\nclip0,red\nclip1,a dog\n")
+    assert main([*words, "--wrong_prompts", str(wrong)]) == 0
+    assert "prompts encoded 2;" in capsys.readouterr().out
+    kept = TextStore(tmp_path / "latents" / "prompts").wrong
+    assert kept == {"clip0": ["a dog runs", "red"], "clip1": ["a dog"]}
     judge = tiny_judge(
         transformer=pipe.transformer,
         base_model=str(tmp_path / "pipe"),
@@ -341,10 +347,14 @@ def test_negatives_of_real_clips_and_of_prompts(tmp_path, capsys):
     assert "1 real clips have no caption" in printed
     assert "1 videos of --captions are not below --real, the first is 7.mp4" in printed
     words += ["--prompts", str(tmp_path / "prompts.txt"), "--sample_steps", "1", "--num_frames",
-              "9", "--height", "64", "--width", "64", "--fps", "8"]  # fmt: skip
+              "9", "--height", "64", "--width", "64", "--fps", "8", "--keep_prompts"]  # fmt: skip
     assert main(words) == 0, capsys.readouterr().err
-    assert "made 1, already done 2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "made 1, already done 2" in printed
+    assert "prompts encoded 1" in printed
     folder = LatentFolder(tmp_path / "out")
+    (info,) = [info for info in folder.infos if info.source is None]
+    assert store_in(folder.path).text_of([info]).embeds.any()
     assert {info.shape for info in folder.infos} == {(3, folder.space.channels, 8, 8)}
 
 

@@ -41,11 +41,17 @@ def encode(argv: list[str]) -> int:
     )
     parser.add_argument("--prompts", type=Path, help="table of `video,prompt`: keep their text too")
     parser.add_argument(
+        "--wrong_prompts",
+        type=Path,
+        help="table of `video,prompt`: prompts that are not true of it, for training",
+    )
+    parser.add_argument(
         "--text_encoder", help="pipeline that encodes the prompts; --vae by default"
     )
     args = parser.parse_args(argv)
-    if args.text_encoder and args.prompts is None:
-        parser.error("--text_encoder has no use without --prompts")
+    for flag in ("text_encoder", "wrong_prompts"):
+        if vars(args)[flag] and args.prompts is None:
+            parser.error(f"--{flag} has no use without --prompts")
 
     from accelerate.utils import gather_object
 
@@ -78,26 +84,28 @@ def encode(argv: list[str]) -> int:
         )
         reports = gather_object([own])
         if args.prompts is not None and state.is_main_process:
-            print(f"prompts encoded {keep_prompts(args, args.device or state.device)}")
+            keep_prompts(args, args.device or state.device)
     if state.is_main_process:
         print_reports(reports)
     unreadable = any(report.unreadable for report in reports)
     return 1 if unreadable and not args.skip_unreadable else 0
 
 
-def keep_prompts(args: argparse.Namespace, device: Any) -> int:
-    """Encode the prompts of the clips below `out`; how many were new."""
+def keep_prompts(args: argparse.Namespace, device: Any) -> None:
+    """Encode the prompts of the clips below `out`; say how many were new."""
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.reward.text_store import write_texts
     from gtsvj_reward.reward.texts import load_prompt_encoder
-    from gtsvj_reward.scoring.groups import read_groups
+    from gtsvj_reward.scoring.groups import read_groups, read_several
 
     prompts = read_groups(args.prompts)
+    wrong = {} if args.wrong_prompts is None else read_several(args.wrong_prompts)
     sources = [str(info.source) for info in LatentFolder(args.out).infos]
     encoder = load_prompt_encoder(
         args.text_encoder or args.vae, dtype=dtype_of(args.dtype), device=device
     )
-    return write_texts(args.out, sources, prompts, encoder)
+    new = write_texts(args.out, sources, prompts, encoder, wrong=wrong)
+    print(f"prompts encoded {new}; {len(prompts)} videos in {args.prompts}, {len(sources)} clips")
 
 
 def print_reports(reports: "list[EncodeReport]") -> None:

@@ -16,6 +16,8 @@ def negatives(argv: list[str]) -> int:
     args = parsed(argv)
 
     from gtsvj_reward.latents.encode import remove_torn
+    from gtsvj_reward.reward import PromptEncoder
+    from gtsvj_reward.reward.text_store import write_made
     from gtsvj_reward.sampling import NegativeSettings, make_negatives
     from gtsvj_reward.scoring.groups import read_groups
     from gtsvj_reward.training.processes import only_run
@@ -36,8 +38,9 @@ def negatives(argv: list[str]) -> int:
         if state.is_main_process:
             remove_torn(args.out)
         state.wait_for_everyone()
+        pipe = pipeline(args.pipeline, args.dtype, args.device or state.device)
         report = make_negatives(
-            pipeline(args.pipeline, args.dtype, args.device or state.device),
+            pipe,
             args.out,
             real=args.real,
             captions=captions,
@@ -48,6 +51,8 @@ def negatives(argv: list[str]) -> int:
             num_processes=state.num_processes,
         )
         state.wait_for_everyone()
+        if args.keep_prompts and state.is_main_process:
+            print(f"prompts encoded {write_made(args.out, PromptEncoder(pipe))}")
     print(f"made {len(report.made)}, already done {len(report.already_done)}")
     if report.without_caption:
         print(f"{len(report.without_caption)} real clips have no caption: the empty prompt is used")
@@ -70,6 +75,9 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the weights")
     parser.add_argument("--device", help="where to sample; a GPU if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace files made otherwise")
+    parser.add_argument(
+        "--keep_prompts", action="store_true", help="keep the text of their prompts beside them"
+    )
     real = parser.add_argument_group("noised and denoised real clips")
     real.add_argument("--real", type=Path, help="folder of latent files of the pipeline's VAE")
     real.add_argument("--captions", type=Path, help="table with the columns `video` and `prompt`")

@@ -9,6 +9,9 @@ PROMPT_RULE = {
     "prompt": "It takes the prompt's embeddings with each call.",
 }
 
+SENSITIVITY = "prompt sensitivity"
+"""What the record of training calls the measured effect of another clip's prompt."""
+
 
 def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
     """What a judge is, as rows of a table."""
@@ -41,7 +44,7 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("reads", reads(config)),
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
-        ("prompt sensitivity", sensitivity(config)),
+        (SENSITIVITY, sensitivity(config)),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),
@@ -52,7 +55,7 @@ def sensitivity(config: JudgeConfig) -> str:
     """What another clip's prompt does to a score."""
     if config.text_input != "prompt":
         return "0, it reads no prompt"
-    return str(config.training.get("prompt sensitivity", "not measured; see `prompt_sensitivity`"))
+    return str(config.training.get(SENSITIVITY, "not measured; see `prompt_sensitivity`"))
 
 
 def prompt_rule(config: JudgeConfig) -> str:

@@ -29,6 +29,13 @@ class PromptSensitivity:
     other: Float[Tensor, " clip"] | None = None
     """Scores with the prompts of other clips; None if nothing was run."""
 
+    def text(self) -> str:
+        """For a model card."""
+        return (
+            f"another clip's prompt moves the score by {self.mean_change:.2f} standard deviations; "
+            f"{self.share_own_higher:.0%} of clips score higher under their own"
+        )
+
 
 def prompt_sensitivity(
     reward: AnyReward,
@@ -86,16 +93,25 @@ def prompt_sensitivity(
             judge.score(replace(clips, text=condition), normalize).rewards
             for condition in (text, rolled)
         )
+    return sensitivity_of(own, other)
+
+
+def sensitivity_of(own: Float[Tensor, " clip"], other: Float[Tensor, " clip"]) -> PromptSensitivity:
+    """The figures, from scores with the clips' own prompts and with those of other clips.
+
+    Raises:
+        ValueError: for own scores that are all the same.
+    """
     if (own == own[0]).all():
         raise ValueError(
-            f"all {count} clips score {own[0].item():g} with their own prompts: a change is "
+            f"all {len(own)} clips score {own[0].item():g} with their own prompts: a change is "
             "measured in standard deviations of these scores, so give clips that differ"
         )
     change = (own.double() - other.double()).abs().mean() / own.double().std()
     return PromptSensitivity(
         ignores_prompt=False,
         mean_change=change.item(),
-        share_own_higher=int((own > other).sum()) / count,
+        share_own_higher=int((own > other).sum()) / len(own),
         own=own,
         other=other,
     )

@@ -11,7 +11,7 @@ import torch
 from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.reward.texts import PromptEncoder
 
 FOLDER, INDEX, SUFFIX = "prompts", "prompts.json", ".text"
@@ -34,6 +34,8 @@ def write_texts(
     sources: Sequence[str],
     prompts: Mapping[str, str],
     encoder: PromptEncoder,
+    *,
+    wrong: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
     """Keep what an encoder says of the prompts of clips, beside their latents.
 
@@ -42,12 +44,14 @@ def write_texts(
         sources: of its clips.
         prompts: video -> prompt; names match as those of label files do.
         encoder: that of the generator.
+        wrong: video -> prompts that are not true of it, for training.
 
     Returns:
         Prompts that were encoded; those that are there already are not encoded again.
 
     Raises:
-        PromptStoreError: for clips without a prompt, or prompts of another family in the folder.
+        PromptStoreError: for clips without a prompt, wrong prompts that are the own one or of no
+            clip, and prompts of another family in the folder.
         ValueError: for names that match several videos.
     """
     matches = match_videos(sources, prompts, "the prompts")
@@ -57,16 +61,64 @@ def write_texts(
             f"{len(missing)} of {len(sources)} clips have no prompt, the first is {missing[0]}: "
             "give the table a row for each (`video,prompt`), or encode those videos elsewhere"
         )
-    folder = Path(latents) / FOLDER
     said = {source: prompts[matches[source]] for source in sources}
+    return write_index(latents, said, wrong_by_source(sources, said, wrong or {}), encoder)
+
+
+def wrong_by_source(
+    sources: Sequence[str], said: Mapping[str, str], wrong: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Source -> its wrong prompts.
+
+    Raises:
+        PromptStoreError: for videos that are no source, and a prompt that is the clip's own.
+    """
+    matches = match_videos(sources, wrong, "the wrong prompts")
+    unknown = sorted(set(wrong) - set(matches.values()))
+    if unknown:
+        raise PromptStoreError(
+            f"{len(unknown)} of {len(wrong)} videos with wrong prompts have no latents here, the "
+            f"first is {unknown[0]}: encode it, or leave its rows out"
+        )
+    found = {source: list(wrong[name]) for source, name in matches.items()}
+    own = [source for source, prompts in found.items() if said[source] in prompts]
+    if own:
+        raise PromptStoreError(
+            f"{len(own)} of {len(found)} clips have their own prompt among the wrong ones, the "
+            f"first is {own[0]}, {said[own[0]]!r}: leave such rows out"
+        )
+    return found
+
+
+def write_made(latents: str | Path, encoder: PromptEncoder) -> int:
+    """Keep what an encoder says of the prompts that generated clips record in their settings.
+
+    Args:
+        latents: folder of latent files, as `gtsvj negatives` writes them.
+        encoder: that of the generator.
+
+    Returns:
+        Prompts that were encoded; those that are there already are not encoded again.
+    """
+    made = {prompt_of_settings(info) for info in LatentFolder(latents).infos}
+    return write_index(latents, {}, {}, encoder, further=sorted(made - {None, ""}))
+
+
+def write_index(
+    latents: str | Path,
+    said: Mapping[str, str],
+    wrong: Mapping[str, Sequence[str]],
+    encoder: PromptEncoder,
+    *,
+    further: Sequence[str] = (),
+) -> int:
+    """Write the files of prompts that have none yet, and the index; how many were new."""
+    folder = Path(latents) / FOLDER
     if (folder / INDEX).is_file():
-        family = TextStore(folder).family
-        if family != encoder.family:
-            raise PromptStoreError(
-                f"{folder} holds prompts encoded for a {family}, these are for a {encoder.family}: "
-                "remove the folder, or keep latents of another model elsewhere"
-            )
-    new = [text for text in dict.fromkeys(said.values()) if not (folder / text_file(text)).exists()]
+        TextStore(folder).require_family(encoder.family, "these are for")
+    texts = dict.fromkeys([*said.values(), *(text for row in wrong.values() for text in row)])
+    texts.update(dict.fromkeys(further))
+    new = [text for text in texts if not (folder / text_file(text)).exists()]
     for first in range(0, len(new), AT_ONCE):
         part = new[first : first + AT_ONCE]
         text = encoder(part)
@@ -75,9 +127,15 @@ def write_texts(
             tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
             kept = {name: value for name, value in tensors.items() if value is not None}
             write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
-    index = {"version": 1, "family": encoder.family, "prompts": said}
+    index = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
     write_text(folder / INDEX, json.dumps(index, ensure_ascii=False, indent=1) + "\n")
     return len(new)
+
+
+def prompt_of_settings(info: ClipInfo) -> str | None:
+    """The prompt that a generated clip was made under; None for an encoded video."""
+    found = info.settings.get("prompt")
+    return found if isinstance(found, str) else None
 
 
 class TextStore:
@@ -97,6 +155,7 @@ class TextStore:
             values = json.loads(self.text)
             self.family: str = values["family"]
             self.prompts: dict[str, str] = values["prompts"]
+            self.wrong: dict[str, list[str]] = values.get("wrong", {})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PromptStoreError(
                 f"{self.folder / INDEX} does not say the prompts of the clips: write it with "
@@ -108,12 +167,32 @@ class TextStore:
         """SHA-256 of what it says."""
         return sha256(self.text.encode()).hexdigest()
 
+    def require_family(self, family: str | None, what: str) -> None:
+        """Refuse prompts that another family's text encoder read.
+
+        Args:
+            family: class name of a transformer.
+            what: is of this family, with its verb, for the message.
+
+        Raises:
+            PromptStoreError: naming both families.
+        """
+        if family != self.family:
+            raise PromptStoreError(
+                f"{self.folder} holds prompts encoded for a {self.family}, {what} a {family}: "
+                "remove the folder and encode again with --text_encoder of that model, or keep "
+                "latents of another model elsewhere"
+            )
+
     def prompt(self, info: ClipInfo) -> str:
-        """The prompt of a clip.
+        """The prompt of a clip: what a generated one was made under, else what the index says.
 
         Raises:
             PromptStoreError: if the clip has none.
         """
+        made = prompt_of_settings(info)
+        if made is not None:
+            return made
         if info.source not in self.prompts:
             raise PromptStoreError(
                 f"{info.path} is of {info.source}, of which {self.folder / INDEX} has no prompt "

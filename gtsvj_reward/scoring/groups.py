@@ -47,6 +47,23 @@ def read_groups(path: str | Path) -> dict[str, str]:
     return dict(zip(_videos(table.column(VIDEO)), prompts, strict=True))
 
 
+def read_several(path: str | Path) -> dict[str, list[str]]:
+    """Video -> prompts, of a table in which a video may have several rows.
+
+    Raises:
+        ValueError: for a missing column, an empty cell, or a row that comes twice; with rows.
+    """
+    table = read_table(path)
+    column = table.column(PROMPT)
+    rows = list(zip(videos(table.column(VIDEO)), texts(column), strict=True))
+    counts = Counter(rows)
+    check(column, [counts[row] > 1 for row in rows], "repeat a row: keep one of each")
+    found: dict[str, list[str]] = {}
+    for video, prompt in rows:
+        found.setdefault(video, []).append(prompt)
+    return found
+
+
 def folder_groups(videos: Sequence[str]) -> dict[str, str]:
     """Video -> the first folder of its path.
 

@@ -56,6 +56,12 @@ class JudgeArguments(JudgeSettings):
     `from_judge` it says where to load the base of that judge from."""
     base_dtype: str = field(default="auto", metadata={"choices": ["auto", *DTYPES]})
     """dtype of the frozen base weights; auto keeps that of the files."""
+    text_input: str = field(default="zeros", metadata={"choices": ["zeros", "prompt"]})
+    """`prompt`: for `moments`, a judge that reads the prompts stored beside the latents (`gtsvj
+    encode --prompts`), and what they change in two more passes of the base. zeros: none."""
+    prompt_dropout: float = 0.1
+    """With `text_input: prompt`: share of clips shown without their prompt, so that the judge
+    scores clips without one too. 0: it must always be given prompts."""
 
 
 @dataclass(kw_only=True)

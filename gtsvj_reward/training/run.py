@@ -49,15 +49,22 @@ def build_judge(
     if arguments.readout == "moments":
         chosen["lora_rank"] = 0
         refuse_adapter(arguments)
+    reads = arguments.text_input == "prompt"
+    if reads and arguments.readout != "moments":
+        raise ValueError(
+            "`text_input: prompt` is for `--readout moments`: what trains LoRA shows no prompts"
+        )
     config = JudgeConfig(
         **chosen,
+        text_input="prompt" if reads else "zeros",
+        prompt_dropout=arguments.prompt_dropout if reads else 0.0,
         latent_space=space,
         stage="aspects" if aspects else "discriminator",
         aspects=tuple(aspects),
         time_pooling=time_pooling,
     )
     scheduler = None
-    if config.surprise and not backbone.flow_matching:
+    if (config.surprise or reads) and not backbone.flow_matching:
         scheduler = load_scheduler(
             folder_of(arguments.base_model), revision=arguments.base_revision
         )

@@ -24,11 +24,11 @@ def folder(tmp_path):
     return LatentFolder(tmp_path / "latents")
 
 
-def keep(folder, prompts, make=cogvideox):
+def keep(folder, prompts, make=cogvideox, **further):
     sources = [info.source for info in folder.infos]
     encoder = PromptEncoder(frozen(make))
     return encoder, write_texts(
-        folder.path, sources, dict(zip(sources, prompts, strict=True)), encoder
+        folder.path, sources, dict(zip(sources, prompts, strict=True)), encoder, **further
     )
 
 
@@ -70,3 +70,18 @@ def test_what_is_missing_or_does_not_fit_is_refused(folder, tmp_path):
     (kept / "prompts.json").write_text(json.dumps(index))
     with pytest.raises(PromptStoreError, match=r"has no prompt \(2 others\)"):
         TextStore(kept).text_of(folder.infos)
+
+
+def test_wrong_prompts_are_of_clips_that_are_there_and_not_their_own(folder):
+    prompts = ["a dog", "a dog", "runs"]
+    first = folder.infos[0].source
+    keep(folder, prompts, wrong={first: ["runs", "a square"]})
+    store = store_in(folder.path)
+    assert store.wrong == {first: ["runs", "a square"]}
+    assert store.read("a square").embeds.any()
+    for wrong, message in (
+        ({first: ["red", "a dog"]}, "1 of 1 clips have their own prompt among the wrong ones"),
+        ({"nowhere.mp4": ["red"]}, "1 of 1 videos with wrong prompts have no latents here"),
+    ):
+        with pytest.raises(PromptStoreError, match=message):
+            keep(folder, prompts, wrong=wrong)

@@ -6,7 +6,7 @@ import math
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from gtsvj_reward.scoring.groups import folder_groups, read_groups, read_rewards
+from gtsvj_reward.scoring.groups import folder_groups, read_groups, read_rewards, read_several
 from gtsvj_reward.scoring.ranking import check_paths, rank_clips, write_pairs, write_ranking
 from gtsvj_reward.tables import read_table
 
@@ -205,3 +205,8 @@ def test_unsound_groups_are_refused_by_row(tmp_path):
         read_groups(tmp_path / "g.jsonl")
     (tmp_path / "g.csv").write_text('video,prompt\np,"a cat, in ""hats"""\nq,a\n')
     assert read_groups(tmp_path / "g.csv") == {"p": 'a cat, in "hats"', "q": "a"}
+    (tmp_path / "g.csv").write_text("video,prompt\np,a\np,b\nq,a\n")
+    assert read_several(tmp_path / "g.csv") == {"p": ["a", "b"], "q": ["a"]}
+    (tmp_path / "g.csv").write_text("video,prompt\np,a\nq,a\np,a\n")
+    with pytest.raises(ValueError, match="2 of 3 cells of `prompt`.*repeat a row"):
+        read_several(tmp_path / "g.csv")

@@ -43,7 +43,7 @@ def test_the_text_below_a_field_is_the_help_of_its_flag():
 
 def test_arguments_of_a_judge_are_fields_of_its_config():
     config = {item.name: item for item in fields(JudgeConfig)}
-    own = {"base_model", "base_dtype"}  # may be empty beside `from_judge`; `auto`
+    own = {"base_model", "base_dtype", "prompt_dropout"}  # may be empty; `auto`; 0.1 if read
     names = {item.name for item in fields(JudgeArguments)}
     assert {"depth", "lora_rank", "head_width", "timestep"} <= names <= config.keys()
     for item in fields(JudgeArguments):

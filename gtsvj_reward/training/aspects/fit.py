@@ -4,19 +4,20 @@ import torch
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.training.arguments import JudgeArguments
-from gtsvj_reward.training.aspects.data import RatedClip, normalised_targets
+from gtsvj_reward.training.aspects.data import normalised_targets
 from gtsvj_reward.training.aspects.run import rated_and_held_out
 from gtsvj_reward.training.aspects.settings import AspectFit
 from gtsvj_reward.training.aspects.trainer import aspect_metrics
 from gtsvj_reward.training.closed_form.commands import (
     cache_for,
-    latents_of,
+    measure_sensitivity,
     save_fit,
     scores_of,
     start_of,
 )
 from gtsvj_reward.training.closed_form.examples import Rated
 from gtsvj_reward.training.closed_form.refit import refit
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.splits import group_names
@@ -34,31 +35,31 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     train, held_out, aspects, space = rated_and_held_out(args)
     judge = start_of(judge_arguments, args, space)
     cache = cache_for(judge, args)
-    infos = [clip.info for clip in train]
+    infos, apart = ([clip.info for clip in lot] for lot in (train, held_out))
+    showing = Showing(judge.config, [*infos, *apart], seed=args.seed)
     groups = group_names(train, lambda clip: [clip.info], args.group_by, lambda clip: clip.group)
     judge = refit(
         judge,
         cache,
-        ratings=[rated(clip, group) for clip, group in zip(train, groups, strict=True)],
+        ratings=[
+            Rated(load, clip.scores, group)
+            for load, clip, group in zip(showing.some(infos), train, groups, strict=True)
+        ],
         aspects=aspects,
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
         latent_statistics=trained_statistics(infos),
         seed=args.seed,
     )
-    _, predicted, leverage = scores_of(judge, cache, [clip.info for clip in held_out])
+    _, predicted, leverage = scores_of(judge, cache, showing.all(apart))
     targets = normalised_targets(held_out, aspects)
     if predicted is None or leverage is None:
         raise RuntimeError("a judge of aspects gave none")
     metrics = aspect_metrics(predicted, targets, [aspect.name for aspect in aspects])
     noise = torch.tensor([judge.score_noise(row) for row in torch.eye(len(aspects)).tolist()])
     spread = (noise[None] * (1 + leverage[:, None])).sqrt()
-    apart = ((predicted - targets).abs() / spread)[~targets.isnan()]
+    off = ((predicted - targets).abs() / spread)[~targets.isnan()]
     for name, width in LEVELS.items():
-        metrics[f"covered by {name}"] = (apart < width).float().mean().item()
-    save_fit(judge, args, metrics, labelled=(infos, [clip.info for clip in held_out]))
+        metrics[f"covered by {name}"] = (off < width).float().mean().item()
+    metrics |= measure_sensitivity(judge, cache, showing, apart)
+    save_fit(judge, args, metrics, labelled=(infos, apart))
     return judge
-
-
-def rated(clip: RatedClip, group: str) -> Rated:
-    """A clip of a label file, for `refit`."""
-    return Rated(latents_of(clip.info), clip.scores, group)

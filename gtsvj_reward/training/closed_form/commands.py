@@ -1,7 +1,7 @@
 """What the commands of all stages share when they are solved in closed form."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +11,13 @@ from torch import Tensor
 
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import VideoJudge, save_judge
+from gtsvj_reward.judge.card import SENSITIVITY
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.reward.prompts import sensitivity_of
 from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
-from gtsvj_reward.training.closed_form.features import FeatureCache
+from gtsvj_reward.training.closed_form.features import FeatureCache, Load
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.labelled import LabelledFit, judge_of_stage_before, write_labelled
 from gtsvj_reward.training.run import build_judge
 
@@ -50,11 +53,6 @@ def cache_for(judge: VideoJudge, args: FitConfig) -> FeatureCache:
     return FeatureCache(judge, args.feature_folder(), batch_size=args.batch_size)
 
 
-def latents_of(info: ClipInfo) -> Callable[[], Tensor]:
-    """Loads a clip."""
-    return lambda: load_clip(info.path).latents
-
-
 def save_fit(
     judge: VideoJudge,
     args: FitConfig,
@@ -83,13 +81,40 @@ def save_fit(
 
 
 def scores_of(
-    judge: VideoJudge, cache: FeatureCache, infos: Sequence[ClipInfo]
+    judge: VideoJudge, cache: FeatureCache, clips: Sequence[Load]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Scores (clip,), aspects (clip, aspect) and leverages (clip,) of clips that may be cached."""
-    names = cache.read([latents_of(info) for info in infos], "held-out clips")
+    names = cache.read(clips, "held-out clips")
     moments = cache.features(names)[:, None].to(next(judge.parameters()).device)
     with torch.no_grad():
         output = judge.from_moments(moments)
     aspects = None if output.aspects is None else output.aspects[:, 0].cpu()
     leverage = None if output.leverage is None else output.leverage.cpu()
     return output.scores[:, 0].cpu(), aspects, leverage
+
+
+def measure_sensitivity(
+    judge: VideoJudge, cache: FeatureCache, showing: Showing, clips: Sequence[ClipInfo]
+) -> dict[str, float]:
+    """What another clip's prompt does to the scores of held-out clips; recorded for the card.
+
+    Returns:
+        For the metrics, `prompt sensitivity`, in standard deviations of the scores, and `own prompt
+        higher`; nothing for a judge that reads no prompts, and for clips of a single prompt.
+    """
+    if not showing.reads:
+        return {}
+    wrong = showing.under_wrong_prompts(clips)
+    if wrong is None:
+        found, said = {}, f"not measured: all {len(clips)} held-out clips have one prompt"
+    else:
+        own, other = (scores_of(judge, cache, lot)[0] for lot in (showing.all(clips), wrong))
+        result = sensitivity_of(own, other)
+        found = {
+            "prompt sensitivity": result.mean_change,
+            "own prompt higher": result.share_own_higher,
+        }
+        said = f"{result.text()} ({len(clips)} held-out clips)"
+    record = {**judge.config.training, SENSITIVITY: said}
+    judge.config = replace(judge.config, training=record)
+    return found

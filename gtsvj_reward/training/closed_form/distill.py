@@ -19,11 +19,11 @@ from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
 from gtsvj_reward.training.closed_form.commands import (
     cache_for,
     device_for,
-    latents_of,
     save_fit,
     scores_of,
 )
 from gtsvj_reward.training.closed_form.parts import Parts
+from gtsvj_reward.training.closed_form.showing import latents_of
 from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
@@ -159,7 +159,8 @@ def distill(
     parts.record["teacher"] = teacher.name
     judge = parts.judge_of(trained_geometry(train, Truncation(probability=0.0)))
     judge.config = replace(judge.config, latent_statistics=trained_statistics(train))
-    metrics = held_out_metrics(judge, teacher, held_out, scores_of(judge, cache, held_out)[:2])
+    said = scores_of(judge, cache, [latents_of(info) for info in held_out])[:2]
+    metrics = held_out_metrics(judge, teacher, held_out, said)
     save_fit(judge, args, metrics, labelled=(train, held_out))
     return judge
 

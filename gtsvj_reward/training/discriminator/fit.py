@@ -1,5 +1,6 @@
 """Stage 1 in closed form: from folders of latents to a judge on disk."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Literal
@@ -7,10 +8,19 @@ from typing import Literal
 from torch import Tensor
 
 from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.training.arguments import JudgeArguments
-from gtsvj_reward.training.closed_form.commands import cache_for, device_for, save_fit
+from gtsvj_reward.training.closed_form.commands import (
+    cache_for,
+    device_for,
+    measure_sensitivity,
+    save_fit,
+    scores_of,
+)
 from gtsvj_reward.training.closed_form.examples import Contrast
+from gtsvj_reward.training.closed_form.features import Load
 from gtsvj_reward.training.closed_form.refit import refit
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import trained_geometry, trained_statistics
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, Pair
 from gtsvj_reward.training.discriminator.held_out import held_out_energies, metrics_by_kind
@@ -19,6 +29,9 @@ from gtsvj_reward.training.discriminator.settings import DiscriminatorFit
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
 from gtsvj_reward.training.splits import clip_keys, connected_groups
+
+WRONG_PROMPT = "wrong prompt"
+"""In metrics, the kind of a held-out real clip under the prompt of another one."""
 
 
 @alone
@@ -31,29 +44,38 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     train, held_out = real_and_generated(args)
     device = device_for(args)
     judge = build_judge(judge_arguments, train.real[0].space, seed=args.seed).to(device)
+    infos = [*train.real, *train.generated]
+    showing = Showing(judge.config, [*infos, *held_out.real, *held_out.generated], seed=args.seed)
     pairs = ContrastivePairs(
         train, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
     )
+    cache = cache_for(judge, args)
     judge = refit(
         judge,
-        cache_for(judge, args),
-        contrast=drawn(pairs, args.draws, args.group_by),
+        cache,
+        contrast=contrast_of(pairs, showing, args),
         beta=args.beta,
-        geometry=trained_geometry([*train.real, *train.generated], args.truncation()),
-        latent_statistics=trained_statistics([*train.real, *train.generated]),
+        geometry=trained_geometry(infos, args.truncation()),
+        latent_statistics=trained_statistics(infos),
     )
     energies: dict[str, dict[int, float]] = {}
     for kind, index, energy in held_out_energies(
-        judge, held_out.real, held_out.generated, pairs.sampler, device=device
+        judge, held_out.real, held_out.generated, pairs.sampler, device=device, text=showing.text
     ):
         energies.setdefault(kind, {})[index] = energy
+    wrong = showing.under_wrong_prompts(held_out.real) if showing.reads else None
+    if wrong is not None:
+        scores = scores_of(judge, cache, wrong)[0]
+        energies[WRONG_PROMPT] = dict(enumerate((-scores).tolist()))
     metrics = metrics_by_kind(energies)
+    metrics |= measure_sensitivity(judge, cache, showing, held_out.real)
     shares = pairs.sampler.probabilities(bool(train.generated))
     known = {
         "real clips": len(train.real),
         "generated clips": len(train.generated),
         "negatives": {kind: round(share, 6) for kind, share in shares.items()},
         "negatives per real clip": args.draws,
+        **({"wrong prompts": f"{args.wrong_prompts}, {args.swapped}"} if showing.reads else {}),
         "truncation probability": args.truncation_probability,
         "seed": args.seed,
     }
@@ -62,10 +84,44 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     return judge
 
 
-def drawn(pairs: ContrastivePairs, draws: int, group_by: str | None = None) -> list[Contrast]:
-    """The pairs of the first epochs, drawn when they are read; neighbours share a draw.
+def contrast_of(
+    pairs: ContrastivePairs, showing: Showing, args: DiscriminatorFit
+) -> list[Contrast]:
+    """All positives and negatives of a fit; for a judge that reads prompts, wrong prompts too.
+
+    Raises:
+        ValueError: if there are no negatives.
+    """
+    groups = groups_of([*pairs.real, *pairs.generated], args.group_by)
+    contrast = drawn(pairs, args.draws, groups, showing)
+    if showing.reads and args.swapped:
+        own = [groups[str(info.path)] for info in pairs.real]
+        contrast += showing.swapped(pairs.real, own, args.swapped, args.wrong_prompts)
+    if not contrast:
+        raise ValueError("`draws` must be at least 1 for a judge that reads no prompts")
+    return contrast
+
+
+def groups_of(infos: Sequence[ClipInfo], group_by: str | None) -> dict[str, str]:
+    """Path of a clip -> its group.
 
     Clips that share a video or a group, or of which one was made from the other, are of one group.
+    """
+    groups = connected_groups([clip_keys(info, group_by) for info in infos])
+    return {
+        str(infos[index].path): str(number)
+        for number, members in enumerate(groups)
+        for index in members
+    }
+
+
+def drawn(
+    pairs: ContrastivePairs, draws: int, groups: Mapping[str, str], showing: Showing
+) -> list[Contrast]:
+    """The pairs of the first epochs, drawn when they are read; neighbours share a draw.
+
+    Both clips of a pair have their prompts, or both are without: that one has a prompt must not
+    tell them apart. What was made of a clip has the clip's prompt.
     """
 
     @lru_cache(maxsize=1)
@@ -75,22 +131,12 @@ def drawn(pairs: ContrastivePairs, draws: int, group_by: str | None = None) -> l
     def side(key: int, name: Literal["positive", "negative"]) -> Tensor:
         return pair(key).positive if name == "positive" else pair(key).negative
 
-    infos = [*pairs.real, *pairs.generated]
-    groups = connected_groups([clip_keys(info, group_by) for info in infos])
-    group_of = {
-        str(infos[index].path): str(number)
-        for number, members in enumerate(groups)
-        for index in members
-    }
     contrast = []
     for key in range(draws * len(pairs)):
-        _, *sources, _ = pairs.draw(key)
-        first, second = (group_of[str(info.path)] for info in sources)
-        contrast.append(
-            Contrast(
-                positive=partial(side, key, "positive"),
-                negative=partial(side, key, "negative"),
-                groups=(first, second),
-            )
-        )
+        _, first, second, _ = pairs.draw(key)
+        loads: tuple[Load, Load] = partial(side, key, "positive"), partial(side, key, "negative")
+        if showing.kept(key):
+            loads = showing.one(first, loads[0]), showing.one(second, loads[1])
+        own = (groups[str(first.path)], groups[str(second.path)])
+        contrast.append(Contrast(*loads, own))
     return contrast

@@ -1,9 +1,10 @@
 """What a judge says of clips that it was not trained on, per kind of negative."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.metrics import pairwise_accuracy
@@ -22,6 +23,7 @@ def held_out_energies(
     *,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
+    text: Callable[[ClipInfo], TextCondition | None] = lambda _: None,
 ) -> Iterator[tuple[str, int, float]]:
     """Mean energy over time of held-out clips: each real one, every perturbation of it, generated.
 
@@ -34,6 +36,7 @@ def held_out_energies(
         sampler: settings of the perturbations; those it never draws are evaluated too.
         device: where the judge is.
         shard: (process, processes): clips process::processes are evaluated.
+        text: prompt of a clip, one row, for a judge that reads prompts.
 
     Yields:
         (kind, index of the clip, energy); kind is `real`, `generated` or a perturbation.
@@ -46,12 +49,20 @@ def held_out_energies(
             for number, kind in enumerate(kinds):
                 generator = keyed_generator(-2, index, number)
                 variants[kind] = sampler.apply(kind, clean, generator)
-            energies = judge.energies(torch.cat([*variants.values()]).to(device)).mean(1).tolist()
+            clips = torch.cat([*variants.values()]).to(device)
+            said = rows_on(text(real[index]), len(clips), device)
+            energies = judge.energies(clips, said).mean(1).tolist()
             for kind, energy in zip(variants, energies, strict=True):
                 yield kind, index, energy
         for index in range(shard[0], len(generated), shard[1]):
             clip = load_clip(generated[index].path).latents[None].to(device)
-            yield GENERATED, index, judge.energies(clip).mean().item()
+            said = rows_on(text(generated[index]), 1, device)
+            yield GENERATED, index, judge.energies(clip, said).mean().item()
+
+
+def rows_on(text: TextCondition | None, count: int, device: torch.device) -> TextCondition | None:
+    """One prompt for each of some clips, on a device."""
+    return text and text.rows(torch.zeros(count, dtype=torch.long)).to(device)
 
 
 def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]]) -> dict[str, float]:

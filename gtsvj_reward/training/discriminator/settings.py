@@ -13,6 +13,7 @@ from gtsvj_reward.training.arguments import (
     documented,
     require_set,
 )
+from gtsvj_reward.training.closed_form.showing import WrongPrompts
 
 
 @dataclass(kw_only=True)
@@ -83,9 +84,18 @@ class DiscriminatorFit(DiscriminatorData, TruncationSettings, FitConfig):
 
     draws: int = 4
     """Negatives that are drawn for each real clip; each weighs one in so many, so that the
-    objective stays Eq. 4."""
+    objective stays Eq. 4. 0: none, for a judge of prompts alone."""
+    swapped: int = 4
+    """With `text_input: prompt`: negatives of each real clip that are the clip itself under the
+    prompt of another one. 0: none, and the judge learns nothing of prompts."""
+    wrong_prompts: WrongPrompts = "others"
+    """What prompts those are: `others`, of other real clips; `stored`, each of the clip's own that
+    `gtsvj encode --wrong_prompts` kept, once, such as captions with one attribute wrong."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.draws < 1:
-            raise ValueError(f"`draws` must be at least 1, got {self.draws}")
+        if min(self.draws, self.swapped) < 0 or self.draws + self.swapped < 1:
+            raise ValueError(
+                "`draws` and `swapped` must be at least 0, and not both 0, got "
+                f"{self.draws} and {self.swapped}"
+            )
