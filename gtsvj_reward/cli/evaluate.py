@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gtsvj_reward.cli.evaluated import notes_of, tables
 from gtsvj_reward.cli.parsing import subparser
-from gtsvj_reward.cli.processes import processes
-from gtsvj_reward.dtypes import DTYPES, dtype_of
+from gtsvj_reward.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from gtsvj_reward.evaluation import EvaluationSettings
@@ -102,27 +102,36 @@ def measure(args: argparse.Namespace) -> int:
     columns = columns_for(args.column_for)
     settings = settings_of(args)
     comparisons = read_labelled_comparisons(args.data, FORMATS[args.benchmark], args.labels)
-    path, trained = (args.scores, set[str]()) if args.scores else score(args, comparisons.videos())
-    seen = sum(not trained.isdisjoint((row.video_a, row.video_b)) for row in comparisons.rows)
-    notes = trained_notes(seen, len(comparisons.rows), "comparisons have")
-    table = evaluation.read_scores(path, name=scorer_name(args))
-    result = evaluation.evaluate_comparisons(
-        comparisons,
-        table,
-        benchmark=args.benchmark,
-        column=args.column,
-        columns=columns,
-        allow_missing=args.allow_missing_videos,
-        settings=settings,
-        progress=True,
-        notes=notes,
-    )
-    write_text(args.out / "result.json", result.to_json())
-    write_text(args.out / "result.md", evaluation.result_markdown(result))
-    page = evaluation.write_evaluation(result, comparisons, table, args.out, videos=args.videos)
-    print(f"\n{evaluation.result_text(result)}\nwritten to {args.out}\npage: {page}")
-    if not args.no_plots:
-        evaluation.plot_evaluation(result, comparisons, table, args.out)
+    results = {}
+    for scored in tables(args, comparisons.videos()):
+        seen = sum(
+            not scored.trained.isdisjoint((row.video_a, row.video_b)) for row in comparisons.rows
+        )
+        table = evaluation.read_scores(scored.path, name=scorer_name(args) + scored.suffix)
+        result = evaluation.evaluate_comparisons(
+            comparisons,
+            table,
+            benchmark=args.benchmark,
+            column=args.column,
+            columns=columns,
+            allow_missing=args.allow_missing_videos,
+            settings=settings,
+            progress=True,
+            notes=notes_of(scored, seen, len(comparisons.rows), "comparisons have"),
+        )
+        name = f"result{scored.suffix}"
+        write_text(args.out / f"{name}.json", result.to_json())
+        write_text(args.out / f"{name}.md", evaluation.result_markdown(result))
+        print(f"\n{evaluation.result_text(result)}\nwritten to {args.out / name}.json")
+        results[result.scorer] = result
+        if scored.suffix:
+            continue
+        page = evaluation.write_evaluation(result, comparisons, table, args.out, videos=args.videos)
+        print(f"page: {page}")
+        if not args.no_plots:
+            evaluation.plot_evaluation(result, comparisons, table, args.out)
+    if len(results) > 1:
+        print(f"\nwith and without prompts:\n{evaluation.comparison_text(results)}")
     return 0
 
 
@@ -137,19 +146,20 @@ def measure_ratings(args: argparse.Namespace) -> int:
                          "--column_for ASPECT=COLUMN")  # fmt: skip
     columns = columns_for(args.column_for)
     ratings = RATING_FORMATS[RATINGS[args.benchmark]](args.data)
-    path, trained = (args.scores, set[str]()) if args.scores else score(args, ratings.videos())
-    seen = sum(row.video in trained for row in ratings.rows)
-    result = evaluation.evaluate_ratings(
-        ratings,
-        evaluation.read_scores(path, name=scorer_name(args)),
-        columns=columns,
-        allow_missing=args.allow_missing_videos,
-        settings=settings_of(args),
-        notes=trained_notes(seen, len(ratings.rows), "ratings are of"),
-    )
-    write_text(args.out / "ratings.json", result.to_json())
-    write_text(args.out / "ratings.md", evaluation.ratings_markdown(result))
-    print(f"\n{evaluation.ratings_text(result)}\nwritten to {args.out}")
+    for scored in tables(args, ratings.videos()):
+        seen = sum(row.video in scored.trained for row in ratings.rows)
+        result = evaluation.evaluate_ratings(
+            ratings,
+            evaluation.read_scores(scored.path, name=scorer_name(args) + scored.suffix),
+            columns=columns,
+            allow_missing=args.allow_missing_videos,
+            settings=settings_of(args),
+            notes=notes_of(scored, seen, len(ratings.rows), "ratings are of"),
+        )
+        name = f"ratings{scored.suffix}"
+        write_text(args.out / f"{name}.json", result.to_json())
+        write_text(args.out / f"{name}.md", evaluation.ratings_markdown(result))
+        print(f"\n{evaluation.ratings_text(result)}\nwritten to {args.out / name}.json")
     return 0
 
 
@@ -168,52 +178,6 @@ def settings_of(args: argparse.Namespace) -> "EvaluationSettings":
 def scorer_name(args: argparse.Namespace) -> str:
     """What results call the scorer."""
     return str(args.name or (Path(args.judge).name if args.judge else args.scores.name))
-
-
-def trained_notes(seen: int, rows: int, what: str) -> list[str]:
-    """What results say of rows with clips that the judge was trained on."""
-    if not seen:
-        return []
-    return [
-        f"{seen} of {rows} {what} a clip whose labels the judge was trained on: its numbers on "
-        "them say nothing of new clips. Evaluate held-out ones (`gtsvj split`)"
-    ]
-
-
-def score(args: argparse.Namespace, videos: tuple[str, ...]) -> tuple[Path, set[str]]:
-    """Score each video once with the judge.
-
-    Returns:
-        The table, and the videos whose labels the judge was trained on.
-    """
-    from gtsvj_reward import GTSVJReward
-    from gtsvj_reward.annotations import find_clips
-    from gtsvj_reward.judge import resolve_checkpoint
-    from gtsvj_reward.judge.seen import trained_on
-    from gtsvj_reward.latents import LatentFolder
-    from gtsvj_reward.scoring import score_clips
-
-    folder = LatentFolder(args.latents)
-    found = find_clips(videos, folder, allow_missing=args.allow_missing_videos)
-    checkpoint = resolve_checkpoint(args.judge)
-    reward = GTSVJReward.from_pretrained(
-        checkpoint,
-        base_model=args.base_model,
-        device=args.device or processes(args.device).device,
-        dtype=dtype_of(args.dtype) if args.dtype else None,
-        batch_size=args.batch_size,
-        allow_untrained_geometry=args.allow_untrained_geometry,
-    )
-    table = score_clips(
-        reward,
-        folder.only(found.clips.values()),
-        args.out / "scores.csv",
-        checkpoint=checkpoint,
-    )
-    print(f"scores written to {table}; use them again with --scores")
-    seen = trained_on(Path(checkpoint), list(found.clips.values())) or []
-    paths = {info.path for info in seen}
-    return table, {video for video, info in found.clips.items() if info.path in paths}
 
 
 def columns_for(words: list[str]) -> dict[str, str]:

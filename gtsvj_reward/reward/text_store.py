@@ -100,8 +100,8 @@ def write_made(latents: str | Path, encoder: PromptEncoder) -> int:
     Returns:
         Prompts that were encoded; those that are there already are not encoded again.
     """
-    made = {prompt_of_settings(info) for info in LatentFolder(latents).infos}
-    return write_index(latents, {}, {}, encoder, further=sorted(made - {None, ""}))
+    made = sorted({prompt_of_settings(info) or "" for info in LatentFolder(latents).infos} - {""})
+    return write_index(latents, {}, {}, encoder, further=made)
 
 
 def write_index(

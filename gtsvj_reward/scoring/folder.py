@@ -27,15 +27,25 @@ def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
     return {info.path.relative_to(clips.path).as_posix(): info for info in clips.infos}
 
 
-def prompts_for(reward: GTSVJReward, clips: LatentFolder) -> TextStore | None:
+def prompts_for(
+    reward: GTSVJReward, clips: LatentFolder, *, under_prompts: bool = True
+) -> TextStore | None:
     """The prompts that are stored beside clips, for a judge that reads them.
 
+    Args:
+        reward: the judge.
+        clips: latent files.
+        under_prompts: False leaves them out, to see what a judge says without.
+
     Raises:
-        ValueError: if there are none, and the judge was never trained without.
+        ValueError: if there are none, or shall be none, and the judge was never trained without; if
+            another family's text encoder read them.
     """
     if not reward.reads_text:
         return None
-    store = store_in(clips.path)
+    store = store_in(clips.path) if under_prompts else None
+    if store is not None:
+        store.require_family(reward.config.family, "this judge is of")
     if store is None and not reward.config.prompt_dropout:
         raise ValueError(
             "this judge reads prompts (text_input='prompt'), and none are stored beside the "
@@ -70,6 +80,7 @@ def score_shard(
     process_index: int = 0,
     num_processes: int = 1,
     progress: bool = True,
+    under_prompts: bool = True,
 ) -> int:
     """Score this process's share of a folder, and add each batch to its shard at once.
 
@@ -85,6 +96,7 @@ def score_shard(
         process_index: this process takes clips `process_index::num_processes`.
         num_processes: processes that share the work.
         progress: show a progress bar, on process 0.
+        under_prompts: as for `prompts_for`.
 
     Returns:
         Number of clips scored now.
@@ -96,7 +108,8 @@ def score_shard(
     """
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
-    infos, store = named_clips(clips), prompts_for(reward, clips)
+    infos = named_clips(clips)
+    store = prompts_for(reward, clips, under_prompts=under_prompts)
     finished = shards.read()
     own = list(infos)[process_index::num_processes]
     check_finished(clips, infos, finished, own)
@@ -141,6 +154,7 @@ def score_clips(
     *,
     checkpoint: str | Path,
     progress: bool = True,
+    under_prompts: bool = True,
 ) -> Path:
     """Score latent files and write a table that `read_scores` reads.
 
@@ -153,6 +167,7 @@ def score_clips(
         out: a path ending in `.csv` or `.jsonl`.
         checkpoint: the folder that the judge was loaded from.
         progress: show a progress bar.
+        under_prompts: as for `prompts_for`.
 
     Returns:
         The path of the table.
@@ -166,12 +181,13 @@ def score_clips(
     if not clips.infos or nameless:
         raise ValueError(f"expected latent files that name their source video, got {nameless}")
     out = Path(out)
+    store = prompts_for(reward, clips, under_prompts=under_prompts)
     shards = Shards(
         folder=out.with_name(f"{out.stem}-shards"),
-        header=run_header(checkpoint, reward, prompts_for(reward, clips)),
+        header=run_header(checkpoint, reward, store),
     )
     with folder_lock(shards.folder):
-        score_shard(reward, clips, shards, progress=progress)
+        score_shard(reward, clips, shards, progress=progress, under_prompts=under_prompts)
     write_scores(collect_scores(clips, shards), out)
     return out
 

@@ -9,7 +9,12 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.cli.evaluate import columns_for, evaluate
 from gtsvj_reward.evaluation import EvaluationResult, evaluate_comparisons, read_scores
 from gtsvj_reward.judge import save_judge
+from gtsvj_reward.reward import PromptEncoder
+from gtsvj_reward.reward.text_store import write_texts
 from tests.evaluation.made_up import FAST, made_up, made_up_scores
+from tests.judge.test_moment_judge import moment_judge
+from tests.judge.test_prompt_moments import READS
+from tests.pipelines import cogvideox, frozen
 from tests.tiny import tiny_judge, tiny_transformer
 from tests.training.clips import write_clips
 
@@ -176,3 +181,41 @@ def test_a_benchmark_in_its_own_format(tmp_path, capsys):
     assert {item.model: item.mean for item in result.model_scores} == {"m": 10 / 3, "n": 1.0}
     page = (tmp_path / "out" / "result.md").read_text()
     assert "1 labels left out: `MQ` is invalid" in page
+
+
+def test_a_judge_of_prompts_is_evaluated_with_them_and_without(tmp_path, capsys):
+    """Text alignment with the prompt and without: what the judge makes of the prompt is the gap."""
+    tiny_transformer().save_pretrained(tmp_path / "base")
+    save_judge(moment_judge(base_model=str(tmp_path / "base"), **READS), tmp_path / "judge")
+    folder = write_clips(tmp_path / "latents", 6)
+    (tmp_path / "pairs.csv").write_text(
+        "video_a,video_b,label\n0.mp4,1.mp4,1\n2.mp4,3.mp4,-1\n4.mp4,5.mp4,1\n0.mp4,3.mp4,1\n"
+    )
+    (tmp_path / "ratings.csv").write_text(
+        "video,clear\n" + "".join(f"{index}.mp4,{index}\n" for index in range(6))
+    )
+    common = ["--judge", str(tmp_path / "judge"), "--latents", str(tmp_path / "latents")]
+    common += ["--no_plots", "--device", "cpu"]
+    assert evaluate(words(tmp_path, *common)) == 0
+    (note,) = result_in(tmp_path / "out").notes
+    assert "none are stored beside the latents: no clip was scored under its prompt" in note
+    said = {f"{index}.mp4": ("a dog", "a red square")[index % 2] for index in range(6)}
+    write_texts(folder.path, list(said), said, PromptEncoder(frozen(cogvideox)))
+    capsys.readouterr()
+    assert evaluate([*words(tmp_path, *common), "--out", str(tmp_path / "both")]) == 0
+    printed = capsys.readouterr().out
+    assert "with and without prompts:" in printed
+    first, second = (
+        EvaluationResult.from_json((tmp_path / "both" / name).read_text())
+        for name in ("result.json", "result-without-prompts.json")
+    )
+    assert (first.scorer, second.scorer) == ("judge", "judge-without-prompts")
+    assert first.notes == ("each clip was scored under its prompt",)
+    assert second.notes == ("no clip was scored under its prompt",)
+    tables = [read_scores(tmp_path / "both" / f"scores{end}.csv").columns["raw"]
+              for end in ("", "-without-prompts")]  # fmt: skip
+    assert all(abs(tables[0][video] - tables[1][video]) > 1e-6 for video in said)
+    ratings = ["--benchmark", "ratings", "--data", str(tmp_path / "ratings.csv"), *common]
+    out = ["--out", str(tmp_path / "rated"), "--resamples", "1"]
+    assert evaluate([*ratings, *out, "--column_for", "clear=raw"]) == 0
+    assert (tmp_path / "rated" / "ratings-without-prompts.json").is_file()

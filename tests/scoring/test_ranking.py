@@ -208,5 +208,5 @@ def test_unsound_groups_are_refused_by_row(tmp_path):
     (tmp_path / "g.csv").write_text("video,prompt\np,a\np,b\nq,a\n")
     assert read_several(tmp_path / "g.csv") == {"p": ["a", "b"], "q": ["a"]}
     (tmp_path / "g.csv").write_text("video,prompt\np,a\nq,a\np,a\n")
-    with pytest.raises(ValueError, match="2 of 3 cells of `prompt`.*repeat a row"):
+    with pytest.raises(ValueError, match=r"2 of 3 cells of `prompt`.*repeat a row"):
         read_several(tmp_path / "g.csv")
