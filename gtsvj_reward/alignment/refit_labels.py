@@ -19,9 +19,9 @@ from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import clip_info
 from gtsvj_reward.losses import rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, Rated
-from gtsvj_reward.training.closed_form.commands import latents_of
 from gtsvj_reward.training.closed_form.comparisons import PairLoss
 from gtsvj_reward.training.closed_form.features import Load
+from gtsvj_reward.training.closed_form.showing import latents_of
 
 DIMENSION = "overall"
 """Which label of a comparison counts."""
