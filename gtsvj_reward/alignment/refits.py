@@ -54,7 +54,8 @@ class Refits:
         accelerator: of this process.
 
     Raises:
-        ValueError: for a judge of the other readout, or clips that processes cannot share.
+        ValueError: for a judge of the other readout, one that reads prompts, or clips that
+            processes cannot share.
         LatentSpaceError: for positives of another space.
     """
 
@@ -72,6 +73,11 @@ class Refits:
             raise ValueError(
                 "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
                 f"{arguments.reward!r} has readout {judge.config.readout!r}"
+            )
+        if judge.config.text_input == "prompt":
+            raise ValueError(
+                "`refit_every` shows clips without their prompts, and the judge reads prompts "
+                "(text_input='prompt'): leave it out, or take a judge that reads none"
             )
         if isinstance(judge.backbone, LiveBackbone):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -188,6 +189,14 @@ def test_labels_are_merged_in_and_the_judge_then_knows_how_sure_it_is(
     again = made(judge, positives, tmp_path / "other")
     with pytest.raises(ValueError, match="'preference', and 0 comparisons and 0 ratings make one"):
         train(again)
+
+
+def test_a_judge_that_reads_prompts_is_refused(start, positives, tmp_path):
+    config = replace(start.config, text_input="prompt", prompt_dropout=0.1, stage="discriminator")
+    pipe = tiny_pipeline()
+    reads = VideoJudge.from_transformer(pipe.transformer, config, scheduler=pipe.scheduler)
+    with pytest.raises(ValueError, match="`refit_every` shows clips without their prompts"):
+        made(reads, positives, tmp_path)
 
 
 def test_ratings_for_a_judge_without_aspects_are_refused(start, positives, tmp_path):

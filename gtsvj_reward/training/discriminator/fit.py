@@ -1,6 +1,5 @@
 """Stage 1 in closed form: from folders of latents to a judge on disk."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Literal
@@ -8,7 +7,6 @@ from typing import Literal
 from torch import Tensor
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.closed_form.commands import (
     cache_for,
@@ -92,9 +90,9 @@ def contrast_of(
     Raises:
         ValueError: if there are no negatives.
     """
-    groups = groups_of([*pairs.real, *pairs.generated], args.group_by)
-    contrast = drawn(pairs, args.draws, groups, showing)
+    contrast = drawn(pairs, args.draws, args.group_by, showing)
     if showing.reads and args.swapped:
+        groups = groups_of(pairs, args.group_by)
         own = [groups[str(info.path)] for info in pairs.real]
         contrast += showing.swapped(pairs.real, own, args.swapped, args.wrong_prompts)
     if not contrast:
@@ -102,11 +100,12 @@ def contrast_of(
     return contrast
 
 
-def groups_of(infos: Sequence[ClipInfo], group_by: str | None) -> dict[str, str]:
+def groups_of(pairs: ContrastivePairs, group_by: str | None) -> dict[str, str]:
     """Path of a clip -> its group.
 
     Clips that share a video or a group, or of which one was made from the other, are of one group.
     """
+    infos = [*pairs.real, *pairs.generated]
     groups = connected_groups([clip_keys(info, group_by) for info in infos])
     return {
         str(infos[index].path): str(number)
@@ -116,7 +115,10 @@ def groups_of(infos: Sequence[ClipInfo], group_by: str | None) -> dict[str, str]
 
 
 def drawn(
-    pairs: ContrastivePairs, draws: int, groups: Mapping[str, str], showing: Showing
+    pairs: ContrastivePairs,
+    draws: int,
+    group_by: str | None = None,
+    showing: Showing | None = None,
 ) -> list[Contrast]:
     """The pairs of the first epochs, drawn when they are read; neighbours share a draw.
 
@@ -131,11 +133,11 @@ def drawn(
     def side(key: int, name: Literal["positive", "negative"]) -> Tensor:
         return pair(key).positive if name == "positive" else pair(key).negative
 
-    contrast = []
+    groups, contrast = groups_of(pairs, group_by), []
     for key in range(draws * len(pairs)):
         _, first, second, _ = pairs.draw(key)
         loads: tuple[Load, Load] = partial(side, key, "positive"), partial(side, key, "negative")
-        if showing.kept(key):
+        if showing is not None and showing.kept(key):
             loads = showing.one(first, loads[0]), showing.one(second, loads[1])
         own = (groups[str(first.path)], groups[str(second.path)])
         contrast.append(Contrast(*loads, own))

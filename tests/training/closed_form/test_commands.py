@@ -12,10 +12,9 @@ from gtsvj_reward.judge import load_judge
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer
-from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
-from gtsvj_reward.training.discriminator.fit import drawn, groups_of
+from gtsvj_reward.training.discriminator.fit import drawn
 from tests.judge.test_moment_judge import moment_judge
 from tests.training.stages import write_csv, write_rated
 
@@ -153,9 +152,7 @@ def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):
     pairs = ContrastivePairs(
         clips, sampler=PerturbationSampler(), truncation=Truncation(probability=0.0), seed=3
     )
-    infos = [*pairs.real, *pairs.generated]
-    showing = Showing(moment_judge(filled=False).config, infos, seed=3)
-    contrast = drawn(pairs, 2, groups_of(infos, None), showing)
+    contrast = drawn(pairs, 2)
     assert len(contrast) == 2 * len(pairs)
     kinds = set()
     for key, item in enumerate(contrast):
