@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from diffusers import CogVideoXPipeline
 from transformers import HfArgumentParser
 
-from gtsvj_reward import GTSVJReward
+from gtsvj_reward import GTSVJReward, PromptScore
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy, Refits
+from gtsvj_reward.alignment.rewards import judges_of, refitted_judge, reward_of, with_judge
 from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
@@ -45,12 +46,11 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     )
     accelerator.init_trackers("gtsvj_reward")
     pipe = load(arguments).to(accelerator.device)
-    trained = load_judge(
-        arguments.reward,
-        arguments,
-        pipe,
-        aspects=arguments.aspects or None,
-        pessimism=arguments.pessimism,
+    made = partial(GTSVJReward, aspects=arguments.aspects or None, pessimism=arguments.pessimism)
+    trained = reward_of(
+        arguments.terms,
+        judge=lambda name: made(load_judge(name, arguments, pipe).judge),
+        prompt_score=lambda: PromptScore(pipe),
     )
     watched = {name: load_judge(name, arguments, pipe) for name in arguments.eval_metrics}
     policy = Policy(
@@ -63,7 +63,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
         gradient_checkpointing=arguments.gradient_checkpointing,
         autocast=accelerator.autocast,
     )
-    for judge in (trained, *watched.values()):
+    for judge in (*judges_of(trained).values(), *watched.values()):
         judge.judge.backbone.gradient_checkpointing = arguments.gradient_checkpointing
     metrics = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
     if arguments.pretrained_model in TOYS:
@@ -71,18 +71,17 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     prompts = arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else [])
     refits = None
     if arguments.refit_every:
-        aspects = arguments.aspects or None
-        rebuild = partial(GTSVJReward, aspects=aspects, pessimism=arguments.pessimism)
+        name, judge = refitted_judge(trained)
         refits = Refits(
             arguments,
             policy,
-            trained.judge,
-            rebuild=rebuild,
+            judge.judge,
+            rebuild=lambda judge: with_judge(trained, name, made(judge)),
             prompts=prompts,
             accelerator=accelerator,
         )
         # The judge that the run began with goes on as a guard.
-        first = GTSVJReward(trained.judge, aspects=aspects)
+        first = GTSVJReward(judge.judge, aspects=arguments.aspects or None)
         metrics["first judge"] = watching(first, policy, arguments.fps)
     return AlignmentRun(
         arguments,
@@ -108,28 +107,18 @@ def load(arguments: AlignArguments) -> CogVideoXPipeline:
     return frozen(pipe)
 
 
-def load_judge(
-    name: str,
-    arguments: AlignArguments,
-    pipe: CogVideoXPipeline,
-    aspects: list[str] | None = None,
-    pessimism: float = 0.0,
-) -> GTSVJReward:
+def load_judge(name: str, arguments: AlignArguments, pipe: CogVideoXPipeline) -> GTSVJReward:
     """A judge on the pipeline's weights below the policy's adapter, of its own, or live.
 
     The unsteady toy's weights are not those that any judge was trained on.
     """
     if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
-        return GTSVJReward.from_pretrained(
-            name, device=pipe.device, aspects=aspects, pessimism=pessimism
-        )
+        return GTSVJReward.from_pretrained(name, device=pipe.device)
     return GTSVJReward.from_pretrained(
         name,
         transformer=pipe.transformer,
         live=arguments.judge_weights == "live",
         device=pipe.device,
-        aspects=aspects,
-        pessimism=pessimism,
     )
 
 

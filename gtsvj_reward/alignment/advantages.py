@@ -9,11 +9,13 @@ from torch import Tensor
 from gtsvj_reward.reward.z_scores import check_rewards
 
 
-def check_advantages(advantages: Float[Tensor, " clip"], rewards: Float[Tensor, " clip"]) -> None:
+def check_advantages(
+    advantages: Float[Tensor, "clip ..."], rewards: Float[Tensor, " clip"]
+) -> None:
     """Refuse an iteration that has nothing to teach.
 
     Args:
-        advantages: of all clips of the iteration.
+        advantages: of all clips of the iteration, or of their steps.
         rewards: that they were made from, for the message.
 
     Raises:

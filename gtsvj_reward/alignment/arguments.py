@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gtsvj_reward.alignment.policy import ClipSize
+from gtsvj_reward.alignment.rewards import Term, reward_terms
 
 FREE = (
     "output_dir",
@@ -25,7 +26,10 @@ FREE = (
 """Settings that may differ when a run goes on: they change none of its iterations, or are labels,
 which come while it runs."""
 
-LATER = ("pessimism", "refit_every", "refit_clips", "refit_positives")
+LATER = (
+    *("pessimism", "refit_every", "refit_clips", "refit_positives"),
+    *("window", "timestep_fraction", "keep_clips", "measure_kl", "dense_rewards"),
+)
 """Settings that runs of earlier versions did not have: at their default they decide nothing."""
 
 
@@ -46,9 +50,12 @@ class AlignArguments:
             "choices": ["shared", "own", "live"],
         },
     )
-    reward: str = field(
-        default="gtsvj-toy-lora",
-        metadata={"help": "Judge to train on: bundled name, folder or hub id."},
+    reward: list[str] = field(
+        default_factory=lambda: ["gtsvj-toy-lora"],
+        metadata={
+            "help": "What to train on: a judge (bundled name, folder or hub id), prompt-score, or "
+            "a function MODULE:FUNCTION; or several with weights, NAME=WEIGHT."
+        },
     )
     aspects: list[str] = field(
         default_factory=list,
@@ -147,6 +154,10 @@ class AlignArguments:
     )
 
     def __post_init__(self) -> None:
+        given: object = self.reward
+        if isinstance(given, str):  # a single one, as it was in earlier versions
+            self.reward = [given]
+        reward_terms(self.reward)
         if not self.output_dir:
             raise ValueError("`output_dir` must be set: the folder of this run")
         for name in ("iterations", "prompts_per_iteration", "clips_per_prompt", "batch_size"):
@@ -195,6 +206,11 @@ class AlignArguments:
         return self.eval_metrics
 
     @property
+    def terms(self) -> tuple[Term, ...]:
+        """What is trained on."""
+        return reward_terms(self.reward)
+
+    @property
     def size(self) -> ClipSize:
         """Of the clips."""
         return ClipSize(self.num_frames, self.height, self.width)
@@ -218,7 +234,9 @@ class AlignArguments:
     def fingerprint(self) -> str:
         """SHA-256 over every setting that decides what the iterations do."""
         values = dataclasses.asdict(self)
-        values["gold"] = values.pop("eval_metrics")  # so that runs of earlier versions go on
+        if len(self.reward) == 1:  # so that runs of earlier versions go on, here and below
+            values["reward"] = self.reward[0]
+        values["gold"] = values.pop("eval_metrics")
         defaults = {item.name: item.default for item in dataclasses.fields(self)}
         decisive = {
             name: value

@@ -72,7 +72,7 @@ class Refits:
         if judge.config.readout != "moments":
             raise ValueError(
                 "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
-                f"{arguments.reward!r} has readout {judge.config.readout!r}"
+                f"the judge of {arguments.reward} has readout {judge.config.readout!r}"
             )
         if judge.config.text_input == "prompt":
             raise ValueError(

@@ -1,6 +1,6 @@
 """Sampling from a policy: whole trajectories with their log-probabilities, or clean clips only."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ class Rollout:
     """η of the sampling."""
     elements: Elements = "mean"
     """Of the log-densities."""
+    predictions: tuple[Latents, ...] = ()
+    """x̂₀ that the policy predicted at each step, guided, with padding; none unless asked for."""
 
     @property
     def clean(self) -> Latents:
@@ -81,6 +83,8 @@ def rollout(
     steps: int,
     eta: float,
     elements: Elements = "mean",
+    stochastic: Collection[int] | None = None,
+    predictions: bool = False,
 ) -> Rollout:
     """Sample one clip per prompt by stochastic steps, and keep every one.
 
@@ -94,6 +98,8 @@ def rollout(
         steps: denoising steps.
         eta: η of `ddim_transition`, or of `flow_transition` with the policy's `sde`.
         elements: of `log_probability`.
+        stochastic: indices of the steps that take noise; the others are deterministic. None: all.
+        predictions: keep what the policy predicts at each step.
 
     Raises:
         ValueError: if there are not as many keys as prompts.
@@ -102,15 +108,20 @@ def rollout(
     timesteps = schedule(policy, steps)
     path = [standard_normal(policy.latent_shape, generators, policy.device)]
     densities: dict[int, Tensor] = {}
+    predicted: list[Tensor] = []
     for index, timestep in enumerate(timesteps):
-        step = transition(policy, path[-1], timestep, prompts, eta)
+        noisy = stochastic is None or index in stochastic
+        step = transition(policy, path[-1], timestep, prompts, eta if noisy else 0.0)
+        if predictions:
+            predicted.append(step.clean)
         following = step.mean
         if step.std > 0:
             noise = standard_normal(policy.latent_shape, generators, policy.device)
             following = step.mean + step.std * noise
             densities[index] = log_probability(following, step.mean, step.std, elements=elements)
         path.append(following)
-    return Rollout(prompts, tuple(keys), tuple(path), timesteps, densities, eta, elements)
+    made = tuple(keys), tuple(path), timesteps, densities, eta, elements, tuple(predicted)
+    return Rollout(prompts, *made)
 
 
 def rollouts(
@@ -121,10 +132,20 @@ def rollouts(
     steps: int,
     eta: float,
     batch_size: int,
+    stochastic: Collection[int] | None = None,
+    predictions: bool = False,
 ) -> list[Rollout]:
     """`rollout` of prompts that the policy encodes, in batches, in the order of the prompts."""
     return [
-        rollout(policy, policy.encode(texts[part]), keys[part], steps=steps, eta=eta)
+        rollout(
+            policy,
+            policy.encode(texts[part]),
+            keys[part],
+            steps=steps,
+            eta=eta,
+            stochastic=stochastic,
+            predictions=predictions,
+        )
         for part in batches(len(texts), batch_size)
     ]
 
@@ -134,24 +155,28 @@ class StepTaken(NamedTuple):
 
     log_probability: Float[Tensor, " clip"]
     """Of the step, differentiable."""
-    kl: Float[Tensor, " clip"]
-    """Divergence of the policy's transition from the reference's, in nats, differentiable."""
+    kl: Float[Tensor, " clip"] | None
+    """Divergence of the policy's transition from the reference's, in nats, differentiable; None if
+    it was not asked for."""
 
 
-def step_taken(policy: Policy, made: Rollout, index: int) -> StepTaken:
+def step_taken(policy: Policy, made: Rollout, index: int, *, reference: bool = True) -> StepTaken:
     """How likely a step of a rollout is now, and how far the policy is from its reference there.
 
     Args:
         policy: as it is now.
         made: what it made before.
         index: of the step, one of `made.log_probabilities`.
+        reference: ask the reference as well, which is one more pass without gradients.
     """
     here, timestep = made.path[index], made.timesteps[index]
     step = transition(policy, here, timestep, made.prompts, made.eta)
     now = log_probability(made.path[index + 1], step.mean, step.std, elements=made.elements)
+    if not reference:
+        return StepTaken(now, None)
     with policy.reference():
-        reference = transition(policy, here, timestep, made.prompts, made.eta)
-    kl = transition_kl(step.mean, reference.mean, step.std, elements=made.elements)
+        other = transition(policy, here, timestep, made.prompts, made.eta)
+    kl = transition_kl(step.mean, other.mean, step.std, elements=made.elements)
     return StepTaken(now, kl)
 
 

@@ -1,7 +1,7 @@
 """The loop that the alignment algorithms share: clips, updates, checkups, logs, checkpoints."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -193,8 +193,19 @@ class AlignmentRun:
         """Of all processes, in the order of the clips."""
         return gather(self.accelerator, values)
 
-    def rollouts(self, texts: Sequence[str], keys: Sequence[Key], *, eta: float) -> list[Rollout]:
-        """Clips of prompts, made in batches of `batch_size`, in the order of the prompts."""
+    def rollouts(
+        self,
+        texts: Sequence[str],
+        keys: Sequence[Key],
+        *,
+        eta: float,
+        stochastic: Collection[int] | None = None,
+        predictions: bool = False,
+    ) -> list[Rollout]:
+        """Clips of prompts, made in batches of `batch_size`, in the order of the prompts.
+
+        See `rollout` for the arguments.
+        """
         return rollouts(
             self.policy,
             texts,
@@ -202,18 +213,25 @@ class AlignmentRun:
             steps=self.arguments.num_inference_steps,
             eta=eta,
             batch_size=self.arguments.batch_size,
+            stochastic=stochastic,
+            predictions=predictions,
         )
 
     def scores(
-        self, latents: Latents, texts: Sequence[str] | None = None
+        self,
+        latents: Latents,
+        texts: Sequence[str] | None = None,
+        *,
+        unfinished: bool = False,
     ) -> Float[Tensor, " clip"]:
         """The reward of clean latents as the policy makes them; differentiable if recorded.
 
         Args:
             latents: of some clips.
             texts: their prompts, which a reward that reads prompts needs.
+            unfinished: they are predictions from the middle of sampling.
         """
-        return self.evaluation.scoring_of(texts).scores(latents)
+        return self.evaluation.scoring_of(texts).scores(latents, unfinished=unfinished)
 
     def backward(self, loss: Tensor) -> None:
         """Add gradients of a loss that is already divided as it should be."""

@@ -122,17 +122,20 @@ def test_settings_that_change_nothing_of_the_iterations_do_not_change_the_finger
         return AlignArguments(**{"output_dir": "a", **changes}).fingerprint()
 
     assert settings() == settings(output_dir="b", iterations=99, save_every=3, samples=0)
-    for name, value in {"seed": 1, "learning_rate": 0.5, "reward": "x", "batch_size": 3}.items():
+    for name, value in {"seed": 1, "learning_rate": 0.5, "reward": ["x"], "batch_size": 3}.items():
         assert settings(**{name: value}) != settings()
 
 
-def test_a_run_of_an_earlier_version_goes_on():
+def test_a_run_of_an_earlier_version_goes_on(unchecked):
     """Settings that came later decide nothing at their default; this is what 0.4 wrote."""
     given = AlignArguments(output_dir="a", eval_metrics=["b"])
     assert given.fingerprint() == (
         "f135ca218ff140c1ebaa145bee667519dd4bd199708def7d28edf344c35e95db"
     )
     assert given.gold == ["b"]
+    # a single reward was a text
+    text = AlignArguments(output_dir="a", eval_metrics=["b"], reward="gtsvj-toy-lora")
+    assert text.fingerprint() == given.fingerprint()
     other = AlignArguments(output_dir="a", eval_metrics=["b"], pessimism=1.0)
     assert other.fingerprint() != given.fingerprint()
 

@@ -78,6 +78,59 @@ def test_updates_that_clips_cannot_be_spread_over_are_refused(ddpo, tmp_path):
             ddpo.DDPOArguments(output_dir="a", **changes)
 
 
+EVERYTHING = {
+    "a window over all steps": {"window": 2},
+    "all clips of a prompt": {"keep_clips": 6},
+    "all steps": {"timestep_fraction": 0.99},
+    "no look at the reference": {"measure_kl": False},
+}
+
+
+@pytest.mark.parametrize("changes", EVERYTHING.values(), ids=EVERYTHING)
+def test_techniques_that_leave_nothing_out_change_nothing(ddpo, tmp_path, changes):
+    ((plain,), _) = gradients(ddpo, tmp_path / "plain")
+    ((found,), logged) = gradients(ddpo, tmp_path / "other", **changes)
+    assert_same(found, plain, 1e-5)
+    assert ("kl" in logged) == ("measure_kl" not in changes)
+
+
+def test_filtering_trains_on_the_clips_that_are_left(ddpo, tmp_path):
+    """Their mean is that of an update in which the others have no advantage, times 12 / 4."""
+    ((found,), _) = gradients(ddpo, tmp_path / "a", keep_clips=2, batch_size=5)
+    args, run = tiny_run(ddpo.DDPOArguments, tmp_path / "b", clip_range=0.5)
+    texts, keys = run.clips(0)
+    made = run.rollouts(texts, keys, eta=1.0)
+    rewards = run.scores(torch.cat([batch.clean for batch in made]))
+    advantages = PromptStatistics().advantages(rewards, texts)
+    kept = [f(rewards[g]).item() + g.start for g in (slice(0, 6), slice(6, 12))
+            for f in (torch.argmax, torch.argmin)]  # fmt: skip
+    mask = torch.zeros(12)
+    mask[kept] = 3
+    recorded = recorded_gradients(run)
+    ddpo.learn(run, args, made, advantages * mask)
+    assert_same(found, recorded[0], 1e-4)
+
+
+def test_dense_rewards_and_steps_left_out(ddpo, tmp_path):
+    settings = {"advantages": "group", "dense_rewards": True, "num_inference_steps": 4}
+    (gradient,), _ = gradients(ddpo, tmp_path / "a", **settings)
+    (sparse,), _ = gradients(ddpo, tmp_path / "b", **settings | {"dense_rewards": False})
+    assert gradient.norm() > 0
+    cosine = (gradient @ sparse) / (gradient.norm() * sparse.norm())
+    assert cosine < 0.999
+    (some,), _ = gradients(ddpo, tmp_path / "c", num_inference_steps=4, timestep_fraction=0.34)
+    assert some.norm() > 0
+    for changes, words in (
+        ({"dense_rewards": True}, "`advantages` group"),
+        ({"timestep_fraction": 0.0}, "timestep_fraction"),
+        ({"window": 5}, "window"),
+        ({"kl_weight": 1.0, "measure_kl": False}, "measure_kl"),
+        ({"keep_clips": 2, "updates_per_epoch": 2}, "updates_per_epoch"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ddpo.DDPOArguments(output_dir="a", **changes)
+
+
 def by_hand(run, advantages, *, eta, kl_weight):
     """Gradient of -A ρ + w KL, mean over clips and stochastic steps, in one batch.
 
