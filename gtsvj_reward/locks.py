@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Lock, RLock, get_ident
+from threading import RLock, get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -40,8 +40,6 @@ class FolderInUseError(OSError):
 _HELD: dict[tuple[int, Path], list[int]] = {}
 """Process and folder -> thread that holds it, and how often it took it."""
 
-_HELD_LOCK = Lock()
-
 
 @contextmanager
 def folder_lock(folder: str | Path) -> Iterator[None]:
@@ -54,7 +52,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         FolderInUseError: if another run holds it, with that run's host and process id.
     """
     key = (os.getpid(), Path(folder).resolve())
-    with _HELD_LOCK:
+    with lock_of(folder_lock):
         thread, count = _HELD.get(key, [get_ident(), 0])
         if thread != get_ident():
             raise FolderInUseError(f"another thread of this process writes to {folder}")
@@ -65,7 +63,7 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
                 stack.enter_context(_locked(Path(folder)))
             yield
     finally:
-        with _HELD_LOCK:
+        with lock_of(folder_lock):
             _HELD[key][1] -= 1
             if not _HELD[key][1]:
                 del _HELD[key]

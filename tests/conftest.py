@@ -1,6 +1,8 @@
 """Fixtures; helpers that tests import are in `tests/tiny.py`."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import jaxtyping
@@ -13,6 +15,28 @@ import gtsvj_reward
 # Processes that tests start import the package that is tested, not one that is installed as well.
 TREE = str(Path(gtsvj_reward.__file__).parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join([TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+HANGS_AFTER = 600
+"""Seconds; before, at `faulthandler_timeout`, pytest writes where all threads are."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that hangs fails, and the others go on."""
+    if not hasattr(signal, "alarm") or threading.current_thread() is not threading.main_thread():
+        return (yield)
+
+    def hangs(number, frame):
+        raise TimeoutError(f"{item.nodeid} has not ended after {HANGS_AFTER} s")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(HANGS_AFTER)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

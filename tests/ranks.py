@@ -1,21 +1,26 @@
-"""One command in several processes, as a launcher starts it, without the cost of new interpreters.
+"""Work in processes that are clean when they begin, and `gtsvj` in several, as launched.
 
-Each process is a fork of this one. It may have a process-id namespace of its own, as the containers
-of a cluster have: process ids are then the same in all of them.
+A fork of pytest would have its locks and none of its threads (of servers, of OpenMP), and work of
+torch may wait for them for ever. So a server without threads imports the package once, and each
+process is a fork of that. What is to be called must be picklable: functions of modules, `partial`.
+
+A process may have a process-id namespace of its own, as the containers of a cluster have: process
+ids are then the same in all of them.
 """
 
 import ctypes
+import faulthandler
 import logging
+import multiprocessing
 import os
-import signal
 import socket
 import sys
+import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from gtsvj_reward.cli import main
 
@@ -23,13 +28,13 @@ CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000
 REFUSED = 77
 """Exit status of a process that cannot have a namespace of its own."""
 PATIENCE = 120
-"""Seconds after which a process is stopped."""
+"""Seconds after which a process says where it is and ends."""
 
-forked = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks"),
-    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
-]
-"""Marks of a test that forks."""
+on_unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix has a server of forks")
+"""Mark of a test that starts processes here."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+IMPORTED_ONCE = ["gtsvj_reward.training", "tests.tiny"]
 
 
 def run_ranks(count, command, folder, *, own_ids=False):
@@ -46,42 +51,61 @@ def run_ranks(count, command, folder, *, own_ids=False):
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     logs = [Path(folder, f"rank-{rank}.log") for rank in range(count)]
-
-    def work(rank):
-        words = [str(word) for word in command(rank)]
-        return lambda: become(logs[rank], rank, count, port, words)
-
-    status = run_forked([work(rank) for rank in range(count)], own_ids=own_ids)
+    words = [[str(word) for word in command(rank)] for rank in range(count)]
+    works = [partial(become, logs[rank], rank, count, port, words[rank]) for rank in range(count)]
+    status = run_apart(works, own_ids=own_ids)
     return status, [log.read_text() for log in logs]
 
 
-def run_forked(works, *, own_ids=False):
-    """Call each function in a process of its own; the exit status of each."""
-    sys.stdout.flush()
-    children = [fork(work, own_ids) for work in works]
-    status = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+def run_apart(works, *, own_ids=False, patience=PATIENCE):
+    """Call each function in a process of its own; the exit status of each, 0 where it returned.
+
+    A process that does not end in time writes where it is to the captured errors and ends with 1.
+    """
+    server = multiprocessing.get_context("forkserver")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ONE_THREAD.items():
+            patch.setenv(name, value)
+        server.set_forkserver_preload([__name__, *IMPORTED_ONCE])
+        place = (Path.cwd(), dict(os.environ))
+        children = [
+            server.Process(target=begin, args=(work, place, own_ids, patience)) for work in works
+        ]
+        for child in children:
+            child.start()
+    end = time.monotonic() + patience + 60  # the first waits for the imports
+    for child in children:
+        child.join(max(0.0, end - time.monotonic()))
+    status = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
     if REFUSED in status:
         pytest.skip("the system gives this process no process-id namespace (unshare)")
     return status
 
 
-def fork(work, own_ids):
-    child = os.fork()
-    if child:
-        return child
+def begin(work, place, own_ids, patience):
+    """In the new process: go where the test is, and call the function."""
+    if sys.platform == "linux":
+        threads = len(list(Path(f"/proc/{os.getppid()}/task").iterdir()))
+        if threads != 1:
+            raise RuntimeError(f"the server of forks has {threads} threads: it is not clean")
+    folder, environment = place
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ |= environment
+    if own_ids:
+        enter_namespace()
+    faulthandler.dump_traceback_later(patience, exit=True)
     status = 1
     try:
-        torch.set_num_threads(1)  # threads of the parent are not here
-        signal.alarm(PATIENCE)
-        if own_ids:
-            enter_namespace()
         status = work() or 0
-    except BaseException:  # noqa: BLE001  whatever it was, this process must not become pytest
+    except BaseException:  # noqa: BLE001  also what `gtsvj` says of its flags
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        os._exit(status)  # whatever is left of process groups
 
 
 def enter_namespace():
@@ -96,7 +120,6 @@ def enter_namespace():
     child = os.fork()
     if child:
         os._exit(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
-    signal.alarm(PATIENCE)
     if os.getpid() != 1:
         raise RuntimeError("no namespace of its own: the test proves nothing")
 
@@ -108,8 +131,6 @@ def become(log, rank, count, port, words):
     os.dup2(opened, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     logging.basicConfig(level=logging.WARNING, force=True)
-    for state in (AcceleratorState, PartialState, GradientState):
-        state._reset_state()  # that of the parent
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

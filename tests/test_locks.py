@@ -5,17 +5,21 @@ import multiprocessing
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from threading import Event, get_ident
 
 import pytest
 
+from gtsvj_reward import locks
 from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.integrations.ddpo import DDPOReward
 from gtsvj_reward.locks import LOCK_FILE, FolderInUseError, folder_lock
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
+from tests.holder import holder
 from tests.tiny import clips, tiny_space
+
+on_unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks and locks files")
 
 
 class Gate:
@@ -38,17 +42,17 @@ def reward_behind(gate):
     return reward
 
 
-def clip_scorer(gate, monkeypatch):
+def clip_scorer(gate, monkeypatch, folder):
     scorer = ClipScorer(reward_behind(gate), space=tiny_space())
     return lambda: scorer.score_latents(clips())
 
 
-def ddpo_reward(gate, monkeypatch):
+def ddpo_reward(gate, monkeypatch, folder):
     reward = DDPOReward(reward_behind(gate), images_are="latents")
     return lambda: reward(clips(2), ["a dog", "a cat"], [])
 
 
-def loading_for_verl_omni(gate, monkeypatch):
+def loading_for_verl_omni(gate, monkeypatch, folder):
     settings = {"server_url": "http://127.0.0.1:1", "latents_of": "gtsvj-toy-pipeline"}
     config = ScorerConfig.from_dict(settings)
     made = config.load(ScoreClient)  # what loading waits for in a forked process is not ours
@@ -62,12 +66,29 @@ def loading_for_verl_omni(gate, monkeypatch):
     return lambda: verl_omni.scorer_for(config)
 
 
+def locking_a_folder(gate, monkeypatch, folder):
+    def slow():
+        gate()
+        return get_ident()
+
+    monkeypatch.setattr(locks, "get_ident", slow)
+    return lambda: take(folder)
+
+
+def take(folder):
+    with folder_lock(folder):
+        pass
+
+
+MAKES = [clip_scorer, ddpo_reward, loading_for_verl_omni, locking_a_folder]
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
-@pytest.mark.parametrize("make", [clip_scorer, ddpo_reward, loading_for_verl_omni])
-def test_a_child_that_is_forked_while_a_thread_is_busy_does_not_wait(make, monkeypatch):
+@on_unix
+@pytest.mark.parametrize("make", MAKES)
+def test_a_child_that_is_forked_while_a_thread_is_busy_does_not_wait(make, monkeypatch, tmp_path):
     gate = Gate()
-    work = make(gate, monkeypatch)
+    work = make(gate, monkeypatch, tmp_path)
     with ThreadPoolExecutor(1) as pool:
         busy = pool.submit(work)
         assert gate.reached.wait(60)
@@ -82,50 +103,31 @@ def test_a_child_that_is_forked_while_a_thread_is_busy_does_not_wait(make, monke
     assert ended == 0, "the child waits for a thread that it does not have"
 
 
-def hold(folder, held, release):
-    with folder_lock(folder):
-        held.set()
-        release.wait(120)
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the lock of a folder, and the event that lets it end."""
-    fork = multiprocessing.get_context("fork")
-    held, release = fork.Event(), fork.Event()
-    child = fork.Process(target=hold, args=(tmp_path, held, release))
-    child.start()
-    assert held.wait(60)
-    yield child, release
-    child.kill()
-    child.join()
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
-def test_a_second_run_on_one_folder_is_refused_with_the_holder_s_name(tmp_path, holder):
-    child, release = holder
-    who = f"in use by process {child.pid} on {socket.gethostname()}, running since 20"
-    with pytest.raises(FolderInUseError, match=who), folder_lock(tmp_path):
-        pass
-    release.set()
-    child.join(60)
-    with folder_lock(tmp_path), folder_lock(tmp_path):
-        assert (tmp_path / LOCK_FILE).exists()
-        with ThreadPoolExecutor(1) as pool, pytest.raises(FolderInUseError, match="another thread"):
-            pool.submit(hold, tmp_path, Event(), Event()).result()
+@on_unix
+def test_a_second_run_on_one_folder_is_refused_with_the_holder_s_name(tmp_path):
+    with holder(tmp_path) as other:
+        who = f"in use by process {other.pid} on {socket.gethostname()}, running since 20"
+        with pytest.raises(FolderInUseError, match=who):
+            take(tmp_path)
+        other.stdin.close()
+        assert other.wait(60) == 0
+        with folder_lock(tmp_path), folder_lock(tmp_path):
+            assert (tmp_path / LOCK_FILE).exists()
+            with (
+                ThreadPoolExecutor(1) as pool,
+                pytest.raises(FolderInUseError, match="another thread"),
+            ):
+                pool.submit(take, tmp_path).result()
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
-def test_the_lock_of_a_run_that_was_killed_is_taken_over(tmp_path, holder, caplog):
-    child, _ = holder
-    child.kill()
-    child.join(60)
+@on_unix
+def test_the_lock_of_a_run_that_was_killed_is_taken_over(tmp_path, caplog):
+    with holder(tmp_path) as other:
+        pass
     assert (tmp_path / LOCK_FILE).exists(), "it was not killed"
     with folder_lock(tmp_path):
-        assert f"left by process {child.pid} on {socket.gethostname()}" in caplog.text
+        assert f"left by process {other.pid} on {socket.gethostname()}" in caplog.text
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
     assert not list(tmp_path.iterdir())
 

@@ -33,14 +33,24 @@ def test_an_unfinished_line_is_cut_off_and_the_next_event_is_whole(tmp_path):
     assert [event["event"] for event in read_events(tmp_path / JOURNAL)] == ["shown", "answer"]
 
 
+def write_on(folder, descriptor):
+    """Write events and say so, until killed; a test runner it must never become."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)
+    try:
+        journal = Journal(folder)
+        for number in count():
+            journal.append("fit", n=number)
+            os.write(descriptor, b"%d\n" % number)
+    finally:
+        os._exit(1)
+
+
 def test_a_killed_process_has_written_all_that_it_said(tmp_path):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        journal = Journal(tmp_path)
-        for number in count():
-            journal.append("fit", n=number)
-            os.write(writing, b"%d\n" % number)
+        write_on(tmp_path, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
         told = [said.readline() for _ in range(50)]

@@ -95,5 +95,8 @@ def fork_and_try(vae):
     """Process id of a child that ends with 0 if it can hold the lock."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if vae_lock(vae).acquire(blocking=False) else 1)
+        try:
+            os._exit(0 if vae_lock(vae).acquire(blocking=False) else 1)
+        finally:
+            os._exit(1)
     return child

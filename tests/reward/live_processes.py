@@ -332,7 +332,6 @@ CHECKS = {
 
 def work(rank, folder):
     """All checks, one after another, in one of the processes."""
-    torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=PROCESSES)
     outcomes = {}

@@ -1,12 +1,14 @@
 """A live judge of a policy in two processes (gloo); they are started once for all checks."""
 
 import json
-import multiprocessing
-import time
+from functools import partial
 
 import pytest
 
+from tests.ranks import on_unix, run_apart
 from tests.reward.live_processes import CHECKS, PROCESSES, save_judges, work
+
+pytestmark = on_unix
 
 LIMIT = 300
 """Seconds after which processes that wait for one another are ended; alone they need ten."""
@@ -17,15 +19,7 @@ def outcomes(tmp_path_factory):
     """Check -> what each process says of it."""
     folder = tmp_path_factory.mktemp("processes")
     save_judges(folder)
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    end = time.monotonic() + LIMIT
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-    for process in processes:
-        process.kill()
+    run_apart([partial(work, rank, folder) for rank in range(PROCESSES)], patience=LIMIT)
     written = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
     return {name: [each.get(name, "did not end in time") for each in written] for name in CHECKS}
 

@@ -39,7 +39,7 @@ class Scorer:
         values = [one.clips.flatten()[0].item() for one in jobs]
         self.batches.append([(value, one.size) for value, one in zip(values, jobs, strict=True)])
         self.begun.set()
-        assert self.go.wait(120)
+        assert self.go.wait(60)
         time.sleep(self.seconds)
         if values[0] in self.failures:
             raise self.failures[values[0]]
@@ -59,7 +59,7 @@ def run(scorer, use, **options):
                     "max_queue_seconds": 1000.0}  # fmt: skip
         batcher = Batcher(scorer, metrics=Metrics(), **{**settings, **options})
         try:
-            return await use(batcher)
+            return await asyncio.wait_for(use(batcher), 60)
         finally:
             await batcher.close()
 

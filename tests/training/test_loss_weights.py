@@ -10,7 +10,7 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training import AspectTrainer, ClipPair, PreferenceTrainer, RatedClip
-from tests.ranks import run_ranks
+from tests.ranks import on_unix, run_ranks
 from tests.tiny import tiny_aspect_judge
 from tests.training.stages import aspect_args, preference_args, write_csv
 
@@ -74,7 +74,7 @@ def test_an_incomplete_last_batch_weighs_by_its_pairs(world, base):
     assert max(single) - min(single) > 0.05, "the pairs are alike: the test proves nothing"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@on_unix
 def test_labels_weigh_alike_over_processes(world):
     """Clip i has one label or two in turn; two processes of one clip are one process of two."""
     rows = (world / "ratings.csv").read_text().splitlines()

@@ -1,6 +1,7 @@
 """Several processes, also in containers of their own, write what one process writes."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from safetensors.torch import load_file
 from gtsvj_reward.cli import main
 from gtsvj_reward.files import write_bytes
 from gtsvj_reward.training.resume import checkpoints_in, problem_of
-from tests.ranks import forked, run_forked, run_ranks
+from tests.ranks import on_unix, run_apart, run_ranks
 from tests.tiny import tiny_transformer
 from tests.training.clips import write_clips
 from tests.training.stages import write_csv, write_rated
 
-pytestmark = forked
+pytestmark = on_unix
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +41,17 @@ def assert_close(folder, other):
         torch.testing.assert_close(second[key], value, rtol=1e-5, atol=1e-5, msg=key)
 
 
+def write_often(path, content):
+    assert os.getpid() == 1
+    for _ in range(60):
+        write_bytes(path, content)
+
+
 def test_containers_write_one_file_at_once(tmp_path):
     """Process 1 of each of three containers writes to a shared disk."""
     contents = [bytes([65 + rank]) * 4096 for rank in range(3)]
-
-    def write(content):
-        assert os.getpid() == 1
-        for _ in range(60):
-            write_bytes(tmp_path / "shared.bin", content)
-
-    works = [lambda content=content: write(content) for content in contents]
-    assert run_forked(works, own_ids=True) == [0, 0, 0]
+    works = [partial(write_often, tmp_path / "shared.bin", content) for content in contents]
+    assert run_apart(works, own_ids=True) == [0, 0, 0]
     assert (tmp_path / "shared.bin").read_bytes() in contents
     assert [path.name for path in tmp_path.iterdir()] == ["shared.bin"]
 

@@ -1,6 +1,7 @@
 """Every setting of transformers works, or is refused by name before the first step."""
 
 from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from transformers import TrainingArguments
 from gtsvj_reward.training import DiscriminatorTrainer, RealAndGenerated
 from gtsvj_reward.training.arguments import JudgeTrainingConfig
 from gtsvj_reward.training.refused import REFUSED, refuse_sharding
-from tests.ranks import run_forked
+from tests.ranks import on_unix, run_apart
 from tests.tiny import tiny_judge
 from tests.training.clips import write_clips
 from tests.training.test_discriminator import config
@@ -207,10 +208,10 @@ def sharded_by_fsdp2(tmp_path):
         trainer(tmp_path, judge)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@on_unix
 def test_judges_that_were_sharded_already_are_refused(tmp_path):
     """As FSDP2 leaves parameters, and as ZeRO-3 does."""
-    assert run_forked([lambda: sharded_by_fsdp2(tmp_path)]) == [0]
+    assert run_apart([partial(sharded_by_fsdp2, tmp_path)]) == [0]
     judge = tiny_judge()
     judge.head.energy.weight.data = torch.empty(0)
     with pytest.raises(ValueError, match=r"'head.energy.weight' is sharded"):

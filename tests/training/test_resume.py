@@ -1,12 +1,12 @@
 """A run that was stopped anywhere goes on as if it had not been, or says why it cannot."""
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 
 from gtsvj_reward.judge import read_config
-from gtsvj_reward.locks import FolderInUseError, folder_lock
+from gtsvj_reward.locks import LOCK_FILE, FolderInUseError
 from gtsvj_reward.training import (
     AspectConfig,
     DiscriminatorConfig,
@@ -32,6 +32,8 @@ from gtsvj_reward.training.arguments import DECIDING, NOT_DECIDING
 from gtsvj_reward.training.discriminator.run import real_and_generated
 from gtsvj_reward.training.discriminator.saturation import SaturationWatch
 from gtsvj_reward.training.resume import checkpoints_in, newest_whole, problem_of
+from tests.holder import holder
+from tests.ranks import on_unix, run_apart
 from tests.test_files import full_disk
 from tests.tiny import tiny_transformer
 from tests.training.clips import write_clips
@@ -42,8 +44,6 @@ STEPS = {
     "max_steps": 5, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 3,
 }  # fmt: skip
 """Eight pairs in batches of three: neither step 4 nor step 5 ends an epoch."""
-
-forked = pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
 
 
 @pytest.fixture(scope="module")
@@ -136,20 +136,16 @@ def killed_in_a_save(home, folder):
     run(home, folder)
 
 
-@forked
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@on_unix
 def test_a_run_that_is_killed_while_it_saves_goes_on(home, tmp_path, caplog):
     folder = tmp_path / "again"
-    fork = multiprocessing.get_context("fork")
-    child = fork.Process(target=killed_in_a_save, args=(home, folder))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    assert run_apart([partial(killed_in_a_save, home, folder)]) == [-signal.SIGKILL]
+    killed = json.loads((folder / LOCK_FILE).read_text())["pid"]
     assert names(folder) == ["checkpoint-4", "checkpoint-2"]
     assert [path for path in folder.iterdir() if path.name.endswith(".part")], "killed too early"
     run(home, folder)
     assert f"resuming from {folder / 'checkpoint-4'}" in caplog.text
-    assert f"left by process {child.pid} on" in caplog.text
+    assert f"left by process {killed} on" in caplog.text
     assert_same(folder, home / "whole")
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -341,30 +337,15 @@ def test_the_newest_checkpoints_and_the_best_one_are_kept(home, tmp_path):
     assert state["best_model_checkpoint"] == str(best)
 
 
-def hold(folder, held):
-    with folder_lock(folder):
-        held.set()
-        signal.pause()
-
-
-@forked
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@on_unix
 def test_two_runs_on_one_folder_are_refused(home, tmp_path):
-    fork = multiprocessing.get_context("fork")
-    held = fork.Event()
-    child = fork.Process(target=hold, args=(tmp_path / "out", held))
-    child.start()
-    try:
-        assert held.wait(60)
-        with pytest.raises(FolderInUseError, match=f"out is in use by process {child.pid} on"):
+    with holder(tmp_path / "out") as other:
+        with pytest.raises(FolderInUseError, match=f"out is in use by process {other.pid} on"):
             run(home, tmp_path / "out")
         moments = JudgeArguments(base_model=str(home / "base"), readout="moments")
         fit = DiscriminatorFit(real=str(home / "real"), output_dir=str(tmp_path / "out"))
         with pytest.raises(FolderInUseError, match="out is in use by"):
             fit_discriminator(moments, fit)
-    finally:
-        child.kill()
-        child.join()
     assert not names(tmp_path / "out")
 
 
