@@ -358,6 +358,15 @@ class CtrlC(TrainerCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A runner in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_says_how_to_go_on(home, tmp_path):
     expected = {
         1: "step 1, before the first checkpoint: the same command starts anew",
