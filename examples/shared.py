@@ -13,7 +13,7 @@ from gtsvj_reward import GTSVJReward, PromptScore
 from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy, Refits
 from gtsvj_reward.alignment.rewards import judges_of, refitted_judge, reward_of, with_judge
 from gtsvj_reward.dtypes import dtype_of, weights_in
-from gtsvj_reward.flags import with_config
+from gtsvj_reward.flags import in_flags, with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
 from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, frozen, load_pipeline
@@ -27,7 +27,12 @@ Arguments = TypeVar("Arguments", bound=AlignArguments)
 def parse(kind: type[Arguments], argv: list[str] | None = None) -> Arguments:
     """Settings from the command line and, before it, from `--config FILE.yaml`."""
     given = with_config(sys.argv[1:] if argv is None else argv)
-    (arguments,) = HfArgumentParser(kind).parse_args_into_dataclasses(args=given)
+    parser = HfArgumentParser(kind)
+    try:
+        (arguments,) = parser.parse_args_into_dataclasses(args=given)
+    except ValueError as error:
+        flags = {option.removeprefix("--") for option in parser._option_string_actions}
+        raise ValueError(in_flags(str(error), flags)) from None
     return arguments
 
 

@@ -2,7 +2,23 @@
 
 import argparse
 import json
+import re
+from collections.abc import Collection
 from pathlib import Path
+
+SETTING = re.compile(
+    r"""
+    `(?P<name>\w+)`                                    # `depth`
+    | `(?P<on>\w+)=True`                               # `overwrite=True`
+    | `(?P<given>\w+)[= ](?P<value>[^`\s]*)`           # `lora_rank=0`, `optim sgd`
+    | (?<![\w`.(])(?P<bare>\w+)='(?P<text>[^'\s]*)'    # readout='moments'
+    """,
+    re.VERBOSE,
+)
+"""How messages name a setting of a Python call, and what they say that it is or should be."""
+
+COLUMN = re.compile(r"(columns?|cells of|has|scores? in|beside|repeat \w+) (`[^`]*`, )*$")
+"""What stands before the name of a column of a table, which may be that of a flag too."""
 
 
 def snake_case(argument: str) -> str:
@@ -14,6 +30,25 @@ def snake_case(argument: str) -> str:
     if not flag.startswith("--"):
         return argument
     return f"--{flag[2:].replace('-', '_')}{equals}{value}"
+
+
+def in_flags(message: str, flags: Collection[str]) -> str:
+    """A message with settings named as the user of a command typed them: `depth` is `--depth`.
+
+    Args:
+        message: as the package words it, with names of Python arguments.
+        flags: of the command, without `--`; other names stay.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name = found["name"] or found["on"] or found["given"] or found["bare"]
+        if name not in flags or COLUMN.search(message, 0, found.start()):
+            return found[0]
+        value = found["value"] or found["text"]
+        return f"--{name} {value}" if value else f"--{name}"
+
+    # Where a message names the flag already, the Python argument follows in brackets.
+    return re.sub(r"(--\w+) \(\1\)", r"\1", SETTING.sub(flag, message))
 
 
 def with_config(argv: list[str]) -> list[str]:

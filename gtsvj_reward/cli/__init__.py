@@ -8,7 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gtsvj_reward import __version__
-from gtsvj_reward.cli.parsing import AFTER_CTRL_C, COMMANDS as COMMANDS
+from gtsvj_reward.cli.parsing import (
+    AFTER_CTRL_C,
+    COMMANDS as COMMANDS,
+    RUNNING,
+    FlagFormatter,
+    as_typed,
+)
 from gtsvj_reward.flags import snake_case, with_config as with_config
 
 MODULES = {
@@ -53,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0 if argv else 2
     command = parser.parse_args(argv[:1]).command
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    RUNNING.clear()
+    printed = logging.StreamHandler()
+    printed.setFormatter(FlagFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[printed])
     try:
         module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
         run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
@@ -62,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("GTSVJ_TRACEBACK"):
             raise
         message = error.args[0] if isinstance(error, KeyError) else error
-        print(f"gtsvj {command}: {message}", file=sys.stderr)
+        print(f"gtsvj {command}: {as_typed(str(message))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
             said = str(stopped) or AFTER_CTRL_C.get(command, "stopped")
-            print(f"\ngtsvj {command}: {said}", file=sys.stderr)  # below a progress bar
+            print(f"\ngtsvj {command}: {as_typed(said)}", file=sys.stderr)  # below a progress bar
         return STOPPED

@@ -1,6 +1,10 @@
-"""What all commands share: their names, help and YAML defaults."""
+"""What all commands share: their names, help, parsers, and messages in terms of flags."""
 
 import argparse
+import logging
+from typing import TypeVar
+
+from gtsvj_reward.flags import in_flags
 
 COMMANDS = {
     "demo": "train a small judge on real clips on this machine and report on unseen footage",
@@ -38,10 +42,38 @@ AFTER_CTRL_C = {
 """Command -> what its last line says after Ctrl-C, where a `KeyboardInterrupt` has no message."""
 
 
+Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
+
+RUNNING: list[argparse.ArgumentParser] = []
+"""Parsers of the command that runs."""
+
+
 def subparser(command: str) -> argparse.ArgumentParser:
     """The parser of one command; its help shows the defaults."""
-    return argparse.ArgumentParser(
-        prog=f"gtsvj {command}",
-        description=COMMANDS[command],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    return running(
+        argparse.ArgumentParser(
+            prog=f"gtsvj {command}",
+            description=COMMANDS[command],
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
     )
+
+
+def running(parser: Parser) -> Parser:
+    """Let messages name the flags of a parser."""
+    RUNNING.append(parser)
+    return parser
+
+
+def as_typed(message: str) -> str:
+    """A message of the package in terms of the flags of the command that runs."""
+    options = [option for parser in RUNNING for option in parser._option_string_actions]
+    return in_flags(message, {option.removeprefix("--") for option in options})
+
+
+class FlagFormatter(logging.Formatter):
+    """Names flags in warnings too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line to print."""
+        return as_typed(super().format(record))

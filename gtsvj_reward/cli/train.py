@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gtsvj_reward.cli.parsing import running
 from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.flags import with_config
 
@@ -97,7 +98,7 @@ def judge_and_config(
         f"of the judge to start from, or {DEFAULT_READOUT}.",
         allow_abbrev=False,
     )
-    parser.set_defaults(readout=readout)
+    running(parser).set_defaults(readout=readout)
     if readout == "mlp":
         parser.add_argument("--help_all", action="help", help="also transformers' own settings")
         if "--help_all" not in words:
@@ -208,7 +209,7 @@ def calibrate_perturbations(argv: list[str]) -> int:
     parser.add_argument("--real", type=Path, required=True, help="folder of real latent clips")
     parser.add_argument("--out", type=Path, required=True, help="folder for JSON and picture")
     parser.add_argument("--device", default="cpu", help="where to train")
-    judge, settings, rest = parser.parse_args_into_dataclasses(with_config(argv))
+    judge, settings, rest = running(parser).parse_args_into_dataclasses(with_config(argv))
     check_matplotlib()
     clips = LatentFolder(rest.real)
     with folder_lock(rest.out):

@@ -25,11 +25,9 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("calibration_fraction", "confidence"):
             if not 0 < vars(self)[name] < 1:
-                raise ValueError(
-                    f"`{name}` must lie between 0 and 1, got {vars(self)[name]} (--{name})"
-                )
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {vars(self)[name]}")
         if self.resamples < 1:
-            raise ValueError(f"`resamples` must be at least 1, got {self.resamples} (--resamples)")
+            raise ValueError(f"`resamples` must be at least 1, got {self.resamples}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,10 +100,22 @@ class TruncationSettings:
     """Longest prefix."""
 
     def truncation(self) -> Truncation:
-        """How clips are cut."""
-        return Truncation(
-            self.truncation_probability, self.truncation_min_seconds, self.truncation_max_seconds
-        )
+        """How clips are cut.
+
+        Raises:
+            ValueError: if one of the settings is out of its range.
+        """
+        least, most = self.truncation_min_seconds, self.truncation_max_seconds
+        if not 0 <= self.truncation_probability <= 1:
+            raise ValueError(
+                f"`truncation_probability` must lie in 0..1, got {self.truncation_probability}"
+            )
+        if not 0 < least <= most:
+            raise ValueError(
+                "expected 0 < `truncation_min_seconds` <= `truncation_max_seconds`, got "
+                f"{least} and {most}"
+            )
+        return Truncation(self.truncation_probability, least, most)
 
 
 @dataclass(kw_only=True)
@@ -201,4 +213,4 @@ def require_set(args: SplitSettings, *names: str) -> None:
     """
     for name in names:
         if not getattr(args, name):
-            raise ValueError(f"`{name}` must be set (--{name}): give its path")
+            raise ValueError(f"`{name}` must be set: give its path")

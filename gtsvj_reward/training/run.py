@@ -33,9 +33,7 @@ def build_judge(
         ValueError: without a base model.
     """
     if not arguments.base_model:
-        raise ValueError(
-            "`base_model` must be set (--base_model): a bundled name, a folder or a hub id"
-        )
+        raise ValueError("`base_model` must be set: a bundled name, a folder or a hub id")
     transformer = load_transformer(
         folder_of(arguments.base_model), depth=arguments.depth, revision=arguments.base_revision
     )
