@@ -34,7 +34,7 @@ from gtsvj_reward.reward import group_z_scores
 class DDPOArguments(AlignArguments):
     """What DDPO adds."""
 
-    eta: float = field(default=1.0, metadata={"help": "Noise of stochastic DDIM while training."})
+    eta: float = field(default=1.0, metadata={"help": "Noise of the steps while training."})
     advantages: str = field(
         default="prompt",
         metadata={

@@ -41,7 +41,7 @@ class DPOArguments(AlignArguments):
     min_margin: float = field(
         default=0.1, metadata={"help": "Least difference of the rewards of a pair."}
     )
-    eta: float = field(default=0.0, metadata={"help": "Noise of stochastic DDIM while sampling."})
+    eta: float = field(default=0.0, metadata={"help": "Noise of the steps while sampling."})
     updates: int = field(default=4, metadata={"help": "Steps of the optimizer per iteration."})
     timesteps: str = field(
         default="all",

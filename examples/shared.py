@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from diffusers import CogVideoXPipeline
+from diffusers import DiffusionPipeline
 from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward, PromptScore
@@ -64,6 +64,9 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
         guidance=arguments.guidance_scale,
         rank=arguments.lora_rank,
         alpha=arguments.lora_alpha,
+        sde=arguments.sde,
+        flow_shift=arguments.flow_shift,
+        fps=arguments.fps,
         seed=arguments.seed,
         gradient_checkpointing=arguments.gradient_checkpointing,
         autocast=accelerator.autocast,
@@ -100,19 +103,19 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     )
 
 
-def load(arguments: AlignArguments) -> CogVideoXPipeline:
-    """The pipeline, frozen, in the dtype that was asked for."""
+def load(arguments: AlignArguments) -> Any:
+    """The pipeline, whatever its family, frozen, in the dtype that was asked for."""
     dtype = dtype_of(arguments.dtype)
     if arguments.pretrained_model in TOYS:
         pipe = load_pipeline(arguments.pretrained_model)
         return pipe if dtype == torch.float32 else pipe.to(dtype)
-    pipe = CogVideoXPipeline.from_pretrained(
+    pipe = DiffusionPipeline.from_pretrained(
         arguments.pretrained_model, use_safetensors=True, **weights_in(dtype)
     )
     return frozen(pipe)
 
 
-def load_judge(name: str, arguments: AlignArguments, pipe: CogVideoXPipeline) -> GTSVJReward:
+def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
     """A judge on the pipeline's weights below the policy's adapter, of its own, or live.
 
     The unsteady toy's weights are not those that any judge was trained on.
@@ -132,7 +135,7 @@ def watching(judge: GTSVJReward, policy: Policy, fps: float) -> EvalMetric:
     return lambda latents, _texts: judge(latents, space=policy.space, fps=fps)
 
 
-def toy_metrics(pipe: CogVideoXPipeline) -> dict[str, EvalMetric]:
+def toy_metrics(pipe: Any) -> dict[str, EvalMetric]:
     """What the toy world knows of clips without any judge, from their pixels."""
     detector, latest = load_detector().to(pipe.device), [torch.empty(0), torch.empty(0)]
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gtsvj_reward.alignment.flow import SDES
 from gtsvj_reward.alignment.policy import ClipSize
 from gtsvj_reward.alignment.rewards import Term, reward_terms
 
@@ -29,6 +30,7 @@ which come while it runs."""
 LATER = (
     *("pessimism", "refit_every", "refit_clips", "refit_positives"),
     *("window", "timestep_fraction", "keep_clips", "measure_kl", "dense_rewards"),
+    *("sde", "flow_shift"),
 )
 """Settings that runs of earlier versions did not have: at their default they decide nothing."""
 
@@ -39,7 +41,10 @@ class AlignArguments:
 
     pretrained_model: str = field(
         default="gtsvj-toy-unsteady",
-        metadata={"help": "CogVideoX pipeline: bundled name, folder or hub id."},
+        metadata={
+            "help": "Pipeline of CogVideoX, HunyuanVideo, LTX, Mochi or Wan: bundled name, folder "
+            "or hub id."
+        },
     )
     judge_weights: str = field(
         default="shared",
@@ -84,9 +89,21 @@ class AlignArguments:
     num_frames: int = field(default=17, metadata={"help": "Frames of a clip."})
     height: int = field(default=64, metadata={"help": "In pixels."})
     width: int = field(default=64, metadata={"help": "In pixels."})
-    fps: float = field(default=8.0, metadata={"help": "Frames per second, for the judges."})
+    fps: float = field(
+        default=8.0, metadata={"help": "Frames per second, for the judges, and for LTX."}
+    )
     num_inference_steps: int = field(default=5, metadata={"help": "Denoising steps."})
     guidance_scale: float = field(default=1.0, metadata={"help": "1 is no guidance."})
+    sde: str = field(
+        default="ddim",
+        metadata={
+            "help": "How noise enters the steps of a flow; eta says how much.",
+            "choices": list(SDES),
+        },
+    )
+    flow_shift: float | None = field(
+        default=None, metadata={"help": "Of a flow's noise levels; as the pipeline has it if none."}
+    )
     iterations: int = field(default=40, metadata={"help": "Updates of the policy, as a rule."})
     prompts_per_iteration: int = field(default=8, metadata={"help": "Different prompts."})
     clips_per_prompt: int = field(default=4, metadata={"help": "Clips of each prompt."})

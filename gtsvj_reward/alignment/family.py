@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -26,7 +27,7 @@ Timestep = float | Float[Tensor, " clip"] | Int[Tensor, " clip"]
 
 
 class PolicyFamily(ABC):
-    """A pipeline of flow matching as a policy uses it; latents are (batch, channel, time, ...).
+    """A pipeline of flow matching as a policy uses it; its latents are (batch, channel, time, ...).
 
     Args:
         pipe: the pipeline, which is left as it is.
@@ -56,7 +57,8 @@ class PolicyFamily(ABC):
         self.pipe, self.size, self.sde, self.fps = pipe, size, sde, fps
         self.text_length = text_length
         self.config = pipe.transformer.config
-        self.space = LatentSpace.from_pipeline(pipe)
+        # A policy's clips are in this package's order, whatever the pipeline's own is.
+        self.space = replace(LatentSpace.from_pipeline(pipe), layout="BTCHW")
         self.scheduler = self.make_scheduler(flow_shift)
 
     def make_scheduler(self, flow_shift: float | None) -> Any:

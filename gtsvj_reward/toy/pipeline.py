@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from diffusers import CogVideoXPipeline
+from diffusers import CogVideoXPipeline, DiffusionPipeline
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.dtypes import weights_in
@@ -16,6 +16,8 @@ from gtsvj_reward.latents import LatentSpace, vae_lock
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.words import TEXT_LENGTH
 from gtsvj_reward.toy.world import FRAMES, SIZE, Frames
+
+Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 PIPELINE = "gtsvj-toy-pipeline"
 UNSTEADY = "gtsvj-toy-unsteady"
@@ -68,10 +70,11 @@ def encode_short(
     return encode(*args, max_sequence_length=min(max_sequence_length, TEXT_LENGTH), **keywords)
 
 
-def frozen(pipe: CogVideoXPipeline) -> CogVideoXPipeline:
+def frozen(pipe: Pipeline) -> Pipeline:
     """The pipeline itself, without gradients and without progress bars."""
-    for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
-        module.requires_grad_(False).eval()
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -22,6 +22,7 @@ from gtsvj_reward.alignment import (
     schedule,
     step_taken,
 )
+from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.losses import clipped_policy_loss, denoising_error
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.reward.texts import text_of
@@ -89,7 +90,7 @@ def known(name):
 def pipeline_latents(pipe, noise, policy, *, steps=3, guidance=3.0):
     """What the pipeline makes of this noise, in this package's order."""
     packed = isinstance(pipe, LTXPipeline)
-    space, size = policy.space, policy.size
+    space, size = LatentSpace.from_pipeline(pipe), policy.size
     own = noise.movedim(2, -1).flatten(1, 3) if packed else space.from_btchw(noise)
     made = pipe(
         prompt=TEXTS,
