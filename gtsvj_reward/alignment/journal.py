@@ -51,3 +51,15 @@ def read_journal(path: Path) -> list[dict[str, float]]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged before its last line: {error}") from error
     return [{current_key(key): value for key, value in entry.items()} for entry in entries]
+
+
+def latest(entries: list[dict[str, float]]) -> dict[str, str]:
+    """What a progress bar shows: the last reward, and the last of each watched measure."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        found |= {
+            name.removeprefix("eval/"): value
+            for name, value in entry.items()
+            if name in ("reward", "proxy") or name.startswith("eval/")
+        }
+    return {name: f"{value:.3g}" for name, value in found.items()}

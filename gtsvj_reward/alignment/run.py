@@ -15,7 +15,7 @@ from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.checkpoints import Checkpoints, Stateful
 from gtsvj_reward.alignment.evaluation import EvalMetric, Evaluation
 from gtsvj_reward.alignment.guards import Checkup, Guards
-from gtsvj_reward.alignment.journal import Journal
+from gtsvj_reward.alignment.journal import Journal, latest
 from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.alignment.processes import (
     Metrics,
@@ -160,11 +160,16 @@ class AlignmentRun:
         if not self.guards.checkups:
             self.check_up()
         bar = tqdm(
-            total=self.arguments.iterations, initial=self.done, disable=not self.main, unit="it"
+            total=self.arguments.iterations,
+            initial=self.done,
+            desc="align",
+            disable=not self.main,
+            postfix=latest(self.journal.entries),
         )
         with bar:
             while self.done < self.arguments.iterations and self.stopped is None:
                 yield self.done
+                bar.set_postfix(latest(self.journal.entries), refresh=False)
                 bar.update()
         for tracker in self.accelerator.trackers:
             tracker.finish()

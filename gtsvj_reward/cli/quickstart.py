@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.dtypes import DTYPES, dtype_of
+from gtsvj_reward.tables import duration
 
 if TYPE_CHECKING:
     from gtsvj_reward.quickstart import Estimate, Quickstart
@@ -23,10 +24,12 @@ def quickstart(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     plan, forecast = planned(args)
     steps = plan.commands()
-    print(f"{len(steps)} steps, {duration(sum(forecast.seconds))} on this machine as it is now,")
+    print(
+        f"{len(steps)} steps, about {duration(sum(forecast.seconds))} on this machine as it is now,"
+    )
     print(f"{size_text(forecast.latent_bytes + forecast.moment_bytes)} of latents and moments")
     for number, (step, seconds) in enumerate(zip(steps, forecast.seconds, strict=True), 1):
-        print(f"  {number}. {step.title}: {duration(seconds)}")
+        print(f"  {number}. {step.title}: about {duration(seconds)}")
         if args.dry_run:
             print(f"     gtsvj {shlex.join(step.argv)}")
     if args.dry_run:
@@ -128,14 +131,6 @@ def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
         chosen = captions()[:: len(captions()) // TOY_PROMPTS][:TOY_PROMPTS]
         write_text(prompts, "".join(f"{caption}\n" for caption in chosen))
     return real, prompts
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that reads best."""
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= length:
-            return f"about {seconds / length:.1f} {unit}"
-    return f"about {seconds:.0f} s"
 
 
 def size_text(count: int) -> str:

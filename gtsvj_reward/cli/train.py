@@ -14,10 +14,28 @@ DEFAULT_READOUT = "moments"
 """Of a judge that is built by a command."""
 
 NEXT = {
-    "discriminator": "train-aspects --latents LATENTS --ratings RATINGS",
-    "aspects": "train-preference --latents LATENTS --comparisons PAIRS",
-}
-"""Stage -> the command of the stage after it."""
+    "discriminator": (
+        ("label clips, and see it learn",
+         "label VIDEOS --latents LATENTS --judge {folder} --out labels"),
+        ("fit it to comparisons",
+         "train-preference --from_judge {folder} --latents LATENTS --comparisons "
+         "labels/comparisons.csv --output_dir NEXT"),
+        ("or to ratings of aspects",
+         "train-aspects --from_judge {folder} --latents LATENTS --ratings labels/ratings.csv "
+         "--output_dir NEXT"),
+    ),
+    "aspects": (
+        ("fit one score to comparisons",
+         "train-preference --from_judge {folder} --latents LATENTS --comparisons PAIRS "
+         "--output_dir NEXT"),
+    ),
+    "preference": (
+        ("measure it on labels put aside",
+         "evaluate --benchmark pairs --data HELD_OUT --latents LATENTS --judge {folder} "
+         "--out eval"),
+    ),
+}  # fmt: skip
+"""Stage -> what to do after it, and the command."""
 
 if TYPE_CHECKING:
     from gtsvj_reward.judge import VideoJudge
@@ -175,14 +193,45 @@ def last_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def report(judge: "VideoJudge", held_out: Mapping[str, float], folder: str) -> None:
-    """Print what a judge does on clips held out, where it is, and what to do with it."""
+    """Print how good a judge is on clips held out, where it is, and what to do with it."""
     for name, value in held_out.items():
         print(f"held out: {name:<32} {value:g}")
-    print(f"judge written to {folder}")
-    print(f"score clips with it: gtsvj score {folder} LATENTS --out scores.csv")
-    then = NEXT.get(judge.config.stage)
-    if then is not None:
-        print(f"or go on: gtsvj {then} --from_judge {folder} --output_dir NEXT")
+    print(f"\n{verdict(held_out)}\njudge: {folder}")
+    for name, said in (("README.md", "its card"), ("training.png", "its curves")):
+        if (Path(folder) / name).is_file():
+            print(f"{said}: {Path(folder) / name}")
+    then = NEXT[judge.config.stage]
+    steps = [("score clips", "score {folder} LATENTS --out scores.csv"), *then]
+    print("next:")
+    for said, command in steps:
+        print(f"  {said}:\n    gtsvj {command.format(folder=folder)}")
+
+
+def verdict(held_out: Mapping[str, float]) -> str:
+    """How good a judge is, in a sentence; from the metrics of whichever stage."""
+    kinds = {n: v for n, v in held_out.items() if n.startswith("accuracy/")}
+    if kinds:
+        worst = min(kinds, key=kinds.__getitem__)
+        return (
+            f"On held-out clips it scores the real one higher in {min(kinds.values()):.0%} "
+            f"({worst.removeprefix('accuracy/')}, the worst) to {max(kinds.values()):.0%} of pairs "
+            "with a faulty one."
+        )
+    if "accuracy_without_ties" in held_out:
+        pairs = held_out["pairs"] - held_out["human_ties"]
+        return (
+            f"It prefers what people prefer in {held_out['accuracy_without_ties']:.0%} of "
+            f"{pairs:g} held-out pairs without ties; a coin would in 50%."
+        )
+    ranks = {n: v for n, v in held_out.items() if n.startswith("spearman/")}
+    if ranks:
+        worst = min(ranks, key=ranks.__getitem__)
+        return (
+            "On held-out clips its aspects rank as people's with a correlation of "
+            f"{ranks[worst]:.2f} ({worst.removeprefix('spearman/')}, the worst) to "
+            f"{max(ranks.values()):.2f}."
+        )
+    return "Nothing was held out, so nothing says how good it is: give held-out clips or labels."
 
 
 def calibrate_perturbations(argv: list[str]) -> int:

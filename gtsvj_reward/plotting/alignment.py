@@ -10,7 +10,6 @@ from gtsvj_reward.plotting.canvas import (
     line_styles,
     new_figure,
     save,
-    say_empty,
     style_panel,
 )
 from gtsvj_reward.plotting.training import Series, series
@@ -49,16 +48,15 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
     names = dict.fromkeys(key for entry in entries for key in entry if key.startswith("eval/"))
     watched = {name.removeprefix("eval/"): series(entries, name) for name in names}
     held = {name: series(entries, name) for name in HELD if any(name in e for e in entries)}
-    panels: list[tuple[str, dict[str, Series], str]] = [
-        ("trained on", {"reward": proxy}, "no checkups"),
-        *((f"only watched: {name}", {name: values}, "") for name, values in watched.items()),
-        ("distance to the reference", held, "not measured"),
-    ]
+    panels = [("trained on", {"reward": proxy})]
+    panels += [(f"only watched: {name}", {name: values}) for name, values in watched.items()]
+    if held:
+        panels.append(("distance to the reference", held))
     figure = new_figure(3.4 * len(panels) + 0.4, 3.0)
-    for place, (title, lines, otherwise) in enumerate(panels):
+    for place, (title, lines) in enumerate(panels):
         axes = add_axes(figure, 0.7 + 3.4 * place, 0.6, 2.6, 1.95)
         style_panel(axes, title=title, xlabel="iteration")
-        draw_lines(axes, lines, otherwise)
+        draw_lines(axes, lines)
     return save(figure, path)
 
 
@@ -67,11 +65,8 @@ def current_key(key: str) -> str:
     return f"eval/{key.removeprefix(FORMER)}" if key.startswith(FORMER) else key
 
 
-def draw_lines(axes: object, lines: Mapping[str, Series], otherwise: str) -> None:
+def draw_lines(axes: object, lines: Mapping[str, Series]) -> None:
     """One line per name, with a legend if there are several."""
-    if not lines:
-        say_empty(axes, otherwise)
-        return
     styles: dict[str, LineStyle] = line_styles(list(lines))
     for name, (steps, values) in lines.items():
         draw_series(axes, steps, values, styles[name], name)

@@ -11,7 +11,7 @@ from gtsvj_reward.alignment.checkpoints import (
     optimizer_moments,
     save_checkpoint,
 )
-from gtsvj_reward.alignment.journal import Journal, read_journal
+from gtsvj_reward.alignment.journal import Journal, latest, read_journal
 from gtsvj_reward.files import part_of
 
 
@@ -156,3 +156,13 @@ def test_arguments_are_checked(tmp_path):
     assert given.read_prompts([]) == ["one", "two"]
     with pytest.raises(ValueError, match="at least 8 different prompts"):
         AlignArguments(output_dir="a", prompts=str(prompts)).read_prompts([])
+
+
+def test_a_bar_shows_the_last_reward_and_the_last_of_each_watched_measure():
+    entries = [
+        {"iteration": 0, "proxy": 0.5, "eval/caption": -2.0, "roughness": 1.0},
+        {"iteration": 1, "reward": 0.6251, "kl": 0.01},
+        {"iteration": 2, "reward": 0.7, "kl": 0.02},
+    ]
+    assert latest(entries) == {"proxy": "0.5", "caption": "-2", "reward": "0.7"}
+    assert latest([]) == {}

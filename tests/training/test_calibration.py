@@ -23,11 +23,11 @@ from tests.training.clips import write_clips
 SETTINGS = CalibrationSettings(steps=6, batch_size=4, window=2)
 
 
-def calibrate(tmp_path, settings=SETTINGS):
+def calibrate(tmp_path, settings=SETTINGS, progress=False):
     real = write_clips(tmp_path / "real", 6)
     return calibrate_perturbations(
         lambda: tiny_judge(trained=False), real.infos, settings, work=tmp_path / "work",
-        progress=False,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -115,6 +115,17 @@ def test_finished_runs_are_not_repeated(tmp_path, monkeypatch):
     by_gradient = calibrate(tmp_path, replace(SETTINGS, method="inverse_gradient"))
     assert repeated == ["frame_drop"]
     assert by_gradient.probabilities != result.probabilities
+
+
+def test_it_says_first_how_long_it_will_take(tmp_path, capsys):
+    shown = calibrate(tmp_path, replace(SETTINGS, steps=1), progress=True)
+    said = capsys.readouterr().err
+    assert said.startswith("5 runs of 1 steps: about ")
+    assert "calibrate: 100%" in said
+    assert "5/5" in said
+    again = calibrate(tmp_path, replace(SETTINGS, steps=1), progress=True)
+    assert "runs of" not in capsys.readouterr().err, "nothing is left to do"
+    assert again.losses == shown.losses
 
 
 def test_runs_of_other_settings_are_refused(tmp_path):

@@ -10,6 +10,7 @@ from gtsvj_reward import training
 from gtsvj_reward.assets import ASSETS
 from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.cli import main
+from gtsvj_reward.cli.train import verdict
 from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.sampling.pipelines import load_pipeline
@@ -40,9 +41,26 @@ def test_a_relative_base_is_found_from_anywhere(tmp_path, base, monkeypatch, cap
     printed = capsys.readouterr().out
     expected = "held out: loss  " if readout == "mlp" else "held out: accuracy/patch_swap  "
     assert expected in printed
-    assert "judge written to runs/out" in printed
+    assert "judge: runs/out\nits card: runs/out/README.md" in printed
+    assert ("its curves: runs/out/training.png" in printed) == (readout == "mlp")
     assert "gtsvj score runs/out LATENTS --out scores.csv" in printed
-    assert "gtsvj train-aspects --latents LATENTS --ratings RATINGS --from_judge runs/" in printed
+    assert "gtsvj train-aspects --from_judge runs/out --latents LATENTS --ratings" in printed
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        ({"accuracy/frame_drop": 0.5, "accuracy/patch_swap": 0.97, "energy/real": -2.0},
+         "scores the real one higher in 50% (frame_drop, the worst) to 97% of pairs"),
+        ({"accuracy_without_ties": 0.75, "pairs": 50, "human_ties": 10},
+         "what people prefer in 75% of 40 held-out pairs"),
+        ({"spearman": 0.5, "spearman/clear": 0.4, "spearman/motion": 0.6},
+         "a correlation of 0.40 (clear, the worst) to 0.60."),
+        ({"loss": 1.0}, "Nothing was held out"),
+    ],
+)  # fmt: skip
+def test_training_ends_with_how_good_the_judge_is(held_out, said):
+    assert said in verdict(held_out)
 
 
 def test_later_stages_name_the_base_that_they_found(world):

@@ -466,7 +466,7 @@ def test_commands_train_and_draw(world, capsys):
              str(world / "pairs.csv"), "--latents", str(world / "compared"), "--output_dir",
              str(world / "preference"), *quick]  # fmt: skip
     assert main(words) == 0, capsys.readouterr().err
-    assert f"judge written to {world / 'preference'}" in capsys.readouterr().out
+    assert f"judge: {world / 'preference'}" in capsys.readouterr().out
     assert (world / "preference" / "training.png").stat().st_size > 10_000
     assert main(["inspect", str(world / "preference")]) == 0
     printed = capsys.readouterr().out

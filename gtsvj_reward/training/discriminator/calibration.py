@@ -1,8 +1,10 @@
 """Sampling probabilities of the perturbations from how hard each is to learn (Appendix A.1)."""
 
 import json
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ from gtsvj_reward.perturbations import (
     PerturbationSampler,
 )
 from gtsvj_reward.random_keys import keyed_generator
+from gtsvj_reward.tables import duration
 from gtsvj_reward.training.arguments import documented
 from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
@@ -113,7 +116,7 @@ def calibrate_perturbations(
         settings: see the class.
         work: folder for the runs; one JSON file each.
         device: where to train.
-        progress: show progress bars.
+        progress: say first how long it will take, after two steps for trial; show a progress bar.
 
     Raises:
         ValueError: for clips too short, or a `work` folder of other settings or clips.
@@ -121,15 +124,21 @@ def calibrate_perturbations(
     check_lengths(clips)
     if len(clips) < settings.batch_size:
         raise ValueError(f"{len(clips)} clips do not fill a batch of {settings.batch_size}")
-    runs = {}
-    for kind in PERTURBATIONS:
-        runs[kind] = cached_run(
-            Path(work) / f"{kind}.json",
-            {**run_key(settings), "clips": [str(info.path.name) for info in clips]},
-            lambda kind=kind: single_run(  # type: ignore[misc]
-                make_judge().to(device), kind, clips, settings, progress
-            ),
-        )
+    runs, files = {}, {kind: Path(work) / f"{kind}.json" for kind in PERTURBATIONS}
+    left = [kind for kind, file in files.items() if not file.is_file()]
+    if progress and left:
+        seconds = len(left) * settings.steps * seconds_per_step(make_judge, clips, settings, device)
+        said = f"{len(left)} runs of {settings.steps} steps: about {duration(seconds)}"
+        tqdm.write(said, file=sys.stderr)
+    with tqdm(total=len(left) * settings.steps, desc="calibrate", disable=not progress) as bar:
+        for kind, file in files.items():
+            runs[kind] = cached_run(
+                file,
+                {**run_key(settings), "clips": [str(info.path.name) for info in clips]},
+                lambda kind=kind: single_run(  # type: ignore[misc]
+                    make_judge().to(device), kind, clips, settings, bar
+                ),
+            )
     norms = {kind: run["gradient_norms"] for kind, run in runs.items()}
     epsilons = {kind: threshold(values, settings) for kind, values in norms.items()}
     times = {
@@ -143,6 +152,19 @@ def calibrate_perturbations(
         decay_times=times,
         probabilities=probabilities(norms, times, settings),
     )
+
+
+def seconds_per_step(
+    make_judge: Callable[[], VideoJudge],
+    clips: Sequence[ClipInfo],
+    settings: CalibrationSettings,
+    device: str | torch.device,
+) -> float:
+    """How long a step takes here: the mean of two, on a judge that is thrown away."""
+    judge, trial = make_judge().to(device), replace(settings, steps=2)
+    began = time.monotonic()
+    single_run(judge, next(iter(PERTURBATIONS)), clips, trial, tqdm(disable=True))
+    return (time.monotonic() - began) / trial.steps
 
 
 def run_key(settings: CalibrationSettings) -> dict[str, object]:
@@ -173,7 +195,7 @@ def single_run(
     kind: str,
     clips: Sequence[ClipInfo],
     settings: CalibrationSettings,
-    progress: bool,
+    bar: tqdm,
 ) -> dict[str, list[float]]:
     """Gradient norms and losses of a training run whose negatives are all of one kind."""
     judge.unfreeze()
@@ -189,7 +211,7 @@ def single_run(
     )
     device = next(judge.parameters()).device
     norms, losses = [], []
-    for step in tqdm(range(settings.steps), kind, disable=not progress):
+    for step in range(settings.steps):
         generator = keyed_generator(settings.seed, step)
         chosen = torch.randperm(len(clips), generator=generator)[: settings.batch_size].tolist()
         positive = [load_clip(clips[index].path).latents for index in chosen]
@@ -203,6 +225,7 @@ def single_run(
         optimizer.step()
         norms.append(norm.item())
         losses.append(loss.item())
+        bar.update()
     return {"gradient_norms": norms, "losses": losses}
 
 

@@ -64,7 +64,7 @@ def test_three_stages_make_a_judge(folders, base, capsys):
         folders / "judge-3", "--preference_loss", "rao_kupper",
     )  # fmt: skip
     printed = capsys.readouterr().out
-    assert f"judge written to {folders / 'judge-3'}" in printed
+    assert f"judge: {folders / 'judge-3'}" in printed
     first, second, third = (load_judge(folders / f"judge-{stage}") for stage in (1, 2, 3))
     assert [j.config.stage for j in (first, second, third)] == [
         "discriminator", "aspects", "preference",

@@ -114,7 +114,7 @@ def test_a_student_with_less_to_see_follows(world, capsys):
     run(world / "teacher", world / "large", "--out", world / "small", *flags)
     config = load_judge(world / "small").config
     assert (config.depth, config.taps, config.latent_pooling) == (1, [1], 2)
-    assert "judge written to" in capsys.readouterr().out
+    assert "judge: " in capsys.readouterr().out
     assert config.training["held out"]["clips"] == 24
     assert 0.7 < config.training["held out"]["correlation/clear"] < 1
 
