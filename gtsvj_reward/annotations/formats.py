@@ -5,7 +5,10 @@ from pathlib import Path
 
 from gtsvj_reward.annotations.genai_bench import read_genai_bench
 from gtsvj_reward.annotations.plain import read_comparisons, read_ratings
+from gtsvj_reward.annotations.rankings import read_rankings
 from gtsvj_reward.annotations.records import Comparisons, Ratings
+from gtsvj_reward.annotations.videodpo import read_videodpo
+from gtsvj_reward.annotations.videofeedback import read_videofeedback, read_videofeedback2
 from gtsvj_reward.annotations.videogen_rewardbench import (
     read_videogen_rewardbench,
     read_videoreward_comparisons,
@@ -16,10 +19,13 @@ from gtsvj_reward.annotations.visionreward import (
     read_visionreward_comparisons,
     read_visionreward_ratings,
 )
+from gtsvj_reward.annotations.vote_fractions import read_datapoint, read_rapidata
 
 RATING_FORMATS: dict[str, Callable[..., Ratings]] = {
     "visionreward": read_visionreward_ratings,
     "videoreward-train": read_videoreward_ratings,
+    "videofeedback": read_videofeedback,
+    "videofeedback2": read_videofeedback2,
     "plain": read_ratings,
 }
 """Name -> what reads a file of ratings, all of its aspects or some: `aspects=`."""
@@ -30,6 +36,10 @@ COMPARISON_FORMATS: dict[str, Callable[[str | Path], Comparisons]] = {
     "videogen-rewardbench": read_videogen_rewardbench,
     "videoreward-train": read_videoreward_comparisons,
     "genai-bench": read_genai_bench,
+    "rapidata": read_rapidata,
+    "datapoint": read_datapoint,
+    "rankings": read_rankings,
+    "videodpo": read_videodpo,
     "plain": read_comparisons,
 }
 """Name -> what reads a file of comparisons."""

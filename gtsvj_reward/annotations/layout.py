@@ -2,12 +2,23 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from gtsvj_reward.annotations.columns import check, identifiers, labels, optional_texts, videos
+from gtsvj_reward.annotations.aspects import AspectScale
+from gtsvj_reward.annotations.columns import (
+    check,
+    identifiers,
+    labels,
+    optional_texts,
+    scores,
+    videos,
+)
 from gtsvj_reward.annotations.names import identity
-from gtsvj_reward.annotations.records import Comparison, Comparisons
+from gtsvj_reward.annotations.records import Comparison, Comparisons, likelier_side
 from gtsvj_reward.tables import Table
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +33,10 @@ class ComparisonLayout:
     """Dimension -> its column, in the order in which results list them."""
     words: Mapping[str, int | None]
     """Word in lower case -> +1 (A), -1 (B), 0 (the same) or None (left out), as for `labels`."""
+    probabilities: Mapping[str, str] = field(default_factory=dict)
+    """Dimension -> column of the probability that A is better; one may be in `labels` too."""
+    weight: str | None = None
+    """Column of what a row counts as; None: each counts once."""
     prompt: str | None = None
     """Column of the prompt; None: there is none."""
     model_a: str | None = None
@@ -44,7 +59,8 @@ class ComparisonLayout:
             ValueError: for a column that is missing, an invalid cell, or a video compared
                 with itself; with rows and counts.
         """
-        table.require([self.video_a, self.video_b, *self.labels.values()])
+        columns = [*self.labels.values(), *self.probabilities.values()]
+        table.require([self.video_a, self.video_b, *columns])
         first, second = table.column(self.video_a), table.column(self.video_b)
         video_a, video_b = videos(first), videos(second)
         check(
@@ -52,10 +68,8 @@ class ComparisonLayout:
             [identity(a) == identity(b) for a, b in zip(video_a, video_b, strict=True)],
             f"name the same video as `{self.video_a}`, and a comparison needs two",
         )
-        by_dimension = {
-            dimension: labels(table.column(column), self.words, self.hint)
-            for dimension, column in self.labels.items()
-        }
+        sides, shares, left_out = self._labels(table)
+        weights = _weights(table, self.weight)
         prompts = _texts(table, self.prompt)
         model_a, model_b = _texts(table, self.model_a), _texts(table, self.model_b)
         groups: list[str | None] = [None] * len(table.rows)
@@ -66,11 +80,9 @@ class ComparisonLayout:
                 row=row,
                 video_a=video_a[index],
                 video_b=video_b[index],
-                labels={
-                    dimension: label
-                    for dimension, (column, _) in by_dimension.items()
-                    if (label := column[index]) is not None
-                },
+                labels=_of_row(sides, index),
+                probabilities=_of_row(shares, index),
+                weight=weights[index],
                 prompt=prompts[index],
                 model_a=model_a[index],
                 model_b=model_b[index],
@@ -78,10 +90,61 @@ class ComparisonLayout:
             )
             for index, row in enumerate(table.rows)
         )
-        left_out = sum((counts for _, counts in by_dimension.values()), Counter[str]())
+        dimensions = dict.fromkeys([*self.labels, *self.probabilities])
         return Comparisons(
-            name=name, rows=rows, dimensions=tuple(self.labels), skipped=dict(left_out)
+            name=name,
+            rows=rows,
+            dimensions=tuple(sorted(dimensions, key=lambda dimension: dimension == "overall")),
+            skipped=dict(+left_out),
         )
+
+    def _labels(
+        self, table: Table
+    ) -> tuple[dict[str, list[int | None]], dict[str, list[float | None]], Counter[str]]:
+        """By dimension: the side of each row and its probability; and what is left out, by reason.
+
+        Raises:
+            ValueError: for an invalid cell, or a row with a label and a probability.
+        """
+        sides: dict[str, list[int | None]] = {}
+        shares: dict[str, list[float | None]] = {}
+        left_out: Counter[str] = Counter()
+        for dimension, name in self.labels.items():
+            sides[dimension], without = labels(table.column(name), self.words, self.hint)
+            left_out += without
+        for dimension, name in self.probabilities.items():
+            column = table.column(name)
+            found = shares[dimension] = scores(column, AspectScale(name, 0, 1))
+            said = sides.setdefault(dimension, [None] * len(found))
+            check(
+                column,
+                [a is not None and b is not None for a, b in zip(said, found, strict=True)],
+                "stand beside a label: a row has one or the other",
+            )
+            known = sum(share is not None for share in found)
+            if dimension in self.labels:
+                left_out[f"`{self.labels[dimension]}` is empty"] -= known
+            else:
+                left_out[f"`{name}` is empty"] += len(found) - known
+            sides[dimension] = [
+                side if share is None else likelier_side(share)
+                for side, share in zip(said, found, strict=True)
+            ]
+        return sides, shares, left_out
+
+
+def _of_row(columns: Mapping[str, list[Value | None]], index: int) -> dict[str, Value]:
+    """What the columns have in one row, where they have anything."""
+    return {name: cell for name, cells in columns.items() if (cell := cells[index]) is not None}
+
+
+def _weights(table: Table, name: str | None) -> list[float]:
+    if name is None:
+        return [1.0] * len(table.rows)
+    column = table.column(name)
+    weights = scores(column)
+    check(column, [weight is None or weight <= 0 for weight in weights], "are not above 0")
+    return [weight or 1.0 for weight in weights]
 
 
 def _texts(table: Table, column: str | None) -> list[str | None]:

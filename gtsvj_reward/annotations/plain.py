@@ -1,6 +1,5 @@
-"""The plain formats: comparisons and ratings of your own, as CSV, JSONL, JSON or parquet."""
+"""Readers of the plain formats: your own comparisons and ratings, CSV, JSONL, JSON or parquet."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,18 +14,18 @@ from gtsvj_reward.annotations.columns import (
     word,
 )
 from gtsvj_reward.annotations.layout import ComparisonLayout
-from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings
-from gtsvj_reward.tables import Column, Table, first_few, quoted, read_table, write_table
+from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
+from gtsvj_reward.tables import Column, Table, quoted, read_table
 
 _OVERALL = "overall"
-_RATING_COLUMNS = ("row", "video", "prompt", "model", "group")
+RATING_COLUMNS = ("row", "video", "prompt", "model", "group")
+"""Of the plain format of ratings; others are aspects."""
 _WORDS: dict[str, int | None] = {
     **dict.fromkeys(("1", "a"), 1),
     **dict.fromkeys(("-1", "b"), -1),
     **dict.fromkeys(("0", "same", "tie", "equal", "draw"), 0),
     "": None,
 }
-_WRITTEN = {1: "A", -1: "B", 0: "tie", None: None}
 
 
 def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = None) -> Comparisons:
@@ -38,26 +37,22 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
     empty cell is no label, which is counted. Where 0 is there but neither -1 nor B, it may mean B:
     that is refused until `labels` says what it means.
 
+    Instead of a label a row may have `probability` or `probability_<dimension>`, from 0 to 1: that
+    A is better, such as its share of votes. `weight` is how many comparisons the row counts as.
+
     Args:
         path: what to read.
         labels: what other words mean, or 0 and 1: word -> A, B or tie, e.g. `{"0": "B"}`.
 
     Raises:
-        ValueError: for a missing column, another label, zeros of unknown meaning, a row id that
-            comes twice, or a video compared with itself; with rows and counts.
+        ValueError: for a missing column, another label, zeros of unknown meaning, a probability
+            outside 0..1 or beside a label, a weight that is not above 0, a row id that comes twice,
+            or a video compared with itself; with rows and counts.
     """
     table = _table(path)
     own = _meanings(labels or {})
-    columns = {
-        name.removeprefix("label_"): name for name in table.cells if name.startswith("label_")
-    }
-    if "label" in table.cells and _OVERALL in columns:
-        raise ValueError(
-            f"{table.path} has `label` and `label_overall`, which mean the same: keep one"
-        )
-    if _OVERALL in columns:
-        columns[_OVERALL] = columns.pop(_OVERALL)
-    if "label" in table.cells or not columns:
+    columns, shares = _by_dimension(table, "label"), _by_dimension(table, "probability")
+    if not columns and not shares:
         columns[_OVERALL] = "label"
     _check_zeros([table.column(name) for name in columns.values() if name in table.cells], own)
     layout = ComparisonLayout(
@@ -65,6 +60,8 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
         video_b="video_b",
         labels=columns,
         words=_WORDS | own,
+        probabilities=shares,
+        weight="weight" if "weight" in table.cells else None,
         hint="; what others mean can be said with --labels, for example `--labels 2=B 0.5=tie` "
         '(in Python `labels={"2": "B"}`)',
         prompt="prompt" if "prompt" in table.cells else None,
@@ -97,7 +94,7 @@ def read_ratings(
             row id that comes twice; with rows and counts.
     """
     table = _table(path)
-    others = tuple(name for name in table.cells if name not in _RATING_COLUMNS)
+    others = tuple(name for name in table.cells if name not in RATING_COLUMNS)
     nameless = [name for name in others if is_nameless(name)]
     if scales is None and aspects is None and nameless:
         raise ValueError(
@@ -109,7 +106,7 @@ def read_ratings(
     if not ranges:
         raise ValueError(
             f"{table.path} has no aspects: expected a column for each besides "
-            f"{quoted(_RATING_COLUMNS)}"
+            f"{quoted(RATING_COLUMNS)}"
         )
     table.require(["video", *ranges])
     names = videos(table.column("video"))
@@ -141,70 +138,23 @@ def read_ratings(
     )
 
 
-def write_comparisons(path: str | Path, comparisons: Comparisons) -> None:
-    """Write comparisons in the plain format; `read_comparisons` gives the same rows back.
-
-    The name, and how many labels were left out and why, are not written.
-
-    Args:
-        path: a file ending in `.csv` or `.jsonl`.
-        comparisons: what to write.
+def _by_dimension(table: Table, kind: str) -> dict[str, str]:
+    """Dimension -> its column, `<kind>_<dimension>`; `<kind>` is `overall`, which comes last.
 
     Raises:
-        ValueError: for another suffix, or rows that would not read back as they are: an empty
-            text, an id that comes twice, a label that is not +1, -1 or 0, or one of a dimension
-            that is not in `dimensions`.
+        ValueError: if `overall` has two columns.
     """
-    _check_rows(comparisons.rows, [row.labels for row in comparisons.rows], comparisons.dimensions)
-    wrong = [row.row for row in comparisons.rows if not set(row.labels.values()) <= {-1, 0, 1}]
-    if wrong:
-        raise ValueError(f"{len(wrong)} rows have labels other than +1, -1, 0: {first_few(wrong)}")
-    columns = [f"label_{dimension}" for dimension in comparisons.dimensions]
-    write_table(
-        path,
-        ["row", "video_a", "video_b", *columns, "prompt", "model_a", "model_b", "group"],
-        (
-            [
-                *(row.row, row.video_a, row.video_b),
-                *(_WRITTEN[row.labels.get(name)] for name in comparisons.dimensions),
-                *(row.prompt, row.model_a, row.model_b, row.group),
-            ]
-            for row in comparisons.rows
-        ),
-    )
-
-
-def write_ratings(path: str | Path, ratings: Ratings) -> None:
-    """Write ratings in the plain format; `read_ratings` gives the same rows back.
-
-    The name, the ranges, and how many labels were left out and why, are not written.
-
-    Args:
-        path: a file ending in `.csv` or `.jsonl`.
-        ratings: what to write.
-
-    Raises:
-        ValueError: for another suffix, or rows that would not read back as they are: an empty
-            text, an id that comes twice, a score that is not finite, or one of an aspect that is
-            not in `aspects`; or an aspect called like another column.
-    """
-    if set(ratings.aspects) & set(_RATING_COLUMNS):
+    start = f"{kind}_"
+    columns = {name.removeprefix(start): name for name in table.cells if name.startswith(start)}
+    if kind in table.cells and _OVERALL in columns:
         raise ValueError(
-            f"aspects cannot be called {quoted(_RATING_COLUMNS)}, got {quoted(ratings.aspects)}"
+            f"{table.path} has `{kind}` and `{start}{_OVERALL}`, which mean the same: keep one"
         )
-    _check_rows(ratings.rows, [row.scores for row in ratings.rows], ratings.aspects)
-    write_table(
-        path,
-        ["row", "video", *ratings.aspects, "prompt", "model", "group"],
-        (
-            [
-                *(row.row, row.video),
-                *(row.scores.get(aspect) for aspect in ratings.aspects),
-                *(row.prompt, row.model, row.group),
-            ]
-            for row in ratings.rows
-        ),
-    )
+    if kind in table.cells:
+        columns[_OVERALL] = kind
+    elif _OVERALL in columns:
+        columns[_OVERALL] = columns.pop(_OVERALL)
+    return columns
 
 
 def _meanings(labels: Mapping[str, str]) -> dict[str, int | None]:
@@ -246,23 +196,3 @@ def _optional(table: Table, name: str) -> list[str | None]:
     if name not in table.cells:
         return [None] * len(table.rows)
     return optional_texts(table.column(name))
-
-
-def _check_rows(
-    rows: Sequence[Comparison | Rating],
-    values: Sequence[Mapping[str, float]],
-    known: tuple[str, ...],
-) -> None:
-    """Refuse rows that would not read back as they are."""
-    unsound = []
-    ids = set()
-    for row, labels in zip(rows, values, strict=True):
-        if "" in vars(row).values():
-            unsound.append(f"{row.row!r} has an empty text, and None stands for no text")
-        if row.row in ids:
-            unsound.append(f"{row.row!r} comes twice")
-        if not labels.keys() <= set(known) or not all(map(math.isfinite, labels.values())):
-            unsound.append(f"{row.row!r} has {dict(labels)}, expected finite values of {known}")
-        ids.add(row.row)
-    if unsound:
-        raise ValueError(f"{len(unsound)} of {len(rows)} rows: {first_few(unsound)}")

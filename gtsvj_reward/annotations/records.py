@@ -1,5 +1,6 @@
 """What people said about videos: ratings of one, comparisons of two."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,11 @@ class Comparison:
     labels: Mapping[str, int]
     """Dimension (`overall`, `VQ`, ...) -> +1 if A is better, -1 if B is, 0 for the same; a
     dimension without a label is left out."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Dimension -> probability that A is better, 0..1, such as a share of votes, where that is
+    known. `labels` then has the likelier side, 0 for one half (see `likelier_side`)."""
+    weight: float = 1.0
+    """How many comparisons the row counts as, in fits and where metrics weigh; above 0."""
     prompt: str | None = None
     """What the videos were to show."""
     model_a: str | None = None
@@ -45,6 +51,29 @@ class Comparison:
     """What generated the second."""
     group: str | None = None
     """Rows of one group stay together, whatever is held out or left out; None: says nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"{self.row}: the weight must be above 0 and finite, got {self.weight}"
+            )
+        for dimension, probability in self.probabilities.items():
+            if not 0 <= probability <= 1:
+                raise ValueError(
+                    f"{self.row}: the probability of {dimension!r} must lie in 0..1, "
+                    f"got {probability}"
+                )
+            if self.labels.get(dimension) != likelier_side(probability):
+                raise ValueError(
+                    f"{self.row}: {dimension!r} has the probability {probability:g} and the label "
+                    f"{self.labels.get(dimension)}: expected the likelier side, "
+                    f"{likelier_side(probability)}"
+                )
+
+
+def likelier_side(probability: float) -> int:
+    """The label of a probability that A is better: +1 above one half, -1 below, 0 at it."""
+    return (probability > 0.5) - (probability < 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)

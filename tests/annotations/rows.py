@@ -145,3 +145,58 @@ def latent_folder(folder, sources, file_names=None):
             LatentClip(latents=latents, space=space, fps=8.0, num_frames=9, source=source),
         )
     return LatentFolder(folder)
+
+
+def write_json(path, rows):
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+def fraction_row(**changes):
+    """Of Rapidata: three questions, answered by shares of votes."""
+    row = {"prompt": "p", "file_name1": "a/1.mp4", "file_name2": "b/1.mp4"}
+    shares = {"Preference": 0.75, "Coherence": 0.5, "Alignment": 1.0}
+    for question, share in shares.items():
+        row |= {
+            f"weighted_results1_{question}": share,
+            f"weighted_results2_{question}": 1 - share,
+        }
+    return {**row, **changes}
+
+
+def ranking_rows():
+    """Two people rank x, y and z; a third one only x and z."""
+    ranks = {"ann": (1, 2, 3), "ben": (2, 1, 3), "cem": (1, "", 1)}
+    return [
+        {"set": 7, "video": video, "rater": rater, "rank": rank, "prompt": "p", "model": video}
+        for rater, found in ranks.items()
+        for video, rank in zip("xyz", found, strict=True)
+    ]
+
+
+def write_videodpo(folder, pairs=None, seconds=2.0):
+    """`pair.json`, with four videos in `metadata.json` beside it."""
+    metadata = [
+        {"basic": {"clip_path": f"videos/{number}.mp4", "clip_duration": seconds}}
+        for number in range(4)
+    ]
+    write_json(folder / "metadata.json", metadata)
+    known = [
+        {"video1": 2, "video2": 0, "frame_caption": ["p"], "score": 0.7, "label": 0},
+        {"video1": 1, "video2": 3, "frame_caption": "q", "score": 0.9, "label": 0},
+    ]
+    return write_json(folder / "pair.json", pairs or known)
+
+
+def feedback_row(name, **changes):
+    """Of VideoFeedback."""
+    labels = ("visual quality", "temporal consistency", "dynamic degree")
+    labels += ("text-to-video alignment", "factual consistency")
+    row = {"id": name, "text prompt": "p", "video link": f"https://x.org/p/{name}.mp4"}
+    return {**row, **{label: 1 + index % 4 for index, label in enumerate(labels)}, **changes}
+
+
+def feedback2_row(**changes):
+    """Of VideoFeedback2."""
+    row = {"video_name": "000123_h", "video_url": "https://x.org/m/000123_h.mp4", "prompt": "p"}
+    return {**row, "visual_score": 5, "t2v_score": 3, "phy_score": 1, "thinking": "...", **changes}

@@ -24,12 +24,18 @@ from gtsvj_reward.annotations import (
 from tests.annotations.rows import (
     BENCHMARK_ROWS,
     answer_row,
+    feedback2_row,
+    feedback_row,
+    fraction_row,
+    ranking_rows,
     rating_row,
     ratings_schema,
     vote_row,
     write_csv,
+    write_json,
     write_jsonl,
     write_parquet,
+    write_videodpo,
 )
 
 PAIR = {"video_a": "a.mp4", "video_b": "b.mp4"}
@@ -129,11 +135,19 @@ def data_sets(tmp_path):
             "videogen-rewardbench": write_csv(tmp_path / "bench.csv", BENCHMARK_ROWS),
             "videoreward-train": write_csv(tmp_path / "train.csv", training),
             "genai-bench": write_parquet(tmp_path / "genai.parquet", votes),
+            "rapidata": write_parquet(tmp_path / "rapidata.parquet", [fraction_row()]),
+            "datapoint": write_parquet(
+                tmp_path / "datapoint.parquet", [fraction_row(model1="m", model2="n")]
+            ),
+            "rankings": write_csv(tmp_path / "rankings.csv", ranking_rows()),
+            "videodpo": write_videodpo(tmp_path),
             "plain": write_csv(tmp_path / "pairs.csv", [plain_pair]),
         },
         "ratings": {
             "visionreward": write_parquet(tmp_path / "t.parquet", rated, ratings_schema()),
             "videoreward-train": tmp_path / "train.csv",
+            "videofeedback": write_parquet(tmp_path / "vf.parquet", [feedback_row("1")]),
+            "videofeedback2": write_json(tmp_path / "vf2.json", [feedback2_row()]),
             "plain": write_csv(tmp_path / "ratings.csv", [plain_rating]),
         },
     }
