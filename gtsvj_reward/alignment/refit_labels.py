@@ -17,9 +17,8 @@ from gtsvj_reward.annotations import (
 from gtsvj_reward.files import file_sha256
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import clip_info
-from gtsvj_reward.losses import rao_kupper_loss
+from gtsvj_reward.losses import PairLoss, rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, Rated
-from gtsvj_reward.training.closed_form.comparisons import PairLoss
 from gtsvj_reward.training.closed_form.features import Load
 from gtsvj_reward.training.closed_form.showing import latents_of
 
@@ -94,7 +93,14 @@ def comparisons_of(rows: Sequence[Comparison], loads: Mapping[str, Load]) -> tup
     """Compared clips; those of one prompt or group are left out together."""
     groups = groups_of([row.group or row.prompt for row in rows])
     return tuple(
-        Compared(loads[row.video_a], loads[row.video_b], row.labels[DIMENSION], (group, group))
+        Compared(
+            loads[row.video_a],
+            loads[row.video_b],
+            row.labels[DIMENSION],
+            (group, group),
+            row.probabilities.get(DIMENSION),
+            row.weight,
+        )
         for row, group in zip(rows, groups, strict=True)
     )
 

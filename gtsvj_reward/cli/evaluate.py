@@ -15,11 +15,20 @@ FORMATS = {
     "genai-bench": "genai-bench",
     "monetbench": "monetbench",
     "videogen-rewardbench": "videogen-rewardbench",
+    "rapidata": "rapidata",
+    "datapoint": "datapoint",
+    "rankings": "rankings",
+    "videodpo": "videodpo",
     "pairs": "plain",
 }
 """Benchmark -> the format of its file of comparisons."""
 
-RATINGS = {"ratings": "plain", "visionreward-ratings": "visionreward"}
+RATINGS = {
+    "ratings": "plain",
+    "visionreward-ratings": "visionreward",
+    "videofeedback-ratings": "videofeedback",
+    "videofeedback2-ratings": "videofeedback2",
+}
 """Benchmark -> the format of its file of ratings."""
 
 

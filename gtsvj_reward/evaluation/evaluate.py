@@ -18,6 +18,7 @@ from gtsvj_reward.evaluation.result import (
     WinRates,
 )
 from gtsvj_reward.evaluation.scores import ScoreTable
+from gtsvj_reward.evaluation.votes import measure_votes
 from gtsvj_reward.evaluation.win_rates import UndefinedScaleError, win_rates
 
 
@@ -123,6 +124,7 @@ def agreement(
         groups=len(pairs.groups.unique()),
         accuracies=accuracies,
         win_rates=rates,
+        votes=measure_votes(pairs, settings) if pairs.voted else None,
         undefined=undefined,
     )
 
@@ -146,12 +148,15 @@ def model_scores(scored: ScoredComparisons) -> tuple[ModelScore, ...]:
 
 
 def fingerprint(rows: Iterable[Comparison]) -> str:
-    """SHA-256 over videos, labels, prompts, generators and groups of comparisons, in order."""
+    """SHA-256 over all that comparisons say, in order; not over the ids of their rows."""
     digest = hashlib.sha256()
     for row in rows:
         labels = sorted(row.labels.items())
-        values = [row.video_a, row.video_b, labels, row.prompt, row.model_a, row.model_b]
+        values: list[object] = [row.video_a, row.video_b, labels]
+        values += [row.prompt, row.model_a, row.model_b]
         if row.group is not None:
             values.append(row.group)
+        if row.probabilities or row.weight != 1:
+            values.append([sorted(row.probabilities.items()), row.weight])
         digest.update(json.dumps(values).encode() + b"\n")
     return digest.hexdigest()

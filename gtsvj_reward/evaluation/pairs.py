@@ -56,6 +56,16 @@ class Pairs:
     """The fold of each pair, for the cross-fitted method."""
     models: tuple[frozenset[str], ...]
     """The generators of each pair, as far as they are known."""
+    probabilities: Float[Tensor, " pair"]
+    """That A is better, float64: of a label 1, 1/2 (a tie) or 0, else as people's votes say."""
+    weights: Float[Tensor, " pair"]
+    """How many comparisons each pair counts as, float64."""
+
+    @property
+    def voted(self) -> bool:
+        """Whether any pair has a probability that is no side, or a weight of its own."""
+        split = self.probabilities != (self.labels + 1) / 2
+        return bool((split | (self.weights != 1)).any())
 
     def __len__(self) -> int:
         return len(self.differences)
@@ -69,6 +79,8 @@ class Pairs:
             calibration=self.calibration[mask],
             folds=self.folds[mask],
             models=tuple(m for m, kept in zip(self.models, mask.tolist(), strict=True) if kept),
+            probabilities=self.probabilities[mask],
+            weights=self.weights[mask],
         )
 
     def untied(self) -> "Pairs":
@@ -141,4 +153,9 @@ def scored_pairs(grouped: GroupedRows, dimension: str, scores: Mapping[str, floa
             frozenset(model for model in (row.model_a, row.model_b) if model is not None)
             for row in rows
         ),
+        probabilities=torch.tensor(
+            [row.probabilities.get(dimension, (row.labels[dimension] + 1) / 2) for row in rows],
+            dtype=torch.float64,
+        ),
+        weights=torch.tensor([row.weight for row in rows], dtype=torch.float64),
     )

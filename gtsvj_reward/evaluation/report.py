@@ -36,6 +36,9 @@ def result_markdown(result: EvaluationResult) -> str:
     if result.aspects:
         parts += [f"## Aspects against `{result.aspects[0].dimension}`\n"]
         parts.append(markdown_table(aspect_rows(result.aspects)))
+    if any(item.votes is not None for item in result.dimensions):
+        parts += ["## Agreement with votes\n", VOTES + "\n"]
+        parts.append(markdown_table(vote_rows(result.dimensions)))
     parts += ["## Score differences as probabilities\n", WIN_RATES + "\n"]
     parts.append(markdown_table(win_rate_rows(result.dimensions)))
     notes = undefined_notes([*result.dimensions, *result.models, *result.aspects])
@@ -46,7 +49,10 @@ def result_markdown(result: EvaluationResult) -> str:
 
 def result_text(result: EvaluationResult) -> str:
     """What the command prints: the facts, and a line per label."""
-    return "\n".join(facts(result)) + "\n\n" + text_table(label_rows(result.dimensions))
+    text = "\n".join(facts(result)) + "\n\n" + text_table(label_rows(result.dimensions))
+    if any(item.votes is not None for item in result.dimensions):
+        text += "\n" + text_table(vote_rows(result.dimensions))
+    return text
 
 
 def facts(result: EvaluationResult) -> list[str]:
@@ -172,6 +178,32 @@ def win_rate_rows(items: Sequence[Agreement]) -> list[list[str]]:
         rates = item.win_rates
         rows.append(
             [item.dimension, f"{rates.scale:.6g}", f"{rates.log_loss:.4f}", ", ".join(bins)]
+        )
+    return rows
+
+
+VOTES = (
+    "For labels that are probabilities, or rows with weights: the share of votes, in percent, for "
+    "the clip that the scores put in front; equal scores get one half, and so do random ones. No "
+    "scores get more than the ceiling, since people differ. Log loss in nats, of P(A) = "
+    "sigmoid((score A - score B) / scale) at the most likely scale; it is never below the entropy "
+    "of the votes. Accuracies elsewhere count the side with more votes, each pair once."
+)
+
+
+def vote_rows(items: Sequence[Agreement]) -> list[list[str]]:
+    """A line for each label that is a probability."""
+    rows = [["label", "votes", "interval", "ceiling", "log loss", "entropy", "pairs", "weight"]]
+    for item in items:
+        if (votes := item.votes) is None:
+            continue
+        ends = "one group alone"
+        if votes.interval is not None:
+            ends = f"{percent(votes.interval[0])}-{percent(votes.interval[1])}"
+        loss = "undefined" if votes.log_loss is None else f"{votes.log_loss:.4f}"
+        cells = [percent(votes.agreement), ends, percent(votes.ceiling), loss]
+        rows.append(
+            [item.dimension, *cells, f"{votes.entropy:.4f}", str(votes.pairs), f"{votes.weight:g}"]
         )
     return rows
 

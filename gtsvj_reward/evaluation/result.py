@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,29 @@ class WinRates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Votes:
+    """Agreement with votes, where labels are probabilities or rows have weights of their own."""
+
+    agreement: float
+    """Share of votes for the clip that the scores put in front, see `vote_agreement`; 0..1."""
+    interval: tuple[float, float] | None
+    """Bootstrap over groups; None: all pairs are of one group."""
+    ceiling: float
+    """What the best scores could get, since people differ."""
+    log_loss: float | None
+    """Mean cross entropy, in nats, of the votes and P(A) = sigmoid((score A - score B) / s), at the
+    most likely s, by weight; None: the scores order pairs no better than chance, or s is 0."""
+    entropy: float
+    """Mean entropy of the votes, by weight: no scores have a lower log loss."""
+    scale: float | None
+    """That s."""
+    pairs: int
+    """All labelled pairs."""
+    weight: float
+    """How many comparisons they count as."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """How well one column of scores agrees with one dimension of labels over some pairs."""
 
@@ -103,6 +126,8 @@ class Agreement:
     """Method of `METHODS` -> accuracy."""
     win_rates: WinRates | None
     """Calibration of the score differences; None if undefined."""
+    votes: Votes | None = None
+    """Agreement with votes; None where all labels are sides and ties that count alike."""
     undefined: Mapping[str, str]
     """Method (or `win_rates`) that these pairs do not define -> why not."""
 
@@ -177,8 +202,8 @@ class EvaluationResult:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version == 1:
-            values = {**values, "notes": []}
+        if version in (1, 2):
+            values = _as_of_now(values, version)
         elif version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: is it a "
@@ -204,7 +229,20 @@ def _agreement(values: Any) -> Agreement:
         _check_fields(WinRates, rates)
         bins = tuple(_interval(WinRateBin, item) for item in rates["bins"])
         rates = WinRates(**{**rates, "bins": bins})
-    return Agreement(**{**values, "accuracies": accuracies, "win_rates": rates})
+    votes = None if values["votes"] is None else _interval(Votes, values["votes"])
+    return Agreement(**{**values, "accuracies": accuracies, "win_rates": rates, "votes": votes})
+
+
+def _as_of_now(values: dict[str, Any], version: int) -> dict[str, Any]:
+    """What earlier releases wrote, with what they did not know."""
+    changed = {**values, "notes": []} if version == 1 else dict(values)
+    for name in ("dimensions", "models", "aspects"):
+        if isinstance(changed.get(name), list):
+            changed[name] = [
+                {**item, "votes": None} if isinstance(item, dict) else item
+                for item in changed[name]
+            ]
+    return changed
 
 
 def _interval(kind: Any, values: Any) -> Any:

@@ -33,7 +33,21 @@ def fit_scale(differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"])
     signed = (differences.double() * labels)[labels != 0]
     if len(signed) == 0:
         raise UndefinedScaleError("all pairs are human ties")
-    if not signed.mean() > 0:
+    return most_likely_scale(signed, torch.ones_like(signed))
+
+
+def most_likely_scale(signed: Float[Tensor, " vote"], weights: Float[Tensor, " vote"]) -> float:
+    """The scale of votes that count differently; see `fit_scale`.
+
+    Args:
+        signed: score of the winner minus that of the loser, float64, at least one.
+        weights: above 0.
+
+    Raises:
+        UndefinedScaleError: as `fit_scale`.
+    """
+    share = weights / weights.sum()
+    if not (share * signed).sum() > 0:
         raise UndefinedScaleError("the scores order these pairs no better than chance")
     if not (signed < 0).any():
         raise UndefinedScaleError("no pair is ordered wrongly, so the best scale is 0")
@@ -41,7 +55,7 @@ def fit_scale(differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"])
     signed = signed / unit
 
     def slope(beta: float) -> float:
-        return float(-(signed * torch.sigmoid(-beta * signed)).mean())
+        return float(-(share * signed * torch.sigmoid(-beta * signed)).sum())
 
     low, high = 0.0, 1.0
     while slope(high) < 0:

@@ -21,3 +21,9 @@ from gtsvj_reward.losses.preference import (
     rao_kupper_loss as rao_kupper_loss,
 )
 from gtsvj_reward.losses.reward_gradient import reward_loss as reward_loss
+from gtsvj_reward.losses.soft_labels import (
+    PairLoss as PairLoss,
+    expected_loss as expected_loss,
+    expected_side as expected_side,
+    outcome_shares as outcome_shares,
+)

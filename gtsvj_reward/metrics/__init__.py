@@ -23,3 +23,7 @@ from gtsvj_reward.metrics.videoreward import (
     videoreward_accuracy_with_ties as videoreward_accuracy_with_ties,
     videoreward_accuracy_without_ties as videoreward_accuracy_without_ties,
 )
+from gtsvj_reward.metrics.votes import (
+    VoteAgreement as VoteAgreement,
+    vote_agreement as vote_agreement,
+)

@@ -22,6 +22,17 @@ def test_round_trip(result):
     assert any(a.undefined for a in result.dimensions + result.models)
 
 
+def test_results_of_earlier_releases_are_read(result):
+    """Version 2 knew no votes, version 1 no notes either."""
+    values = json.loads(result.to_json())
+    for item in (*values["dimensions"], *values["models"], *values["aspects"]):
+        del item["votes"]
+    assert EvaluationResult.from_json(json.dumps({**values, "format_version": 2})) == result
+    assert not result.notes
+    del values["notes"]
+    assert EvaluationResult.from_json(json.dumps({**values, "format_version": 1})) == result
+
+
 def changed(result, change):
     values = json.loads(result.to_json())
     change(values)
@@ -31,7 +42,7 @@ def changed(result, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.update(format_version=9), "format_version is 9, this release reads 2"),
+        (lambda v: v.update(format_version=9), "format_version is 9, this release reads 3"),
         (lambda v: v.update(author="me"), r"EvaluationResult: unknown fields \['author'\]"),
         (lambda v: v.pop("fingerprint"), r"missing fields \['fingerprint'\]"),
         (lambda v: v["settings"].pop("seed"), r"EvaluationSettings: .*missing fields \['seed'\]"),

@@ -73,7 +73,7 @@ def test_both_sides_of_a_pair_are_cut_to_the_same_duration(tmp_path):
         # 4 (n - 1) + 1 frames at 8 per second last as long as twice as many at 16
         seconds = (4 * (len(example.first) - 1) + 1) / 8
         assert (4 * (len(example.second) - 1) + 1) / 16 == pytest.approx(seconds, abs=4 / 16)
-        assert example.label == -1
+        assert example.pair.label == -1
     assert len(cuts) > 1
     uncut = ClipPairs([ClipPair(same[0], fast, 0, "y")], truncation=NEVER, seed=0)[0]
     assert (len(uncut.first), len(uncut.second)) == (9, 17)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from gtsvj_reward.training import (
 )
 from gtsvj_reward.training.aspects.labels import choose_aspects
 from gtsvj_reward.training.aspects.trainer import aspect_metrics
+from gtsvj_reward.training.preference.trainer import pair_metrics
 from tests.tiny import ASPECTS, clips, tiny_aspect_judge
 from tests.training.clips import write_clips
 from tests.training.stages import (
@@ -237,6 +239,33 @@ def test_raw_targets_weigh_by_the_square_of_the_range(world):
     raw = torch.stack([judge(clip[None]).aspects[0].mean(0) for clip in batch["clips"]])
     errors = (raw * torch.tensor([4.0, 2.0]) - torch.tensor([1.0, 2.0])).square()
     torch.testing.assert_close(loss, errors.mean())
+
+
+@pytest.mark.parametrize("name", ["bradley_terry", "bradley_terry_with_ties", "rao_kupper"])
+def test_a_probability_is_both_outcomes_in_parts(world, base, name):
+    infos = LatentFolder(world / "compared").infos
+    judge = tiny_aspect_judge(stage="preference", base_model=str(base))
+    wins, loses = (ClipPair(infos[0], infos[1], label, "") for label in (1, -1))
+    soft = replace(wins, probability=0.7, weight=0.5)
+    half = replace(wins, label=0, probability=0.5)
+    args = preference_args(world, preference_loss=name, drop_ties=True, truncation_probability=0.0)
+    pairs = [wins, loses, soft, half]
+    trainer = PreferenceTrainer(judge, args, train_dataset=pairs, eval_dataset=pairs)
+    assert trainer.ties_dropped == 0  # votes in halves are no tie
+    a, b, c, d = (
+        trainer.compute_loss(trainer.model, trainer.data_collator([example])).item()
+        for example in (trainer.train_dataset[index] for index in range(4))
+    )
+    assert c == pytest.approx(0.5 * (0.7 * a + 0.3 * b), rel=1e-5)
+    assert d == pytest.approx((a + b) / 2, rel=1e-5)
+    assert abs(a - b) > 1e-3, "both outcomes cost the same: the test proves nothing"
+    # Of the held-out pairs it is the mean by weight.
+    scores = {str(info.path): judge(load_clip(info.path).latents[None]).scores.mean().item()
+              for info in infos[:2]}  # fmt: skip
+    metrics = pair_metrics(pairs, scores, args)
+    assert metrics["loss"] == pytest.approx((a + b + c + d) / 3.5, rel=1e-4)
+    said = {json.dumps(row) for row in trainer.trained_on()}
+    assert len(said) == 4, "a run with other labels would be resumed as this one"
 
 
 @pytest.mark.parametrize("name", ["bradley_terry", "bradley_terry_with_ties", "rao_kupper"])

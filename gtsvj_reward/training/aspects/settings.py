@@ -20,7 +20,7 @@ class RatingsData(LabelledData):
     ratings: str = ""
     """File of ratings."""
     ratings_format: str = "plain"
-    """visionreward, videoreward-train or plain."""
+    """plain, visionreward, videoreward-train, videofeedback or videofeedback2."""
     held_out_ratings: str | None = None
     """File of ratings for evaluation; else `held_out_fraction` of the clips."""
     aspects: list[str] | None = None

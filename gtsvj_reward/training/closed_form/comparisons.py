@@ -8,13 +8,14 @@ and the problem is
 which has as many unknowns as clips, whatever the number of features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gtsvj_reward.losses import PairLoss, expected_loss, expected_side
 from gtsvj_reward.training.closed_form.ridge import (
     Fit,
     Penalties,
@@ -23,9 +24,6 @@ from gtsvj_reward.training.closed_form.ridge import (
     expanded,
     search,
 )
-
-PairLoss = Callable[[Tensor, Tensor, Tensor], Float[Tensor, " pair"]]
-"""Scores of the first and second clips and labels -> loss of each pair."""
 
 FOLDS = 5
 ITERATIONS = 100
@@ -46,14 +44,27 @@ class Pairs:
     """Row of the first clip."""
     second: Int[Tensor, " pair"]
     """Row of the second clip."""
-    labels: Int[Tensor, " pair"]
-    """+1: the first is better; -1: the second; 0: the same."""
+    labels: Int[Tensor, " pair"] | Float[Tensor, "pair 3"]
+    """+1: the first is better; -1: the second; 0: the same. Or shares of the outcomes first, tie
+    and second, which add up to the weight of a pair (see `outcome_shares`)."""
     groups: Int[Tensor, " pair"]
     """Pairs of one number are left out together: they share clips, or a prompt."""
 
     def take(self, mask: Tensor) -> "Pairs":
         """Some of the pairs."""
         return Pairs(self.first[mask], self.second[mask], self.labels[mask], self.groups[mask])
+
+    def sides(self) -> Float[Tensor, " pair"]:
+        """Mean label of each pair, float64."""
+        if self.labels.is_floating_point():
+            return expected_side(self.labels)
+        return self.labels.double()
+
+    def weights(self) -> Float[Tensor, " pair"]:
+        """How many comparisons each pair counts as, float64."""
+        if self.labels.is_floating_point():
+            return self.labels.sum(dim=1)
+        return torch.ones_like(self.labels, dtype=torch.float64)
 
 
 def fit_comparisons(rows: Rows, pairs: Pairs, loss: PairLoss, penalties: Sequence[float]) -> Fit:
@@ -77,7 +88,7 @@ def choose_comparison_penalties(rows: Rows, pairs: Pairs, loss: PairLoss) -> Pen
     How the blocks are weighted against one another is chosen by ridge regression of the labels on
     differences of features, whose left-out errors have a closed form; then the common strength is
     chosen with the loss itself. `left_out_error` is that loss as a share of what equal scores would
-    give; 1 is no better.
+    give; 1 is no better. (Labels that are probabilities keep it above 0.)
 
     Raises:
         ValueError: for labels that are all alike, or fewer than two groups of pairs.
@@ -87,14 +98,14 @@ def choose_comparison_penalties(rows: Rows, pairs: Pairs, loss: PairLoss) -> Pen
         features=rows.features[pairs.first] - rows.features[pairs.second],
         widths=rows.widths,
         groups=pairs.groups,
-        weights=torch.ones_like(rows.weights[pairs.first]),
+        weights=pairs.weights().to(rows.weights),
         free=rows.free[pairs.first] - rows.free[pairs.second],
     )
-    start = choose_penalties(differences, pairs.labels.to(rows.features)[:, None])
+    start = choose_penalties(differences, pairs.sides().to(rows.features)[:, None])
     per_feature = expanded(start.penalties, rows.widths).to(rows.features)
     root, values = symmetric_root((rows.features / per_feature) @ rows.features.T)
     inputs, nothing = rows.inputs, torch.zeros_like(rows.weights)
-    chance = loss(nothing[pairs.first], nothing[pairs.second], pairs.labels).sum().item()
+    chance = losses(loss, nothing[pairs.first], nothing[pairs.second], pairs.labels).sum().item()
 
     def error(decades: tuple[float, ...]) -> float:
         factor, total = root * 10.0 ** (decades[0] / 2), 0.0
@@ -102,7 +113,8 @@ def choose_comparison_penalties(rows: Rows, pairs: Pairs, loss: PairLoss) -> Pen
             kept, apart = pairs.take(folds != fold), pairs.take(folds == fold)
             inside, free = minimise(factor, inputs, kept, loss)
             scores = factor @ inside + inputs @ free
-            total += loss(scores[apart.first], scores[apart.second], apart.labels).sum().item()
+            first, second = scores[apart.first], scores[apart.second]
+            total += losses(loss, first, second, apart.labels).sum().item()
         return total / chance
 
     (strength,), least, tried = search(error, [-values.sum().div(len(root)).log10().item()])
@@ -128,8 +140,8 @@ def minimise(
     prior[factor.shape[1] :] = NEARLY_FREE
 
     def value(at: Tensor) -> float:
-        total = loss(first @ at, second @ at, pairs.labels).sum() + (prior * at.square()).sum() / 2
-        return total.item()
+        total = losses(loss, first @ at, second @ at, pairs.labels).sum()
+        return (total + (prior * at.square()).sum() / 2).item()
 
     solution, least, decrement = torch.zeros_like(prior), float("inf"), float("inf")
     for _ in range(ITERATIONS):
@@ -153,17 +165,29 @@ def minimise(
     )
 
 
+def losses(
+    loss: PairLoss,
+    first: Float[Tensor, " pair"],
+    second: Float[Tensor, " pair"],
+    labels: Int[Tensor, " pair"] | Float[Tensor, "pair 3"],
+) -> Float[Tensor, " pair"]:
+    """Loss of each pair, by labels or by shares of outcomes."""
+    if labels.is_floating_point():
+        return expected_loss(loss, first, second, labels)
+    return loss(first, second, labels)
+
+
 def derivatives(
     first: Float[Tensor, " pair"],
     second: Float[Tensor, " pair"],
-    labels: Int[Tensor, " pair"],
+    labels: Int[Tensor, " pair"] | Float[Tensor, "pair 3"],
     loss: PairLoss,
 ) -> tuple[Float[Tensor, "2 pair"], Float[Tensor, "3 pair"]]:
     """Of each pair's loss: both first derivatives; the second ones (11, 12, 22)."""
     scores = torch.stack([first, second]).detach().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(
-            loss(scores[0], scores[1], labels).sum(), scores, create_graph=True
+            losses(loss, scores[0], scores[1], labels).sum(), scores, create_graph=True
         )
         (from_first,) = torch.autograd.grad(slope[0].sum(), scores, retain_graph=True)
         (from_second,) = torch.autograd.grad(slope[1].sum(), scores)

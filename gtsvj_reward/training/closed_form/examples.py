@@ -1,5 +1,6 @@
 """Clips with what is known of them, and the rows of a regression that they make."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gtsvj_reward.judge import Aspect
+from gtsvj_reward.losses import outcome_shares
 from gtsvj_reward.training.closed_form.comparisons import Pairs
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
 from gtsvj_reward.training.splits import connected_groups
@@ -44,6 +46,10 @@ class Compared:
     """+1: the first is better; -1: the second; 0: the same."""
     groups: tuple[str, str]
     """Of both clips; comparisons that share a group are left out together."""
+    probability: float | None = None
+    """That the first is better, such as a share of votes; it counts instead of the label."""
+    weight: float = 1.0
+    """How many comparisons it counts as."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,38 @@ def compared_rows(
     pairs = Pairs(
         first=torch.tensor([rows[name] for name in first]),
         second=torch.tensor([rows[name] for name in second]),
-        labels=torch.tensor([each.label for each in comparisons]),
+        labels=labels_of(comparisons),
         groups=connected([each.groups for each in comparisons]),
     )
     return cache.features(list(rows)), pairs
+
+
+def labels_of(
+    comparisons: Sequence[Compared],
+) -> Int[Tensor, " pair"] | Float[Tensor, "pair 3"]:
+    """Labels, or shares of outcomes where any has a probability or another weight than 1.
+
+    Raises:
+        ValueError: for a probability outside 0..1, or a weight that is not above 0.
+    """
+    wrong = [
+        index
+        for index, each in enumerate(comparisons)
+        if not 0 <= (each.probability or 0.0) <= 1 or not 0 < each.weight < math.inf
+    ]
+    if wrong:
+        raise ValueError(
+            f"comparison {wrong[0]} has the probability {comparisons[wrong[0]].probability} and "
+            f"the weight {comparisons[wrong[0]].weight} ({len(wrong)} of {len(comparisons)} "
+            "comparisons): expected 0..1, and above 0"
+        )
+    if all(each.probability is None and each.weight == 1 for each in comparisons):
+        return torch.tensor([each.label for each in comparisons])
+    return outcome_shares(
+        [each.label for each in comparisons],
+        [each.probability for each in comparisons],
+        [each.weight for each in comparisons],
+    )
 
 
 def range_normalised(

@@ -13,8 +13,8 @@ from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.stages import NOT_MEASURED
+from gtsvj_reward.losses import PairLoss
 from gtsvj_reward.metrics import spearman
-from gtsvj_reward.training.closed_form.comparisons import PairLoss
 from gtsvj_reward.training.closed_form.examples import (
     Compared,
     Contrast,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
 from gtsvj_reward.latents.statistics import LatentStatistics
-from gtsvj_reward.training.closed_form.comparisons import PairLoss
+from gtsvj_reward.losses import PairLoss
 from gtsvj_reward.training.closed_form.examples import (
     Compared,
     Contrast,

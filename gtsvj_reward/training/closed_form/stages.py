@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gtsvj_reward.judge.posterior import Projection, posterior_root
-from gtsvj_reward.losses import contrastive_bound
+from gtsvj_reward.losses import PairLoss, contrastive_bound
 from gtsvj_reward.training.closed_form.comparisons import (
-    PairLoss,
     Pairs,
     choose_comparison_penalties,
     derivatives,

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from gtsvj_reward.latents.store import ClipInfo, load_clip, unique_clips
+from gtsvj_reward.losses import outcome_shares
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training.data import Truncation, same_duration
 
@@ -19,11 +21,20 @@ class ClipPair:
     first: ClipInfo
     second: ClipInfo
     label: int
-    """+1: the first is better; -1: the second; 0: the same."""
+    """+1: the first is better; -1: the second; 0: the same. Of a probability the likelier side."""
     row: str
     """Row of the file, for messages."""
     group: str | None = None
     """Group that the file names."""
+    probability: float | None = None
+    """That the first is better; None: the label is a side, or a tie."""
+    weight: float = 1.0
+    """How many comparisons the pair counts as."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether people called both the same; votes in halves are no tie."""
+        return self.label == 0 and self.probability is None
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,8 @@ class PairExample:
     """Latents (time, channel, height, width)."""
     second: Tensor
     """Likewise."""
-    label: int
-    """+1, 0 or -1."""
+    pair: ClipPair
+    """What people said of both, uncut."""
 
 
 class ClipPairs(Dataset[PairExample]):
@@ -69,7 +80,7 @@ class ClipPairs(Dataset[PairExample]):
         second = load_clip(pair.second.path).latents
         if keep < pair.first.shape[0]:
             second = second[: same_duration(pair.first, keep, pair.second)]
-        return PairExample(first, second, pair.label)
+        return PairExample(first, second, pair)
 
 
 def collate_pairs(examples: list[PairExample]) -> dict[str, Tensor | list[Tensor]]:
@@ -77,8 +88,18 @@ def collate_pairs(examples: list[PairExample]) -> dict[str, Tensor | list[Tensor
     return {
         "first": [example.first for example in examples],
         "second": [example.second for example in examples],
-        "label": torch.tensor([example.label for example in examples]),
+        "label": torch.tensor([example.pair.label for example in examples]),
+        "shares": shares_of([example.pair for example in examples]).float(),
     }
+
+
+def shares_of(pairs: Sequence[ClipPair]) -> Float[Tensor, "pair 3"]:
+    """What pairs say for the outcomes first, tie and second, for `expected_loss`."""
+    return outcome_shares(
+        [pair.label for pair in pairs],
+        [pair.probability for pair in pairs],
+        [pair.weight for pair in pairs],
+    )
 
 
 def clips_of(pairs: Sequence[ClipPair]) -> list[ClipInfo]:

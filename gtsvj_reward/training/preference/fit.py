@@ -44,7 +44,13 @@ def fit_preference(judge_arguments: JudgeArguments, args: PreferenceFit) -> Vide
         judge,
         cache,
         comparisons=[
-            Compared(*showing.pair(number, pair.first, pair.second), pair.label, (group, group))
+            Compared(
+                *showing.pair(number, pair.first, pair.second),
+                pair.label,
+                (group, group),
+                pair.probability,
+                pair.weight,
+            )
             for number, (pair, group) in enumerate(zip(train, groups, strict=True))
         ],
         loss=lambda first, second, labels: preference_loss(first, second, labels, args),

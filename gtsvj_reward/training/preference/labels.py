@@ -39,6 +39,8 @@ def compared_clips(path: str, folder: LatentFolder, args: ComparisonsData) -> li
             row.labels[args.dimension],
             row.row,
             row.group,
+            row.probabilities.get(args.dimension),
+            row.weight,
         )
         for row in kept.rows
         if args.dimension in row.labels

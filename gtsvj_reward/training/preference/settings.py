@@ -17,7 +17,8 @@ class ComparisonsData(LabelledData):
     comparisons: str = ""
     """File of comparisons."""
     comparisons_format: str = "plain"
-    """visionreward, videogen-rewardbench, videoreward-train, genai-bench or plain."""
+    """plain, or that of a data set, as in docs/data.md: rapidata, datapoint, rankings, videodpo,
+    visionreward, videogen-rewardbench, videoreward-train, genai-bench."""
     labels: list[str] | None = None
     """What words of the plain format mean: `0=B` where 0 says that B is better, `0.5=tie`."""
     held_out_comparisons: str | None = None
@@ -33,7 +34,7 @@ class ComparisonsData(LabelledData):
     tie_threshold: float = math.log(5.0)
     """Rao-Kupper's threshold in logits, log theta."""
     drop_ties: bool = False
-    """Leave tied pairs out; their number is recorded."""
+    """Leave tied pairs out; their number is recorded. A probability of one half is no tie."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

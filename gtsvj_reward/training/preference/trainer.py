@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback
 
@@ -15,6 +16,7 @@ from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
+    expected_loss,
     rao_kupper_loss,
 )
 from gtsvj_reward.metrics import (
@@ -24,7 +26,13 @@ from gtsvj_reward.metrics import (
 )
 from gtsvj_reward.training.labelled import LabelledTrainer, check_stage
 from gtsvj_reward.training.outputs import mean_scores
-from gtsvj_reward.training.preference.data import ClipPair, ClipPairs, clips_of, collate_pairs
+from gtsvj_reward.training.preference.data import (
+    ClipPair,
+    ClipPairs,
+    clips_of,
+    collate_pairs,
+    shares_of,
+)
 from gtsvj_reward.training.preference.settings import ComparisonsData, PreferenceConfig
 from gtsvj_reward.training.splits import deal_folds
 
@@ -94,11 +102,11 @@ class PreferenceTrainer(LabelledTrainer):
         )
 
     def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        """Mean negative log-likelihood of a batch of comparisons."""
+        """Mean negative log-likelihood of a batch of comparisons, each times its weight."""
         outputs = model(inputs["first"] + inputs["second"])
         scores, labels = mean_scores(outputs), inputs["label"]
         first, second = scores[: len(labels)], scores[len(labels) :]
-        loss = preference_loss(first, second, labels, self.args).mean()
+        loss = preference_loss(first, second, inputs["shares"], self.args).mean()
         for difference, label in zip((first - second).tolist(), labels.tolist(), strict=True):
             if label:
                 self.remember("accuracy", float(difference * label > 0))
@@ -107,7 +115,15 @@ class PreferenceTrainer(LabelledTrainer):
     def trained_on(self) -> Any:
         """Both clips of each pair, and its label."""
         pairs: Sequence[ClipPair] = self.train_dataset.pairs
-        return [(content_key(pair.first), content_key(pair.second), pair.label) for pair in pairs]
+        return [
+            (
+                *(content_key(pair.first), content_key(pair.second), pair.label),
+                # Runs with labels alone are the same as before there were others.
+                *(() if pair.probability is None else (pair.probability,)),
+                *(() if pair.weight == 1 else (f"weight {pair.weight}",)),
+            )
+            for pair in pairs
+        ]
 
     def terms(self, inputs: dict[str, Any]) -> int:
         """The pairs of a batch."""
@@ -149,8 +165,8 @@ def trainable(pairs: Sequence[ClipPair], args: ComparisonsData) -> list[ClipPair
     Raises:
         ValueError: for ties with a loss that cannot use them.
     """
-    kept = [pair for pair in pairs if pair.label or not args.drop_ties]
-    ties = sum(pair.label == 0 for pair in kept)
+    kept = [pair for pair in pairs if not (pair.tied and args.drop_ties)]
+    ties = sum(pair.tied for pair in kept)
     if ties and args.preference_loss == "bradley_terry":
         raise ValueError(
             f"{ties} pairs are ties, which the Bradley-Terry loss cannot use: choose "
@@ -180,12 +196,13 @@ def pair_metrics(
             "threshold of other pairs, and that at their own is too high",
             len(pairs),
         )
+    shares = shares_of(pairs)
     counted = torch.ones_like(labels, dtype=torch.bool)
     if args.preference_loss == "bradley_terry":
-        counted = labels != 0
-    loss = preference_loss(first[counted], second[counted], labels[counted], args)
+        counted = shares[:, 1] == 0
+    loss = preference_loss(first[counted], second[counted], shares[counted], args).sum()
     return {
-        "loss": loss.mean().item(),
+        "loss": loss.item() / shares[counted].sum().item(),
         "accuracy_without_ties": accuracy_without_ties(first - second, labels).accuracy,
         **cross_fitted,
         "accuracy_with_ties": with_ties.accuracy,
@@ -195,10 +212,25 @@ def pair_metrics(
     }
 
 
-def preference_loss(first: Tensor, second: Tensor, labels: Tensor, args: ComparisonsData) -> Tensor:
-    """Loss of each pair (pair,) by the setting `preference_loss`."""
-    if args.preference_loss == "bradley_terry":
-        return bradley_terry_loss(first, second, labels)
-    if args.preference_loss == "rao_kupper":
-        return rao_kupper_loss(first, second, labels, args.tie_threshold)
-    return bradley_terry_with_ties_loss(first, second, labels, args.gamma)
+def preference_loss(
+    first: Tensor, second: Tensor, labels: Tensor, args: ComparisonsData
+) -> Float[Tensor, " pair"]:
+    """Loss of each pair by the setting `preference_loss`.
+
+    Args:
+        first: scores of the first clips.
+        second: scores of the second clips.
+        labels: of pairs (+1, 0, -1), or shares of their outcomes (pair, 3).
+        args: the setting, and what its loss needs.
+    """
+
+    def loss(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
+        if args.preference_loss == "bradley_terry":
+            return bradley_terry_loss(first, second, labels)
+        if args.preference_loss == "rao_kupper":
+            return rao_kupper_loss(first, second, labels, args.tie_threshold)
+        return bradley_terry_with_ties_loss(first, second, labels, args.gamma)
+
+    if labels.is_floating_point():
+        return expected_loss(loss, first, second, labels)
+    return loss(first, second, labels)

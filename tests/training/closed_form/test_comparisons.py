@@ -1,5 +1,7 @@
 """Readouts from comparisons: stationary in the primal, penalties by folds, ties."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from gtsvj_reward.judge.posterior import Projection, leverage, posterior_root
 from gtsvj_reward.losses import (
     bradley_terry_loss,
     bradley_terry_with_ties_loss,
+    outcome_shares,
     rao_kupper_loss,
 )
 from gtsvj_reward.training.closed_form.comparisons import (
@@ -54,6 +57,31 @@ def test_the_fit_is_stationary_in_the_primal(name):
     torch.testing.assert_close(weight.grad, torch.zeros_like(weight), rtol=0, atol=1e-5)
     torch.testing.assert_close(inputs.grad, torch.zeros_like(inputs), rtol=0, atol=1e-5)
     assert fit.weight.abs().max() > 0.1, "nothing was learnt: the test proves nothing"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_votes_are_as_many_comparisons(name):
+    """Three votes for a pair and one against it: one row of probability 3/4 and weight 4."""
+    rows, pairs, _ = problem(ties=False)
+    votes = torch.tensor([3, 1]).repeat(len(pairs.first))  # for and against, pair by pair
+    side = torch.stack([pairs.labels, -pairs.labels], dim=1).flatten()
+    index = torch.arange(len(pairs.first)).repeat_interleave(2).repeat_interleave(votes)
+    each = Pairs(
+        pairs.first[index], pairs.second[index], side.repeat_interleave(votes), pairs.groups[index]
+    )
+    wins = pairs.labels > 0
+    shares = outcome_shares(
+        pairs.labels.tolist(), torch.where(wins, 0.75, 0.25).tolist(), [4.0] * len(wins)
+    )
+    soft = replace(pairs, labels=shares)
+    torch.testing.assert_close(soft.sides(), pairs.labels.double() / 2)
+    penalties = (1.0, 4.0)
+    expected = fit_comparisons(rows, each, LOSSES[name], penalties)
+    found = fit_comparisons(rows, soft, LOSSES[name], penalties)
+    torch.testing.assert_close(found.weight, expected.weight, rtol=1e-6, atol=1e-8)
+    hard = fit_comparisons(rows, pairs, LOSSES[name], penalties)
+    assert (found.weight - hard.weight).abs().max() > 0.01
+    assert choose_comparison_penalties(rows, soft, LOSSES[name]).left_out_error < 0.99
 
 
 @pytest.mark.parametrize("name", LOSSES)

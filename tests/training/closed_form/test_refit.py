@@ -1,5 +1,7 @@
 """Judges fitted in one call: energies, ratings, comparisons, each alone and together."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -60,6 +62,21 @@ def compared(latents, quality):
             Compared(lambda a=first: a, lambda b=second: b, label, (str(index), str(index + 1)))
         )
     return pairs
+
+
+def voted(latents, quality):
+    """The same pairs with the probability that raters of that quality would give."""
+    return [
+        replace(
+            pair,
+            label=int(gap.sign()),
+            probability=torch.sigmoid(gap).item(),
+            weight=2.0,
+        )
+        for pair, gap in zip(
+            compared(latents, quality), 4 * (quality[:-1:2] - quality[1::2]), strict=True
+        )
+    ]
 
 
 def correlation(first, second):
@@ -155,6 +172,29 @@ def test_comparisons_alone_make_a_judge(fresh, cache):
     assert output.aspects is None
     assert judge.config.stage == "preference"
     assert (output.leverage > 0).all()
+
+
+def test_votes_teach_how_much_better(fresh, cache):
+    latents, qualities = lot(80, 3)
+    fitted = [
+        refit(fresh, cache, comparisons=make(latents, qualities["sharp"]), loss=bradley_terry_loss)
+        for make in (voted, compared)
+    ]
+    latents, qualities = lot(40, 8)
+    votes, sides = (judge(latents).scores.mean(1) for judge in fitted)
+    assert correlation(votes, qualities["sharp"]) > 0.8
+    # Sides that nobody contradicts pull further apart than votes of sigmoid(4 difference).
+    assert votes.std() < 0.8 * sides.std(), "the votes count as sides"
+    with pytest.raises(ValueError, match=r"comparison 1 .* 1\.5 .*\(1 of 2 comparisons\)"):
+        refit(
+            fresh,
+            cache,
+            comparisons=[
+                replace(pair, probability=0.5 + index)
+                for index, pair in enumerate(voted(latents, qualities["sharp"])[:2])
+            ],
+            loss=bradley_terry_loss,
+        )
 
 
 def test_comparisons_weight_the_aspects(energy_judge, cache):
