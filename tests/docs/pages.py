@@ -260,6 +260,7 @@ def data(world, monkeypatch):
     pair = {"video_a": "v/a.mp4", "video_b": "v/b.mp4"}
     other = {**pair, "video_b": "v/c.mp4", "label_VQ": -1}
     rows.write_csv(here / "comparisons.csv", [{**pair, "label_VQ": 1, "label": 0}, other])
+    rows.write_csv(here / "votes.csv", [{**pair, "probability": 0.8}])
     rows.write_csv(here / "ratings.csv", [{"video": "v/a.mp4", "sharpness": 4, "note": "x"}])
     rows.latent_folder(here / "latents", ["a.mp4", "b.mp4"])
     rated = [rows.rating_row(1), rows.rating_row(2)]
@@ -270,6 +271,17 @@ def data(world, monkeypatch):
     rows.write_csv(here / "videogen-rewardbench.csv", rows.BENCHMARK_ROWS)
     rows.write_csv(here / "train.csv", [{**row, **mos} for row in rows.BENCHMARK_ROWS])
     rows.write_parquet(here / "test-00000-of-00001.parquet", [rows.vote_row(1, "leftvote")])
+    feedback = here / "VideoFeedback" / "annotated" / "train" / "0000.parquet"
+    rows.write_parquet(feedback, [rows.feedback_row("p1")])
+    for folder in ("VideoFeedback2", "vidpro-dpo"):
+        (here / folder).mkdir()
+    rows.write_json(here / "VideoFeedback2" / "data_27k.json", [rows.feedback2_row()])
+    votes = here / "text-2-video-human-preferences-wan2.1" / "data"
+    rows.write_parquet(votes / "train-00000-of-00001.parquet", [rows.fraction_row()])
+    ranked = {f"{name}{n}": f"{name} {n}" for name in ("video", "model") for n in range(1, 6)}
+    ranked |= {"prompt": "p", "rankings_visual_quality": [[1, 2, 3, 4, 5], [2, 1, 3, 4, 5]]}
+    rows.write_parquet(here / "train.parquet", [ranked])
+    rows.write_videodpo(here / "vidpro-dpo")
     yield {}
 
 
