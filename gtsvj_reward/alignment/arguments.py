@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gtsvj_reward.alignment.average import check_decay
 from gtsvj_reward.alignment.flow import SDES
 from gtsvj_reward.alignment.policy import ClipSize
 from gtsvj_reward.alignment.rewards import Term, reward_terms
@@ -28,7 +29,7 @@ FREE = (
 which come while it runs."""
 
 LATER = (
-    *("pessimism", "refit_every", "refit_clips", "refit_positives"),
+    *("ema_decay", "pessimism", "refit_every", "refit_clips", "refit_positives"),
     *("window", "timestep_fraction", "keep_clips", "measure_kl", "dense_rewards"),
     *("sde", "flow_shift"),
 )
@@ -113,6 +114,13 @@ class AlignArguments:
     learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW."})
     weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are cut to this norm."})
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Of an average of the adapter, which is measured and saved in its place, such "
+            "as 0.9; 0: the adapter itself."
+        },
+    )
     lora_rank: int = field(default=16, metadata={"help": "Of the policy's adapter."})
     lora_alpha: float | None = field(default=None, metadata={"help": "As the rank by default."})
     gradient_checkpointing: bool = field(
@@ -191,6 +199,7 @@ class AlignArguments:
                 f"{self.learning_rate} and {self.max_grad_norm}"
             )
 
+        check_decay(self.ema_decay)
         self.check_refits()
 
     def check_refits(self) -> None:

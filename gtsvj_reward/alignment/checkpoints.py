@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from gtsvj_reward.alignment.average import AdapterAverage
 from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.files import (
     read_safetensors,
@@ -22,6 +24,8 @@ from gtsvj_reward.files import (
 LATEST = "lora"
 """Folder of the last checkpoint's adapter, for diffusers."""
 PREFIX = "iteration-"
+AVERAGE = "average.safetensors"
+"""In a checkpoint: the average of the adapter."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -49,10 +53,13 @@ class Checkpoints:
     guards: Stateful
     extra: Mapping[str, Stateful]
     """Whatever else a script keeps between iterations, by name."""
+    average: AdapterAverage | None = None
+    """Of the adapter; it is what diffusers gets, where there is one."""
 
     def save(self, iteration: int, stopped: str | None) -> None:
-        """Write a checkpoint, and the adapter for diffusers."""
-        self.policy.save(self.folder / LATEST)
+        """Write a checkpoint, and the adapter, or its average, for diffusers."""
+        with self.average.in_place() if self.average else nullcontext():
+            self.policy.save(self.folder / LATEST)
         save_checkpoint(
             self.folder / "checkpoints",
             iteration,
@@ -65,6 +72,7 @@ class Checkpoints:
                 "stopped": stopped,
                 "extra": {name: part.state() for name, part in self.extra.items()},
             },
+            average=None if self.average is None else self.average.values,
         )
 
     def restore(self) -> tuple[int, str | None]:
@@ -84,6 +92,8 @@ class Checkpoints:
             )
         self.policy.load_adapter(adapter)
         load_moments(self.optimizer, self.policy.parameters(), moments)
+        if self.average is not None:
+            self.average.load(read_safetensors(path / AVERAGE)[0])
         self.guards.load(state["guards"])
         for name, part in self.extra.items():
             part.load(state["extra"][name])
@@ -109,6 +119,7 @@ def save_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
+    average: dict[str, Tensor] | None = None,
     keep: int = 2,
 ) -> Path:
     """Write a checkpoint, then remove all but the newest `keep`.
@@ -122,12 +133,15 @@ def save_checkpoint(
         parameters: what the optimizer trains, by name.
         optimizer: an Adam.
         state: anything else, for JSON; `iteration` is added.
+        average: of the adapter, by the names of its parameters; None: there is none.
         keep: how many checkpoints to leave.
     """
     path = checkpoint_path(folder, iteration)
     remove_parts(path)
     with whole_folder(path) as part:
         write_safetensors(part / "adapter.safetensors", adapter, {"format": "pt"})
+        if average is not None:
+            write_safetensors(part / AVERAGE, average, {"format": "pt"})
         moments = optimizer_moments(optimizer, parameters)
         write_safetensors(part / "optimizer.safetensors", moments, {"format": "pt"})
         write_text(part / "state.json", json.dumps({**state, "iteration": iteration}, indent=1))

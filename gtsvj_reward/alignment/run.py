@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.average import AdapterAverage
 from gtsvj_reward.alignment.checkpoints import Checkpoints, Stateful
 from gtsvj_reward.alignment.evaluation import EvalMetric, Evaluation
 from gtsvj_reward.alignment.guards import Checkup, Guards
@@ -104,6 +106,8 @@ class AlignmentRun:
             lr=arguments.learning_rate,
             weight_decay=arguments.weight_decay,
         )
+        decay = arguments.ema_decay
+        self.average = AdapterAverage(self.parameters, decay) if decay else None
         self.journal = Journal(arguments.folder, writes=self.main)
         self.checkpoints = Checkpoints(
             arguments.folder,
@@ -112,6 +116,7 @@ class AlignmentRun:
             self.optimizer,
             self.guards,
             dict(extra or {}) | ({} if refits is None else {"refits": refits}),
+            self.average,
         )
         policy.encode(self.prompts)
         self.done, stopped = self.checkpoints.restore()
@@ -269,6 +274,8 @@ class AlignmentRun:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         return norm
 
     def finish(self, metrics: Sequence[Metrics]) -> None:
@@ -283,21 +290,19 @@ class AlignmentRun:
         last = self.done == self.arguments.iterations
         if last or self.done % self.arguments.evaluate_every == 0:
             self.check_up()
-        refitted = not self.stopped and self.refits is not None and self.refits.due(self.done)
-        if refitted:
-            self.refit()
+        refitted = self.refits is not None and not self.stopped and self.refits.due(self.done)
+        if self.refits is not None and refitted:
+            self.refit(self.refits)
         if last or self.stopped or refitted or self.done % self.arguments.save_every == 0:
             if self.main:
                 self.checkpoints.save(self.done, self.stopped)
             self.accelerator.wait_for_everyone()
 
-    def refit(self) -> None:
+    def refit(self, refits: Refits) -> None:
         """Refit the reward, and look at the clips of a checkup with it."""
-        if self.refits is None:
-            raise ValueError("this run has no refits: give `refit_every`")
-        known = self.refits.refit(self.done)
+        known = refits.refit(self.done)
         self.record({"iteration": self.done, **known})
-        self.use(self.refits.reward())
+        self.use(refits.reward())
         self.say(f"iteration {self.done}: the judge was refitted, {known}")
         self.check_up()
 
@@ -307,15 +312,19 @@ class AlignmentRun:
         self.accelerator.log(entry, step=int(entry["iteration"]))
 
     def check_up(self) -> None:
-        """Sample the fixed prompts and seeds, measure, draw, ask the guards."""
-        texts, latents = self.evaluation_clips()
-        checkup = self.measure(latents, texts)
-        report = self.guards.look(checkup)
+        """Sample the fixed prompts and seeds, measure, draw, ask the guards.
+
+        With `ema_decay` all of this is about the average of the adapter.
+        """
+        with self.average.in_place() if self.average else nullcontext():
+            texts, latents = self.evaluation_clips()
+            checkup = self.measure(latents, texts)
+            report = self.guards.look(checkup)
+            if self.main and not report.diverged:
+                self.policy.save(self.arguments.folder / SOUND)
         self.record({"iteration": self.done, **checkup.metrics()})
         for alarm in report.alarms:
             self.say(f"iteration {self.done}: {alarm}")
-        if self.main and not report.diverged:
-            self.policy.save(self.arguments.folder / SOUND)
         if report.stop:
             self.stopped = report.alarms[0]
             self.say(

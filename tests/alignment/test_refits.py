@@ -69,13 +69,15 @@ def unchecked(judge, **settings):
 
 
 def made(start, positives, folder, **changes):
-    given = {**SETTINGS, "refit_positives": str(positives), **changes}
+    given = {**SETTINGS, "refit_positives": positives and str(positives), **changes}
     arguments = AlignArguments(output_dir=str(folder), **given)
     policy = Policy(tiny_pipeline(), arguments.size, guidance=1.0, rank=2)
     accelerator = Accelerator(cpu=True)
-    refits = Refits(
-        arguments, policy, start, rebuild=unchecked, prompts=TEXTS, accelerator=accelerator
-    )
+    refits = None
+    if arguments.refit_every:
+        refits = Refits(
+            arguments, policy, start, rebuild=unchecked, prompts=TEXTS, accelerator=accelerator
+        )
     return AlignmentRun(
         arguments, policy, unchecked(start), prompts=TEXTS, accelerator=accelerator, refits=refits
     )
@@ -131,6 +133,26 @@ def test_a_run_that_was_cut_off_goes_on_to_the_bit(whole, start, positives, tmp_
     assert run.reward.judge is not start
     train(run)
     assert_same_runs(whole, folder)
+
+
+def test_the_average_of_the_adapter_is_what_is_measured_saved_and_gone_on_with(
+    start, positives, tmp_path
+):
+    settings = {"ema_decay": 0.5, "refit_every": 0, "refit_positives": None}
+    run = train(made(start, None, tmp_path, **settings))
+    parts = {name: value.clone() for name, value in run.average.values.items()}
+    saved = load_file(tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    with run.average.in_place():
+        averaged = {name: value.clone() for name, value in run.policy.adapter().items()}
+        for name, value in averaged.items():
+            assert torch.equal(saved[f"transformer.{name}"], value), name
+        texts, latents = run.evaluation_clips()
+    assert any(not torch.equal(value, averaged[n]) for n, value in run.policy.adapter().items())
+    found = run.measure(latents, texts).proxy
+    torch.testing.assert_close(found, run.guards.checkups[-1].proxy)
+    again = made(start, None, tmp_path, **settings)
+    assert again.done == 3
+    assert all(torch.equal(value, parts[n]) for n, value in again.average.values.items())
 
 
 def test_a_refit_that_was_made_is_taken_even_if_labels_have_come_since(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gtsvj_reward.alignment import rollout, step_taken
+from gtsvj_reward.alignment.average import AdapterAverage
 from gtsvj_reward.alignment.dense import step_advantages, step_gains
 from gtsvj_reward.alignment.groups import best_and_worst, some_of
 from gtsvj_reward.alignment.steps import trained_steps, window
@@ -97,3 +98,24 @@ def test_advantages_of_a_step_are_among_the_clips_of_a_prompt():
     found = step_advantages(gains, ["a", "a", "b", "b"], [0, 1])
     expected = torch.tensor([[-1.0, -1, 0], [1, 1, 0], [0, 1, 0], [0, -1, 0]])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_average_of_an_adapter_is_the_sum_with_falling_weights(policy):
+    parameters = policy.parameters()
+    average = AdapterAverage(parameters, 0.75)
+    name, first = next(iter(parameters.items()))
+    start = first.detach().clone()
+    for _ in range(3):  # of a constant it is that constant
+        average.update()
+    assert all(torch.equal(average.values[n], p.detach()) for n, p in parameters.items())
+    for value in (1.0, 2.0):
+        torch.nn.init.constant_(first, value)
+        average.update()
+    # 3/4 (3/4 a + 1/4) + 1/4 2
+    torch.testing.assert_close(average.values[name], start * 9 / 16 + 3 / 16 + 2 / 4)
+    with average.in_place():
+        assert torch.equal(first.detach(), average.values[name])
+    assert torch.equal(first.detach(), torch.full_like(start, 2.0))
+    for decay in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="ema_decay"):
+            AdapterAverage(parameters, decay)
