@@ -9,7 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gtsvj_reward.backbones import TextCondition as TextCondition
+    from gtsvj_reward.backbones import (
+        ImageCondition as ImageCondition,
+        TextCondition as TextCondition,
+    )
     from gtsvj_reward.judge import JudgeConfig as JudgeConfig, VideoJudge as VideoJudge
     from gtsvj_reward.latents.space import LatentSpace as LatentSpace
     from gtsvj_reward.reward import (
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = version("gtsvj-reward")
 
 HOMES = {
+    "ImageCondition": "gtsvj_reward.backbones",
     "TextCondition": "gtsvj_reward.backbones",
     "JudgeConfig": "gtsvj_reward.judge",
     "VideoJudge": "gtsvj_reward.judge",

@@ -1,19 +1,26 @@
 """Tiny text-to-video pipelines of every family, of the real classes, that read prompts."""
 
+from functools import partial
+
 import torch
 from diffusers import (
     CogVideoXDDIMScheduler,
+    CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     LTXPipeline,
     MochiPipeline,
+    WanImageToVideoPipeline,
     WanPipeline,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -103,6 +110,51 @@ def hunyuan_video():
         CLIPTextModel(clip),
         tokenizer(),
     )
+
+
+def cogvideox_image(kind="5b"):
+    scheduler = CogVideoXDDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    later = kind == "1.5"
+    vae = BY_NAME["cogvideox"].make(invert_scale_latents=later, scaling_factor=0.7)
+    # What is drawn from the posterior is its mode.
+    vae.encoder.conv_out.conv.weight.data[vae.config.latent_channels :] = 0
+    vae.encoder.conv_out.conv.bias.data[vae.config.latent_channels :] = -40
+    changes = {"ofs_embed_dim": 16} if later else {}
+    transformer = tiny_transformer(kind, layers=2, in_channels=8, **changes)
+    return CogVideoXImageToVideoPipeline(tokenizer(), t5(8), vae, transformer, scheduler)
+
+
+def wan_image(kind="2.1"):
+    """2.1, and an expert of 2.2, which has no image encoder."""
+    torch.manual_seed(0)
+    size = {"image_size": 32, "patch_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = CLIPVisionConfig(hidden_size=8, intermediate_size=16, **size)
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    sees = {"image_encoder": CLIPVisionModel(vision), "image_processor": processor}
+    return WanImageToVideoPipeline(
+        tokenizer(),
+        t5(8, UMT5Config, UMT5EncoderModel),
+        BY_NAME["wan-2.1"].make(),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        transformer=tiny_wan_image(kind, layers=2),
+        **(sees if kind == "2.1" else {}),
+    )
+
+
+def tiny_wan_image(kind="2.1", **changes):
+    sees = {"image_dim": 8, "added_kv_proj_dim": 32} if kind == "2.1" else {}
+    return tiny_wan("2.1", in_channels=12, out_channels=4, **{**sees, **changes})
+
+
+IMAGE_PIPELINES = {
+    "cogvideox-5b": cogvideox_image,
+    "cogvideox-1.5": partial(cogvideox_image, "1.5"),
+    "wan-2.1": wan_image,
+    "wan-2.2": partial(wan_image, "2.2"),
+}
+"""Tiny image-to-video pipelines, of the real classes."""
 
 
 def frozen(make):

@@ -8,6 +8,7 @@ from gtsvj_reward.backbones.denoising import (
     denoising_errors as denoising_errors,
     noise_levels as noise_levels,
 )
+from gtsvj_reward.backbones.image import ImageCondition as ImageCondition
 from gtsvj_reward.backbones.live import (
     LiveBackbone as LiveBackbone,
     sharded_backbone as sharded_backbone,

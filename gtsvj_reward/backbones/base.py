@@ -5,15 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import diffusers
 import torch
-from accelerate import init_empty_weights
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones.admission import SharingError
-from gtsvj_reward.backbones.sharing import LiveWeights, take_weights
-from gtsvj_reward.backbones.taps import make_visible, watching
+from gtsvj_reward.backbones.image import ImageCondition, ImageUse, check_image
+from gtsvj_reward.backbones.sharing import LiveWeights
+from gtsvj_reward.backbones.taps import check_taps, watching
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 
@@ -41,6 +40,7 @@ class Backbone(nn.Module, ABC):
         whole: whether all blocks of the model are in use, so that its output is the generator's.
         flow_matching: whether it was trained on x = (1 - sigma) clean + sigma noise, told
             `timestep` = 1000 sigma; of other models the scheduler knows what a timestep means.
+        image_use: whether it generates from a reference image: never, also, or always.
     """
 
     family: str
@@ -56,6 +56,7 @@ class Backbone(nn.Module, ABC):
     live: LiveWeights | None = None
     whole: bool = True
     flow_matching: bool = True
+    image_use: ImageUse = "never"
     recomputes: bool = False
 
     @abstractmethod
@@ -78,6 +79,41 @@ class Backbone(nn.Module, ABC):
             text: prompt embeddings; None is the null condition (embeddings of zeros).
         """
 
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """The arguments of the model's forward with a reference image among them.
+
+        For models that generate from an image; others are never given one.
+
+        Args:
+            inputs: what `inputs` made of the latents.
+            latents: scaled latents, in the dtype of the weights.
+            image: of the size of the latents, which was checked; None is the null condition of
+                models that always have an image (zeros).
+        """
+        del latents, image
+        return inputs
+
+    def arguments(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        *,
+        timestep: float,
+        text: TextCondition | None,
+        image: ImageCondition | None,
+    ) -> dict[str, Any]:
+        """What the model's forward is called with, of conditions that fit.
+
+        Raises:
+            ValueError: for latents, text or image that the model does not take.
+        """
+        self.check_geometry(latents)
+        self.check_text(text)
+        self.check_image(image, latents)
+        latents = latents.to(self.dtype)
+        return self.with_image(self.inputs(latents, timestep=timestep, text=text), latents, image)
+
     @abstractmethod
     def lora_targets(self, block: int) -> list[str]:
         """Names in the model of the q, k, v and out projections of one block, counted from 0."""
@@ -89,6 +125,7 @@ class Backbone(nn.Module, ABC):
         *,
         timestep: float,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         taps: Sequence[int] | None = None,
     ) -> (
         Float[Tensor, "batch step tokens dim"]
@@ -100,6 +137,7 @@ class Backbone(nn.Module, ABC):
             latents: scaled latents; converted to the dtype of the weights.
             timestep: noise level in the family's own convention, 0 for clean latents.
             text: prompt embeddings; None is the null condition (embeddings of zeros).
+            image: reference images, of models that take them; None is the null condition.
             taps: numbers of blocks, counted from 1.
 
         Returns:
@@ -110,12 +148,10 @@ class Backbone(nn.Module, ABC):
             ValueError: for latents or taps that the model does not have.
             HiddenBlockError: if a block was not seen once.
         """
-        self.check_geometry(latents)
-        self.check_text(text)
         wanted, blocks = check_taps(taps, self.depth), self.blocks()
-        latents = latents.to(self.dtype)
+        arguments = self.arguments(latents, timestep=timestep, text=text, image=image)
         with watching({tap: blocks[tap - 1] for tap in wanted}) as seen:
-            self.model(**self.inputs(latents, timestep=timestep, text=text))
+            self.model(**arguments)
         steps = self.steps(latents.shape[1])
         tokens = {tap: output.unflatten(1, (steps, -1)) for tap, (output,) in seen.items()}
         return tokens[self.depth] if taps is None else tokens
@@ -126,6 +162,7 @@ class Backbone(nn.Module, ABC):
         *,
         timestep: float,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
     ) -> Float[Tensor, "batch time channel height width"]:
         """What the whole model says of noisy latents: noise, v, or the flow from clean to noise.
 
@@ -133,16 +170,14 @@ class Backbone(nn.Module, ABC):
             latents: noisy latents; converted to the dtype of the weights.
             timestep: noise level in the family's own convention, 0 for clean latents.
             text: prompt embeddings; None is the null condition (embeddings of zeros).
+            image: reference images, of models that take them; None is the null condition.
 
         Raises:
             ValueError: for latents that the model does not take, and if blocks were left out.
         """
         self.require_whole()
-        self.check_geometry(latents)
-        self.check_text(text)
-        latents = latents.to(self.dtype)
-        inputs = self.inputs(latents, timestep=timestep, text=text)
-        return self.as_latents(self.model(**inputs, return_dict=False)[0], latents.shape)
+        arguments = self.arguments(latents, timestep=timestep, text=text, image=image)
+        return self.as_latents(self.model(**arguments, return_dict=False)[0], latents.shape)
 
     def require_whole(self) -> None:
         """Refuse a part of a model, whose output is not what the generator predicts.
@@ -209,6 +244,14 @@ class Backbone(nn.Module, ABC):
                 "them by the pipeline of this model, `text_of(pipe, prompts)`"
             )
 
+    def check_image(self, image: ImageCondition | None, latents: Tensor) -> None:
+        """Refuse an image that is not of the latents' size, or that the model has no use for.
+
+        Raises:
+            ValueError: saying what was given and expected.
+        """
+        check_image(image, latents, self.image_use, self.family)
+
     @property
     def dtype(self) -> torch.dtype:
         """That of the base weights; some of them may be kept in float32."""
@@ -270,104 +313,3 @@ class Backbone(nn.Module, ABC):
         named += [(not kept.isdisjoint(n), b) for n, b in behind if n[0] in self.output_parts]
         for is_kept, tensor in named:
             tensor.data = tensor.data.to(torch.float32 if is_kept else dtype)
-
-
-class TransformerBackbone(Backbone):
-    """A backbone of a known diffusers class, which can be built from one and loaded in part.
-
-    The model is one of our own, of that class, over the weights of the given transformer: its
-    hooks, mode, adapters and attention processors are left behind.
-
-    Args:
-        transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
-        depth: blocks to use, all of them by default.
-        live: follow the transformer, whose parameters the model then has; see `LiveWeights`.
-
-    Raises:
-        ValueError: for a depth out of range, or a model for another task than text to video.
-        SharingError: for weights that cannot be shared.
-    """
-
-    config: Any
-    output_parts: tuple[str, ...] = ("norm_out", "proj_out")
-
-    def __init__(self, transformer: Any, depth: int | None = None, *, live: bool = False) -> None:
-        super().__init__()
-        config = transformer.config
-        self.configure(config)
-        available = len(self.blocks_of(transformer))
-        self.depth = check_depth(depth, available)
-        self.whole = self.depth == available
-        # Buffers are made; weights, some of which draw random numbers, take no memory.
-        with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
-            self.model = self.skeleton(config, self.depth)
-        self.kept_in_float32 = frozenset(
-            getattr(diffusers, self.family)._keep_in_fp32_modules or ()
-        )
-        self.live = take_weights(self.model, transformer, self.output_parts, live=live)
-        for block in self.blocks():
-            make_visible(block)
-        self.eval()
-
-    @abstractmethod
-    def configure(self, config: Any) -> None:
-        """Set the attributes that follow from the model's config, and refuse other tasks."""
-
-    @staticmethod
-    def blocks_of(model: Any) -> list[nn.Module]:
-        """The blocks of a diffusers model, in order."""
-        return list(model.transformer_blocks)
-
-    def blocks(self) -> list[nn.Module]:
-        """The blocks in use, in order."""
-        return self.blocks_of(self.model)
-
-    def lora_targets(self, block: int) -> list[str]:
-        """Names of to_q, to_k, to_v and to_out.0 of a block's self-attention on the video."""
-        prefix = f"transformer_blocks.{block}.attn1"
-        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-
-    @classmethod
-    def block_count(cls, config: Mapping[str, Any]) -> int:
-        """Blocks of a model, from its config."""
-        return int(config["num_layers"])
-
-    @classmethod
-    def truncated(cls, config: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        """The config of a model that has the first `depth` blocks only."""
-        return {**config, "num_layers": depth}
-
-    @classmethod
-    def skeleton(cls, config: Mapping[str, Any], depth: int) -> Any:
-        """A model with the first `depth` blocks; called where new weights take no memory."""
-        shorter = cls.truncated(config, depth)
-        # diffusers drops the values that it names as defaults, the number of layers among them.
-        shorter.pop("_use_default_values", None)
-        return getattr(diffusers, cls.family).from_config(shorter)
-
-
-def check_depth(depth: int | None, available: int) -> int:
-    """The number of blocks to use: all of them for None.
-
-    Raises:
-        ValueError: if `depth` is not in 1..available.
-    """
-    if depth is None:
-        return available
-    if not 1 <= depth <= available:
-        raise ValueError(f"`depth` must be in 1..{available} (the model's blocks), got {depth}")
-    return depth
-
-
-def check_taps(taps: Sequence[int] | None, depth: int) -> list[int]:
-    """The taps of a call: the last block for None.
-
-    Raises:
-        ValueError: without taps, or if they are not different numbers in 1..depth.
-    """
-    wanted = [depth] if taps is None else list(taps)
-    if not wanted or len(set(wanted)) < len(wanted) or not all(1 <= t <= depth for t in wanted):
-        raise ValueError(
-            f"`taps` must be different numbers of blocks in 1..{depth}, one at least, got {wanted}"
-        )
-    return wanted

@@ -8,8 +8,9 @@ import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor
 
-from gtsvj_reward.backbones.base import TransformerBackbone
+from gtsvj_reward.backbones.image import ImageCondition, check_single
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 SETTINGS = (
     "activation_fn",
@@ -30,6 +31,9 @@ SETTINGS = (
     "use_rotary_positional_embeddings",
 )
 """Fields of the model's config that change hidden states without changing any weight."""
+
+OFFSET = 2.0
+"""What the image-to-video model of 1.5 is told as `ofs`, always."""
 
 
 def centred_crop(
@@ -92,9 +96,13 @@ def rotary_table(
 
 
 class CogVideoXBackbone(TransformerBackbone):
-    """Watches a `CogVideoXTransformer3DModel` that generates from text.
+    """Watches a `CogVideoXTransformer3DModel` that generates from text, or from an image too.
 
-    Image-to-video models are refused: they want an image that a judge does not have.
+    Image-to-video models take the image's latents as further channels of the first latent frame,
+    and zeros for the others. With patches in time (1.5) the image belongs to the first frame of the
+    padding, if there is any, as in the pipeline.
+
+    Models that take further channels for another purpose are refused.
     """
 
     family = "CogVideoXTransformer3DModel"
@@ -103,14 +111,17 @@ class CogVideoXBackbone(TransformerBackbone):
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
-        if config.in_channels != config.out_channels or config.ofs_embed_dim is not None:
+        own = config.out_channels
+        if config.in_channels not in (own, 2 * own):
             raise ValueError(
-                f"a judge needs a text-to-video transformer; this one takes {config.in_channels} "
-                f"channels and gives {config.out_channels}, as image-to-video models do"
+                "a judge needs a transformer that generates from text, or from text and an image; "
+                f"this one takes {config.in_channels} channels and gives {own}, as models with "
+                "further controls do"
             )
+        self.image_use = "never" if config.in_channels == own else "always"
         self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
+        self.latent_channels = own
         self.patch_size = config.patch_size
         self.patch_size_t = config.patch_size_t or 1
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
@@ -164,6 +175,23 @@ class CogVideoXBackbone(TransformerBackbone):
             "timestep": torch.full((batch,), timestep, device=latents.device),
             "image_rotary_emb": rotary,
         }
+
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.with_image`."""
+        del latents
+        if self.image_use == "never":
+            return inputs
+        video = inputs["hidden_states"]
+        fed = torch.zeros_like(video)
+        if image is not None:
+            check_single(image, self.family)
+            fed = image.fed(video, video.shape[1])
+        offset = None
+        if self.config.ofs_embed_dim is not None:
+            offset = video.new_full((1,), OFFSET)
+        return {**inputs, "hidden_states": torch.cat([video, fed], dim=2), "ofs": offset}
 
     def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:
         """See `Backbone.as_latents`; the padding in front is dropped."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gtsvj_reward.backbones.base import Backbone
+from gtsvj_reward.backbones.image import ImageCondition
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.losses.reduction import at_least_float32
 from gtsvj_reward.random_keys import keyed_generator
@@ -161,6 +162,7 @@ def denoising_errors(
     levels: Sequence[NoiseLevel],
     *,
     text: TextCondition | None = None,
+    image: ImageCondition | None = None,
     seed: int = 0,
 ) -> Float[Tensor, "batch level step"]:
     """Mean squared error of what a generator predicts, of each step of each clip at each level.
@@ -174,6 +176,7 @@ def denoising_errors(
         latents: clean, scaled latents of one shape.
         levels: see `noise_levels`.
         text: prompt embeddings; None is the null condition (embeddings of zeros).
+        image: reference images, of models that take them; None is the null condition.
         seed: of the noise.
 
     Returns:
@@ -188,7 +191,7 @@ def denoising_errors(
     def errors_at(level: NoiseLevel, clean: Tensor) -> Tensor:
         noise = level_noise(level, clean.shape[1:], seed).to(clean)
         predicted = backbone.predict(
-            level.noisy(clean, noise), timestep=level.timestep, text=text
+            level.noisy(clean, noise), timestep=level.timestep, text=text, image=image
         ).to(clean)
         return (predicted - level.target(clean, noise)).square().mean(dim=(2, 3, 4))
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import TransformerBackbone
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 GUIDANCE_SCALE = 6.0
 """Guidance scale that a distilled model is told; the default of diffusers' pipeline."""

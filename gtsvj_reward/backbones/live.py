@@ -11,7 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from gtsvj_reward.backbones.admission import SharingError
-from gtsvj_reward.backbones.base import Backbone, check_depth
+from gtsvj_reward.backbones.base import Backbone
+from gtsvj_reward.backbones.image import ImageCondition
 from gtsvj_reward.backbones.load import known_family
 from gtsvj_reward.backbones.lora import lora_layers
 from gtsvj_reward.backbones.policy import (
@@ -21,6 +22,7 @@ from gtsvj_reward.backbones.policy import (
 )
 from gtsvj_reward.backbones.sharded import Shards, whole
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import check_depth
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 from gtsvj_reward.locks import lock_of
 
@@ -69,7 +71,7 @@ class LiveBackbone(Backbone):
         self.family, self.depth, self.dim = reader.family, depth, reader.dim
         self.latent_channels, self.settings = reader.latent_channels, reader.settings
         self.patch_size, self.patch_size_t = reader.patch_size, reader.patch_size_t
-        self.output_parts = reader.output_parts
+        self.output_parts, self.image_use = reader.output_parts, reader.image_use
         self.whole, self.flow_matching = depth == available, reader.flow_matching
         self.given_device = None if device is None else torch.device(device)
         self.shards = Shards(called)
@@ -103,10 +105,11 @@ class LiveBackbone(Backbone):
         *,
         timestep: float,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         taps: Sequence[int] | None = None,
     ) -> Tensor | Mapping[int, Tensor]:
         """See `Backbone.forward`."""
-        seen: Any = super().forward(latents, timestep=timestep, text=text, taps=taps)
+        seen: Any = super().forward(latents, timestep=timestep, text=text, image=image, taps=taps)
         for tokens in seen.values() if isinstance(seen, Mapping) else [seen]:
             if tokens.requires_grad:
                 tokens.register_hook(self.gather)
@@ -118,6 +121,13 @@ class LiveBackbone(Backbone):
     ) -> dict[str, Any]:
         """See `Backbone.inputs`."""
         found: dict[str, Any] = self.reader.inputs(latents, timestep=timestep, text=text)
+        return found
+
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.with_image`."""
+        found: dict[str, Any] = self.reader.with_image(inputs, latents, image)
         return found
 
     def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:

@@ -10,12 +10,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from gtsvj_reward.backbones.admission import SharingError
-from gtsvj_reward.backbones.base import Backbone, TransformerBackbone, check_depth
+from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.denoising import SCHEDULERS
 from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
+from gtsvj_reward.backbones.transformer import TransformerBackbone, check_depth
 from gtsvj_reward.backbones.wan import WanBackbone
 from gtsvj_reward.dtypes import built_in_float32
 from gtsvj_reward.files import is_hub_id, read_safetensors

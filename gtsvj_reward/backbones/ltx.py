@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones.base import TransformerBackbone
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 SETTINGS = ("activation_fn", "attention_head_dim", "norm_eps", "num_attention_heads", "qk_norm")
 """Fields of the model's config that change hidden states without changing any weight."""

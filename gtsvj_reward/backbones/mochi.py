@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gtsvj_reward.backbones.base import TransformerBackbone
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 SETTINGS = (
     "activation_fn",

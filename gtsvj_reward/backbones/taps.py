@@ -1,6 +1,6 @@
 """What leaves chosen blocks during a call of a model, seen by forward hooks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -64,3 +64,17 @@ def watching(blocks: Mapping[int, nn.Module]) -> Iterator[Seen]:
                 "hook that comes after a model was compiled as a whole is never called: compile "
                 "its blocks (`compile_repeated_blocks`), or compile it after the judge is built"
             )
+
+
+def check_taps(taps: Sequence[int] | None, depth: int) -> list[int]:
+    """The taps of a call: the last block for None.
+
+    Raises:
+        ValueError: without taps, or if they are not different numbers in 1..depth.
+    """
+    wanted = [depth] if taps is None else list(taps)
+    if not wanted or len(set(wanted)) < len(wanted) or not all(1 <= t <= depth for t in wanted):
+        raise ValueError(
+            f"`taps` must be different numbers of blocks in 1..{depth}, one at least, got {wanted}"
+        )
+    return wanted

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.base import TransformerBackbone
+from gtsvj_reward.backbones.image import ImageCondition, ImageUse
 from gtsvj_reward.backbones.text import TextCondition
+from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 SETTINGS = ("attention_head_dim", "eps", "num_attention_heads")
 """Fields of the model's config that change hidden states without changing any weight."""
@@ -16,37 +17,53 @@ TEXT_LENGTH = 512
 """Text tokens of the null condition: what the pipelines pad prompts to, with zeros."""
 
 
-def refuse_other_tasks(config: Any) -> None:
-    """Refuse models that want more than a text and a noisy video.
+IMAGE_TOKENS = 257
+"""Tokens of the null image: what the image encoder of Wan 2.1 makes of any."""
+
+MASK_CHANNELS = 4
+"""Channels that say which frames are given, one for each frame of a latent."""
+
+
+def image_use_of(config: Any) -> ImageUse:
+    """Whether a model is fed an image beside the noisy video: 16 channels of it and a mask.
 
     Raises:
-        ValueError: naming the fields of the config that say so.
+        ValueError: for models of other tasks, and patches that a judge cannot read.
     """
-    added = {name: config[name] for name in ("added_kv_proj_dim", "image_dim") if config[name]}
-    if added:
+    own = config.out_channels or config.in_channels
+    if config.in_channels not in (own, 2 * own + MASK_CHANNELS):
         raise ValueError(
-            f"a judge needs a text-to-video transformer; this one attends to an image ({added}), "
-            "as image-to-video models of Wan 2.1 do"
+            "a judge needs a transformer that generates from text, or from text and an image; "
+            f"this one takes {config.in_channels} channels and gives {own}"
         )
-    if config.out_channels not in (None, config.in_channels):
+    if config.pos_embed_seq_len is not None:
         raise ValueError(
-            f"a judge needs a text-to-video transformer; this one takes {config.in_channels} "
-            f"channels and gives {config.out_channels}, as image-to-video models do"
+            "this model generates from a first and a last image (`pos_embed_seq_len` "
+            f"{config.pos_embed_seq_len}): a judge has no last image"
+        )
+    added = {name: config[name] for name in ("added_kv_proj_dim", "image_dim") if config[name]}
+    if len(added) == 1 or (added and config.in_channels == own):
+        raise ValueError(
+            f"this model has {added} and takes {config.in_channels} channels, which no pipeline of "
+            "Wan feeds"
         )
     step, height, width = config.patch_size
     if step != 1 or height != width:
         raise ValueError(f"expected patches of (1, p, p) latents, got {tuple(config.patch_size)}")
+    return "never" if config.in_channels == own else "always"
 
 
 class WanBackbone(TransformerBackbone):
-    """Watches a `WanTransformer3DModel` that generates from text.
+    """Watches a `WanTransformer3DModel` that generates from text, or from an image too.
 
     `timestep` runs from 0 (clean) to 1000 (noise), as in the scheduler's `timesteps`. There is
     one for the whole clip: the 5B model's pipeline writes it out for every token, which without a
     conditioning image is the same number. Prompts are embeddings padded with zeros, as
     `WanPipeline.encode_prompt` returns them; the model attends to the padding too.
 
-    Image-to-video models are refused: they want an image that a judge does not have.
+    Image-to-video models of 36 channels (2.1, and both experts of 2.2) take the image, and the grey
+    frames that its pipeline puts behind it, as further channels, with a mask of what is given. That
+    of 2.1 attends to the image's embeddings as well. Models with a last image are refused.
     """
 
     family = "WanTransformer3DModel"
@@ -54,10 +71,10 @@ class WanBackbone(TransformerBackbone):
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
-        refuse_other_tasks(config)
+        self.image_use = image_use_of(config)
         self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
+        self.latent_channels = config.out_channels or config.in_channels
         self.patch_size = config.patch_size[1]
         self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
 
@@ -89,6 +106,11 @@ class WanBackbone(TransformerBackbone):
             raise ValueError(
                 f"expected text embeddings ({batch}, words, {dim}), got {tuple(text.embeds.shape)}"
             )
+        if self.config.image_dim is not None and words != TEXT_LENGTH:
+            raise ValueError(
+                f"the image-to-video model of Wan 2.1 takes {TEXT_LENGTH} text tokens, whatever "
+                f"precedes them it takes for the image; got {words}: pad prompts with zeros"
+            )
         return text.embeds.to(like)
 
     def inputs(
@@ -111,3 +133,61 @@ class WanBackbone(TransformerBackbone):
             "timestep": torch.full((batch,), timestep, device=latents.device),
             "encoder_hidden_states": self.text_embeds(text, batch, latents),
         }
+
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.with_image`."""
+        if self.image_use == "never":
+            return inputs
+        video = inputs["hidden_states"]
+        batch, frames, _, *sides = latents.shape
+        fed, mask = (
+            torch.zeros_like(latents),
+            latents.new_zeros(batch, frames, MASK_CHANNELS, *sides),
+        )
+        if image is not None:
+            self.check_frames(image, latents)
+            fed = image.fed(latents, frames)
+            mask[:, 0] = 1
+        channels = torch.cat([mask, fed], dim=2).transpose(1, 2)
+        inputs = {**inputs, "hidden_states": torch.cat([video, channels], dim=1)}
+        if self.config.image_dim is not None:
+            inputs["encoder_hidden_states_image"] = self.image_embeds(image, latents)
+        return inputs
+
+    def check_frames(self, image: ImageCondition, latents: Tensor) -> None:
+        """Refuse images without the grey frames behind them that the clip's length needs.
+
+        Raises:
+            ValueError: with both lengths.
+        """
+        given, frames = image.latents.shape[1], latents.shape[1]
+        if given != frames:
+            raise ValueError(
+                f"this model is fed what the VAE says of the image and grey frames behind it, as "
+                f"many as the clip has: the clip has {frames} latent frames, the image {given}. "
+                "Encode it with `image_of(pipe, images, num_frames=...)`, for the clip's length"
+            )
+
+    def image_embeds(self, image: ImageCondition | None, like: Tensor) -> Tensor:
+        """What the image encoder said; zeros without an image.
+
+        Raises:
+            ValueError: for a missing part, or another batch size or width.
+        """
+        width = self.config.image_dim
+        if image is None:
+            return like.new_zeros(len(like), IMAGE_TOKENS, width)
+        if image.embeds is None:
+            raise ValueError(
+                "the image-to-video model of Wan 2.1 attends to the image's embeddings: give "
+                "`embeds` beside `latents`, as `image_of(pipe, images, ...)` does"
+            )
+        tokens = image.embeds.shape[1]
+        if tuple(image.embeds.shape) != (len(like), tokens, width) or not tokens:
+            raise ValueError(
+                f"expected image embeddings ({len(like)}, tokens, {width}), got "
+                f"{tuple(image.embeds.shape)}"
+            )
+        return image.embeds.to(like)

@@ -6,7 +6,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge.model import VideoJudge
 from gtsvj_reward.judge.output import JudgeOutput
 
@@ -16,6 +16,7 @@ def judge_clips(
     clips: Sequence[Tensor],
     *,
     text: TextCondition | None = None,
+    image: ImageCondition | None = None,
     batch_size: int | None = None,
 ) -> list[JudgeOutput]:
     """What the judge says of each clip (time, channel, height, width), in the given order.
@@ -24,6 +25,7 @@ def judge_clips(
         judge: called once for each batch of clips of one shape.
         clips: clips that may differ in shape.
         text: one row per clip.
+        image: likewise.
         batch_size: clips per forward pass; None: all of one shape.
 
     Returns:
@@ -31,8 +33,10 @@ def judge_clips(
     """
     outputs: dict[int, JudgeOutput] = {}
     for chosen in buckets([clip.shape for clip in clips], batch_size):
-        rows = None if text is None else text.rows(torch.tensor(chosen))
-        batch: JudgeOutput = judge(torch.stack([clips[index] for index in chosen]), rows)
+        index = torch.tensor(chosen)
+        rows = None if text is None else text.rows(index)
+        shown = None if image is None else image.rows(index)
+        batch: JudgeOutput = judge(torch.stack([clips[place] for place in chosen]), rows, shown)
         outputs.update(zip(chosen, by_clip(batch), strict=True))
     return [outputs[index] for index in range(len(clips))]
 

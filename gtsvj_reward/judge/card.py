@@ -12,6 +12,8 @@ PROMPT_RULE = {
 SENSITIVITY = "prompt sensitivity"
 """What the record of training calls the measured effect of another clip's prompt."""
 
+IMAGE_RULE = {"none": "not seen", "image": "seen, must be given with each clip"}
+
 
 def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
     """What a judge is, as rows of a table."""
@@ -45,6 +47,7 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         (SENSITIVITY, sensitivity(config)),
+        ("reference image", IMAGE_RULE[config.image_input]),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from gtsvj_reward.backbones.denoising import NoiseLevel
 from gtsvj_reward.backbones.lora import Placement
+from gtsvj_reward.judge.aspect import Aspect as Aspect
+from gtsvj_reward.judge.geometry import Geometry as Geometry
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.statistics import LatentStatistics
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 
 ADDED: dict[int, dict[str, Any]] = {
     2: {
@@ -37,6 +39,7 @@ ADDED: dict[int, dict[str, Any]] = {
     5: {"surprise": None, "noise_levels": (), "noise_seed": 0},
     6: {"latent_statistics": None},
     7: {"prompt_level": None, "prompt_dropout": 0.0},
+    8: {"image_input": "none", "image_level": None},
 }
 """Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
 
@@ -46,56 +49,7 @@ REWARD_STD = (1e-30, 1e30)
 Stage = Literal["discriminator", "aspects", "preference"]
 Readout = Literal["moments", "mlp"]
 TextInput = Literal["zeros", "stored", "prompt"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aspect:
-    """One quality that people rated."""
-
-    name: str
-    """For example `"movement smoothness"`."""
-    low: float
-    """Lowest value of its scale."""
-    high: float
-    """Highest value of its scale."""
-
-    def __post_init__(self) -> None:
-        if not -float("inf") < self.low < self.high < float("inf"):
-            raise ValueError(f"aspect {self.name!r} needs low < high, got {self.low}..{self.high}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Range of clips that a judge was trained on; each pair is (lowest, highest), both included."""
-
-    latent_frames: tuple[int, int]
-    """Length in latent frames, truncated clips included."""
-    height: tuple[int, int]
-    """Height in latent pixels."""
-    width: tuple[int, int]
-    """Width in latent pixels."""
-    fps: tuple[float, float]
-    """Frames per second of the video before encoding."""
-
-    def complaint(self, shape: tuple[int, int, int], fps: float | None) -> str | None:
-        """What of a clip is outside the range, or None.
-
-        Args:
-            shape: latent frames, height and width of the clip.
-            fps: its frame rate; None is not checked.
-        """
-        measured = {
-            "latent frames": (shape[0], self.latent_frames),
-            "latent height": (shape[1], self.height),
-            "latent width": (shape[2], self.width),
-            "fps": (fps, self.fps),
-        }
-        outside = [
-            f"{name} {value:g} outside {low:g}..{high:g}"
-            for name, (value, (low, high)) in measured.items()
-            if value is not None and not low - 1e-6 <= value <= high + 1e-6
-        ]
-        return ", ".join(outside) or None
+ImageInput = Literal["none", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +144,12 @@ class JudgeConfig(JudgeSettings):
     prompt_dropout: float = 0.0
     """For those: share of training clips that were shown without their prompt; above 0 the judge
     scores clips without prompts as well."""
+    image_input: ImageInput = "none"
+    """`image`: calls pass `image`, the reference images of the clips, as they must on the
+    transformer of an image-to-video model. `none`: it sees no image. Beyond the paper."""
+    image_level: NoiseLevel | None = None
+    """For `moments` with `image_input: image`: the noise at which the base is asked what an image
+    changes. None: as much noise as clip; filled in when a judge is built."""
     aspects: tuple[Aspect, ...] = ()
     """Rated qualities, in the order of the head's outputs; empty for a discriminator."""
     aspect_weights: tuple[float, ...] | None = None
@@ -221,6 +181,7 @@ class JudgeConfig(JudgeSettings):
         self.check_readout()
         self.check_reduction()
         self.check_prompts()
+        self.check_images()
         if (self.reward_mean is None) != (self.reward_std is None):
             raise ValueError("`reward_mean` and `reward_std` are given together or not at all")
         low, high = REWARD_STD
@@ -274,6 +235,20 @@ class JudgeConfig(JudgeSettings):
             raise ValueError(
                 "`prompt_dropout` must lie in [0, 1), and is for moment judges that read prompts; "
                 f"got {self.prompt_dropout} with text_input={self.text_input!r}"
+            )
+
+    def check_images(self) -> None:
+        """Refuse a level without images, and images beside a part of a clip."""
+        if self.image_input == "none":
+            if self.image_level is not None:
+                raise ValueError("`image_level` is for image_input='image', got 'none'")
+            return
+        if self.image_level is not None and self.readout != "moments":
+            raise ValueError(f"`image_level` is for readout='moments', got {self.readout!r}")
+        if self.latent_pooling > 1 or self.temporal_stride > 1:
+            raise ValueError(
+                "image_input='image' shows the base whole clips: leave out `latent_pooling` and "
+                "`temporal_stride`"
             )
 
     def check_aspects(self) -> None:
@@ -349,8 +324,8 @@ class JudgeConfig(JudgeSettings):
         if values["aspect_covariance"] is not None:
             values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])
         values["noise_levels"] = tuple(NoiseLevel(**level) for level in values["noise_levels"])
-        if values["prompt_level"] is not None:
-            values["prompt_level"] = NoiseLevel(**values["prompt_level"])
+        for name in ("prompt_level", "image_level"):
+            values[name] = None if values[name] is None else NoiseLevel(**values[name])
         if values["geometry"] is not None:
             ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
             values["geometry"] = Geometry(**ranges)

@@ -7,9 +7,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones import Backbone, SharingError, TextCondition, backbone_for
+from gtsvj_reward.backbones import (
+    Backbone,
+    ImageCondition,
+    SharingError,
+    TextCondition,
+    backbone_for,
+)
 from gtsvj_reward.backbones.lora import attach_lora, lora_layers, merge_lora
 from gtsvj_reward.dtypes import built_in_float32
+from gtsvj_reward.judge.conditions import check_image_use, image_for, text_for
 from gtsvj_reward.judge.config import Aspect, JudgeConfig
 from gtsvj_reward.judge.heads import EnergyHead, TimePooling, TokenPooling, float32_region
 from gtsvj_reward.judge.moments import check_steps
@@ -64,6 +71,7 @@ class VideoJudge(nn.Module):
                 f"{backbone.family} takes {backbone.latent_channels} latent channels, the latent "
                 f"space {config.latent_space.id!r} has {config.latent_space.channels}"
             )
+        check_image_use(backbone, config)
         self.backbone = backbone
         self.config = completed(config, backbone, scheduler)
         backbone.requires_grad_(False)
@@ -101,7 +109,7 @@ class VideoJudge(nn.Module):
             stored_text: for `text_input="stored"`, for example the embedding of the empty prompt.
             seed: seeds head and adapter without touching the global generator.
             scheduler: the pipeline's, for `config.surprise` of a CogVideoX, and for one whose
-                moments read prompts.
+                moments read prompts or images.
         """
         backbone = backbone_for(transformer, config.depth)
         return cls(backbone, config, stored_text=stored_text, seed=seed, scheduler=scheduler)
@@ -110,6 +118,7 @@ class VideoJudge(nn.Module):
         self,
         latents: Float[Tensor, "batch time channel height width"],
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
     ) -> JudgeOutput:
         """Scores and aspects of each step, in float32; high is good.
 
@@ -118,15 +127,16 @@ class VideoJudge(nn.Module):
         bidirectional: what is said of a step depends on all frames that are looked at.
 
         Raises:
-            ValueError: if `text` is given to a judge that ignores prompts, or missing from one
-                that was trained with them; for a clip too short or too small for the judge.
+            ValueError: if `text` or `image` is given to a judge that ignores it, or missing from
+                one that was trained with it; for a clip too short or too small for the judge.
         """
         if isinstance(self.head, MomentReadout):
-            return self.from_moments(self.moments(latents, text))
+            return self.from_moments(self.moments(latents, text, image))
         tokens = self.backbone(
             self.view(latents),
             timestep=self.config.timestep,
             text=self.condition(text, len(latents)),
+            image=image_for(self.config, image),
         )
         if isinstance(self.head, EnergyHead):
             return JudgeOutput(-self.head(tokens), None)
@@ -157,16 +167,18 @@ class VideoJudge(nn.Module):
         self,
         latents: Float[Tensor, "batch time channel height width"],
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
     ) -> Float[Tensor, "batch step feature"]:
         """Moments of each step at each tap, and the surprise, before any readout.
 
-        A judge that reads prompts reads the clip under none, and then what its prompt changes.
+        A judge that reads prompts reads the clip under none, and then what its prompt changes; one
+        that sees images, the clip with its image and then what that changes.
 
         Raises:
             ValueError: as `forward`, and for a clip of fewer than three steps.
         """
-        condition = self.condition(text, len(latents))
-        return step_features(self.backbone, self.view(latents), self.config, condition)
+        condition, shown = self.condition(text, len(latents)), image_for(self.config, image)
+        return step_features(self.backbone, self.view(latents), self.config, condition, shown)
 
     def view(
         self, latents: Float[Tensor, "batch time channel height width"]
@@ -207,9 +219,10 @@ class VideoJudge(nn.Module):
         self,
         latents: Float[Tensor, "batch time channel height width"],
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
     ) -> Float[Tensor, "batch step"]:
         """Minus the score of each step; for a discriminator, its energy. Low is good."""
-        scores: Tensor = self(latents, text).scores
+        scores: Tensor = self(latents, text, image).scores
         return -scores
 
     def score_weights(self) -> tuple[Float[Tensor, " aspect"], Float[Tensor, ""]] | None:
@@ -241,22 +254,7 @@ class VideoJudge(nn.Module):
 
     def condition(self, text: TextCondition | None, batch: int) -> TextCondition | None:
         """The text input for a batch, by the rule of `config.text_input`."""
-        rule = self.config.text_input
-        if rule == "prompt":
-            if text is None and not self.config.prompt_dropout:
-                raise ValueError(
-                    "this judge was trained with prompts (text_input='prompt'), and never without "
-                    "(prompt_dropout=0): pass `text`, for example text_of(pipe, prompts)"
-                )
-            return text
-        if text is not None:
-            raise ValueError(
-                f"this judge ignores prompts (text_input={rule!r}): `text` would change nothing, "
-                "leave it out"
-            )
-        if self.stored_text is None:
-            return None
-        return TextCondition(self.stored_text.expand(batch, -1, -1))
+        return text_for(self.config, text, self.stored_text, batch)
 
     def unfreeze(self, parts: Collection[Part] = ("adapter", "head", "preference")) -> None:
         """Make the named parts trainable, and nothing else; a kept energy head never is."""

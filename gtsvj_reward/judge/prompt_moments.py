@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from gtsvj_reward.backbones import NoiseLevel, TextCondition
+from gtsvj_reward.backbones import ImageCondition, NoiseLevel, TextCondition
 from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.backbones.denoising import level_noise
 from gtsvj_reward.losses.reduction import at_least_float32
@@ -29,8 +29,8 @@ def prompt_moments(
 ) -> Float[Tensor, "batch step feature"]:
     """Means over a step's tokens of the difference of two passes, and of its product with one.
 
-    That is the pass without the prompt: the product says whether a prompt adds what is there
-    already. Tokens are normalised by a LayerNorm without weights, as for the other moments.
+    That is the pass without the prompt: the product says whether a prompt (or an image) adds what
+    is there already. Tokens are normalised by a LayerNorm without weights, as for other moments.
 
     Args:
         under: tokens under the prompt.
@@ -47,6 +47,7 @@ def read_prompts(
     backbone: Backbone,
     latents: Float[Tensor, "batch time channel height width"],
     text: TextCondition | None,
+    image: ImageCondition | None = None,
     *,
     taps: Sequence[int],
     level: NoiseLevel,
@@ -57,6 +58,7 @@ def read_prompts(
         backbone: the transformer.
         latents: clean latents, as the backbone sees them.
         text: prompts, one per clip.
+        image: reference images, the same in both passes.
         taps: blocks, counted from 1.
         level: noise at which it is asked.
     """
@@ -67,7 +69,8 @@ def read_prompts(
     clean = at_least_float32(latents)
     noisy = level.noisy(clean, level_noise(level, clean.shape[1:], NOISE_SEED).to(clean))
     under, without = (
-        backbone(noisy, timestep=level.timestep, text=some, taps=taps) for some in (text, None)
+        backbone(noisy, timestep=level.timestep, text=some, image=image, taps=taps)
+        for some in (text, None)
     )
     return torch.cat([prompt_moments(under[tap], without[tap]) for tap in taps], dim=2)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gtsvj_reward.backbones import (
     Backbone,
+    ImageCondition,
     NoiseLevel,
     TextCondition,
     denoising_errors,
@@ -17,12 +18,14 @@ from gtsvj_reward.backbones import (
 )
 from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.judge.config import JudgeConfig
+from gtsvj_reward.judge.image_moments import image_widths, read_images
 from gtsvj_reward.judge.moments import block_moments, check_taps, default_taps, latent_moments
 from gtsvj_reward.judge.prompt_moments import prompt_widths, read_prompts
 from gtsvj_reward.judge.readout import tap_widths
 
 PROMPT_SHARE = 0.5
-"""Of noise, at which the generator is asked what a prompt changes: as much noise as clip."""
+"""Of noise, at which the generator is asked what a prompt or an image changes: as much noise as
+clip."""
 
 
 def step_features(
@@ -30,17 +33,19 @@ def step_features(
     latents: Float[Tensor, "batch time channel height width"],
     config: JudgeConfig,
     text: TextCondition | None,
+    image: ImageCondition | None = None,
 ) -> Float[Tensor, "batch step feature"]:
     """Moments of each step, tap after tap, then a surprise for each noise level.
 
-    A judge that reads prompts reads all of this under none, and then what its prompt changes.
+    A judge that reads prompts reads all of this under none, and then what its prompt changes; one
+    that sees images reads it with them, and then what they change.
     """
     taps = config.taps or ()
     blocks = [tap for tap in taps if tap]
     tokens: Mapping[int, Tensor] = {}
     null = text if config.prompt_level is None else None
     if blocks:
-        tokens = backbone(latents, timestep=config.timestep, text=null, taps=blocks)
+        tokens = backbone(latents, timestep=config.timestep, text=null, image=image, taps=blocks)
     rows, columns = (size // backbone.patch_size for size in latents.shape[3:])
     parts = [
         block_moments(tokens[tap], rows, columns)
@@ -49,10 +54,15 @@ def step_features(
         for tap in taps
     ]
     if config.noise_levels:
-        found = surprise(backbone, latents, config.noise_levels, null, config.noise_seed)
+        found = surprise(backbone, latents, config.noise_levels, null, config.noise_seed, image)
         parts.append(found.to(parts[0]))
     if config.prompt_level is not None:
-        changed = read_prompts(backbone, latents, text, taps=blocks, level=config.prompt_level)
+        changed = read_prompts(
+            backbone, latents, text, image, taps=blocks, level=config.prompt_level
+        )
+        parts.append(changed.to(parts[0]))
+    if image is not None and config.image_level is not None:
+        changed = read_images(backbone, latents, image, taps=taps, level=config.image_level)
         parts.append(changed.to(parts[0]))
     return torch.cat(parts, dim=2)
 
@@ -63,13 +73,14 @@ def surprise(
     levels: tuple[NoiseLevel, ...],
     text: TextCondition | None,
     seed: int,
+    image: ImageCondition | None = None,
 ) -> Float[Tensor, "batch step level"]:
     """Logarithm of the generator's denoising error of each step, one pass a level.
 
     The noise is the same for every clip of one shape, so that this is a smooth function of the
     latents. The logarithm, since errors of different clips differ by factors.
     """
-    errors = denoising_errors(backbone, latents, levels, text=text, seed=seed)
+    errors = denoising_errors(backbone, latents, levels, text=text, image=image, seed=seed)
     return errors.clamp_min(torch.finfo(errors.dtype).tiny).log().transpose(1, 2)
 
 
@@ -98,13 +109,14 @@ def completed(config: JudgeConfig, backbone: Backbone, scheduler: Any = None) ->
         taps=taps,
         noise_levels=levels_of(backbone, config, scheduler),
         prompt_level=prompt_level_of(backbone, config, scheduler),
+        image_level=image_level_of(backbone, config, scheduler),
     )
 
 
 def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:
-    """Features of each tap and, where a judge reads them, of the surprise and of the prompt.
+    """Features of each tap and, where a judge reads them, of surprise, prompt and image.
 
-    The prompt has some for each block. Each of these has a penalty.
+    The prompt has some for each block, the image for each tap. Each of these has a penalty.
     """
     taps = config.taps or ()
     widths = tap_widths(taps, backbone.latent_channels, backbone.dim)
@@ -112,6 +124,8 @@ def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:
         widths = (*widths, len(config.noise_levels))
     if config.prompt_level is not None:
         widths = (*widths, *prompt_widths(taps, backbone.dim))
+    if config.image_level is not None:
+        widths = (*widths, *image_widths(taps, backbone.latent_channels, backbone.dim))
     return widths
 
 
@@ -144,3 +158,14 @@ def prompt_level_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> 
     if config.taps and not any(config.taps):
         raise ValueError("a judge that reads prompts needs a block among its `taps`")
     return config.prompt_level or noise_levels(backbone, (PROMPT_SHARE,), scheduler)[0]
+
+
+def image_level_of(backbone: Backbone, config: JudgeConfig, scheduler: Any) -> NoiseLevel | None:
+    """The noise level at which a judge reads images; None for one that sees none.
+
+    Raises:
+        ValueError: for a family that has no levels without `scheduler`.
+    """
+    if config.image_input == "none":
+        return None
+    return config.image_level or noise_levels(backbone, (PROMPT_SHARE,), scheduler)[0]

@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
 from gtsvj_reward.reward.clips import REFUSALS, Clips
@@ -32,6 +33,11 @@ class Reward(ABC):
     @property
     def reads_text(self) -> bool:
         """Whether it takes prompt embeddings."""
+        return False
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether it takes reference images."""
         return False
 
     @property
@@ -66,11 +72,18 @@ class Reward(ABC):
         fps: AnyNumber | None = None,
         num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         normalize: bool = True,
     ) -> Float[Tensor, " clip"]:
         """Scores of clips, one each, float32; see `details` for the arguments."""
         return self.details(
-            latents, space=space, fps=fps, num_frames=num_frames, text=text, normalize=normalize
+            latents,
+            space=space,
+            fps=fps,
+            num_frames=num_frames,
+            text=text,
+            image=image,
+            normalize=normalize,
         ).rewards
 
     def details(
@@ -81,6 +94,7 @@ class Reward(ABC):
         fps: AnyNumber | None = None,
         num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         normalize: bool = True,
     ) -> RewardOutput:
         """Scores, and what they are made of.
@@ -95,6 +109,7 @@ class Reward(ABC):
             num_frames: frames that the generator was asked for; needed to drop the padding that
                 CogVideoX 1.5 leaves in front.
             text: prompt embeddings, for a reward that reads them.
+            image: reference images of the clips' size, for a reward that sees them.
             normalize: subtract the checkpoint's mean and divide by its standard deviation.
 
         Raises:
@@ -102,7 +117,8 @@ class Reward(ABC):
                 the message has the clip's index.
             GeometryError: a clip outside the trained range.
             NonFiniteError: a score that is NaN or infinite; the message has the clip's index.
-            ValueError: `normalize` without statistics in the checkpoint; `text` that does not fit.
+            ValueError: `normalize` without statistics in the checkpoint; `text` or `image` that
+                does not fit.
             TypeError: for what are no latents, such as decoded frames.
         """
         clips = Clips.of(
@@ -111,6 +127,7 @@ class Reward(ABC):
             fps=fps,
             num_frames=num_frames,
             text=text,
+            image=image,
             may_be_empty=self.takes_empty,
         )
         return self.score(clips, normalize)
@@ -158,8 +175,17 @@ class FunctionReward(Reward):
         """It may."""
         return True
 
+    @property
+    def reads_image(self) -> bool:
+        """It may."""
+        return True
+
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """What the function returns, if that is one finite number per clip."""
+        """What the function returns, if that is one finite number per clip.
+
+        It is called with `image` only where there are reference images.
+        """
+        images: dict[str, Any] = {} if clips.image is None else {"image": clips.image}
         with clips.named(*REFUSALS):
             scores = self.function(
                 clips.latents,
@@ -168,6 +194,7 @@ class FunctionReward(Reward):
                 num_frames=clips.num_frames,
                 text=clips.text,
                 normalize=normalize,
+                **images,
             )
         rewards = clips.scored(scores, self.__name__)
         return RewardOutput(rewards=rewards, raw=rewards)

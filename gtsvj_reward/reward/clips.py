@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge import Geometry
 from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.space import LatentSpace, LatentSpaceError
@@ -19,6 +19,7 @@ from gtsvj_reward.reward.inputs import (
     AnyNumber,
     AnySpace,
     as_count,
+    as_image,
     as_latents,
     as_number,
     as_space,
@@ -37,7 +38,8 @@ class Clips:
     """Some clips, and what is known of all of them.
 
     Raises:
-        ValueError: for no clips, and for another number of prompts or names than of clips.
+        ValueError: for no clips, for another number of prompts, images or names than of clips, and
+            for an image of another size than its clip.
     """
 
     latents: Latents
@@ -50,6 +52,8 @@ class Clips:
     """Frames that the generator was asked for; tells its padding, if it leaves any."""
     text: TextCondition | None = None
     """Prompt embeddings, one row per clip."""
+    image: ImageCondition | None = None
+    """Reference images, one row per clip; clips of one size alone can have them."""
     names: Sequence[str] | None = None
     """What messages call the clips, beside their indices."""
     unfinished: bool = False
@@ -67,6 +71,25 @@ class Clips:
             raise ValueError(f"{len(self.text.embeds)} text embeddings for {count} clips")
         if self.names is not None and len(self.names) != count:
             raise ValueError(f"{len(self.names)} names for {count} clips")
+        if self.image is not None:
+            self.check_images(self.image)
+
+    def check_images(self, image: ImageCondition) -> None:
+        """Refuse images that do not pair up with the clips.
+
+        Raises:
+            ValueError: with both numbers, or the first clip whose image has another size.
+        """
+        if len(image) != len(self):
+            raise ValueError(f"{len(image)} reference images for {len(self)} clips")
+        size = tuple(image.latents.shape[-2:])
+        for index, clip in enumerate(self.latents):
+            if tuple(clip.shape[-2:]) != size:
+                raise ValueError(
+                    f"{self.label(index)} is {'x'.join(map(str, clip.shape[-2:]))} latents, its "
+                    f"reference image {'x'.join(map(str, size))}: encode images at the size of "
+                    "their clips, and score clips of different sizes in different calls"
+                )
 
     @classmethod
     def of(
@@ -77,6 +100,7 @@ class Clips:
         fps: AnyNumber | None = None,
         num_frames: AnyNumber | None = None,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         names: Sequence[str] | None = None,
         may_be_empty: bool = False,
     ) -> "Clips":
@@ -92,6 +116,7 @@ class Clips:
             fps=as_number("fps", fps),
             num_frames=as_count("num_frames", num_frames),
             text=as_text(text),
+            image=as_image(image),
             names=names,
             may_be_empty=may_be_empty,
         )
@@ -131,10 +156,12 @@ class Clips:
 
     def rows(self, indices: Sequence[int]) -> "Clips":
         """Some of the clips, as a list."""
+        chosen = torch.tensor(indices)
         return replace(
             self,
             latents=[self.latents[index] for index in indices],
-            text=None if self.text is None else self.text.rows(torch.tensor(indices)),
+            text=None if self.text is None else self.text.rows(chosen),
+            image=None if self.image is None else self.image.rows(chosen),
             names=None if self.names is None else [self.names[index] for index in indices],
         )
 

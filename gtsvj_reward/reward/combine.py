@@ -16,8 +16,9 @@ from gtsvj_reward.reward.output import RewardOutput
 class Combination(Reward):
     """Several rewards with a name each.
 
-    Prompt embeddings go to those that read them: a `GTSVJReward` whose `text_input` is `prompt`,
-    and any function of one's own. Scores come back on the device of the first.
+    Prompt embeddings and reference images go to those that read them: a `GTSVJReward` whose
+    `text_input` is `prompt` (`image_input` is `image`), and any function of one's own. Scores come
+    back on the device of the first.
 
     Args:
         rewards: (name, reward) of each; may be combinations themselves.
@@ -47,21 +48,33 @@ class Combination(Reward):
         """Whether any of the rewards does."""
         return any(reward.wants_text for reward in self.rewards.values())
 
+    @property
+    def reads_image(self) -> bool:
+        """Whether any of the rewards does."""
+        return any(reward.reads_image for reward in self.rewards.values())
+
     def parts(self, clips: Clips, normalize: bool) -> dict[str, Float[Tensor, " clip"]]:
         """Scores of each reward by name, on the device of the first.
 
         Raises:
             LatentSpaceError, GeometryError, NonFiniteError: from a reward, with its name.
-            ValueError: `text` that no reward reads, or a reward without one score per clip.
+            ValueError: `text` or `image` that no reward reads, or a reward without one score per
+                clip.
         """
         if clips.text is not None and not self.reads_text:
             raise ValueError(
                 f"none of the rewards ({', '.join(self.rewards)}) reads prompts: `text` would "
                 "change nothing, leave it out"
             )
+        if clips.image is not None and not self.reads_image:
+            raise ValueError(
+                f"none of the rewards ({', '.join(self.rewards)}) sees reference images: `image` "
+                "would change nothing, leave it out"
+            )
         parts: dict[str, Tensor] = {}
         for name, reward in self.rewards.items():
             own = clips if reward.reads_text else replace(clips, text=None)
+            own = own if reward.reads_image else replace(own, image=None)
             try:
                 parts[name] = reward.score(own, normalize).rewards
             except REFUSALS as error:

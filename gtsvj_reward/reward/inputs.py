@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.latents.space import LatentSpace
 
 Array = Tensor | np.ndarray
@@ -141,6 +141,20 @@ def as_text(text: TextCondition | None) -> TextCondition | None:
         "`text` takes the prompts' embeddings, `TextCondition(embeds)`, with `mask` and `pooled` "
         f"where the family has them, got {described(text)}. The pipeline's `encode_prompt` makes "
         "them; a judge that ignores prompts takes none"
+    )
+
+
+def as_image(image: ImageCondition | None) -> ImageCondition | None:
+    """Reference images as their pipeline feeds them.
+
+    Raises:
+        TypeError: for images that are not encoded.
+    """
+    if image is None or isinstance(image, ImageCondition):
+        return image
+    raise TypeError(
+        "`image` takes what the pipeline feeds of the reference images, an `ImageCondition`, got "
+        f"{described(image)}: `image_of(pipe, images, ...)` makes it"
     )
 
 

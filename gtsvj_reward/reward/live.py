@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gtsvj_reward.backbones import LiveBackbone, TextCondition
+from gtsvj_reward.backbones import ImageCondition, LiveBackbone, TextCondition
 from gtsvj_reward.judge import JudgeOutput, VideoJudge
 from gtsvj_reward.judge.batching import by_clip
+from gtsvj_reward.judge.conditions import image_for
 from gtsvj_reward.judge.reading import step_features
 from gtsvj_reward.reward.assemble import require_finite_scores
 from gtsvj_reward.reward.clips import Clips
@@ -29,6 +30,8 @@ class Plan:
     """Of a clip as the policy sees it, (1, time, ...); None without clips."""
     text: TextCondition | None
     """Of a clip, on the meta device, where it has shapes alone; None without prompts."""
+    image: ImageCondition | None = None
+    """Likewise, of a judge that sees images."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class LiveCall:
                 clips = self.prepare(clips)
                 latents = list(clips.latents)
                 batches = clips.buckets(self.batch_size)
-                plan = self.plan(latents, clips.text, batches)
+                plan = self.plan(clips, batches)
             plans = self.policy.ranks.gather(plan)
             padding = self.padding(plans)
             gradients = any(each.gradients for each in plans)
@@ -86,14 +89,13 @@ class LiveCall:
             return out
         return handed_over(out, latents, [slopes[index] for index in range(len(latents))])
 
-    def plan(
-        self, latents: list[Tensor], text: TextCondition | None, batches: list[list[int]]
-    ) -> Plan:
+    def plan(self, clips: Clips, batches: list[list[int]]) -> Plan:
         """What is needed for the clips, which are refused here if they will be anywhere.
 
         Raises:
-            ValueError: for clips or text that the judge or the policy does not take.
+            ValueError: for clips, text or image that the judge or the policy does not take.
         """
+        latents, nowhere = clips.latents, torch.device("meta")
         gradients = torch.is_grad_enabled() and any(clip.requires_grad for clip in latents)
         if gradients and self.policy.offloaded_from is not None:
             raise ValueError(
@@ -101,19 +103,22 @@ class LiveCall:
                 "leave the device before the backward pass. Turn offloading off, or score under "
                 "torch.no_grad()"
             )
-        shape = sort = None
+        shape = sort = sight = None
         for chosen in batches:
-            first = latents[chosen[0]].detach()[None]
+            one = clips.rows(chosen[:1])
+            first = one.latents[0].detach()[None]
             self.judge.check_size((first.shape[1], first.shape[3], first.shape[4]))
             seen = self.judge.view(first).to(self.policy.dtype)
-            self.policy.check_geometry(seen)
-            self.policy.check_text(text)
-            condition = self.judge.condition(rows_of(text, chosen[:1]), 1)
-            self.policy.inputs(seen, timestep=self.judge.config.timestep, text=condition)
+            condition = self.judge.condition(one.text, 1)
+            image = image_for(self.judge.config, one.image)
+            self.policy.arguments(
+                seen, timestep=self.judge.config.timestep, text=condition, image=image
+            )
             if shape is None:
                 shape = tuple(seen.shape)
-                sort = None if condition is None else condition.to(torch.device("meta"))
-        return Plan(len(batches), gradients, shape, sort)
+                sort = None if condition is None else condition.to(nowhere)
+                sight = None if image is None else image.to(nowhere)
+        return Plan(len(batches), gradients, shape, sort, sight)
 
     def padding(self, plans: Sequence[Plan]) -> Plan:
         """The plan of the process whose clips padding is like.
@@ -136,7 +141,7 @@ class LiveCall:
         """What the judge says of a batch, and the gradient of each final score, if asked for."""
         batch = torch.stack([clip.detach() for clip in clips.latents]).requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
-            outputs = by_clip(self.judge(batch, clips.text))
+            outputs = by_clip(self.judge(batch, clips.text, clips.image))
             if gradients:
                 # It ends at the clips: no weight of judge or base has a gradient.
                 self.assemble(clips, outputs).rewards.sum().backward()
@@ -148,18 +153,14 @@ class LiveCall:
         config, device = self.judge.config, self.policy.device
         clip = torch.zeros(like.shape or (), device=device, requires_grad=gradients)
         text = None if like.text is None else blank(like.text, device)
+        image = None if like.image is None else blank_image(like.image, device)
         with torch.set_grad_enabled(gradients):
             if config.readout == "moments":
-                seen = step_features(self.policy, clip, config, text)
+                seen = step_features(self.policy, clip, config, text, image)
             else:
-                seen = self.policy(clip, timestep=config.timestep, text=text)
+                seen = self.policy(clip, timestep=config.timestep, text=text, image=image)
             if gradients:
                 seen.sum().backward()
-
-
-def rows_of(text: TextCondition | None, chosen: Sequence[int]) -> TextCondition | None:
-    """The text of some clips."""
-    return None if text is None else text.rows(torch.tensor(chosen))
 
 
 def blank(text: TextCondition, device: torch.device) -> TextCondition:
@@ -169,6 +170,15 @@ def blank(text: TextCondition, device: torch.device) -> TextCondition:
         embeds=torch.zeros_like(text.embeds, device=device),
         mask=None if text.mask is None else torch.ones_like(text.mask, device=device),
         pooled=None if text.pooled is None else torch.zeros_like(text.pooled, device=device),
+    )
+
+
+def blank_image(image: ImageCondition, device: torch.device) -> ImageCondition:
+    """Images of the same shapes, all zeros."""
+    return replace(
+        image,
+        latents=torch.zeros_like(image.latents, device=device),
+        embeds=None if image.embeds is None else torch.zeros_like(image.embeds, device=device),
     )
 
 

@@ -7,7 +7,8 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from gtsvj_reward.backbones import SharingError, sharded_backbone
-from gtsvj_reward.judge import CheckpointError, VideoJudge
+from gtsvj_reward.judge import CheckpointError, JudgeOutput, VideoJudge, judge_clips
+from gtsvj_reward.reward.clips import Clips
 
 
 @contextmanager
@@ -31,6 +32,26 @@ def brought_to(judge: VideoJudge, device: torch.device | None, needs_grad: bool)
             yield
     finally:
         judge.to("cpu")
+
+
+def outputs_of(
+    judge: VideoJudge, clips: Clips, device: torch.device | None, batch_size: int
+) -> list[JudgeOutput]:
+    """What a judge says of each clip, where it is or on a device that it is brought to.
+
+    Args:
+        judge: the judge.
+        clips: as `GTSVJReward.prepared` leaves them.
+        device: for an offloaded judge.
+        batch_size: clips per forward pass.
+    """
+    judge.follow_base()
+    latents = list(clips.latents)
+    needs_grad = any(clip.requires_grad for clip in latents)
+    with brought_to(judge, device, needs_grad):
+        return judge_clips(
+            judge, latents, text=clips.text, image=clips.image, batch_size=batch_size
+        )
 
 
 def shard(judge: VideoJudge, mesh: DeviceMesh) -> None:

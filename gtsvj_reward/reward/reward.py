@@ -10,13 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from gtsvj_reward.backbones import LiveBackbone, SharingError, TextCondition
+from gtsvj_reward.backbones import ImageCondition, LiveBackbone, SharingError, TextCondition
 from gtsvj_reward.dtypes import dtype_name, dtype_of
 from gtsvj_reward.judge import (
     JudgeConfig,
     JudgeOutput,
     VideoJudge,
-    judge_clips,
     load_judge,
     resolve_checkpoint,
     save_judge,
@@ -169,7 +168,7 @@ class GTSVJReward(Reward):
     @property
     def space(self) -> LatentSpace:
         """The latent space that the judge scores."""
-        return self.judge.config.latent_space
+        return self.config.latent_space
 
     @property
     def device(self) -> torch.device:
@@ -185,6 +184,11 @@ class GTSVJReward(Reward):
     def reads_text(self) -> bool:
         """Whether the judge was trained with prompts."""
         return self.config.text_input == "prompt"
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether the judge was trained with reference images."""
+        return self.config.image_input == "image"
 
     @property
     def wants_text(self) -> bool:
@@ -204,7 +208,7 @@ class GTSVJReward(Reward):
             )
             return call.score(clips)
         prepared = self.prepared(clips, normalize)
-        outputs = self.outputs(list(prepared.latents), prepared.text)
+        outputs = self.outputs(prepared)
         return require_finite_scores(self.assembled(prepared, outputs, normalize), clips.names)
 
     def prepared(self, clips: Clips, normalize: bool) -> Clips:
@@ -241,22 +245,23 @@ class GTSVJReward(Reward):
         vae: nn.Module,
         fps: AnyNumber | None = None,
         text: TextCondition | None = None,
+        image: ImageCondition | None = None,
         normalize: bool = True,
     ) -> Float[Tensor, " clip"]:
         """Scores of decoded videos: encodes them with the judge's VAE first.
 
         Args:
-            frames: colours in [0, 1] or bytes, (batch, time, 3, height, width); or what a pipeline
-                returns as `pil`, `np` or `pt`; 4f + 1 frames for CogVideoX. See
-                `reward.inputs.as_videos`.
+            frames: colours in [0, 1] or bytes, (batch, time, 3, height, width), or what a pipeline
+                returns, see `reward.inputs.as_videos`; 4f + 1 frames for CogVideoX.
             vae: the VAE of the judge's latent space; another one is refused.
             fps: as for `details`.
             text: as for `details`.
+            image: as for `details`.
             normalize: as for `details`.
         """
         space = LatentSpace.from_vae(vae, patch_size_t=self.space.patch_size_t)
         latents = encode_videos(as_videos(frames), lambda video: space.encode(video, vae))
-        return self(latents, space=space, fps=fps, text=text, normalize=normalize)
+        return self(latents, space=space, fps=fps, text=text, image=image, normalize=normalize)
 
     def statistics(self) -> tuple[float, float]:
         """Mean and standard deviation that scores are normalised by; raises if there are none."""
@@ -267,12 +272,9 @@ class GTSVJReward(Reward):
         allowed = self.allow_untrained_geometry
         return tuple(clips.geometry(self.config.geometry, allow_untrained=allowed))
 
-    def outputs(self, clips: list[Tensor], text: TextCondition | None) -> list[JudgeOutput]:
-        """What the judge says of each checked clip on its device."""
-        self.judge.follow_base()
-        needs_grad = any(clip.requires_grad for clip in clips)
-        with placement.brought_to(self.judge, self.offload_to, needs_grad):
-            return judge_clips(self.judge, clips, text=text, batch_size=self.batch_size)
+    def outputs(self, clips: Clips) -> list[JudgeOutput]:
+        """What the judge says of each prepared clip."""
+        return placement.outputs_of(self.judge, clips, self.offload_to, self.batch_size)
 
     def to(
         self,
@@ -307,9 +309,8 @@ class GTSVJReward(Reward):
     def verify(self) -> None:
         """Check that the base weights still are those that the judge was trained on.
 
-        Each call sees whether shared weights were replaced, merged or made trainable, and compares
-        a sample of the values of each tensor with what it was when the judge was attached; this
-        reads every element of them. For all weights the fingerprint is compared.
+        Calls compare a sample of shared weights with what it was when the judge was attached; this
+        reads every element, and compares the fingerprint of weights of any kind.
 
         Raises:
             SharingError: if shared weights were replaced, changed, merged or are trained.
@@ -330,8 +331,7 @@ class GTSVJReward(Reward):
             data: what they were measured on; kept in the checkpoint and its card.
 
         Raises:
-            ValueError: for a reward with `aspects` or `weights`, whose statistics follow from those
-                of the aspects.
+            ValueError: for a selection of aspects, whose statistics follow from theirs.
         """
         if self.selection is not None:
             raise ValueError("a selection of aspects is normalised by the statistics of aspects")

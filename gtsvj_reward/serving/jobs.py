@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.judge import JudgeOutput
-from gtsvj_reward.reward import GTSVJReward, RewardOutput
+from gtsvj_reward.reward import Clips, GTSVJReward, RewardOutput
 from gtsvj_reward.reward.assemble import assemble, require_finite_scores
 from gtsvj_reward.serving.protocol import ScoreRequest
 from gtsvj_reward.serving.spaces import check_name
@@ -151,7 +151,7 @@ def halving(
         RuntimeError: if there is not enough memory for one clip; see `is_out_of_memory`.
     """
     try:
-        return reward.outputs(clips, text)
+        return reward.outputs(Clips(latents=clips, text=text))
     except (RuntimeError, MemoryError) as error:
         if len(clips) == 1 or not is_out_of_memory(error):
             raise

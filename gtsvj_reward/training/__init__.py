@@ -15,10 +15,12 @@ from gtsvj_reward.training.closed_form import (
     FeatureCache as FeatureCache,
     Rated as Rated,
     Shown as Shown,
+    first_frames_swapped as first_frames_swapped,
     refit as refit,
     shown as shown,
     shown_or_not as shown_or_not,
     swapped as swapped,
+    with_image as with_image,
 )
 from gtsvj_reward.training.discriminator import (
     Calibration as Calibration,

@@ -105,8 +105,12 @@ def test_a_transformer_that_diffusers_loaded_in_half_precision_can_be_shared(tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"added_kv_proj_dim": 32, "image_dim": 8}, "attends to an image.*'added_kv_proj_dim': 32"),
-        ({"image_dim": 8}, "attends to an image.*'image_dim': 8"),
+        (
+            {"added_kv_proj_dim": 32, "image_dim": 8},
+            "has .*'added_kv_proj_dim': 32.*takes 4 channels",
+        ),
+        ({"in_channels": 12, "image_dim": 8}, "has {'image_dim': 8} and takes 12 channels"),
+        ({"pos_embed_seq_len": 6}, "a first and a last image"),
         ({"in_channels": 9}, "takes 9 channels and gives 4"),
         ({"patch_size": (2, 2, 2)}, r"patches of \(1, p, p\) latents, got \(2, 2, 2\)"),
         ({"patch_size": (1, 2, 4)}, r"patches of \(1, p, p\) latents, got \(1, 2, 4\)"),

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
@@ -28,16 +28,19 @@ from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
 
 @dataclass(frozen=True)
 class Shown:
-    """A clip with its prompt, for a judge that reads it."""
+    """A clip with its prompt, its reference image or both, for a judge that reads them."""
 
     latents: Float[Tensor, "time channel height width"]
     """Scaled latents."""
-    text: TextCondition
-    """What the text encoder said of its prompt, one row."""
+    text: TextCondition | None = None
+    """What the text encoder said of its prompt, one row; None: no prompt."""
+    image: ImageCondition | None = None
+    """Its reference image, one row; None: no image."""
 
 
 Load = Callable[[], Tensor | Shown]
-"""Gives the scaled latents (time, channel, height, width) of a clip, or them with its prompt."""
+"""Gives the scaled latents (time, channel, height, width) of a clip, or them with its prompt or
+reference image."""
 
 FEATURES = "features"
 
@@ -51,11 +54,17 @@ def content_id(latents: Tensor) -> str:
 
 
 def shown_id(shown: Shown) -> str:
-    """SHA-256 of a clip and its prompt."""
-    text = shown.text
-    parts = [shown.latents, text.embeds]
-    parts += [part.float() for part in (text.mask, text.pooled) if part is not None]
-    return hashlib.sha256(" ".join(content_id(part) for part in parts).encode()).hexdigest()
+    """SHA-256 of a clip, its prompt and its image."""
+    text, image = shown.text, shown.image
+    parts = [shown.latents]
+    if text is not None:
+        parts.append(text.embeds)
+        parts += [part.float() for part in (text.mask, text.pooled) if part is not None]
+    names = [content_id(part) for part in parts]
+    if image is not None:
+        names += ["image", content_id(image.latents), str(image.factor)]
+        names += [] if image.embeds is None else [content_id(image.embeds)]
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()
 
 
 def reading_id(judge: VideoJudge) -> str:
@@ -77,6 +86,9 @@ def reading_id(judge: VideoJudge) -> str:
     if config.prompt_level is not None:
         level = asdict(config.prompt_level)
         settings["prompt"] = [list(PROMPT_MOMENTS), NOISE_SEED, level]
+    if config.image_level is not None:
+        level = asdict(config.image_level)
+        settings["image"] = [list(PROMPT_MOMENTS), NOISE_SEED, level]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -154,10 +166,13 @@ class FeatureCache:
             return
         device = next(self.judge.parameters()).device
         latents = [c if isinstance(c, Tensor) else c.latents for c in clips.values()]
-        texts = [clip.text for clip in clips.values() if isinstance(clip, Shown)]
+        shown = [clip for clip in clips.values() if isinstance(clip, Shown)]
+        texts = [clip.text for clip in shown if clip.text is not None]
+        images = [clip.image for clip in shown if clip.image is not None]
         text = TextCondition.cat(texts).to(device) if texts else None
+        image = ImageCondition.cat(images).to(device) if images else None
         with torch.no_grad():
-            moments = self.judge.moments(torch.stack(latents).to(device), text)
+            moments = self.judge.moments(torch.stack(latents).to(device), text, image)
         features = moments.mean(dim=1).float().cpu()
         for name, row in zip(clips, features, strict=True):
             if not bool(row.isfinite().all()):
@@ -177,4 +192,6 @@ def kind_of(clip: Tensor | Shown) -> Hashable:
     """What clips of one forward pass have in common."""
     if isinstance(clip, Tensor):
         return tuple(clip.shape)
-    return tuple(clip.latents.shape), clip.text.kind
+    text = None if clip.text is None else clip.text.kind
+    image = None if clip.image is None else clip.image.kind
+    return tuple(clip.latents.shape), text, image

@@ -1,6 +1,7 @@
 """Clips with their prompts, and negatives that are clips with somebody else's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,16 +28,18 @@ def shown(clip: Load, prompt: str, encode: Encode) -> Load:
     """A clip with a prompt.
 
     Args:
-        clip: gives its latents.
+        clip: gives its latents, or them with a reference image.
         prompt: what it shows, or is said to show.
         encode: the text encoder.
     """
 
     def load() -> Shown:
-        latents = clip()
-        if not isinstance(latents, Tensor):
-            raise TypeError("the clip has a prompt already: give its latents alone")
-        return Shown(latents, encode([prompt]))
+        found = clip()
+        if isinstance(found, Tensor):
+            return Shown(found, encode([prompt]))
+        if found.text is not None:
+            raise TypeError("the clip has a prompt already: give it without")
+        return replace(found, text=encode([prompt]))
 
     return load
 

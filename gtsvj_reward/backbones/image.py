@@ -1,0 +1,134 @@
+"""What an image-to-video pipeline feeds of its reference image, and for which family."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+ImageUse = Literal["never", "also", "always"]
+"""Whether a model generates from a reference image: never, from one also, or from one always."""
+
+
+@dataclass(frozen=True)
+class ImageCondition:
+    """The reference images of a batch of clips, as a pipeline feeds them to its transformer."""
+
+    latents: Float[Tensor, "batch frame channel height width"]
+    """What the VAE says of each image, scaled as latents of clips are: one latent frame, or as many
+    as the clips have where the VAE sees grey frames behind the image (Wan's models of 36
+    channels)."""
+    embeds: Float[Tensor, "batch tokens image_dim"] | None = None
+    """What an image encoder says of it, for families that take that too (Wan 2.1)."""
+    factor: float = 1.0
+    """What the pipeline multiplies the scaled latents by; not 1 for CogVideoX 1.5 alone, whose VAE
+    has `invert_scale_latents`."""
+    family: str | None = None
+    """Class name of the transformer whose pipeline encoded it; None: the caller vouches for it."""
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, index: Tensor) -> "ImageCondition":
+        """The condition of some samples of the batch, by integer index."""
+        return replace(
+            self,
+            latents=self.latents[index],
+            embeds=None if self.embeds is None else self.embeds[index],
+        )
+
+    def to(self, device: torch.device) -> "ImageCondition":
+        """The condition on a device."""
+        return replace(
+            self,
+            latents=self.latents.to(device),
+            embeds=None if self.embeds is None else self.embeds.to(device),
+        )
+
+    @classmethod
+    def cat(cls, conditions: Sequence["ImageCondition"]) -> "ImageCondition":
+        """Conditions behind one another.
+
+        Raises:
+            ValueError: for images of different sizes, scales or families, or of which some have
+                embeddings.
+        """
+        kinds = [image.kind for image in conditions]
+        odd = [index for index, kind in enumerate(kinds) if kind != kinds[0]]
+        if odd:
+            raise ValueError(
+                "images of one batch must be encoded alike (latents, embeddings, factor, family); "
+                f"number 0 is {kinds[0]}, number {odd[0]} is {kinds[odd[0]]}"
+            )
+        embeds = [image.embeds for image in conditions if image.embeds is not None]
+        return replace(
+            conditions[0],
+            latents=torch.cat([image.latents for image in conditions]),
+            embeds=torch.cat(embeds) if embeds else None,
+        )
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What conditions that belong to one batch have in common."""
+        embeds = None if self.embeds is None else tuple(self.embeds.shape[1:])
+        return tuple(self.latents.shape[1:]), embeds, self.factor, self.family
+
+    def fed(self, like: Tensor, frames: int) -> Tensor:
+        """The latents as they are fed, zeros behind them, in the dtype of others.
+
+        Args:
+            like: latents as the transformer takes them.
+            frames: how many there are to be.
+        """
+        given = self.latents.to(like) * self.factor
+        batch, count, *rest = given.shape
+        return torch.cat([given, given.new_zeros(batch, frames - count, *rest)], dim=1)
+
+
+def check_image(image: ImageCondition | None, latents: Tensor, use: ImageUse, family: str) -> None:
+    """Refuse an image that is not of the latents' size, or that a model has no use for.
+
+    Args:
+        image: of each clip; None is never refused.
+        latents: (batch, time, channel, height, width).
+        use: that the model has for images.
+        family: class name of the model.
+
+    Raises:
+        ValueError: saying what was given and expected.
+    """
+    if image is None:
+        return
+    if use == "never":
+        raise ValueError(
+            f"this {family} generates from text alone and takes no image: leave `image` out, or "
+            "build the judge on the transformer of an image-to-video pipeline"
+        )
+    if image.family not in (None, family):
+        raise ValueError(
+            f"the images were encoded for a {image.family}, this is a {family}: encode them by "
+            "the pipeline of this model, `image_of(pipe, images, ...)`"
+        )
+    batch, _, *size = latents.shape
+    if image.latents.ndim != 5 or (len(image), *image.latents.shape[2:]) != (batch, *size):
+        raise ValueError(
+            f"expected {batch} images of {tuple(size)} (channels, height, width in latents), as "
+            f"the clips are, got {tuple(image.latents.shape)}: encode them at the size of the clips"
+        )
+
+
+def check_single(image: ImageCondition, family: str) -> None:
+    """Refuse images of several latent frames, and embeddings, of models that take neither.
+
+    Raises:
+        ValueError: saying what was given.
+    """
+    frames = image.latents.shape[1]
+    if frames != 1 or image.embeds is not None:
+        also = "" if image.embeds is None else " and embeddings"
+        raise ValueError(
+            f"a {family} is fed the latents of the image alone, one frame of them; got {frames}"
+            f"{also}: encode images by the pipeline of this model, `image_of(pipe, images, ...)`"
+        )

@@ -1,0 +1,149 @@
+"""Models that generate from a reference image: fed as their pipelines feed them."""
+
+import pytest
+import torch
+from PIL import Image
+
+from gtsvj_reward.backbones import ImageCondition, TextCondition, backbone_for
+from gtsvj_reward.reward import image_of
+from tests.backbones.family_wan import tiny_wan
+from tests.pipelines import IMAGE_PIPELINES, frozen
+from tests.tiny import clips, tiny_transformer
+
+every_pipeline = pytest.mark.parametrize("name", IMAGE_PIPELINES)
+SIZE = {"num_frames": 9, "height": 32, "width": 32}
+
+
+def picture(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (32, 32, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())
+
+
+def first_call(pipe, name):
+    """What the pipeline's own call gives its transformer at the first step, and what comes out."""
+    seen = []
+
+    def note(module, args, inputs, output):
+        del module, args
+        seen.append((inputs, output[0]))
+
+    hook = pipe.transformer.register_forward_hook(note, with_kwargs=True)
+    more = {"max_sequence_length": 6} if name.startswith("cogvideox") else {}
+    try:
+        pipe(
+            image=picture(), prompt_embeds=text_for(name).embeds, guidance_scale=1.0,
+            num_inference_steps=2, output_type="latent",
+            generator=torch.Generator().manual_seed(0), **SIZE, **more,
+        )  # fmt: skip
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def text_for(name):
+    words = 6 if name.startswith("cogvideox") else 512
+    return TextCondition(torch.randn(1, words, 8, generator=torch.Generator().manual_seed(3)))
+
+
+@every_pipeline
+def test_models_are_called_and_predict_as_in_their_pipeline(name):
+    pipe = frozen(IMAGE_PIPELINES[name])
+    inputs, output = first_call(pipe, name)
+    text, image = text_for(name), image_of(pipe, [picture()], **SIZE)
+    backbone = backbone_for(pipe.transformer)
+    assert backbone.image_use == "always"
+    channels = backbone.latent_channels
+    noisy = inputs["hidden_states"]
+    if name.startswith("wan"):
+        noisy = noisy.transpose(1, 2)
+    latents = noisy[:, :, :channels]
+    timestep = inputs["timestep"][0].item()
+    called = backbone.arguments(latents, timestep=timestep, text=text, image=image)
+    for key, expected in inputs.items():
+        if isinstance(expected, torch.Tensor):
+            torch.testing.assert_close(called[key].float(), expected.float(), msg=key)
+    found = backbone.predict(latents, timestep=timestep, text=text, image=image)
+    torch.testing.assert_close(found, backbone.as_latents(output, latents.shape))
+    other = image_of(pipe, [picture(1)], **SIZE)
+    changed = backbone.predict(latents, timestep=timestep, text=text, image=other)
+    assert (changed - found).abs().max() > 1e-3
+
+
+@every_pipeline
+def test_hidden_states_are_those_of_the_unmodified_model_in_its_pipeline(name):
+    pipe, seen = frozen(IMAGE_PIPELINES[name]), []
+    block = backbone_for(pipe.transformer).blocks_of(pipe.transformer)[0]
+    hook = block.register_forward_hook(lambda module, args, output: seen.append(output))
+    inputs, _ = first_call(pipe, name)
+    hook.remove()
+    expected = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    noisy = inputs["hidden_states"]
+    noisy = noisy.transpose(1, 2) if name.startswith("wan") else noisy
+    backbone = backbone_for(pipe.transformer, 1)
+    text, image = text_for(name), image_of(pipe, [picture()], **SIZE)
+    tokens = backbone(
+        noisy[:, :, : backbone.latent_channels],
+        timestep=inputs["timestep"][0].item(),
+        text=text,
+        image=image,
+    )
+    torch.testing.assert_close(tokens.flatten(1, 2), expected)
+
+
+@every_pipeline
+def test_an_image_reaches_its_own_clip_alone_and_gradients_reach_the_clip(name):
+    pipe = frozen(IMAGE_PIPELINES[name])
+    backbone = backbone_for(pipe.transformer)
+    images = image_of(pipe, [picture(0), picture(1)], **SIZE)
+    latents = clips(2, 3, 4, 4)[:, :, :4].requires_grad_()
+    first = backbone(latents, timestep=3.0, image=images)
+    swapped = backbone(latents, timestep=3.0, image=images.rows(torch.tensor([0, 0])))
+    torch.testing.assert_close(swapped[0], first[0])
+    assert (swapped[1] - first[1]).abs().max() > 1e-3
+    without = backbone(latents, timestep=3.0)
+    assert without.isfinite().all()
+    assert (without - first).abs().max() > 1e-3
+    first.square().sum().backward()
+    assert latents.grad.abs().min(dim=1).values.max() > 0
+
+
+def image(batch=2, frames=1, height=8, width=12, **fields):
+    return ImageCondition(torch.zeros(batch, frames, 4, height, width), **fields)
+
+
+def test_images_that_do_not_fit_are_refused():
+    model = tiny_transformer("5b", in_channels=8)
+    wan = tiny_wan(in_channels=12, image_dim=8, added_kv_proj_dim=32, out_channels=4)
+    for transformer, given, message in (
+        (tiny_transformer(), image(), "from text alone and takes no image: leave `image` out"),
+        (model, image(1), r"expected 2 images of \(4, 8, 12\).*got \(1, 1, 4, 8, 12\)"),
+        (model, image(height=6), r"expected 2 images of \(4, 8, 12\).*got \(2, 1, 4, 6, 12\)"),
+        (model, image(family="WanTransformer3DModel"), "encoded for a WanTransformer3DModel"),
+        (model, image(frames=3), "one frame of them; got 3"),
+        (model, image(embeds=torch.zeros(2, 5, 8)), "one frame of them; got 1 and embeddings"),
+        (wan, image(), "the clip has 5 latent frames, the image 1. Encode it with `image_of"),
+        (wan, image(frames=5), "attends to the image's embeddings: give `embeds`"),
+        (wan, image(frames=5, embeds=torch.zeros(2, 5, 9)), r"\(2, tokens, 8\), got \(2, 5, 9\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            backbone_for(transformer)(clips(), timestep=0.0, image=given)
+
+
+def test_pipelines_without_image_and_single_images_are_refused():
+    pipe = frozen(IMAGE_PIPELINES["cogvideox-5b"])
+    with pytest.raises(ValueError, match="expected a list of images, one at least, got Image"):
+        image_of(pipe, picture(), **SIZE)
+    with pytest.raises(ValueError, match="not known what a str feeds of an image"):
+        image_of("pipe", [picture()], **SIZE)
+    with pytest.raises(
+        ValueError, match=r"of 36x32 pixels, the pipeline made \(1, 3, 32, 32\) of it"
+    ):
+        image_of(pipe, [picture()], num_frames=9, height=36, width=32)
+
+
+def test_images_of_one_batch_must_be_alike():
+    with pytest.raises(ValueError, match=r"number 0 is .*, number 1 is "):
+        ImageCondition.cat([image(), image(factor=2.0)])
+    both = ImageCondition.cat([image(1, family="x"), image(2, family="x")])
+    assert (len(both), both.family) == (3, "x")
