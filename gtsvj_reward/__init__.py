@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.reward import (
         GTSVJReward as GTSVJReward,
         PromptScore as PromptScore,
+        ReferenceFidelity as ReferenceFidelity,
         RewardOutput as RewardOutput,
     )
 
@@ -31,6 +32,7 @@ HOMES = {
     "LatentSpace": "gtsvj_reward.latents.space",
     "GTSVJReward": "gtsvj_reward.reward",
     "PromptScore": "gtsvj_reward.reward",
+    "ReferenceFidelity": "gtsvj_reward.reward",
     "RewardOutput": "gtsvj_reward.reward",
 }
 """Public name -> the module that defines it."""

@@ -21,6 +21,7 @@ from gtsvj_reward.reward.prompts import (
     PromptSensitivity as PromptSensitivity,
     prompt_sensitivity as prompt_sensitivity,
 )
+from gtsvj_reward.reward.reference_fidelity import ReferenceFidelity as ReferenceFidelity
 from gtsvj_reward.reward.reward import GTSVJReward as GTSVJReward
 from gtsvj_reward.reward.texts import PromptEncoder as PromptEncoder, text_of as text_of
 from gtsvj_reward.reward.z_scores import group_z_scores as group_z_scores

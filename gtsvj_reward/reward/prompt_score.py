@@ -1,99 +1,24 @@
 """How well clips show their prompts, as the frozen generator sees it; nothing is trained."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-from diffusers import DiffusionPipeline
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from gtsvj_reward.backbones import (
-    Backbone,
-    NoiseLevel,
-    TextCondition,
-    denoising_errors,
-    noise_levels,
-)
-from gtsvj_reward.backbones.load import shared_backbone
-from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.base import Reward
-from gtsvj_reward.reward.clips import Clips, require_finite
-from gtsvj_reward.reward.output import RewardOutput
-from gtsvj_reward.reward.texts import text_of
-
-LEVELS = (0.65, 0.75)
-"""Shares of noise at which the generator denoises unless others are asked for: two of those that
-tell captions of the toy world best; see docs/prompts.md."""
+from gtsvj_reward.backbones import denoising_errors
+from gtsvj_reward.reward.clips import Clips
+from gtsvj_reward.reward.generator_score import GeneratorScore
 
 
-class PromptScore(Reward):
+class PromptScore(GeneratorScore):
     """How much better a frozen generator denoises a clip under its prompt than under none.
 
     The score is the generator's squared error under the empty prompt minus that under the clip's
-    own, with the same noise for both, a mean over levels and steps: high where the clip shows what
-    the prompt says, about 0 where the prompt is of no help. It needs no training, is differentiable
-    with respect to the latents and deterministic under a seed, and costs two passes through the
-    whole generator a level; memory is that of one pass.
+    own, with the same noise for both: high where the clip shows what the prompt says, about 0 where
+    the prompt is of no help. An image-to-video generator is given the clips' images in both passes.
 
-    In its details, `trajectory` says where in the clip the prompt is seen or lost, and `parts` what
-    each level says.
-
-    Args:
-        generator: a pipeline (of two experts, as Wan 2.2's A14B, the one that denoises at the
-            levels), its transformer, or a `Backbone`. Frozen weights of a transformer are
-            shared as by `GTSVJReward.from_pretrained(..., transformer=...)`; adapters that train on
-            it are left out, so that a policy is judged by its base.
-        levels: shares of noise between 0 and 1; see `noise_levels`.
-        scheduler: that of the generator, needed for a CogVideoX transformer without its pipeline.
-        empty: what the text encoder says of the empty prompt, one row. None: the pipeline's own
-            encoder is asked; without a pipeline, the null condition (embeddings of zeros).
-        space: of the latents; None: that of the pipeline, and without one the caller vouches.
-        seed: of the noise, which is the same for all clips of one shape.
-        batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
-        check_statistics: as for `GTSVJReward`.
-
-    Raises:
-        ValueError: for levels, a scheduler or an empty prompt that do not fit the generator.
-        SharingError: for weights that cannot be shared, as those that require grad.
+    See `GeneratorScore` for arguments and details.
     """
 
-    def __init__(
-        self,
-        generator: Any,
-        *,
-        levels: Sequence[float] = LEVELS,
-        scheduler: Any = None,
-        empty: TextCondition | None = None,
-        space: LatentSpace | None = None,
-        seed: int = 0,
-        batch_size: int = 8,
-        check_statistics: bool = True,
-    ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-        if isinstance(generator, DiffusionPipeline):
-            pipe: Any = generator
-            scheduler = pipe.scheduler if scheduler is None else scheduler
-            space = LatentSpace.from_pipeline(pipe) if space is None else space
-            empty = text_of(pipe, [""]) if empty is None else empty
-            generator = expert_of(pipe, levels)
-        if empty is not None and len(empty.embeds) != 1:
-            raise ValueError(f"`empty` must be one prompt, got {len(empty.embeds)}")
-        self.backbone = backbone_of(generator)
-        self.levels = levels_by_name(self.backbone, levels, scheduler)
-        self.empty = empty
-        self.space = space
-        self.seed = seed
-        self.batch_size = batch_size
-        self.check_statistics = check_statistics
-        self.mean, self.std = 0.0, 1.0
-        self.__name__ = "prompt_score"
-
-    @property
-    def reads_text(self) -> bool:
-        """It does."""
-        return True
+    name = "prompt_score"
 
     @property
     def wants_text(self) -> bool:
@@ -101,126 +26,37 @@ class PromptScore(Reward):
         return True
 
     @property
-    def scored_space(self) -> LatentSpace | None:
-        """That of the pipeline, or what was given."""
-        return self.space
+    def reads_image(self) -> bool:
+        """Where the generator does."""
+        return self.backbone.image_use != "never"
 
-    @property
-    def device(self) -> torch.device:
-        """Where the generator is."""
-        return next(tensor for _, tensor in self.backbone.base_tensors()).device
-
-    def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """Scores of clips with their prompts; clips of one shape share forward passes.
-
-        `normalize` is of account after `with_statistics` alone.
-
-        Raises:
-            ValueError: without prompts, and for those that do not fit the generator.
-        """
-        text = clips.text
-        if text is None:
+    def check(self, clips: Clips) -> None:
+        """See `GeneratorScore.check`."""
+        if clips.text is None:
             raise ValueError(
                 "the prompt score needs the prompts of the clips: pass `text`, for example "
                 "text_of(pipe, prompts)"
             )
-        if self.space is not None:
-            clips = clips.checked(self.space, check_statistics=self.check_statistics)
-        if self.backbone.live is not None:
-            self.backbone.live.refresh()
-        gains: dict[int, Tensor] = {}
-        latents = clips.on(self.device)
-        for chosen in clips.buckets(self.batch_size):
-            batch = torch.stack([latents[index] for index in chosen])
-            some = self.gains(batch, text.rows(torch.tensor(chosen)).to(self.device))
-            gains |= dict(zip(chosen, some, strict=True))
-        return self.output([gains[index] for index in range(len(clips))], clips, normalize)
+        if clips.image is None and self.backbone.image_use == "always":
+            raise ValueError(
+                "the prompt score of an image-to-video generator needs the images of the clips: "
+                "pass `image`, for example image_of(pipe, images, ...)"
+            )
 
     def gains(
-        self, latents: Float[Tensor, "batch time channel height width"], text: TextCondition
+        self, latents: Float[Tensor, "batch time channel height width"], clips: Clips
     ) -> Float[Tensor, "batch level step"]:
-        """What the prompts take off the generator's errors."""
-        none = self.empty
-        if none is not None:
-            none = none.rows(torch.zeros(len(latents), dtype=torch.long)).to(self.device)
+        """See `GeneratorScore.gains`."""
+        text = None if clips.text is None else clips.text.to(self.device)
         without, under = (
             denoising_errors(
-                self.backbone, latents, list(self.levels.values()), text=some, seed=self.seed
+                self.backbone,
+                latents,
+                list(self.levels.values()),
+                text=some,
+                image=clips.image,
+                seed=self.seed,
             )
-            for some in (none, text)
+            for some in (self.empty_for(len(latents)), text)
         )
         return without - under
-
-    def output(
-        self, gains: Sequence[Float[Tensor, "level _"]], clips: Clips, normalize: bool
-    ) -> RewardOutput:
-        """Scores made of the gains of each clip."""
-        trajectory = [clip.mean(dim=0).float() for clip in gains]
-        raw = torch.stack([steps.mean() for steps in trajectory])
-        require_finite(raw, "the prompt score of", "is", clips.names)
-        levels = torch.stack([clip.mean(dim=1).float() for clip in gains])
-        return RewardOutput(
-            rewards=(raw - self.mean) / self.std if normalize else raw,
-            raw=raw,
-            trajectory=trajectory,
-            parts=dict(zip(self.levels, levels.unbind(dim=1), strict=True)),
-            aspect_trajectory=[
-                dict(zip(self.levels, clip.float().unbind(dim=0), strict=True)) for clip in gains
-            ],
-        )
-
-    def with_statistics(self, scores: Float[Tensor, " clip"]) -> "PromptScore":
-        """Normalise by the mean and deviation of raw scores, as those of a judge are.
-
-        Without it normalised scores are the raw ones, whose scale is that of the generator's
-        errors: much smaller than 1.
-
-        Raises:
-            ValueError: for fewer than two scores, or scores that are all the same.
-        """
-        if len(scores) < 2 or not scores.std() > 0:
-            raise ValueError(f"expected two raw scores or more that differ, got {scores.tolist()}")
-        self.mean, self.std = scores.mean().item(), scores.std().item()
-        return self
-
-
-def expert_of(pipe: Any, levels: Sequence[float]) -> Any:
-    """The transformer of a pipeline that denoises at these levels.
-
-    Wan 2.2's A14B has two: `transformer` above `boundary_ratio` of the schedule, `transformer_2`
-    below it.
-
-    Raises:
-        ValueError: for levels on both sides of the boundary.
-    """
-    other, boundary = pipe.components.get("transformer_2"), pipe.config.get("boundary_ratio")
-    if other is None or boundary is None:
-        return pipe.transformer
-    low = [level for level in levels if level < boundary]
-    if low and len(low) < len(levels):
-        raise ValueError(
-            f"`levels` {tuple(levels)} lie on both sides of the pipeline's boundary {boundary}: it "
-            "has a transformer for either side, so take levels of one side, or sum two scores"
-        )
-    return other if low else pipe.transformer
-
-
-def backbone_of(generator: nn.Module) -> Backbone:
-    """The whole of a generator; a `Backbone` as it is."""
-    backbone = generator if isinstance(generator, Backbone) else shared_backbone(generator)
-    backbone.require_whole()
-    return backbone
-
-
-def levels_by_name(
-    backbone: Backbone, shares: Sequence[float], scheduler: Any
-) -> dict[str, NoiseLevel]:
-    """The levels by the names that details have them under.
-
-    Raises:
-        ValueError: for a share that is given twice, and what `noise_levels` refuses.
-    """
-    if len(set(shares)) < len(shares):
-        raise ValueError(f"`levels` must be different, got {list(shares)}")
-    found = noise_levels(backbone, shares, scheduler)
-    return {f"level {share:g}": level for share, level in zip(shares, found, strict=True)}

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from diffusers import CogVideoXPipeline
+from PIL import Image
 
 from gtsvj_reward import GTSVJReward, LatentSpace, TextCondition
 from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS
@@ -18,6 +19,7 @@ from gtsvj_reward.integrations.videox_fun import GTSVJVideoReward
 from gtsvj_reward.judge import Aspect
 from tests.alignment.tiny import tiny_pipeline
 from tests.annotations import rows
+from tests.pipelines import cogvideox_image, frozen
 from tests.sampling.tiny import wan
 from tests.serving.server import body_of, post, serving
 from tests.tiny import tiny_aspect_judge, tiny_judge, tiny_transformer
@@ -162,6 +164,13 @@ def look(pipe, step, timestep, arguments):
 @contextmanager
 def prompts(world, monkeypatch):
     yield {"pipe": world.pipe(), "reward": world.reward(), "latents": world.clips(4)}
+
+
+@contextmanager
+def images(world, monkeypatch):
+    pipe = frozen(cogvideox_image)
+    pictures = [Image.new("RGB", (48, 32), (60 * index, 90, 10)) for index in range(4)]
+    yield {"pipe": pipe, "pictures": pictures, "latents": world.clips(4)}
 
 
 @contextmanager
@@ -313,6 +322,7 @@ NAMES = {
     "docs/diffusers.md": generator_and_judge,
     "docs/evaluation.md": evaluation,
     "docs/fastvideo.md": fastvideo,
+    "docs/image_to_video.md": images,
     "docs/large_policies.md": large,
     "docs/live.md": live,
     "docs/prompts.md": prompts,

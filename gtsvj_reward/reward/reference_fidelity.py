@@ -1,0 +1,61 @@
+"""How well clips keep to their reference images, as the frozen generator sees it."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gtsvj_reward.backbones import denoising_errors
+from gtsvj_reward.reward.clips import Clips
+from gtsvj_reward.reward.generator_score import GeneratorScore
+
+
+class ReferenceFidelity(GeneratorScore):
+    """How much a clip's image helps a frozen image-to-video generator to denoise it.
+
+    The score is the generator's squared error with no image (zeros in its place) minus that with
+    the clip's own, under the clip's prompt if there is one: high where the clip keeps to what the
+    image shows. Its trajectory says how far into the clip.
+
+    See `GeneratorScore` for arguments and details.
+    """
+
+    name = "reference_fidelity"
+
+    @property
+    def reads_image(self) -> bool:
+        """It does."""
+        return True
+
+    def check_generator(self) -> None:
+        """See `GeneratorScore.check_generator`."""
+        if self.backbone.image_use == "never":
+            raise ValueError(
+                f"reference fidelity needs an image-to-video generator, this "
+                f"{self.backbone.family} generates from text alone"
+            )
+
+    def check(self, clips: Clips) -> None:
+        """See `GeneratorScore.check`."""
+        if clips.image is None:
+            raise ValueError(
+                "reference fidelity needs the images of the clips: pass `image`, for example "
+                "image_of(pipe, images, height=..., width=..., num_frames=...)"
+            )
+
+    def gains(
+        self, latents: Float[Tensor, "batch time channel height width"], clips: Clips
+    ) -> Float[Tensor, "batch level step"]:
+        """See `GeneratorScore.gains`."""
+        given = clips.text
+        text = self.empty_for(len(latents)) if given is None else given.to(self.device)
+        without, under = (
+            denoising_errors(
+                self.backbone,
+                latents,
+                list(self.levels.values()),
+                text=text,
+                image=some,
+                seed=self.seed,
+            )
+            for some in (None, clips.image)
+        )
+        return without - under
