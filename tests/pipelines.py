@@ -8,6 +8,7 @@ from diffusers import (
     CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     LTXPipeline,
     MochiPipeline,
@@ -143,6 +144,28 @@ def wan_image(kind="2.1"):
     )
 
 
+def wan_image_5b():
+    """The 5B model of 2.2, of 48 channels: an image takes the place of the first frame."""
+    channels = {"z_dim": 48, "latents_mean": [0.1] * 48, "latents_std": [1.2] * 48}
+    return WanImageToVideoPipeline(
+        tokenizer(),
+        t5(8, UMT5Config, UMT5EncoderModel),
+        BY_NAME["wan-2.2-5b"].make(**channels),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        transformer=tiny_wan("2.2-5b", layers=2, in_channels=48, out_channels=48),
+        expand_timesteps=True,
+    )
+
+
+def hunyuan_video_image():
+    """Without its text encoders: prompts must be given as embeddings."""
+    model = tiny_hunyuan_video(
+        num_layers=1, num_single_layers=1, image_condition_type="token_replace"
+    )
+    vae, scheduler = BY_NAME["hunyuan-video"].make(), FlowMatchEulerDiscreteScheduler()
+    return HunyuanVideoImageToVideoPipeline(None, None, model, vae, scheduler, None, None, None)
+
+
 def tiny_wan_image(kind="2.1", **changes):
     sees = {"image_dim": 8, "added_kv_proj_dim": 32} if kind == "2.1" else {}
     return tiny_wan("2.1", in_channels=12, out_channels=4, **{**sees, **changes})
@@ -151,8 +174,10 @@ def tiny_wan_image(kind="2.1", **changes):
 IMAGE_PIPELINES = {
     "cogvideox-5b": cogvideox_image,
     "cogvideox-1.5": partial(cogvideox_image, "1.5"),
+    "hunyuan_video": hunyuan_video_image,
     "wan-2.1": wan_image,
     "wan-2.2": partial(wan_image, "2.2"),
+    "wan-2.2-5b": wan_image_5b,
 }
 """Tiny image-to-video pipelines, of the real classes."""
 

@@ -41,6 +41,8 @@ class Backbone(nn.Module, ABC):
         flow_matching: whether it was trained on x = (1 - sigma) clean + sigma noise, told
             `timestep` = 1000 sigma; of other models the scheduler knows what a timestep means.
         image_use: whether it generates from a reference image: never, also, or always.
+        given_frames: leading latent frames that an image takes the place of: the model is given
+            them, and what it predicts of them is of no account.
     """
 
     family: str
@@ -57,6 +59,7 @@ class Backbone(nn.Module, ABC):
     whole: bool = True
     flow_matching: bool = True
     image_use: ImageUse = "never"
+    given_frames: int = 0
     recomputes: bool = False
 
     @abstractmethod

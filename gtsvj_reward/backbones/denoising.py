@@ -180,7 +180,8 @@ def denoising_errors(
         seed: of the noise.
 
     Returns:
-        In float32, float64 for latents in float64; a step is that of `Backbone.steps`.
+        In float32, float64 for latents in float64; a step is that of `Backbone.steps`. Frames that
+        the model is given with its image have the mean of the others.
 
     Raises:
         ValueError: for latents that the model does not take, and if blocks were left out.
@@ -195,6 +196,7 @@ def denoising_errors(
         ).to(clean)
         return (predicted - level.target(clean, noise)).square().mean(dim=(2, 3, 4))
 
+    given = backbone.given_frames if image is not None or backbone.image_use == "always" else 0
     recorded = torch.is_grad_enabled() and clean.requires_grad
     frames = [
         checkpoint(errors_at, level, clean, use_reentrant=False, preserve_rng_state=False)
@@ -202,7 +204,27 @@ def denoising_errors(
         else errors_at(level, clean)
         for level in levels
     ]
-    return by_step(torch.stack(frames, dim=1), backbone.step_of_frame(clean.shape[1]))
+    return by_step(
+        without_given(torch.stack(frames, dim=1), given), backbone.step_of_frame(clean.shape[1])
+    )
+
+
+def without_given(
+    frames: Float[Tensor, "batch level time"], given: int
+) -> Float[Tensor, "batch level time"]:
+    """Errors with the mean of the later frames in place of those of the first `given` ones.
+
+    Raises:
+        ValueError: for a clip without later frames.
+    """
+    if not given:
+        return frames
+    later = frames[..., given:]
+    if not later.shape[2]:
+        raise ValueError(
+            f"a clip of {frames.shape[2]} latent frames is all image: nothing of it was generated"
+        )
+    return torch.cat([later.mean(dim=2, keepdim=True).expand(-1, -1, given), later], dim=2)
 
 
 def by_step(

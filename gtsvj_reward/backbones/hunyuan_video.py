@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from gtsvj_reward.backbones.image import ImageCondition, check_single
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
@@ -29,18 +30,20 @@ SETTINGS = (
 """Fields of the model's config that change hidden states without changing any weight."""
 
 
-def check_text_to_video(config: Mapping[str, Any]) -> None:
-    """Refuse models that want an image, or several latent frames in a step.
+def check_task(config: Mapping[str, Any]) -> None:
+    """Refuse models that want channels of an image, or several latent frames in a step.
 
     Raises:
         ValueError: saying what the config has.
     """
     image = config["image_condition_type"]
-    if config["in_channels"] != config["out_channels"] or image is not None:
+    if config["in_channels"] != config["out_channels"] or image == "latent_concat":
         raise ValueError(
-            f"a judge needs a text-to-video transformer; this one takes {config['in_channels']} "
-            f"channels, gives {config['out_channels']} and has image_condition_type={image!r}, as "
-            "image-to-video models do"
+            "a judge needs a transformer that generates from text, or one that is given an image "
+            f"in place of the first latent frame (token_replace); this one takes "
+            f"{config['in_channels']} channels, gives {config['out_channels']} and has "
+            f"image_condition_type={image!r}: its pipeline drops the latent frame of the image, "
+            "which clips would lack"
         )
     if config["patch_size_t"] != 1:
         raise ValueError(
@@ -66,19 +69,23 @@ def check_valid_first(mask: Bool[Tensor, "batch words"]) -> None:
 
 
 class HunyuanVideoBackbone(TransformerBackbone):
-    """Watches a `HunyuanVideoTransformer3DModel` that generates from text.
+    """Watches a `HunyuanVideoTransformer3DModel` that generates from text, or from an image too.
 
     Blocks are numbered as one list: the double-stream blocks, then the single-stream blocks. The
     timestep is diffusers' own: 1000 sigma, from 0 (clean) to 1000 (noise).
 
-    Image-to-video models, and models that patch time, are refused.
+    Image-to-video models with `token_replace` take an image in place of the first latent frame,
+    whose tokens are told timestep 0; their prompts are encoded with the image. Those with
+    `latent_concat`, and models that patch time, are refused.
     """
 
     family = "HunyuanVideoTransformer3DModel"
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
-        check_text_to_video(config)
+        check_task(config)
+        self.image_use = "always" if config.image_condition_type else "never"
+        self.given_frames = int(self.image_use == "always")
         self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.in_channels
@@ -167,3 +174,16 @@ class HunyuanVideoBackbone(TransformerBackbone):
             # In the dtype of the weights, as in the pipeline: 6000 becomes 6016 in bfloat16.
             "guidance": torch.full_like(pooled[:, 0], GUIDANCE_SCALE) * 1000.0,
         }
+
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.with_image`."""
+        if self.image_use == "never":
+            return inputs
+        first = torch.zeros_like(latents[:, :1])
+        if image is not None:
+            check_single(image, self.family)
+            first = image.fed(latents, 1)
+        video = torch.cat([first, latents[:, 1:]], dim=1)
+        return {**inputs, "hidden_states": video.transpose(1, 2)}

@@ -72,6 +72,7 @@ class LiveBackbone(Backbone):
         self.latent_channels, self.settings = reader.latent_channels, reader.settings
         self.patch_size, self.patch_size_t = reader.patch_size, reader.patch_size_t
         self.output_parts, self.image_use = reader.output_parts, reader.image_use
+        self.given_frames = reader.given_frames
         self.whole, self.flow_matching = depth == available, reader.flow_matching
         self.given_device = None if device is None else torch.device(device)
         self.shards = Shards(called)

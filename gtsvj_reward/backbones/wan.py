@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.image import ImageCondition, ImageUse
+from gtsvj_reward.backbones.image import ImageCondition, ImageUse, check_single
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
@@ -24,8 +24,12 @@ MASK_CHANNELS = 4
 """Channels that say which frames are given, one for each frame of a latent."""
 
 
+FIRST_FRAME_CHANNELS = 48
+"""Of the latents of 2.2-5B, the one model that takes an image in place of the first frame."""
+
+
 def image_use_of(config: Any) -> ImageUse:
-    """Whether a model is fed an image beside the noisy video: 16 channels of it and a mask.
+    """Whether a model is fed an image: beside the noisy video, with a mask, or in its place.
 
     Raises:
         ValueError: for models of other tasks, and patches that a judge cannot read.
@@ -50,7 +54,9 @@ def image_use_of(config: Any) -> ImageUse:
     step, height, width = config.patch_size
     if step != 1 or height != width:
         raise ValueError(f"expected patches of (1, p, p) latents, got {tuple(config.patch_size)}")
-    return "never" if config.in_channels == own else "always"
+    if config.in_channels != own:
+        return "always"
+    return "also" if own == FIRST_FRAME_CHANNELS else "never"
 
 
 class WanBackbone(TransformerBackbone):
@@ -63,7 +69,8 @@ class WanBackbone(TransformerBackbone):
 
     Image-to-video models of 36 channels (2.1, and both experts of 2.2) take the image, and the grey
     frames that its pipeline puts behind it, as further channels, with a mask of what is given. That
-    of 2.1 attends to the image's embeddings as well. Models with a last image are refused.
+    of 2.1 attends to the image's embeddings as well. The 5B model of 2.2 takes an image in place of
+    the first latent frame, or none. Models with a last image are refused.
     """
 
     family = "WanTransformer3DModel"
@@ -72,6 +79,7 @@ class WanBackbone(TransformerBackbone):
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
         self.image_use = image_use_of(config)
+        self.given_frames = int(self.image_use == "also")
         self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.out_channels or config.in_channels
@@ -138,6 +146,8 @@ class WanBackbone(TransformerBackbone):
         self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
     ) -> dict[str, Any]:
         """See `Backbone.with_image`."""
+        if self.image_use == "also":
+            return inputs if image is None else self.with_first_frame(inputs, latents, image)
         if self.image_use == "never":
             return inputs
         video = inputs["hidden_states"]
@@ -155,6 +165,18 @@ class WanBackbone(TransformerBackbone):
         if self.config.image_dim is not None:
             inputs["encoder_hidden_states_image"] = self.image_embeds(image, latents)
         return inputs
+
+    def with_first_frame(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition
+    ) -> dict[str, Any]:
+        """The image in place of the first latent frame, whose tokens are told timestep 0."""
+        check_single(image, self.family)
+        _, frames, _, height, width = latents.shape
+        video = torch.cat([image.fed(latents, 1), latents[:, 1:]], dim=1)
+        tokens = (height // self.patch_size) * (width // self.patch_size)
+        timestep = inputs["timestep"][:, None].repeat(1, frames * tokens)
+        timestep[:, :tokens] = 0
+        return {**inputs, "hidden_states": video.transpose(1, 2), "timestep": timestep}
 
     def check_frames(self, image: ImageCondition, latents: Tensor) -> None:
         """Refuse images without the grey frames behind them that the clip's length needs.

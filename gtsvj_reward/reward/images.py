@@ -31,13 +31,15 @@ def cogvideox_image(
 def wan_image(
     pipe: Any, image: Any, pixels: Float[Tensor, "1 1 3 height width"], num_frames: int
 ) -> ImageCondition:
-    """The latents of the image and grey frames behind it; for 2.1 the image encoder's as well.
+    """The latents of the image, but for the 5B model with grey frames behind it.
+
+    For 2.1 what the image encoder says as well.
 
     Raises:
-        ValueError: for the 5B model, and a pipeline of 2.1 without its image encoder.
+        ValueError: for a pipeline of 2.1 without its image encoder.
     """
     if pipe.config.expand_timesteps:
-        raise ValueError("the image mode of Wan 2.2's 5B model is not supported yet")
+        return ImageCondition(LatentSpace.from_vae(pipe.vae).encode(pixels, pipe.vae))
     grey = torch.full_like(pixels, GREY).expand(-1, num_frames - 1, -1, -1, -1)
     latents = LatentSpace.from_vae(pipe.vae).encode(torch.cat([pixels, grey], dim=1), pipe.vae)
     if pipe.transformer is None or pipe.transformer.config.image_dim is None:
@@ -50,8 +52,17 @@ def wan_image(
     return ImageCondition(latents, pipe.encode_image(image, pipe.image_encoder.device))
 
 
+def hunyuan_video_image(
+    pipe: Any, image: Any, pixels: Float[Tensor, "1 1 3 height width"], num_frames: int
+) -> ImageCondition:
+    """The latents of the image; the image also is part of the text, which `text` must have."""
+    del image, num_frames
+    return ImageCondition(LatentSpace.from_vae(pipe.vae).encode(pixels, pipe.vae))
+
+
 ENCODERS: dict[str, Encode] = {
     "CogVideoXImageToVideoPipeline": cogvideox_image,
+    "HunyuanVideoImageToVideoPipeline": hunyuan_video_image,
     "WanImageToVideoPipeline": wan_image,
 }
 """Class name of a pipeline -> what it feeds of one image."""

@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.backbones import denoising_errors
+from gtsvj_reward.backbones.denoising import without_given
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.generator_score import GeneratorScore
 
@@ -13,7 +14,8 @@ class ReferenceFidelity(GeneratorScore):
 
     The score is the generator's squared error with no image (zeros in its place) minus that with
     the clip's own, under the clip's prompt if there is one: high where the clip keeps to what the
-    image shows. Its trajectory says how far into the clip.
+    image shows. Its trajectory says how far into the clip; where the image takes the place of the
+    first latent frame (Wan 2.2's 5B model, HunyuanVideo), that one has the mean of the others.
 
     See `GeneratorScore` for arguments and details.
     """
@@ -58,4 +60,4 @@ class ReferenceFidelity(GeneratorScore):
             )
             for some in (None, clips.image)
         )
-        return without - under
+        return without_given(without - under, self.backbone.given_frames)

@@ -61,8 +61,17 @@ def masked_text(
 def hunyuan_video_text(
     pipe: Any, prompt: str, config: Mapping[str, Any], device: torch.device
 ) -> TextCondition:
-    """Embeddings by the language model, in the pipeline's template, and CLIP's pooled one."""
-    del config
+    """Embeddings by the language model, in the pipeline's template, and CLIP's pooled one.
+
+    Raises:
+        ValueError: for the image-to-video model, whose language model sees the image too.
+    """
+    if config["image_condition_type"] is not None:
+        raise ValueError(
+            "the text encoder of HunyuanVideo's image-to-video pipeline reads the image with the "
+            "prompt: pass a `TextCondition` of what `pipe.encode_prompt(image, prompt, "
+            "image_embed_interleave=4)` returns"
+        )
     embeds, pooled, mask = pipe.encode_prompt(prompt, device=device)
     return TextCondition(embeds, mask.bool(), pooled)
 

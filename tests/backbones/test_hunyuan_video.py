@@ -125,7 +125,7 @@ def test_models_in_bfloat16_are_told_what_the_pipeline_tells_them():
     ("changes", "message"),
     [
         ({"in_channels": 9}, "takes 9 channels, gives 4"),
-        ({"image_condition_type": "token_replace"}, "image_condition_type='token_replace'"),
+        ({"image_condition_type": "latent_concat"}, "image_condition_type='latent_concat'"),
         ({"patch_size_t": 2}, "expected patch_size_t=1.*got 2"),
     ],
 )

@@ -4,8 +4,16 @@ import pytest
 import torch
 from PIL import Image
 
-from gtsvj_reward.backbones import ImageCondition, TextCondition, backbone_for
+from gtsvj_reward.backbones import (
+    ImageCondition,
+    TextCondition,
+    backbone_for,
+    denoising_errors,
+    noise_levels,
+)
+from gtsvj_reward.backbones.denoising import level_noise
 from gtsvj_reward.reward import image_of
+from tests.backbones.family_hunyuan_video import text as hunyuan_text
 from tests.backbones.family_wan import tiny_wan
 from tests.pipelines import IMAGE_PIPELINES, frozen
 from tests.tiny import clips, tiny_transformer
@@ -30,9 +38,13 @@ def first_call(pipe, name):
 
     hook = pipe.transformer.register_forward_hook(note, with_kwargs=True)
     more = {"max_sequence_length": 6} if name.startswith("cogvideox") else {}
+    if name == "hunyuan_video":
+        text = text_for(name)
+        more = {"prompt_attention_mask": text.mask, "pooled_prompt_embeds": text.pooled}
     try:
         pipe(
-            image=picture(), prompt_embeds=text_for(name).embeds, guidance_scale=1.0,
+            image=picture(), prompt_embeds=text_for(name).embeds,
+            guidance_scale=6.0 if name == "hunyuan_video" else 1.0,
             num_inference_steps=2, output_type="latent",
             generator=torch.Generator().manual_seed(0), **SIZE, **more,
         )  # fmt: skip
@@ -42,6 +54,8 @@ def first_call(pipe, name):
 
 
 def text_for(name):
+    if name == "hunyuan_video":
+        return hunyuan_text(1)
     words = 6 if name.startswith("cogvideox") else 512
     return TextCondition(torch.randn(1, words, 8, generator=torch.Generator().manual_seed(3)))
 
@@ -52,13 +66,15 @@ def test_models_are_called_and_predict_as_in_their_pipeline(name):
     inputs, output = first_call(pipe, name)
     text, image = text_for(name), image_of(pipe, [picture()], **SIZE)
     backbone = backbone_for(pipe.transformer)
-    assert backbone.image_use == "always"
+    replaced = name in ("hunyuan_video", "wan-2.2-5b")
+    assert backbone.image_use == ("also" if name == "wan-2.2-5b" else "always")
+    assert backbone.given_frames == replaced
     channels = backbone.latent_channels
     noisy = inputs["hidden_states"]
-    if name.startswith("wan"):
+    if not name.startswith("cogvideox"):
         noisy = noisy.transpose(1, 2)
     latents = noisy[:, :, :channels]
-    timestep = inputs["timestep"][0].item()
+    timestep = inputs["timestep"].max().item()
     called = backbone.arguments(latents, timestep=timestep, text=text, image=image)
     for key, expected in inputs.items():
         if isinstance(expected, torch.Tensor):
@@ -79,12 +95,12 @@ def test_hidden_states_are_those_of_the_unmodified_model_in_its_pipeline(name):
     hook.remove()
     expected = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
     noisy = inputs["hidden_states"]
-    noisy = noisy.transpose(1, 2) if name.startswith("wan") else noisy
+    noisy = noisy if name.startswith("cogvideox") else noisy.transpose(1, 2)
     backbone = backbone_for(pipe.transformer, 1)
     text, image = text_for(name), image_of(pipe, [picture()], **SIZE)
     tokens = backbone(
         noisy[:, :, : backbone.latent_channels],
-        timestep=inputs["timestep"][0].item(),
+        timestep=inputs["timestep"].max().item(),
         text=text,
         image=image,
     )
@@ -96,7 +112,8 @@ def test_an_image_reaches_its_own_clip_alone_and_gradients_reach_the_clip(name):
     pipe = frozen(IMAGE_PIPELINES[name])
     backbone = backbone_for(pipe.transformer)
     images = image_of(pipe, [picture(0), picture(1)], **SIZE)
-    latents = clips(2, 3, 4, 4)[:, :, :4].requires_grad_()
+    latents = torch.randn(2, 3, backbone.latent_channels, *images.latents.shape[-2:])
+    latents.requires_grad_()
     first = backbone(latents, timestep=3.0, image=images)
     swapped = backbone(latents, timestep=3.0, image=images.rows(torch.tensor([0, 0])))
     torch.testing.assert_close(swapped[0], first[0])
@@ -105,7 +122,7 @@ def test_an_image_reaches_its_own_clip_alone_and_gradients_reach_the_clip(name):
     assert without.isfinite().all()
     assert (without - first).abs().max() > 1e-3
     first.square().sum().backward()
-    assert latents.grad.abs().min(dim=1).values.max() > 0
+    assert latents.grad[:, backbone.given_frames :].abs().max(dim=2).values.min() > 0
 
 
 def image(batch=2, frames=1, height=8, width=12, **fields):
@@ -147,3 +164,27 @@ def test_images_of_one_batch_must_be_alike():
         ImageCondition.cat([image(), image(factor=2.0)])
     both = ImageCondition.cat([image(1, family="x"), image(2, family="x")])
     assert (len(both), both.family) == (3, "x")
+
+
+@pytest.mark.parametrize("name", ["hunyuan_video", "wan-2.2-5b"])
+def test_what_a_model_says_of_the_frame_that_it_is_given_does_not_count(name):
+    pipe = frozen(IMAGE_PIPELINES[name])
+    backbone, image = backbone_for(pipe.transformer), image_of(pipe, [picture()], **SIZE)
+    latents = torch.randn(1, 3, *image.latents.shape[2:])
+    levels = noise_levels(backbone, (0.5,))
+    errors = denoising_errors(backbone, latents, levels, image=image)
+    torch.testing.assert_close(errors[..., 0], errors[..., 1:].mean(dim=2))
+    level = levels[0]
+    noise = level_noise(level, latents.shape[1:], 0)
+    said = backbone.predict(level.noisy(latents, noise), timestep=level.timestep, image=image)
+    wanted = (said - level.target(latents, noise)).square().mean(dim=(2, 3, 4))
+    torch.testing.assert_close(errors[:, 0, 1:], wanted[:, 1:])
+    with pytest.raises(ValueError, match="a clip of 1 latent frames is all image"):
+        denoising_errors(backbone, latents[:, :1], levels, image=image)
+
+
+def test_the_5b_model_generates_without_an_image_too():
+    pipe = frozen(IMAGE_PIPELINES["wan-2.2-5b"])
+    backbone = backbone_for(pipe.transformer)
+    called = backbone.arguments(torch.randn(1, 3, 48, 2, 2), timestep=5.0, text=None, image=None)
+    assert called["timestep"].tolist() == [5.0]
