@@ -230,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--json", type=Path, default=Path("docs/alignment/memory.json"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/align_memory.json"))
     args = parser.parse_args()
     found: list[Need] = []
     for name in args.models:

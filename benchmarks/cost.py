@@ -189,7 +189,9 @@ def main() -> None:
     """Count, write the rows, print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=FULL_MODELS, default=list(FULL_MODELS))
-    parser.add_argument("--json", type=Path, default=Path("docs/full_size_costs.json"))
+    parser.add_argument(
+        "--json", type=Path, default=Path("benchmarks/results/full_size_costs.json")
+    )
     args = parser.parse_args()
     rows: list[Row] = []
     for name in args.models:

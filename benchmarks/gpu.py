@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu --json gpu.json                      # every model
     python -m benchmarks.gpu --json gpu.json --models CogVideoX-2B --parts scores
-    python -m benchmarks.gpu --show docs/gpu_costs.json           # tables of what was measured
+    python -m benchmarks.gpu --show benchmarks/results/gpu_costs.json  # tables of what was measured
 
 For the clip nearest to 49 frames of 480x720 that each model can make, with random weights: bfloat16
 as the judge holds them, adapter and head float32. `scores` times scoring and decoding, `gradients`
@@ -32,7 +32,7 @@ from gtsvj_reward import VideoJudge
 from gtsvj_reward.backbones import backbone_for
 
 PARTS = ("scores", "gradients", "training", "compiled")
-COUNTED = Path(__file__).parents[1] / "docs" / "full_size_costs.json"
+COUNTED = Path(__file__).parent / "results" / "full_size_costs.json"
 JUDGES: dict[str, dict[str, Any]] = {
     "judge, all blocks": {},
     "judge, 1/3": {"fraction": 1 / 3},

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale
 
-Computed, not measured: a clip takes what one clip took on one GPU (`docs/gpu_costs.json`), clips
+Computed, not measured: a clip takes what one clip took on one GPU (`results/gpu_costs.json`), clips
 do not communicate, and GPUs are taken to be busy all the time. Bytes follow from shapes.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.cost import table
 from gtsvj_reward.judge.moments import MOMENTS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+RESULTS = Path(__file__).resolve().parent / "results"
 CLIPS = (10**5, 10**6, 10**7, 10**8)
 GPUS = (1, 8, 64, 512)
 MODELS = ("CogVideoX-2B", "CogVideoX-5B", "Wan2.1-1.3B", "Wan2.1-14B")
@@ -26,7 +26,7 @@ FEATURES = len(MOMENTS) * (3 * 1920 + 16)
 
 def seconds_of(model: str, what: str) -> float:
     """Seconds of scoring one clip on one GPU, as measured."""
-    rows = json.loads((DOCS / "gpu_costs.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "gpu_costs.json").read_text())["rows"]
     (row,) = (r for r in rows if (r["model"], r["part"], r["what"]) == (model, "scores", what))
     return float(row["ms"]) / 1000
 

@@ -1,22 +1,29 @@
 """What the documentation's site has beside the pages of `docs/`; `make docs` builds it.
 
 mkdocs calls the functions named `on_...`. The README becomes the first page, the commands' own
-parsers write theirs, and each public package gets a page from its docstrings.
+parsers write theirs, each public package gets a page from its docstrings, and notebooks become
+tutorials with the outputs that they were stored with.
 """
 
 import ast
 import contextlib
 import io
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from gtsvj_reward.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
+FROM_ELSEWHERE = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?https?:[^>]*"""
+)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 PACKAGES = {
     "reward": "score clips, combine rewards",
@@ -40,7 +47,9 @@ PACKAGES = {
 
 
 def on_config(config: Any) -> Any:
-    """Name the generated pages of the packages in the navigation."""
+    """Name the generated pages of packages and notebooks in the navigation."""
+    tutorials = next(part for part in config.nav if "Tutorials" in part)
+    tutorials["Tutorials"] = [f"tutorials/{path.stem}.md" for path in NOTEBOOKS]
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)
     python = next(part for part in reference if isinstance(part, dict) and "Python" in part)
     python["Python"] = [{name: f"reference/python/{name}.md"} for name in PACKAGES]
@@ -48,14 +57,13 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that are made, and leave data out."""
-    for file in list(files):
-        if file.src_path.endswith(".json"):
-            files.remove(file)
+    """Add the pages that are made."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     pages = {"start.md": rebased(readme, ROOT), "reference/commands.md": commands()}
     for name in PACKAGES:
         pages[f"reference/python/{name}.md"] = package_page(name)
+    for path in NOTEBOOKS:
+        pages[f"tutorials/{path.stem}.md"] = notebook_page(path)
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
@@ -68,15 +76,27 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return rebased(markdown, (Path(config.docs_dir) / page.file.src_path).parent)
 
 
-def rebased(markdown: str, folder: Path) -> str:
+def on_post_page(output: str, page: Any, config: Any) -> str:  # noqa: ARG001
+    """A page as it is; refuses one that loads a file from elsewhere, since readers may be offline.
+
+    Raises:
+        PluginError: with the page and the first such element.
+    """
+    if found := FROM_ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_path} loads from elsewhere: {found[0]}")
+    return output
+
+
+def rebased(markdown: str, folder: Path, page: Path | None = None) -> str:
     """A page of the repository whose links are those of the site.
 
     Args:
         markdown: the page.
-        folder: where it lies in the repository; generated pages are placed in `docs/`.
+        folder: where it lies in the repository.
+        page: the folder it has in the site; its own, or `docs/` for one at the top.
     """
     docs = ROOT / "docs"
-    base = docs if folder == ROOT else folder
+    base = page or (docs if folder == ROOT else folder)
 
     def link(found: re.Match[str]) -> str:
         image, text, target, anchor = found.groups()
@@ -90,6 +110,26 @@ def rebased(markdown: str, folder: Path) -> str:
         return f"{image}[{text}]({os.path.relpath(path, base)}{anchor or ''})"
 
     return LINK.sub(link, markdown)
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as a page: its text, its code, and what it printed and drew when it was run."""
+    where = path.relative_to(ROOT)
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(rebased(source, path.parent, page=ROOT / "docs/tutorials"))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            picture = output.get("data", {}).get("image/png")
+            if picture is not None:
+                parts.append(f"![what the cell drew](data:image/png;base64,{picture.strip()})")
+            elif output["output_type"] == "stream":
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+    heading, rest = parts[0].split("\n", 1)
+    return "\n\n".join([heading, f"The notebook: `{where}`.", rest.strip(), *parts[1:]]) + "\n"
 
 
 def package_page(name: str) -> str:

@@ -10,7 +10,7 @@ from benchmarks.align_memory import CARDS, MODELS, SIZES, Need, fits, needs, rea
 from benchmarks.counting import GIB
 from tests.benchmarks.test_cost import TINY
 
-PAGE = Path(__file__).parents[2] / "docs" / "alignment"
+ROOT = Path(__file__).parents[2]
 NEED = Need(model="m", size="s", algorithm="a", recomputing=False, weights=10 * GIB,
             policy=2 * GIB, kept=GIB, saved=5 * GIB, peak=8 * GIB)  # fmt: skip
 
@@ -77,6 +77,7 @@ def test_trajectories_are_kept_by_ddpo_alone(found):
 
 
 def test_the_page_shows_what_was_written():
-    rows, page = read(PAGE / "memory.json"), (PAGE / "memory.md").read_text()
+    rows = read(ROOT / "benchmarks/results/align_memory.json")
+    page = (ROOT / "docs/alignment/memory.md").read_text()
     assert {(need.model, need.size) for need in rows} == {(m, s) for m in MODELS for s in SIZES}
     assert report(rows) in page, "run `python -m benchmarks.align_memory` and paste the table"

@@ -23,7 +23,7 @@ from gtsvj_reward.judge import JudgeConfig, VideoJudge
 from tests.backbones.families import FAMILIES
 from tests.tiny import tiny_transformer
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 MOCHI = next(family for family in FAMILIES if family.name == "mochi")
 
 
@@ -127,7 +127,8 @@ def test_a_table_of_a_row_by_hand():
 
 
 def test_the_page_shows_the_rows_that_were_written():
-    rows, page = read(DOCS / "full_size_costs.json"), (DOCS / "costs.md").read_text()
+    rows = read(ROOT / "benchmarks/results/full_size_costs.json")
+    page = (ROOT / "docs/costs.md").read_text()
     assert {row.model for row in rows} == set(FULL_MODELS)
     for shown in (operations_table(rows), memory_table(rows)):
         assert shown in page, "run `python -m benchmarks.cost` and paste both tables"

@@ -43,7 +43,7 @@ def test_accuracies_differ_by_welchs_interval():
 
 
 def test_what_is_stated_equals_itself():
-    generator = json.loads((ROOT / "docs/toy/generator.json").read_text())
+    generator = json.loads((ROOT / "tools/toy/figures/generator.json").read_text())
     judge = read_results(ROOT / "studies/results")
     found = [*compare.of_generator(generator, generator), *compare.of_judge(judge, judge)]
     assert len(found) == 6 * 5 + len(compare.STUDY_MEASURES)
@@ -52,7 +52,7 @@ def test_what_is_stated_equals_itself():
 
 
 def test_the_page_says_what_the_last_rebuild_gave():
-    figures = json.loads((ROOT / "docs/toy/rebuilt.json").read_text())["figures"]
+    figures = json.loads((ROOT / "tools/toy/figures/rebuilt.json").read_text())["figures"]
     page = (ROOT / "docs/toy.md").read_text().split("## Trained again")[1]
     outcomes = [figure["outcome"] for figure in figures]
     assert f"Of {len(figures)} figures none is worse" in page

@@ -1,6 +1,7 @@
 """Put the toy world's trained models where the package looks for them, with cards and hashes.
 
-    python -m tools.toy.bundle pipeline --from runs/toy/pipeline --figures docs/toy/generator.json
+    python -m tools.toy.bundle pipeline --from runs/toy/pipeline \
+        --figures tools/toy/figures/generator.json
     python -m tools.toy.bundle detector --from runs/toy/detector
     python -m tools.toy.bundle unsteady --from runs/toy/unsteady/lora
     python -m tools.toy.bundle judge --from runs/study --seed 0

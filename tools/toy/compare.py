@@ -1,9 +1,9 @@
 """Whether models that were trained again are as good as the bundled ones are said to be.
 
-    python -m tools.toy.compare --rebuilt runs/toy --out docs/toy/rebuilt.json
+    python -m tools.toy.compare --rebuilt runs/toy --out tools/toy/figures/rebuilt.json
 
-`make toy` ends with it. Stated figures are those of `docs/toy/generator.json` and of the study's
-row `full` in `studies/results`, which a rebuild leaves alone. A difference is called clear if its
+`make toy` ends with it. Stated figures are those of `tools/toy/figures/generator.json` and of the
+study's row `full` in `studies/results`, which a rebuild leaves alone. A difference is clear if its
 95% interval has no zero in it: for shares of clips by Newcombe's combination of Wilson intervals,
 for accuracies by Welch's t over seeds. One in forty is clear to the worse side by chance.
 """
@@ -101,7 +101,10 @@ def main() -> None:
     args = parser.parse_args()
     generators = [
         json.loads(path.read_text())
-        for path in (ROOT / "docs/toy/generator.json", args.rebuilt / "figures/generator.json")
+        for path in (
+            ROOT / "tools/toy/figures/generator.json",
+            args.rebuilt / "figures/generator.json",
+        )
     ]
     studies = [read_results(path) for path in (ROOT / "studies/results", args.rebuilt / "results")]
     found = [*of_generator(*generators), *of_judge(*studies)]
