@@ -6,7 +6,7 @@ from tools.check_tree import ROOT
 from tools.release_check import MODELS, constraints, name_of
 
 PINNED = ["torch==2.13.0", 'diffusers==0.42.1 ; python_version >= "3.11"', "torchvision==1.0"]
-WANTED = ["torch>=2.6", "diffusers>=0.33", "peft>=0.14", "transformers>=4.57.1", "numpy>=1.26"]
+WANTED = ["torch>=2.6", "diffusers>=0.33", "peft>=0.15", "transformers>=4.57.1", "numpy>=1.26"]
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ WANTED = ["torch>=2.6", "diffusers>=0.33", "peft>=0.14", "transformers>=4.57.1",
     [
         ("constrained", PINNED),
         ("newest", ["torch==2.13.0"]),
-        ("lowest", ["torch==2.13.0", "diffusers==0.33", "peft==0.14", "transformers==4.57.1"]),
+        ("lowest", ["torch==2.13.0", "diffusers==0.33", "peft==0.15", "transformers==4.57.1"]),
     ],
 )
 def test_versions_of_an_environment(kind, expected):
