@@ -13,8 +13,8 @@ from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.alignment.refit_labels import Labels, read_labels
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.files import whole_folder, write_text
-from gtsvj_reward.judge import VideoJudge, read_config, save_judge
-from gtsvj_reward.judge.checkpoint import load_trained_weights
+from gtsvj_reward.judge import VideoJudge, save_judge
+from gtsvj_reward.judge.rebuilt import judge_beside
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.reward import AnyReward, GTSVJReward
@@ -179,7 +179,7 @@ class Refits:
         """The reward that is trained on now, with the judge of the last refit as it is on disk."""
         if not self.done:
             return self.rebuild(self.start)
-        return self.rebuild(judge_in(self.judge_path(self.done[-1]), self.start))
+        return self.rebuild(judge_beside(self.judge_path(self.done[-1]), self.start))
 
     def state(self) -> list[int]:
         """What `load` takes, for JSON."""
@@ -188,16 +188,3 @@ class Refits:
     def load(self, state: Sequence[int]) -> None:
         """Go on from a state."""
         self.done = list(state)
-
-
-def judge_in(folder: Path, before: VideoJudge) -> VideoJudge:
-    """A refitted judge, on the backbone of the one that it began with."""
-    config = read_config(folder)
-    judge = VideoJudge(before.backbone, config, stored_text=before.stored_text, seed=0)
-    load_trained_weights(judge, folder)
-    judge.requires_grad_(False)
-    device = next(before.head.parameters()).device
-    judge.head.to(device)
-    if judge.preference is not None:
-        judge.preference.to(device)
-    return judge

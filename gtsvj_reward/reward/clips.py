@@ -59,6 +59,8 @@ class Clips:
     unfinished: bool = False
     """Predictions from the middle of sampling, whose values need not be spread as those of clips
     are."""
+    noise: float | None = None
+    """Share of noise, sigma / (alpha + sigma), that predictions were made from; None: not known."""
     may_be_empty: bool = False
     """For a process without clips that takes part in a call of others; see `LiveBackbone`."""
 

@@ -113,7 +113,7 @@ class RewardCallback:
     def take(self, step: Step, tensors: dict[str, Any]) -> dict[str, Any]:
         """Record a chosen step; hands the tensors back as they are."""
         with torch.no_grad():
-            rewards = self.scoring.scores(step.clean, unfinished=True)
+            rewards = self.scoring.scores(step.clean, unfinished=True, noise=step.noise)
         self.records.append(
             {"step": step.index, "timestep": step.timestep, "rewards": rewards.tolist()}
         )

@@ -37,6 +37,8 @@ class Step:
     """Latents after the step, before any callback."""
     clean: Latents
     """Predicted clean latents x̂₀, float32; of the guided output if the pipeline is guided."""
+    noise: float
+    """Share of noise in `noisy`, sigma / (alpha + sigma)."""
 
 
 class CleanLatents:
@@ -196,11 +198,11 @@ def predicted_clean_latents(pipe: Any) -> Iterator[CleanLatents]:
         result = step(*args, **keywords)
         timestep, noisy = given["timestep"], given["sample"]
         index = schedule_index(scheduler, timestep)
+        level = level_at(scheduler, index, timestep)
         with torch.no_grad():
-            clean = clean_latents(
-                level_at(scheduler, index, timestep), given["model_output"], noisy
-            )
-        seen.add(Step(index, float(timestep), noisy, result[0], clean))
+            clean = clean_latents(level, given["model_output"], noisy)
+        share = float(level.sigma / (level.alpha + level.sigma))
+        seen.add(Step(index, float(timestep), noisy, result[0], clean, share))
         return result
 
     with wrapped_method(scheduler, "step", watched):

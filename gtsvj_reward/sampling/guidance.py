@@ -93,7 +93,7 @@ class RewardGuidance(RewardCallback):
                 f"is, or put 'latents' into it; got {sorted(tensors)}"
             )
         latents = tensors["latents"]
-        rewards, gradient = reward_gradient(self.scoring, step.clean)
+        rewards, gradient = reward_gradient(self.scoring, step.clean, step.noise)
         update = norms(latents.float() - step.noisy.float())
         length = norms(gradient)
         check_gradient(length, step.index)
@@ -111,7 +111,9 @@ class RewardGuidance(RewardCallback):
 
 
 def reward_gradient(
-    scoring: Scoring, latents: Float[Tensor, "clip a b height width"]
+    scoring: Scoring,
+    latents: Float[Tensor, "clip a b height width"],
+    noise: float | None = None,
 ) -> tuple[Float[Tensor, " clip"], Float[Tensor, "clip a b height width"]]:
     """Rewards, and the gradient of each with respect to its own clip.
 
@@ -121,7 +123,7 @@ def reward_gradient(
     # Pipelines run without gradients; a caller may even have forbidden them for good.
     with torch.inference_mode(mode=False), torch.enable_grad():
         clean = latents.detach().clone().requires_grad_()
-        rewards = scoring.scores(clean, unfinished=True)
+        rewards = scoring.scores(clean, unfinished=True, noise=noise)
         if not rewards.requires_grad:
             raise ValueError(
                 "the reward gave scores without a graph, so there is nothing to guide by: it "

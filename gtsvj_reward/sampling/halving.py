@@ -143,7 +143,8 @@ def successive_halving(
         begun.append(step.following)
         with torch.no_grad():
             names = [f"candidate {index}" for index in indices]
-            early.append(scoring.details(step.clean, names, unfinished=True).rewards.cpu())
+            seen = scoring.details(step.clean, names, unfinished=True, noise=step.noise)
+            early.append(seen.rewards.cpu())
     latents, early_scores = torch.cat(begun), torch.cat(early)
     finished = sorted(best_first(early_scores)[:finish])
 

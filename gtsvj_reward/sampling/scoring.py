@@ -31,14 +31,18 @@ class Scoring:
     """By the checkpoint's statistics."""
 
     def scores(
-        self, latents: Float[Tensor, "clip a b height width"], *, unfinished: bool = False
+        self,
+        latents: Float[Tensor, "clip a b height width"],
+        *,
+        unfinished: bool = False,
+        noise: float | None = None,
     ) -> Float[Tensor, " clip"]:
         """Scores of latents in the pipeline's layout; differentiable if the caller records.
 
         Raises:
             ValueError: what the reward raises, or scores that are not one finite number per clip.
         """
-        return self.details(latents, unfinished=unfinished).rewards
+        return self.details(latents, unfinished=unfinished, noise=noise).rewards
 
     def details(
         self,
@@ -46,6 +50,7 @@ class Scoring:
         names: Sequence[str] | None = None,
         *,
         unfinished: bool = False,
+        noise: float | None = None,
     ) -> RewardOutput:
         """Likewise, with what they are made of.
 
@@ -53,6 +58,7 @@ class Scoring:
             latents: in the pipeline's layout, padding included.
             names: what messages call the clips.
             unfinished: they are predictions from the middle of sampling.
+            noise: share of noise that they were predicted from; None: not known.
         """
         text = self.text
         if text is not None and len(text.embeds) == 1:
@@ -65,4 +71,5 @@ class Scoring:
             text=text,
             names=names,
         )
-        return as_reward(self.reward).score(replace(clips, unfinished=unfinished), self.normalize)
+        seen = replace(clips, unfinished=unfinished, noise=noise)
+        return as_reward(self.reward).score(seen, self.normalize)

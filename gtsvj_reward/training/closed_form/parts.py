@@ -201,6 +201,8 @@ class Parts:
         config = replace(
             before.config,
             **{**NOT_MEASURED, **self.scale},
+            aspect_weights=None,  # written when the judge is saved
+            score_bias=None,
             stage=self.stage,
             aspects=self.aspects,
             has_energy=keeps_energy,

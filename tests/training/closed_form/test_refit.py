@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gtsvj_reward.assets import asset_path
 from gtsvj_reward.judge import Aspect, load_judge, save_judge
 from gtsvj_reward.losses import bradley_terry_loss, contrastive_loss
 from gtsvj_reward.training.closed_form.examples import Compared, Contrast, Rated, connected
@@ -303,3 +304,22 @@ def test_new_comparisons_keep_the_aspects_and_new_ratings_the_energy(aspect_judg
     assert [aspect.name for aspect in again.config.aspects] == ["sharp"]
     assert torch.equal(again.head.energy.weight, aspect_judge.head.energy.weight)
     assert not any(name.startswith("preference") for name in again.config.training)
+
+
+def test_a_bundled_judge_of_aspects_is_refitted_to_comparisons_alone():
+    """With an energy of its own: the aspects, and their weights in the score, are gone."""
+    judge = load_judge(asset_path("gtsvj-toy"))
+    latents = torch.randn(24, 5, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    pairs = [
+        Compared(lambda a=a: a, lambda b=b: b, 1 if a.std() > b.std() else -1, (str(i), str(i)))
+        for i, (a, b) in enumerate(zip(latents[::2], latents[1::2], strict=True))
+    ]
+    found = refit(
+        judge,
+        FeatureCache(judge),
+        contrast=[Contrast(p.first, p.second, p.groups) for p in pairs],
+        comparisons=pairs,
+        loss=bradley_terry_loss,
+    )
+    assert (found.config.stage, found.config.aspects) == ("preference", ())
+    assert found.config.aspect_weights is None
