@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from gtsvj_reward.alignment import AlignmentRun
 from gtsvj_reward.alignment.run import SOUND
 from gtsvj_reward.files import write_text
-from studies.alignment_page import write_page
+from studies.alignment_judges import judge_settings
+from studies.alignment_page import file_name, planned, write_page
 
 ROOT = Path(__file__).resolve().parents[1]
 FRESH = 9
@@ -52,21 +53,34 @@ def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[st
     return found | {name: values.tolist() for name, values in checkup.eval_metrics.items()}
 
 
-def train_and_measure(name: str, seed: int, config: dict[str, Any], work: Path) -> dict[str, Any]:
-    """One algorithm and seed, from training to fresh clips."""
+def train_and_measure(
+    name: str, judge: str, seed: int, config: dict[str, Any], work: Path
+) -> dict[str, Any]:
+    """One algorithm, judge and seed, from training to fresh clips."""
     algorithm, began = config["algorithms"][name], time.process_time()
-    folder = work / f"{name}-{seed}"
-    settings = {**config["common"], **algorithm["settings"], "seed": seed, "output_dir": folder}
+    folder = work / f"{name}-{judge}-{seed}"
+    settings = {
+        **config["common"],
+        **algorithm["settings"],
+        **judge_settings(config["judges"][judge], seed, work / "judges"),
+        "seed": seed,
+        "output_dir": folder,
+    }
     run = importlib.import_module(algorithm["script"]).main(flags(settings))
     before = fresh_measures(run, config["fresh_clips"], reference=True)
     last = fresh_measures(run, config["fresh_clips"], reference=False)
     sound = load_file(folder / SOUND / "pytorch_lora_weights.safetensors")
-    run.policy.load_adapter({key.removeprefix("transformer."): t for key, t in sound.items()})
+    kept = {key.removeprefix("transformer."): tensor for key, tensor in sound.items()}
+    after = last
+    if any(not torch.equal(kept[key], own) for key, own in run.policy.adapter().items()):
+        run.policy.load_adapter(kept)
+        after = fresh_measures(run, config["fresh_clips"], reference=False)
     return {
         "algorithm": name,
+        "judge": judge,
         "seed": seed,
         "before": before,
-        "after": fresh_measures(run, config["fresh_clips"], reference=False),
+        "after": after,
         "last": last,
         "stopped": run.stopped,
         "journal": run.journal.entries,
@@ -82,21 +96,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "studies" / "alignment_results")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "alignment")
     parser.add_argument("--only", nargs="*", help="algorithms; all by default")
-    parser.add_argument(
-        "--seeds", nargs="*", type=int, help="those of the configuration by default"
-    )
+    parser.add_argument("--judges", nargs="*", help="all by default")
+    parser.add_argument("--seeds", nargs="*", type=int, help="all by default")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     sys.path.insert(0, str(ROOT / "examples"))
     config = yaml.safe_load(args.config.read_text())
-    for name in args.only or config["algorithms"]:
-        for seed in args.seeds or config["algorithms"][name]["seeds"]:
-            path = args.results / f"{name}-{seed}.json"
-            if not path.exists():
-                record = train_and_measure(name, seed, config, args.work)
-                write_text(path, json.dumps(record) + "\n")
-                print(f"{name} seed {seed}: {record['cpu_minutes']:.1f} CPU minutes", flush=True)
+    for name, judge, seed in planned(config):
+        asked = (args.only, name), (args.judges, judge), (args.seeds, seed)
+        path = args.results / file_name(name, judge, seed)
+        if path.exists() or any(some and one not in some for some, one in asked):
+            continue
+        record = train_and_measure(name, judge, seed, config, args.work)
+        write_text(path, json.dumps(record) + "\n")
+        minutes = record["cpu_minutes"]
+        print(f"{name} with {judge}, seed {seed}: {minutes:.1f} CPU minutes", flush=True)
     write_page(args.results, args.page, config)
 
 
