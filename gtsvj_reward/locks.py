@@ -42,11 +42,15 @@ _HELD: dict[tuple[int, Path], list[int]] = {}
 
 
 @contextmanager
-def folder_lock(folder: str | Path) -> Iterator[None]:
+def folder_lock(folder: str | Path, *, again: bool = True) -> Iterator[None]:
     """Keep other runs out of a folder, which is made if it is not there.
 
     The operating system holds the lock and releases it with the process, however that ends, also
     on a network disk that has locks. A thread may take it again while it holds it.
+
+    Args:
+        folder: what is written to.
+        again: whether the thread may; False refuses a second time by this thread as well.
 
     Raises:
         FolderInUseError: if another run holds it, with that run's host and process id.
@@ -56,6 +60,8 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
         thread, count = _HELD.get(key, [get_ident(), 0])
         if thread != get_ident():
             raise FolderInUseError(f"another thread of this process writes to {folder}")
+        if count and not again:
+            raise FolderInUseError(f"this process writes to {folder} already: close it there first")
         _HELD[key] = [thread, count + 1]
     try:
         with ExitStack() as stack:

@@ -47,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
     network.add_argument("--no_token", action="store_true", help="on 127.0.0.1 alone")
     export = made.add_argument_group("joining folders of labels, without a page")
     export.add_argument("--export", type=Path, nargs="+", help="folders to join into --out")
-    export.add_argument("--conflicts", choices=["keep", "majority", "drop"], default="keep")
+    export.add_argument(
+        "--conflicts",
+        choices=["keep", "votes", "majority", "drop"],
+        default="keep",
+        help="of raters on a pair; votes: their share as a probability",
+    )
     return made
 
 

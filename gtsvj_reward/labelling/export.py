@@ -1,9 +1,10 @@
 """The tables that training and evaluation take, from one journal or from several."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from gtsvj_reward.annotations import (
@@ -11,6 +12,7 @@ from gtsvj_reward.annotations import (
     Comparisons,
     Rating,
     Ratings,
+    likelier_side,
     write_comparisons,
     write_ratings,
 )
@@ -18,10 +20,11 @@ from gtsvj_reward.files import write_text
 from gtsvj_reward.labelling.agreement import agreement, compared_table, rated_table
 from gtsvj_reward.labelling.journal import JOURNAL, Event, read_events
 from gtsvj_reward.labelling.labels import Answer, Labels, mean_ratings
+from gtsvj_reward.locks import folder_lock
 
 COMPARISONS, RATINGS = "comparisons.csv", "ratings.csv"
 
-Conflicts = Literal["keep", "majority", "drop"]
+Conflicts = Literal["keep", "votes", "majority", "drop"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ def export(
     Args:
         folders: each with a `labels.jsonl`.
         out: folder to write; none of those above.
-        conflicts: of raters on a pair: `keep` a row for each answer, take the `majority` (as many
-            votes for both sides are a tie), or `drop` the pair.
+        conflicts: of raters on a pair: `keep` a row for each answer, write the share of `votes`
+            for the first clip (a tie is half a vote) as the probability of one row, take the
+            `majority` (as many votes for both sides are a tie), or `drop` the pair.
 
     Raises:
         FileNotFoundError: for a folder without labels.
+        FolderInUseError: if `out` is open in a `gtsvj label`, or another run writes to it.
         ValueError: for a damaged journal, or if `out` is one of the folders.
     """
     out = Path(out)
@@ -83,8 +88,10 @@ def export(
     rated = [answer for answer in given if answer.task.kind == "rate"]
     aspects = dict.fromkeys(aspect for answer in rated for aspect in answer.scores or {})
     lines = [json.dumps(event, ensure_ascii=False) for pair in events.values() for event in pair]
-    write_text(out / JOURNAL, "".join(f"{line}\n" for line in lines))
-    written = write_labels(out, resolved(compared, conflicts), rated)
+    with folder_lock(out):
+        write_text(out / JOURNAL, "".join(f"{line}\n" for line in lines))
+        shares = vote_shares(compared) if conflicts == "votes" else {}
+        written = write_labels(out, resolved(compared, conflicts), rated, shares)
     return Exported(
         comparisons=written[0],
         ratings=written[1],
@@ -99,10 +106,17 @@ def write_labels(
     out: Path,
     compared: Sequence[Answer],
     rated: Sequence[Answer],
+    shares: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[int, int]:
     """Write `comparisons.csv` and `ratings.csv`, where there are such answers; their rows.
 
     A table without a row is not written; one that an answer was taken back from is removed.
+
+    Args:
+        out: folder to write.
+        compared: answers about pairs, one a row.
+        rated: answers about clips; a rating is the mean of its raters.
+        shares: ticket -> share of votes for the first clip, which is written in place of the label.
     """
     comparisons = [
         Comparison(
@@ -110,9 +124,11 @@ def write_labels(
             video_a=answer.task.clips[0],
             video_b=answer.task.clips[1],
             labels={"overall": answer.label or 0},
+            probabilities={"overall": share} if share is not None else {},
             prompt=answer.task.prompt,
         )
         for answer in compared
+        for share in [shares.get(answer.task.ticket)]
     ]
     means, prompts = mean_ratings(rated), {a.task.clips[0]: a.task.prompt for a in rated}
     ratings = [
@@ -146,8 +162,28 @@ def resolved(answers: Sequence[Answer], conflicts: Conflicts) -> list[Answer]:
         if conflicts == "drop" and len(set(said)) > 1:
             continue
         turned = 1 if unit == answer.task.clips else -1
-        rows.append(Answer(task=answer.task, label=turned * majority(list(said))))
+        found = majority(list(said)) if conflicts != "votes" else likelier_side(share_of(said))
+        rows.append(Answer(task=answer.task, label=turned * found))
     return rows
+
+
+def share_of(votes: Collection[float]) -> float:
+    """Share of votes (+1, 0, -1) for +1; a tie is half a vote."""
+    return sum((1 + vote) / 2 for vote in votes) / len(votes)
+
+
+def vote_shares(answers: Sequence[Answer]) -> dict[str, float]:
+    """Of pairs on which raters differ: ticket of the first answer -> share for its first clip."""
+    votes = compared_table(answers)
+    shares: dict[tuple[str, ...], tuple[str, float]] = {}
+    for answer in answers:
+        unit = tuple(sorted(answer.task.clips))
+        said = votes[unit].values()
+        if unit not in shares and len(set(said)) > 1:
+            share = share_of(said)
+            turned = unit != answer.task.clips
+            shares[unit] = (answer.task.ticket, 1 - share if turned else share)
+    return dict(shares.values())
 
 
 def majority(votes: Sequence[float]) -> int:

@@ -5,15 +5,16 @@ that says so. What a process that was killed had not finished to write was told 
 cut off when the file is opened again.
 """
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.files import sync, whole_lines
+from gtsvj_reward.locks import folder_lock
 
 JOURNAL = "labels.jsonl"
 VERSION = 1
@@ -50,7 +51,7 @@ def read_events(path: Path) -> list[Event]:
 
 
 class Journal:
-    """The journal of a folder, held open by one process at a time.
+    """The journal of a folder, held open once at a time.
 
     Attributes:
         events: all of it, oldest first.
@@ -60,26 +61,22 @@ class Journal:
         folder: made if it is not there.
 
     Raises:
-        ValueError: if another process has it open, or it is not a journal.
+        FolderInUseError: if it is open already, or another run writes to the folder.
+        ValueError: if it is not a journal.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / JOURNAL
-        self.file = self.path.open("ab")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.close()
-            raise ValueError(
-                f"{folder} is in use by another `gtsvj label`: stop it first"
-            ) from error
-        self.events = read_events(self.path)
-        whole = sum(len(line) for line in whole_lines(self.path))
-        self.torn = self.file.tell() - whole
-        if self.torn:
-            self.file.truncate(whole)
-        sync(folder)
+        with ExitStack() as stack:
+            stack.enter_context(folder_lock(folder, again=False))
+            self.file = stack.enter_context(self.path.open("ab"))
+            self.events = read_events(self.path)
+            whole = sum(len(line) for line in whole_lines(self.path))
+            self.torn = self.file.tell() - whole
+            if self.torn:
+                self.file.truncate(whole)
+            sync(folder)
+            self.held = stack.pop_all()
 
     def append(self, kind: str, **fields: Any) -> Event:
         """Write an event; it is on disk when this returns."""
@@ -92,4 +89,4 @@ class Journal:
 
     def close(self) -> None:
         """Let others open it."""
-        self.file.close()
+        self.held.close()

@@ -80,7 +80,8 @@ class Session:
         model: the judge that is fitted; None: a plain labelling tool.
 
     Raises:
-        ValueError: if the folder is in use or no folder of labels, for an active choice without a
+        FolderInUseError: if the folder is in use.
+        ValueError: if it is no folder of labels, for an active choice without a
             judge, or if there is nothing to compare.
     """
 

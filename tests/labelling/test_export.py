@@ -10,6 +10,8 @@ from gtsvj_reward.labelling import export
 from gtsvj_reward.labelling.agreement import agreement, compared_table, rated_table
 from gtsvj_reward.labelling.journal import read_events
 from gtsvj_reward.labelling.labels import Answer, Labels, Task
+from gtsvj_reward.locks import FolderInUseError
+from tests.holder import holder
 
 
 def said(rater, clips, label=None, scores=None, ticket="t"):
@@ -68,6 +70,30 @@ def test_conflicts_can_be_settled(tmp_path, folders, conflicts, rows, capsys):
     found = read_comparisons(tmp_path / "all" / "comparisons.csv").rows
     assert [(row.video_a, row.labels["overall"]) for row in found] == rows
     assert "2 raters disagree on 1 pairs" in capsys.readouterr().out
+
+
+def test_disagreement_becomes_a_probability(tmp_path, folders):
+    # cd: one vote for each side. ef: Ann's tie and Cem's e, 3/4 for e; he saw the sides turned.
+    write(tmp_path / "cem", [("6", "cem", "fe", -1)])
+    done = export([*folders, tmp_path / "cem"], tmp_path / "all", conflicts="votes")
+    assert (done.comparisons, done.pair_conflicts) == (3, 2)
+    rows = read_comparisons(tmp_path / "all" / "comparisons.csv").rows
+    found = {row.video_a + row.video_b: (row.labels, row.probabilities) for row in rows}
+    assert found == {
+        "ab": ({"overall": 1}, {}),
+        "cd": ({"overall": 0}, {"overall": 0.5}),
+        "ef": ({"overall": 1}, {"overall": 0.75}),
+    }
+    export([tmp_path / "cem", folders[0]], tmp_path / "turned", conflicts="votes")
+    rows = read_comparisons(tmp_path / "turned" / "comparisons.csv").rows
+    (turned,) = (row for row in rows if row.video_a == "f")
+    assert turned.probabilities == {"overall": 0.25}
+
+
+def test_a_folder_that_is_labelled_is_not_written_to(tmp_path, folders):
+    with holder(tmp_path / "open"), pytest.raises(FolderInUseError, match="in use by process"):
+        export(folders, tmp_path / "open")
+    assert not (tmp_path / "open" / "comparisons.csv").exists()
 
 
 def test_agreement_by_hand():

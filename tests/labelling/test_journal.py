@@ -9,6 +9,8 @@ import pytest
 
 from gtsvj_reward.labelling.journal import JOURNAL, Journal, read_events
 from gtsvj_reward.labelling.labels import Labels
+from gtsvj_reward.locks import FolderInUseError, folder_lock
+from tests.holder import holder
 
 SHOWN = {
     "task": "compare", "clips": ["a", "b"], "prompt": None, "choice": "random",
@@ -66,10 +68,22 @@ def test_a_killed_process_has_written_all_that_it_said(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     journal = Journal(tmp_path)
-    with pytest.raises(ValueError, match="in use by another `gtsvj label`"):
+    with pytest.raises(FolderInUseError, match="this process writes to"):
         Journal(tmp_path)
+    with holder(tmp_path / "other"), pytest.raises(FolderInUseError, match="in use by process"):
+        Journal(tmp_path / "other")
+    journal.append("fit", n=1)  # the first one has it still
     journal.close()
     Journal(tmp_path).close()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [JOURNAL]
+
+
+def test_a_damaged_journal_is_let_go(tmp_path):
+    (tmp_path / JOURNAL).write_text("{}\n")
+    with pytest.raises(ValueError, match="line 1 is no event"):
+        Journal(tmp_path)
+    with folder_lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(
