@@ -57,6 +57,11 @@ class EarlyReward(Reward):
         return self.reward.reads_text
 
     @property
+    def reads_image(self) -> bool:
+        """As the judge."""
+        return self.reward.reads_image
+
+    @property
     def wants_text(self) -> bool:
         """As the judge."""
         return self.reward.wants_text
