@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     asked = made.add_argument_group("what is asked")
     asked.add_argument("--task", choices=["compare", "rate"], default="compare")
     asked.add_argument("--question", default="", help="shown above the clips")
-    asked.add_argument("--aspects", nargs="+", default=["overall"], help="rated from 1 to 5")
+    asked.add_argument("--aspects", nargs="+", help="rated 1 to 5; the judge's, else overall")
     asked.add_argument("--prompts", type=Path, help="table: `video`, `prompt`; else by folder")
     asked.add_argument("--double_share", type=float, default=0.1, help="asked of a second rater")
     judge = made.add_argument_group("judge that is fitted while you watch")
@@ -80,7 +80,7 @@ def label(argv: list[str]) -> int:
     settings = SessionSettings(
         kind=args.task,
         question=args.question,
-        aspects=tuple(args.aspects),
+        aspects=rated_aspects(args),
         choice=args.choice,
         random_share=args.random_share,
         double_share=args.double_share,
@@ -110,6 +110,18 @@ def label(argv: list[str]) -> int:
     app = create_app(session, token=token)
     server.serve(app, host=args.host, port=args.port, announce=announce)
     return 0
+
+
+def rated_aspects(args: argparse.Namespace) -> tuple[str, ...]:
+    """What is rated: the aspects that were given, else those of the judge, else `overall`."""
+    if args.aspects is not None:
+        return tuple(args.aspects)
+    if args.task == "compare" or args.judge is None:
+        return ("overall",)
+    from gtsvj_reward.judge import read_config, resolve_checkpoint
+
+    aspects = read_config(resolve_checkpoint(args.judge)).aspects
+    return tuple(aspect.name for aspect in aspects) or ("overall",)
 
 
 def model(args: argparse.Namespace, clips: "ClipSet") -> "Model":
