@@ -14,7 +14,9 @@ from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.denoising import SCHEDULERS
 from gtsvj_reward.backbones.hunyuan_video import HunyuanVideoBackbone
+from gtsvj_reward.backbones.hunyuan_video15 import HunyuanVideo15Backbone
 from gtsvj_reward.backbones.ltx import LTXBackbone
+from gtsvj_reward.backbones.ltx2 import LTX2Backbone
 from gtsvj_reward.backbones.mochi import MochiBackbone
 from gtsvj_reward.backbones.transformer import TransformerBackbone, check_depth
 from gtsvj_reward.backbones.wan import WanBackbone
@@ -24,7 +26,9 @@ from gtsvj_reward.files import is_hub_id, read_safetensors
 BACKBONES: dict[str, type[TransformerBackbone]] = {
     "CogVideoXTransformer3DModel": CogVideoXBackbone,
     "HunyuanVideoTransformer3DModel": HunyuanVideoBackbone,
+    "HunyuanVideo15Transformer3DModel": HunyuanVideo15Backbone,
     "LTXVideoTransformer3DModel": LTXBackbone,
+    "LTX2VideoTransformer3DModel": LTX2Backbone,
     "MochiTransformer3DModel": MochiBackbone,
     "WanTransformer3DModel": WanBackbone,
 }
@@ -108,7 +112,7 @@ def load_transformer(
 
     Args:
         source: folder of a transformer or of a pipeline with a `transformer` folder inside, or a
-            hub id of either.
+            hub id of either. Of a pipeline with two experts, the one for low noise.
         depth: blocks to load; None loads all.
         revision: branch, tag or commit, for a hub id.
 
@@ -171,6 +175,9 @@ def load_scheduler(source: str | Path, *, revision: str | None = None) -> Any:
 def transformer_folder(source: str | Path, revision: str | None) -> Path:
     """The local folder with the transformer's `config.json`, downloaded if `source` is a hub id.
 
+    Of a pipeline with two experts (Wan 2.2's A14B, whose `model_index.json` has a `boundary_ratio`)
+    it is `transformer_2`, which denoises below the boundary: clean latents are its business.
+
     Raises:
         FileNotFoundError: naming the places that were looked at.
     """
@@ -180,15 +187,27 @@ def transformer_folder(source: str | Path, revision: str | None) -> Path:
             raise FileNotFoundError(
                 f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
             )
-        patterns = ["transformer/*.json", "transformer/*.safetensors", "*.json", "*.safetensors"]
-        local = Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
-    for folder in (local / "transformer", local):
+        # A pattern's * stands for slashes too: these are the settings of all parts, and the weights
+        # of one of them.
+        local = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json"]))
+        name = expert_folder(local)
+        weights = f"{name}/*.safetensors" if (local / name).is_dir() else "*.safetensors"
+        snapshot_download(str(source), revision=revision, allow_patterns=[weights])
+    for folder in (local / expert_folder(local), local):
         if (folder / "config.json").is_file():
             return folder
     raise FileNotFoundError(
         f"no `config.json` in {local} or {local / 'transformer'}: "
         "give the folder of a diffusers transformer or pipeline"
     )
+
+
+def expert_folder(pipeline: Path) -> str:
+    """Name of the folder of the transformer that denoises clean latents."""
+    file = pipeline / "model_index.json"
+    index = json.loads(file.read_text()) if file.is_file() else {}
+    two = index.get("boundary_ratio") is not None and "transformer_2" in index
+    return "transformer_2" if two else "transformer"
 
 
 def read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

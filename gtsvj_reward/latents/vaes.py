@@ -19,6 +19,9 @@ VAE_FAMILIES: dict[str, type[VAEFamily]] = {
 }
 """diffusers class name -> how such VAEs are read and run."""
 
+AUDIO = ("AutoencoderKLLTX2Audio",)
+"""VAEs of sound."""
+
 
 def vae_family(vae: Any) -> VAEFamily:
     """The family of a VAE, by its class.
@@ -27,6 +30,11 @@ def vae_family(vae: Any) -> VAEFamily:
         LatentSpaceError: for a class that is not in `VAE_FAMILIES`.
     """
     name = type(vae).__name__
+    if name in AUDIO:
+        raise LatentSpaceError(
+            f"`{name}` makes latents of sound: a judge reads the video stream alone, so give the "
+            "pipeline's `vae`, and of its output `frames`"
+        )
     if name not in VAE_FAMILIES:
         raise LatentSpaceError(
             f"expected a VAE of {', '.join(VAE_FAMILIES)}, got `{name}`: other families are not "

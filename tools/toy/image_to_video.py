@@ -23,7 +23,7 @@ from gtsvj_reward import GTSVJReward, ImageCondition, JudgeConfig, ReferenceFide
 from gtsvj_reward.files import write_text
 from gtsvj_reward.latents import LatentSpace
 from gtsvj_reward.random_keys import keyed_generator
-from gtsvj_reward.reward import image_of, text_of
+from gtsvj_reward.reward import Reward, image_of, text_of
 from gtsvj_reward.toy.corpus import encode_frames
 from gtsvj_reward.toy.pipeline import CALL, frozen, load_pipeline, with_short_texts
 from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene, render
@@ -55,15 +55,18 @@ def scenes(pipe: CogVideoXImageToVideoPipeline, key: int, count: int) -> tuple[T
     return torch.cat(rows), [draw_scene(key, index).caption for index in range(count)]
 
 
-def first_frames(key: int, count: int) -> list[Image.Image]:
-    """The first frames of scenes."""
-    return [Image.fromarray(render(draw_scene(key, index))[0].numpy()) for index in range(count)]
+def pictures(key: int, count: int, frame: int = 0) -> list[Image.Image]:
+    """A frame of each scene, the first one unless another is asked for."""
+    clips = (render(draw_scene(key, index)) for index in range(count))
+    return [Image.fromarray(clip[frame].numpy()) for clip in clips]
 
 
-def images_for(pipe: CogVideoXImageToVideoPipeline, key: int, count: int) -> ImageCondition:
-    """What the pipeline feeds of the first frames of scenes."""
+def images_for(
+    pipe: CogVideoXImageToVideoPipeline, key: int, count: int, frame: int = 0
+) -> ImageCondition:
+    """What the pipeline feeds of a frame of each scene."""
     size = {"height": SIZE, "width": SIZE, "num_frames": FRAMES}
-    return image_of(pipe, first_frames(key, count), **size)
+    return image_of(pipe, pictures(key, count, frame), **size)
 
 
 def train(pipe: CogVideoXImageToVideoPipeline, args: argparse.Namespace) -> float:
@@ -102,7 +105,7 @@ def train(pipe: CogVideoXImageToVideoPipeline, args: argparse.Namespace) -> floa
 def made(pipe: CogVideoXImageToVideoPipeline, count: int, prompts: list[str]) -> Tensor:
     """Clips that the generator makes from the first frames of scenes."""
     rows = []
-    for index, picture in enumerate(first_frames(ASKED_KEY, count)):
+    for index, picture in enumerate(pictures(ASKED_KEY, count)):
         clip = pipe(
             image=picture, prompt=prompts[index], num_inference_steps=25, guidance_scale=3.0,
             generator=keyed_generator(ASKED_KEY, index), output_type="latent", **CALL,
@@ -112,13 +115,25 @@ def made(pipe: CogVideoXImageToVideoPipeline, count: int, prompts: list[str]) ->
 
 
 def share_own_higher(
-    reward: object, latents: Tensor, image: ImageCondition, **more: object
+    reward: Reward, latents: Tensor, own: ImageCondition, wrong: ImageCondition, first: int = 0
 ) -> float:
-    """Share of clips that score higher with their own first frame than with that of the next."""
+    """Share of clips that score higher with their own picture than with a wrong one.
+
+    Args:
+        reward: asked.
+        latents: of the clips.
+        own: their pictures.
+        wrong: others.
+        first: step from which on scores count.
+    """
     with torch.no_grad():
-        own = reward(latents, image=image, **more)
-        other = reward(latents, image=image.rows(torch.arange(len(image)).roll(1)), **more)
-    return round((own > other).float().mean().item(), 3)
+        means = [
+            torch.stack(
+                [steps[first:].mean() for steps in reward.details(latents, image=shown).trajectory]
+            )
+            for shown in (own, wrong)
+        ]
+    return round((means[0] > means[1]).float().mean().item(), 3)
 
 
 def fitted(
@@ -140,33 +155,28 @@ def fitted(
 def asked(pipe: CogVideoXImageToVideoPipeline, clips: int) -> dict[str, float]:
     """Shares of clips whose own first frame wins, real ones and the generator's own."""
     real, captions = scenes(pipe, ASKED_KEY, clips)
-    image, text = images_for(pipe, ASKED_KEY, clips), text_of(pipe, captions)
+    image, last = (images_for(pipe, ASKED_KEY, clips, frame) for frame in (0, FRAMES - 1))
     own, half = made(pipe, clips, captions), clips // 2
     later = torch.arange(half, clips)
-    found = {"first latent to the image, made": (own[:, :1] - image.latents).std().item()}
+    shown = image.rows(later)
+    wrongs = {"another scene": image.rows(later.roll(1)), "its last frame": last.rows(later)}
+    found = {
+        "clips": clips - half,
+        "first latent from the image, made": (own[:, :1] - image.latents).std().item(),
+    }
     for name, latents in (("real", real), ("made", own)):
         judge = fitted(pipe, latents[:half], image.rows(torch.arange(half)))
-        for what, reward, more in (
-            ("fidelity", ReferenceFidelity(pipe), {}),
-            ("fidelity with prompt", ReferenceFidelity(pipe), {"text": text.rows(later)}),
-            ("moments", judge, {}),
-        ):
-            shown = image.rows(later)
-            found[f"{what}, {name}"] = share_own_higher(reward, latents[half:], shown, **more)
-        found[f"fidelity by later steps, {name}"] = share_after_first(
-            ReferenceFidelity(pipe), latents[half:], image.rows(later)
-        )
+        fidelity = ReferenceFidelity(pipe)
+        for wrong, other in wrongs.items():
+            for what, reward, first in (
+                ("fidelity", fidelity, 0),
+                ("fidelity from step 1 on", fidelity, 1),
+                ("moments", judge, 0),
+                ("moments from step 1 on", judge, 1),
+            ):
+                share = share_own_higher(reward, latents[half:], shown, other, first)
+                found[f"{name}, {wrong}: {what}"] = share
     return found
-
-
-def share_after_first(score: ReferenceFidelity, latents: Tensor, image: ImageCondition) -> float:
-    """As `share_own_higher`, without the step that begins with the image itself."""
-    sums = []
-    for shown in (image, image.rows(torch.arange(len(image)).roll(1))):
-        with torch.no_grad():
-            steps = score.details(latents, image=shown).trajectory
-        sums.append(torch.stack([clip[1:].mean() for clip in steps]))
-    return round((sums[0] > sums[1]).float().mean().item(), 3)
 
 
 def main() -> None:
