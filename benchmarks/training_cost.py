@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.full_models import judge_of
 from gtsvj_reward import VideoJudge
 from gtsvj_reward.judge import Aspect
-from gtsvj_reward.judge.config import Stage
+from gtsvj_reward.judge.settings import Stage
 from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.cogvideox_vae import CogVideoXVAE
 

@@ -11,7 +11,6 @@ from gtsvj_reward.judge.config import (
     Aspect as Aspect,
     Geometry as Geometry,
     JudgeConfig as JudgeConfig,
-    JudgeSettings as JudgeSettings,
 )
 from gtsvj_reward.judge.heads import (
     AspectHead as AspectHead,
@@ -23,3 +22,4 @@ from gtsvj_reward.judge.locate import (
 )
 from gtsvj_reward.judge.model import VideoJudge as VideoJudge
 from gtsvj_reward.judge.output import JudgeOutput as JudgeOutput
+from gtsvj_reward.judge.settings import JudgeSettings as JudgeSettings

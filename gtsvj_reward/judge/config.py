@@ -4,97 +4,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 from gtsvj_reward.backbones.denoising import NoiseLevel
-from gtsvj_reward.backbones.lora import Placement
 from gtsvj_reward.judge.aspect import Aspect as Aspect
+from gtsvj_reward.judge.config_format import ADDED, FORMAT_VERSION, values_of
 from gtsvj_reward.judge.geometry import Geometry as Geometry
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
+from gtsvj_reward.judge.settings import ImageInput, JudgeSettings, Stage, TextInput
 from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.statistics import LatentStatistics
 
-FORMAT_VERSION = 8
-
-ADDED: dict[int, dict[str, Any]] = {
-    2: {
-        "token_pooling": "mean",
-        "time_pooling": "mean",
-        "energy_width": None,
-        "energy_pooling": "mean",
-        "aspect_weights": None,
-        "score_bias": None,
-        "aspect_mean": None,
-        "aspect_covariance": None,
-    },
-    3: {"latent_pooling": 1, "temporal_stride": 1},
-    4: {
-        "readout": "mlp",
-        "taps": None,
-        "has_energy": False,
-        "penalties": None,
-        "projection_seed": 0,
-    },
-    5: {"surprise": None, "noise_levels": (), "noise_seed": 0},
-    6: {"latent_statistics": None},
-    7: {"prompt_level": None, "prompt_dropout": 0.0},
-    8: {"image_input": "none", "image_level": None},
-}
-"""Format version -> the fields that it added, with their values in checkpoints of earlier ones."""
-
 REWARD_STD = (1e-30, 1e30)
 """What a score may be divided by: more or less leaves float32 with zeros or infinities."""
-
-Stage = Literal["discriminator", "aspects", "preference"]
-Readout = Literal["moments", "mlp"]
-TextInput = Literal["zeros", "stored", "prompt"]
-ImageInput = Literal["none", "image"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
-    """What is chosen when a judge is built, and holds for all its stages."""
-
-    base_model: str
-    """Bundled name, folder or hub id of the diffusers transformer or pipeline, e.g.
-    `"zai-org/CogVideoX-2b"`."""
-    base_revision: str | None = None
-    """Commit, tag or branch of a hub id."""
-    depth: int | None = None
-    """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
-    readout: Readout = "mlp"
-    """What turns tokens into scores. `moments`: a linear readout of moments of several blocks of
-    the frozen base, fitted in closed form, without LoRA; beyond the paper. `mlp`: the paper's head
-    on the mean of the last block's tokens, trained with LoRA."""
-    taps: list[int] | None = None
-    """For `moments`: the blocks whose tokens are read, counted from 1, and 0 for the latents
-    themselves. None: 0 and three blocks spread over the depth in use."""
-    surprise: list[float] | None = None
-    """For `moments`: shares of noise between 0 and 1, such as 0.2 0.5, at which the generator's
-    denoising error is read as well: how far a clip is from what the generator expects. Each takes
-    one more pass of the whole model. None: none."""
-    latent_pooling: int = 1
-    """Edge of the squares of latents that are averaged before the transformer sees them, which
-    takes what is left for a smaller clip. Where height or width is not a multiple of this times the
-    patch size, the remainder is cut off at both sides. 1: all latents. Beyond the paper."""
-    temporal_stride: int = 1
-    """One latent frame in so many is seen, from the first on: with k, step i of a trajectory stands
-    for latent frames i k to i k + k - 1, of which it saw the first (for two such groups where the
-    model patches time in twos). 1: all. Beyond the paper."""
-    lora_rank: int = 8
-    """Rank r of LoRA (paper section 5.1); 0 trains the head alone."""
-    lora_alpha: float = 8.0
-    """The adapter is scaled by alpha / r (paper section 5.1)."""
-    lora_placement: Placement = "last"
-    """Third of the blocks in use that carries LoRA (paper section 4.1)."""
-    head_width: int = 256
-    """Hidden units of the head's MLP. The paper says "lightweight" and no more."""
-    token_pooling: TokenPooling = "mean"
-    """How the head pools the tokens of a step: their mean, or learned attention. The paper says
-    "aggregate" and no more."""
-    timestep: float = 0.0
-    """Noise level the transformer is told; the latents are clean. The paper is silent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,23 +214,7 @@ class JudgeConfig(JudgeSettings):
             ValueError: if it is not JSON, of another format version, or has fields that are
                 unknown, missing or of another type.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON: {error}") from error
-        version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-            raise ValueError(
-                f"format_version is {version!r}, this release reads {FORMAT_VERSION}: "
-                "is it the config.json of a judge, and is the package recent enough?"
-            )
-        for later, added in ADDED.items():
-            values = {**added, **values} if later > version else values
-        if values.pop("text_tokens", None) is not None:
-            raise ValueError(
-                "`text_tokens` is set: judges with a shortened null text are no longer read, since "
-                "the transformer's own forward takes no such text. Train it again without"
-            )
+        values = values_of(text)
         known = {item.name for item in fields(cls)}
         if known != values.keys():
             raise ValueError(

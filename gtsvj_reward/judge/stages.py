@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from gtsvj_reward.backbones import Backbone
-from gtsvj_reward.judge.config import Aspect, JudgeConfig, Stage
+from gtsvj_reward.judge.config import Aspect, JudgeConfig
 from gtsvj_reward.judge.heads import AspectHead, EnergyHead, TimePooling, TokenPooling
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.judge.readout import MomentReadout
+from gtsvj_reward.judge.settings import Stage
 
 Part = Literal["adapter", "head", "preference"]
 Head = TypeVar("Head", bound=nn.Module)

@@ -14,8 +14,8 @@ from gtsvj_reward.assets import lasting_name
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, read_config, resolve_checkpoint
 from gtsvj_reward.judge.checkpoint import base_beside
-from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.seen import write_trained
+from gtsvj_reward.judge.settings import Stage
 from gtsvj_reward.judge.stages import Part
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, unique_clips
 from gtsvj_reward.training.arguments import (

@@ -7,7 +7,7 @@ import torch
 
 from gtsvj_reward import GTSVJReward
 from gtsvj_reward.judge import CheckpointError, Geometry, load_judge, save_judge
-from gtsvj_reward.judge.config import FORMAT_VERSION
+from gtsvj_reward.judge.config_format import FORMAT_VERSION
 from gtsvj_reward.judge.reduction import reduce_latents
 from gtsvj_reward.reward import GeometryError
 from tests.backbones.family_cogvideox import tiny_transformer

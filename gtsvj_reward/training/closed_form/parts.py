@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
-from gtsvj_reward.judge.config import Stage
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.judge.readout import MomentReadout
+from gtsvj_reward.judge.settings import Stage
 from gtsvj_reward.judge.stages import NOT_MEASURED
 from gtsvj_reward.losses import PairLoss
 from gtsvj_reward.metrics import spearman
