@@ -73,7 +73,7 @@ REFUSED = [
     (f"train-discriminator {MLP} --real real --truncation_probability 2", "--truncation_prob"),
     (f"train-discriminator {MLP} --real real --truncation_min_seconds 9", "--truncation_max"),
     (f"train-discriminator {MLP} --real real --group_by xyz", "--group_by"),
-    (f"train-discriminator {FIT} --real real --draws 0", "--draws"),
+    (f"train-discriminator {FIT} --real real --draws -1", "--draws"),
     (f"train-discriminator {FIT} --real real --taps 0 9", "--taps"),
     (f"train-discriminator {FIT} --real real --surprise 0.5 --depth 1", "--surprise"),
     (f"train-discriminator {FIT} --held_out_fraction 2", "--held_out_fraction"),

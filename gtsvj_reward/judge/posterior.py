@@ -59,11 +59,24 @@ def posterior_root(
         inputs: their unpenalised inputs, the constant among them.
         weights: of the rows; for a loss other than the square, its second derivatives.
     """
+    return root_of(precision_of(projected, inputs, weights), inputs.shape[1])
+
+
+def precision_of(
+    projected: Float[Tensor, "row bin"],
+    inputs: Float[Tensor, "row input"],
+    weights: Float[Tensor, " row"],
+) -> Float[Tensor, "column column"]:
+    """What some rows add to A; that of all rows is the sum."""
     design = torch.cat([projected, inputs], dim=1)
-    prior = design.new_ones(design.shape[1])
-    prior[projected.shape[1] :] = FLAT
-    precision = design.T @ (weights[:, None] * design) + prior.diag()
-    factor = torch.linalg.cholesky(precision)
+    return design.T @ (weights[:, None] * design)
+
+
+def root_of(precision: Float[Tensor, "column column"], inputs: int) -> Float[Tensor, "_ _"]:
+    """R for the sum of what all rows add to A; the last `inputs` columns are not penalised."""
+    prior = precision.new_ones(len(precision))
+    prior[len(precision) - inputs :] = FLAT
+    factor = torch.linalg.cholesky(precision + prior.diag())
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     root: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
     return root

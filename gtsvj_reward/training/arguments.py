@@ -135,6 +135,15 @@ class FitConfig(SplitSettings):
         return Path(self.features or Path(self.output_dir).parent / "features")
 
 
+@dataclass(kw_only=True)
+class ProjectionSettings:
+    """For more clips than one machine holds."""
+
+    projection_width: int | None = None
+    """Solve in a random projection of this many features, 4096 say: each process holds the clips
+    that it reads, and sums over clips are added up over processes. None: all features, gathered."""
+
+
 @documented
 @dataclass(kw_only=True)
 class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):

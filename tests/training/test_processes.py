@@ -94,19 +94,24 @@ def test_a_checkpoint_that_only_one_machine_has_is_refused_by_all(home, tmp_path
 
 FITS = {
     "train-discriminator": ["--real", "real", "--draws", "2", "--truncation_min_seconds", "0.5"],
+    "train-discriminator, projected": ["--real", "real", "--draws", "2", "--projection_width", "40",
+                                       "--truncation_min_seconds", "0.5"],
     "train-aspects": ["--latents", "rated", "--ratings", "ratings.csv",
                       "--aspects", "clear=0:4", "focus=0:4"],
+    "train-aspects, projected": ["--latents", "rated", "--ratings", "ratings.csv", "--aspects",
+                                 "clear=0:4", "focus=0:4", "--projection_width", "40"],
     "distill": ["rated", "--scores", "ratings.csv"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", FITS)
-def test_a_fit_of_two_containers_is_that_of_one_process(home, tmp_path, monkeypatch, command):
+@pytest.mark.parametrize("fit", FITS)
+def test_a_fit_of_two_containers_is_that_of_one_process(home, tmp_path, monkeypatch, fit):
     monkeypatch.chdir(home)
+    command = fit.split(",")[0]
     out = "--out" if command == "distill" else "--output_dir"
 
     def words(name):
-        return [command, *FITS[command], "--base_model", "base", "--held_out_fraction", "0.25",
+        return [command, *FITS[fit], "--base_model", "base", "--held_out_fraction", "0.25",
                 "--device", "cpu", out, tmp_path / name,
                 "--features", tmp_path / f"{name}-features"]  # fmt: skip
 

@@ -34,7 +34,7 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
     """
     train, held_out, aspects, space = rated_and_held_out(args)
     judge = start_of(judge_arguments, args, space)
-    cache = cache_for(judge, args)
+    cache = cache_for(judge, args, spread=args.projection_width is not None)
     infos, apart = ([clip.info for clip in lot] for lot in (train, held_out))
     showing = Showing(judge.config, [*infos, *apart], seed=args.seed)
     groups = group_names(train, lambda clip: [clip.info], args.group_by, lambda clip: clip.group)
@@ -49,6 +49,7 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
         geometry=trained_geometry(infos, Truncation(probability=0.0)),
         latent_statistics=trained_statistics(infos),
         seed=args.seed,
+        projection_width=args.projection_width,
     )
     _, predicted, leverage = scores_of(judge, cache, showing.all(apart))
     targets = normalised_targets(held_out, aspects)

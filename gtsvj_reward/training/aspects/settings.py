@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gtsvj_reward.judge.heads import TimePooling
-from gtsvj_reward.training.arguments import documented, require_set
+from gtsvj_reward.training.arguments import ProjectionSettings, documented, require_set
 from gtsvj_reward.training.labelled import LabelledConfig, LabelledData, LabelledFit
 
 TargetScale = Literal["range", "raw"]
@@ -53,5 +53,5 @@ class AspectConfig(RatingsData, LabelledConfig):
 
 @documented
 @dataclass(kw_only=True)
-class AspectFit(RatingsData, LabelledFit):
+class AspectFit(RatingsData, ProjectionSettings, LabelledFit):
     """Stage 2 in closed form, for `readout: moments`."""

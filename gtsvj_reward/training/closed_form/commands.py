@@ -48,9 +48,9 @@ def start_of(arguments: JudgeArguments, args: LabelledFit, space: LatentSpace) -
     return judge.to(device_for(args))
 
 
-def cache_for(judge: VideoJudge, args: FitConfig) -> FeatureCache:
+def cache_for(judge: VideoJudge, args: FitConfig, *, spread: bool = False) -> FeatureCache:
     """Moments of clips under a judge, kept in the folder of the settings."""
-    return FeatureCache(judge, args.feature_folder(), batch_size=args.batch_size)
+    return FeatureCache(judge, args.feature_folder(), batch_size=args.batch_size, spread=spread)
 
 
 def save_fit(

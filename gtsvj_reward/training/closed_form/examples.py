@@ -56,14 +56,15 @@ class Compared:
 class ContrastRows:
     """The distinct clips among positives and negatives; a clip that occurs again weighs more."""
 
-    features: Float[Tensor, "row feature"]
+    names: list[str]
+    """Their content, by which the cache knows their features."""
     positive: Bool[Tensor, " row"]
     weights: Float[Tensor, " row"]
     groups: Int[Tensor, " row"]
 
 
 def contrast_rows(cache: FeatureCache, contrast: Sequence[Contrast]) -> ContrastRows:
-    """Features of the clips of all pairs."""
+    """The clips of all pairs, which are read."""
     loads = [load for pair in contrast for load in (pair.positive, pair.negative)]
     names = cache.read(loads, "positives and negatives")
     groups = [group for pair in contrast for group in pair.groups]
@@ -71,7 +72,7 @@ def contrast_rows(cache: FeatureCache, contrast: Sequence[Contrast]) -> Contrast
     for index, (name, group) in enumerate(zip(names, groups, strict=True)):
         rows.setdefault((index % 2 == 0, name), []).append(group)
     return ContrastRows(
-        features=cache.features([name for _, name in rows]),
+        names=[name for _, name in rows],
         positive=torch.tensor([positive for positive, _ in rows]),
         weights=torch.tensor([len(found) for found in rows.values()]).double(),
         groups=numbered([found[0] for found in rows.values()]),

@@ -7,7 +7,7 @@ pooling, stride, timestep and text. Features of another judge that reads alike c
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,6 +24,7 @@ from gtsvj_reward.files import read_safetensors, write_safetensors
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
+from gtsvj_reward.judge.reading import feature_widths
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,24 @@ class FeatureCache:
         folder: where features are kept, in a sub-folder for this way of reading; None keeps them
             in memory alone.
         batch_size: clips of one shape per forward pass.
+        spread: each process keeps the features of the clips that it read, and no others.
     """
 
     def __init__(
-        self, judge: VideoJudge, folder: str | Path | None = None, *, batch_size: int = 8
+        self,
+        judge: VideoJudge,
+        folder: str | Path | None = None,
+        *,
+        batch_size: int = 8,
+        spread: bool = False,
     ) -> None:
         self.judge = judge
         self.reading = reading_id(judge)
         self.folder = None if folder is None else Path(folder) / self.reading[:16]
         self.batch_size = batch_size
+        self.spread = spread
         self.known: dict[str, Tensor] = {}
+        self.owners: dict[str, int] = {}
         self.computed = 0
 
     def read(self, clips: Sequence[Load], what: str) -> list[str]:
@@ -142,15 +151,37 @@ class FeatureCache:
                     alike.clear()
         for alike in waiting.values():
             self.compute(alike, what)
-        rows = [(index, name, self.known[name]) for index, name in names.items()]
+        found = list(names.items())
         if state.num_processes > 1:
-            rows = gather_object(rows)
-            self.known.update({name: features for _, name, features in rows})
-        return [name for _, name, _ in sorted(rows, key=lambda row: row[0])]
+            found = gather_object(found)
+        if not self.spread:
+            self.gather(names.values())
+        for index, name in sorted(found):
+            self.owners.setdefault(name, index % state.num_processes)
+        return [name for _, name in sorted(found)]
+
+    def gather(self, own: Iterable[str]) -> None:
+        """Let all processes know features that this one knows."""
+        if PartialState().num_processes > 1:
+            rows = gather_object([(name, self.known[name]) for name in own])
+            self.known.update(dict(rows))
 
     def features(self, names: Sequence[str]) -> Float[Tensor, "clip feature"]:
-        """Features of clips that were read, float32 on the CPU."""
+        """Features of clips that were read, float32 on the CPU; all processes ask together."""
+        if self.spread:
+            self.gather([name for name in dict.fromkeys(names) if name in self.known])
         return torch.stack([self.known[name] for name in names])
+
+    def share(
+        self, names: Sequence[str]
+    ) -> tuple[Int[Tensor, " own"], Float[Tensor, "own feature"]]:
+        """Which of some clips are this process's, each clip one's, and their features."""
+        here = PartialState().process_index
+        own = [row for row, name in enumerate(names) if self.owners[name] == here]
+        width = sum(feature_widths(self.judge.backbone, self.judge.config))
+        features = [self.known[names[row]] for row in own]
+        stacked = torch.stack(features) if own else torch.empty(0, width)
+        return torch.tensor(own, dtype=torch.long), stacked
 
     def find(self, name: str) -> Tensor | None:
         """Features of a clip that was read before, from memory or disk."""

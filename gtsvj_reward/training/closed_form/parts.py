@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
@@ -26,9 +26,12 @@ from gtsvj_reward.training.closed_form.examples import (
 )
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
+from gtsvj_reward.training.closed_form.sketch import BlockProjection
+from gtsvj_reward.training.closed_form.spread import shared_standard, solve_spread
 from gtsvj_reward.training.closed_form.stages import (
     Solved,
     Standard,
+    energy_targets,
     solve_aspects,
     solve_comparisons,
     solve_energy,
@@ -43,6 +46,8 @@ class Parts:
     judge: VideoJudge
     cache: FeatureCache
     seed: int
+    projection_width: int | None = None
+    """Of the projection in which stages 1 and 2 are solved; None: all features."""
     standard: Standard | None = None
     energy: Fit | None = None
     stage: Stage = "discriminator"
@@ -88,22 +93,58 @@ class Parts:
             if name.startswith("energy: ") or (self.aspects and name.startswith("aspects: "))
         }
 
+    def solve_spread(
+        self,
+        names: Sequence[str],
+        targets: Float[Tensor, "row output"],
+        groups: Int[Tensor, " row"],
+        weights: Float[Tensor, " row"],
+        *,
+        standard_rows: Tensor,
+        posterior: bool,
+    ) -> Solved:
+        """Regression in which each process holds the features of clips that it read."""
+        place, features = self.cache.share(names)
+        if self.standard is None:
+            self.standard = shared_standard(features[standard_rows[place]])
+        return solve_spread(
+            place,
+            features,
+            self.standard,
+            BlockProjection(self.widths, require(self.projection_width), seed=self.seed),
+            self.widths,
+            targets,
+            groups,
+            weights,
+            energy=self.energy if posterior else None,
+            seed=self.seed if posterior else None,
+        )
+
     def fit_energy(self, contrast: Sequence[Contrast], beta: float) -> None:
         """Stage 1."""
         rows = contrast_rows(self.cache, contrast)
-        self.standard = Standard.of(rows.features[rows.positive])
-        solved = solve_energy(
-            self.standard(rows.features),
-            self.widths,
-            positive=rows.positive,
-            weights=rows.weights,
-            groups=rows.groups,
-            beta=beta,
-        )
+        if self.projection_width is None:
+            features = self.cache.features(rows.names)
+            self.standard = Standard.of(features[rows.positive])
+            solved = solve_energy(
+                self.standard(features),
+                self.widths,
+                positive=rows.positive,
+                weights=rows.weights,
+                groups=rows.groups,
+                beta=beta,
+            )
+        else:
+            targets, halves = energy_targets(rows.positive, rows.weights, beta)
+            self.standard = None
+            solved = self.solve_spread(
+                rows.names, targets, rows.groups, halves,
+                standard_rows=rows.positive, posterior=False,
+            )  # fmt: skip
         self.stage, self.solved, self.energy = "discriminator", solved, solved.fit
         left_out = require(solved.left_out)
         self.scale = scale_of(-left_out, f"{len(left_out)} positives and negatives, left out")
-        known = {"pairs": len(contrast), "clips": len(rows.features), "beta": beta}
+        known = {"pairs": len(contrast), "clips": len(rows.names), "beta": beta}
         self.note("energy", solved.penalties, known)
 
     def fit_aspects(self, ratings: Sequence[Rated], aspects: Sequence[Aspect]) -> None:
@@ -127,14 +168,20 @@ class Parts:
     ) -> None:
         """Regression of range-normalised aspects or, without `aspects`, of a score itself."""
         names = self.cache.read(clips, f"{what} clips")
-        solved = solve_aspects(
-            self.standardised(self.cache.features(names)),
-            self.widths,
-            targets,
-            numbered(groups),
-            energy=self.energy,
-            seed=self.seed,
-        )
+        if self.projection_width is None:
+            solved = solve_aspects(
+                self.standardised(self.cache.features(names)),
+                self.widths,
+                targets,
+                numbered(groups),
+                energy=self.energy,
+                seed=self.seed,
+            )
+        else:
+            every = targets.new_ones(len(names))
+            solved = self.solve_spread(
+                names, targets, numbered(groups), every, standard_rows=every > 0, posterior=True
+            )
         self.stage = "aspects" if aspects else "preference"
         self.solved, self.aspects = solved, tuple(aspects)
         left_out = require(solved.left_out)
@@ -186,8 +233,10 @@ class Parts:
 
     def note(self, stage: str, penalties: Penalties, known: Mapping[str, Any]) -> None:
         """Record a stage."""
+        projected = {"projected to": self.projection_width}
         found = {
             **known,
+            **(projected if self.projection_width and stage != "preference" else {}),
             "penalty of each tap": [float(f"{value:.4g}") for value in penalties.penalties],
             "left-out error": round(penalties.left_out_error, 4),
         }

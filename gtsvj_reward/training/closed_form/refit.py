@@ -28,6 +28,7 @@ def refit(
     geometry: Geometry | None = None,
     latent_statistics: LatentStatistics | None = None,
     seed: int = 0,
+    projection_width: int | None = None,
 ) -> VideoJudge:
     """A judge fitted to what is given; `judge` itself stays as it is.
 
@@ -49,6 +50,10 @@ def refit(
         geometry: what clips these are; None keeps the judge's.
         latent_statistics: how their latents are spread; likewise.
         seed: of the projection in which the uncertainty is kept.
+        projection_width: features after a random projection in which energies and aspects are
+            fitted, for more clips than fit in memory: each process then holds the features of its
+            own clips, and ten folds of clips take the place of single groups left out. None: all
+            features.
 
     Returns:
         A judge on the same backbone. `config.training` says what it was fitted to, the penalties,
@@ -61,7 +66,12 @@ def refit(
         raise ValueError("`refit` is for judges with readout='moments'")
     if not (contrast or ratings or comparisons):
         raise ValueError("nothing to fit: give `contrast`, `ratings` or `comparisons`")
-    parts = Parts(judge, cache, seed)
+    if comparisons and projection_width is not None:
+        raise ValueError(
+            "`projection_width` is for energies and aspects, comparisons are fitted to all "
+            "features: leave it out, or fit them by a call of their own"
+        )
+    parts = Parts(judge, cache, seed, projection_width)
     if not contrast:
         parts.keep(aspects=not ratings)
     if contrast:

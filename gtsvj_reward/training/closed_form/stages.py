@@ -106,6 +106,21 @@ def solve_energy(
     Raises:
         ValueError: without positives or without negatives.
     """
+    targets, halves = energy_targets(positive, weights, beta)
+    rows = Rows(features, tuple(widths), groups, halves, features.new_zeros(len(features), 0))
+    chosen = choose_penalties(rows, targets) if penalties is None else given(penalties)
+    fit, left_out = fit_ridge(rows, targets, chosen.penalties)
+    return Solved(fit, chosen, left_out)
+
+
+def energy_targets(
+    positive: Tensor, weights: Float[Tensor, " row"], beta: float
+) -> tuple[Float[Tensor, "row 1"], Float[Tensor, " row"]]:
+    """The energies that are least in Eq. 4, and weights by which both sides count one half.
+
+    Raises:
+        ValueError: without positives or without negatives.
+    """
     for name, side in (("positive", positive), ("negative", ~positive)):
         if not bool(side.any()):
             raise ValueError(f"no {name} clips: the energy needs real clips and negatives")
@@ -114,10 +129,7 @@ def solve_energy(
     halves = torch.where(
         positive, weights / weights[positive].sum(), weights / weights[~positive].sum()
     )
-    rows = Rows(features, tuple(widths), groups, halves, features.new_zeros(len(features), 0))
-    chosen = choose_penalties(rows, targets) if penalties is None else given(penalties)
-    fit, left_out = fit_ridge(rows, targets, chosen.penalties)
-    return Solved(fit, chosen, left_out)
+    return targets, halves
 
 
 def solve_aspects(
@@ -199,17 +211,25 @@ def solve_preference(
 def fit_ridge_with_noise(
     rows: Rows, targets: Float[Tensor, "row output"], penalties: Sequence[float]
 ) -> tuple[Fit, Float[Tensor, "row output"], Float[Tensor, "output output"]]:
-    """`fit_ridge`, and the covariance of the noise.
+    """`fit_ridge`, and the covariance of the noise; see `noise_between`."""
+    fit, left_out = fit_ridge(rows, targets, penalties)
+    fitted = fit(rows.features, rows.free)
+    return fit, left_out, noise_between(rows.weights, targets - fitted, targets - left_out)
+
+
+def noise_between(
+    weights: Float[Tensor, " row"],
+    inside: Float[Tensor, "row output"],
+    residuals: Float[Tensor, "row output"],
+) -> Float[Tensor, "output output"]:
+    """Covariance of the noise, from residuals of a fit and of those that left groups out.
 
     A group left out is predicted with covariance noise * P_GG^-1, so that the mean of
     r_G' P_GG r_G over the rows estimates the noise without counting what the fit is unsure of.
     Between two outputs it is the correlation of left-out residuals of rows that have both.
     """
-    fit, left_out = fit_ridge(rows, targets, penalties)
-    residuals = targets - left_out
     # P_GG r_G is the dual weight of the group: noise * (what the fit itself leaves over).
-    inside = targets - fit(rows.features, rows.free)
-    scale = rows.weights[:, None] / rows.weights.mean()
+    scale = weights[:, None] / weights.mean()
     variances = (scale * inside * residuals).nanmean(dim=0).clamp_min(1e-12)
     filled = residuals.nan_to_num()
     both = (~residuals.isnan()).to(filled)
@@ -218,7 +238,8 @@ def fit_ridge_with_noise(
     correlation = products / (spread[:, None] * spread[None])
     noise = correlation * (variances.sqrt()[:, None] * variances.sqrt()[None])
     values, vectors = torch.linalg.eigh(noise)  # pairwise counts can make it indefinite
-    return fit, left_out, vectors @ values.clamp_min(0).diag() @ vectors.T
+    covariance: Tensor = vectors @ values.clamp_min(0).diag() @ vectors.T
+    return covariance
 
 
 def projected_root(

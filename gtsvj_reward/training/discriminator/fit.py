@@ -47,7 +47,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     pairs = ContrastivePairs(
         train, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
     )
-    cache = cache_for(judge, args)
+    cache = cache_for(judge, args, spread=args.projection_width is not None)
     judge = refit(
         judge,
         cache,
@@ -55,6 +55,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
         beta=args.beta,
         geometry=trained_geometry(infos, args.truncation()),
         latent_statistics=trained_statistics(infos),
+        projection_width=args.projection_width,
     )
     energies: dict[str, dict[int, float]] = {}
     for kind, index, energy in held_out_energies(

@@ -8,6 +8,7 @@ from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.training.arguments import (
     FitConfig,
     JudgeTrainingConfig,
+    ProjectionSettings,
     SplitSettings,
     TruncationSettings,
     documented,
@@ -79,7 +80,7 @@ class DiscriminatorConfig(DiscriminatorData, JudgeTrainingConfig):
 
 @documented
 @dataclass(kw_only=True)
-class DiscriminatorFit(DiscriminatorData, TruncationSettings, FitConfig):
+class DiscriminatorFit(DiscriminatorData, TruncationSettings, ProjectionSettings, FitConfig):
     """Stage 1 in closed form, for `readout: moments`."""
 
     draws: int = 4
