@@ -119,5 +119,5 @@ def test_a_fit_of_two_containers_is_that_of_one_process(home, tmp_path, monkeypa
     status, logs = run_ranks(2, lambda rank: words("together"), tmp_path, own_ids=True)
     assert status == [0, 0], logs
     assert_close(tmp_path / "alone", tmp_path / "together")
-    assert "judge written" in logs[0]
-    assert "judge written" not in logs[1]
+    assert "gtsvj score" in logs[0]
+    assert "gtsvj score" not in logs[1]
