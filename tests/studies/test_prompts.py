@@ -5,7 +5,9 @@ import torch
 
 from gtsvj_reward.toy.world import captions
 from studies import prompts_page as page
-from studies.prompts import wrong_caption
+from studies.own_clips import prompts_of
+from studies.prompt_choices import new_prompts
+from studies.prompts import OWN, wrong_caption
 
 
 def seed(own, other):
@@ -71,3 +73,16 @@ def test_a_wrong_caption_differs_in_what_it_says():
                 place == other for other in range(4)
             ]
     assert wrong_caption("one red circle falling", "other", torch.Generator()) in captions()
+
+
+def test_the_repetition_is_over_prompts_by_hand():
+    # By the score 2 above the mean of captions, and by quality -3; the other lot is turned round.
+    turned = {name: values[::-1] for name, values in LOT.items()}
+    assert page.over_lots([LOT, turned], "score", "caption") == pytest.approx(2)
+    part = {"prompts": {"a": [LOT, turned], "b": [turned]}, "cpu_seconds": 90}
+    text = page.page_again([part])
+    assert "2 prompts whose candidates had not been ranked before, 2 lots" in text
+    assert "| prompt score | 2.00 ± 0.00 |" in text
+    assert page.page_again([]) == ""
+    assert len(new_prompts()) == 81
+    assert len({*new_prompts(), *prompts_of("test", {**OWN, "test_prompts": 15})}) == 96
