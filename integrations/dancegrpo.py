@@ -64,7 +64,8 @@ class VideoAlignReward:
         reading: how files are read: the judge's own length, size and rate.
         vq: aspects of visual quality.
         mq: aspects of motion quality.
-        ta: aspects that are to pass for text alignment; a judge guesses them from the video alone.
+        ta: aspects that are to pass for text alignment; a judge that reads no prompts guesses them
+            from the video alone.
         stop_the_run: raise `ScoringStopped`, which DanceGRPO does not catch, in place of each
             error. False: errors as they are, which DanceGRPO turns into a reward of -1.0.
 
@@ -110,7 +111,7 @@ class VideoAlignReward:
 
         Args:
             video_paths: the files.
-            prompts: one per file; only counted.
+            prompts: one per file; read by a scorer with `encode`, else only counted.
             fps: VideoAlign's sampling; here None, or what `reading` says, like the next.
             num_frames: see there.
             max_pixels: see there; None.
@@ -121,18 +122,30 @@ class VideoAlignReward:
         """
         with stopping(self.stop_the_run), torch.no_grad():
             videos = self.videos(video_paths, prompts, (fps, num_frames, max_pixels))
-            return self.named(self.scorer.score_frames(videos), use_norm)
+            return self.named(self.scorer.score_frames(videos, prompts=prompts), use_norm)
 
     def reward_latents(
-        self, latents: Tensor, *, layout: Layout = "BCTHW", use_norm: bool = True
+        self,
+        latents: Tensor,
+        prompts: Sequence[str] | None = None,
+        *,
+        layout: Layout = "BCTHW",
+        use_norm: bool = True,
     ) -> list[NamedScores]:
         """Scores of scaled latents, for a script that is changed to hand them over undecoded.
+
+        Args:
+            latents: of the clips.
+            prompts: one per clip, for a scorer with `encode`.
+            layout: the order of their axes.
+            use_norm: as for `reward`.
 
         Raises:
             ScoringStopped: for whatever cannot be scored, with the error as its cause.
         """
         with stopping(self.stop_the_run), torch.no_grad():
-            return self.named(self.scorer.score_latents(latents, layout), use_norm)
+            scores = self.scorer.score_latents(latents, layout, prompts=prompts)
+            return self.named(scores, use_norm)
 
     def videos(
         self, paths: Sequence[str], prompts: Sequence[str], sampling: tuple[Any, Any, Any]

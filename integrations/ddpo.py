@@ -14,33 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import Layout
 from gtsvj_reward.locks import lock_of
-from gtsvj_reward.reward import AnyReward, as_reward
+from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_count, as_number, as_space
-
-Encode = Callable[[Sequence[str]], TextCondition]
-"""Prompts -> what the text encoder says of them."""
+from gtsvj_reward.reward.texts import Encode, check_encode
 
 Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
 """A scorer of flow_grpo: (videos, prompts, metadata) -> (one number per video, {})."""
-
-
-def check_encode(reward: AnyReward, encode: Encode | None) -> None:
-    """Refuse a reward that reads prompts without their encoder, and an encoder without one.
-
-    Raises:
-        ValueError: naming `encode`.
-    """
-    judge = as_reward(reward)
-    if encode is None and judge.wants_text:
-        raise ValueError(
-            "the reward reads prompts (text_input='prompt', or a PromptScore): give `encode`, a "
-            "PromptEncoder of the generator's pipeline"
-        )
-    if encode is not None and not judge.reads_text:
-        raise ValueError("the reward reads no prompts: leave `encode` out")
 
 
 class DDPOReward:

@@ -44,7 +44,7 @@ def media_scorer(scorer: ClipScorer) -> MediaScorer:
                 f"{tuple(media.shape)} for {len(prompts)} prompts"
             )
         if scorer.space is not None:
-            return scorer.score_latents(media).rewards
-        return scorer.score_frames(media.transpose(1, 2)).rewards
+            return scorer.score_latents(media, prompts=prompts).rewards
+        return scorer.score_frames(media.transpose(1, 2), prompts=prompts).rewards
 
     return score

@@ -64,7 +64,7 @@ def reward_model_class() -> type:
             latent_index_map: Sequence[Tensor] | None = None,
         ) -> Any:
             """One reward per sample; `extra_info` has what they are made of."""
-            scores = score_samples(self.scorer, video, all_latents, latent_index_map)
+            scores = score_samples(self.scorer, video, all_latents, latent_index_map, prompt)
             if len(scores.rewards) != len(prompt):
                 raise ValueError(f"got {len(prompt)} prompts for {len(scores.rewards)} clips")
             return RewardModelOutput(rewards=scores.rewards, extra_info=scores.numbers())
@@ -84,6 +84,7 @@ def score_samples(
     video: Sequence[Tensor] | None,
     all_latents: Sequence[Tensor] | None,
     latent_index_map: Sequence[Tensor] | None,
+    prompt: Sequence[str] | None = None,
 ) -> RewardOutput:
     """Scores of what the host handed over: latents if the scorer takes them, else videos.
 
@@ -94,13 +95,14 @@ def score_samples(
             width), in the generator's scale.
         latent_index_map: per sample, for each step of the schedule and the clean latents at its
             end, where they are stored; -1: they are not.
+        prompt: per sample, for a scorer that encodes prompts.
 
     Raises:
         ValueError: if the clean latents are not there, and no VAE was named to encode videos with.
     """
     clean = None if scorer.space is None else clean_latents(all_latents, latent_index_map)
     if clean is not None:
-        return scorer.score_latents(clean, "BCTHW")
+        return scorer.score_latents(clean, "BCTHW", prompts=prompt)
     if scorer.vae is None:
         raise ValueError(
             "the clean latents are not among what Flow-Factory stored: it stores none in "
@@ -111,7 +113,7 @@ def score_samples(
     if video is None:
         raise ValueError("no video reached the reward: the samples have neither latents nor videos")
     logger.info("no clean latents among the samples: scoring decoded videos")
-    return scorer.score_frames(list(video))
+    return scorer.score_frames(list(video), prompts=prompt)
 
 
 def clean_latents(

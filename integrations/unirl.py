@@ -57,7 +57,7 @@ def backend_class() -> type:
         def compute_rewards(self, request: Any) -> Any:
             """Scores of the decoded videos of a request; what cannot be scored raises."""
             start = time.time()
-            scores = score_videos(self.scorer, request.videos)
+            scores = score_videos(self.scorer, request.videos, request.prompts)
             count = len(scores.rewards)
             return RewardResponse(
                 rewards=scores.rewards.tolist(),
@@ -71,8 +71,9 @@ def backend_class() -> type:
             self, media_tensor: Tensor, prompts: Sequence[str], records: Any = None
         ) -> Tensor:
             """Scores of decoded videos (sample, 3, time, height, width), with their graph."""
-            del prompts, records  # the judge reads no prompt
-            return self.scorer.score_frames(media_tensor.float().transpose(1, 2)).rewards
+            del records
+            frames = media_tensor.float().transpose(1, 2)
+            return self.scorer.score_frames(frames, prompts=prompts).rewards
 
         def is_available(self) -> bool:
             """Loaded backends are."""
@@ -134,8 +135,8 @@ def service_class() -> type:
             )
             if require_prompt_video:
                 raise ValueError(
-                    "`require_prompt_video` asks for a reward that compares with the prompt, which "
-                    "this judge does not read: set it to false, and add such a reward"
+                    "`require_prompt_video` asks for a reward that compares with a video in the "
+                    "prompt, which no judge reads: set it to false, and add such a reward"
                 )
             if backend.scorer.space is None:
                 raise ValueError(
@@ -147,7 +148,9 @@ def service_class() -> type:
         def score_and_attach(self, sample: Any) -> Any:
             """A copy of the sample whose last part has its rewards and what they are made of."""
             *before, last = sample.parts
-            return sample.with_parts([*before, scored_part(self.backend.scorer, last)])
+            scorer = self.backend.scorer
+            prompts = None if scorer.encode is None else prompts_of(sample.turns())
+            return sample.with_parts([*before, scored_part(scorer, last, prompts)])
 
     LatentRewardService.__qualname__ = "LatentRewardService"
     return LatentRewardService
@@ -159,7 +162,9 @@ def load_scorer(config: Mapping[str, Any], base_device: str) -> ClipScorer:
 
 
 @torch.no_grad()
-def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> RewardOutput:
+def score_videos(
+    scorer: ClipScorer, videos: list[Tensor] | None, prompts: Sequence[str] | None = None
+) -> RewardOutput:
     """Scores of UniRL's decoded videos (3, time, height, width), colours in [0, 1].
 
     Raises:
@@ -167,11 +172,12 @@ def score_videos(scorer: ClipScorer, videos: list[Tensor] | None) -> RewardOutpu
     """
     if videos is None:
         raise ValueError("expected a request with videos: the judge scores no images and no text")
-    return scorer.score_frames([video.float().transpose(0, 1) for video in videos])
+    frames = [video.float().transpose(0, 1) for video in videos]
+    return scorer.score_frames(frames, prompts=prompts)
 
 
 @torch.no_grad()
-def scored_part(scorer: ClipScorer, part: Any) -> Any:
+def scored_part(scorer: ClipScorer, part: Any, prompts: Sequence[str] | None = None) -> Any:
     """A copy of a part with `rewards` and `component_rewards`, from its clean latents.
 
     Raises:
@@ -183,9 +189,23 @@ def scored_part(scorer: ClipScorer, part: Any) -> Any:
     latents = clean_latents(part.segment)
     if len(latents) != len(part.sample_ids):
         raise ValueError(f"got latents of {len(latents)} clips for {len(part.sample_ids)} samples")
-    scores = scorer.score_latents(latents, "BCTHW")
+    scores = scorer.score_latents(latents, "BCTHW", prompts=prompts)
     made_of = {name: values.cpu() for name, values in scores.components.items()}
     return replace(part, rewards=scores.rewards.cpu(), component_rewards=made_of)
+
+
+def prompts_of(turns: Sequence[Any]) -> list[str]:
+    """The prompts of a sample, one per generated clip: its last turn that is text.
+
+    Raises:
+        ValueError: if no turn is.
+    """
+    from unirl.types.primitives import Texts  # type: ignore[import-not-found]
+
+    found = [turn.content.texts for turn in turns if isinstance(turn.content, Texts)]
+    if not found:
+        raise ValueError("the sample has no turn with a text, which would be the prompt")
+    return list(found[-1])
 
 
 def clean_latents(segment: Any) -> Float[Tensor, "sample channel time height width"]:

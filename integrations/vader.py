@@ -45,8 +45,7 @@ def vader_loss_fn(scorer: ClipScorer, *, target: float | None = None, scale: flo
     check_objective(target, scale)
 
     def loss_fn(frames: Tensor, prompts: Any = None) -> tuple[Tensor, Tensor]:
-        del prompts  # the judge reads none
-        rewards = scorer.score_frames(unit_frames(frames)).rewards
+        rewards = scorer.score_frames(unit_frames(frames), prompts=prompts).rewards
         return reward_loss(rewards, target, scale, "mean"), rewards.mean()
 
     return loss_fn

@@ -51,7 +51,7 @@ async def compute_score(
         solution_image: latents (channel, time, height, width) in the generator's own scale, or a
             video (time, 3, height, width) of uint8.
         data_source: not read, like the next.
-        ground_truth: the prompt.
+        ground_truth: the prompt; read with `text_encoder`.
         extra_info: of the rollout; latents are read.
         reward_router_address: verl-omni's own reward model, not read, like the next four.
         reward_model_tokenizer: see there.
@@ -66,15 +66,20 @@ async def compute_score(
             the reason from a server; `ScoreServerError` if that does not answer.
     """
     # Loading, tensor copies and scoring would hold up the event loop of the reward worker.
-    return await asyncio.to_thread(score_sample, settings, solution_image, extra_info or {})
+    return await asyncio.to_thread(
+        score_sample, settings, solution_image, extra_info or {}, ground_truth
+    )
 
 
 def score_sample(
-    settings: Mapping[str, Any], sample: Tensor, extra_info: Mapping[str, Any]
+    settings: Mapping[str, Any],
+    sample: Tensor,
+    extra_info: Mapping[str, Any],
+    prompt: str | None = None,
 ) -> dict[str, float]:
     """Score of a sample by the scorer of the settings."""
     scorer = scorer_for(ScorerConfig.from_dict(settings))
-    return numbers(score_media(scorer, *media_of(sample, extra_info)))
+    return numbers(score_media(scorer, *media_of(sample, extra_info), prompt))
 
 
 async def compute_native_score(
@@ -90,13 +95,15 @@ async def compute_native_score(
     Args:
         solution_image: as for `compute_score`.
         reward_model: handle of the named model.
-        data_source: not read, like the next.
-        ground_truth: the prompt.
+        data_source: not read.
+        ground_truth: the prompt; read with `text_encoder`.
         extra_info: as for `compute_score`.
     """
-    del data_source, ground_truth
+    del data_source
     latents, frames = media_of(solution_image, extra_info or {})
-    scores: dict[str, float] = await reward_model.infer(latents=latents, frames=frames)
+    scores: dict[str, float] = await reward_model.infer(
+        latents=latents, frames=frames, prompt=ground_truth
+    )
     return scores
 
 
@@ -114,16 +121,19 @@ class GTSVJRewardModel:
         self.scorer: ClipScorer | None = ScorerConfig.from_dict({**placed, **settings}).load()
 
     def infer(
-        self, latents: Tensor | None = None, frames: Tensor | None = None
+        self,
+        latents: Tensor | None = None,
+        frames: Tensor | None = None,
+        prompt: str | None = None,
     ) -> dict[str, float]:
-        """Score of one video, from its latents or its decoded frames.
+        """Score of one video, from its latents or its decoded frames, and its prompt.
 
         Raises:
             RuntimeError: after `close`.
         """
         if self.scorer is None:
             raise RuntimeError("this reward model was closed")
-        return numbers(score_media(self.scorer, latents, frames))
+        return numbers(score_media(self.scorer, latents, frames, prompt))
 
     def close(self) -> None:
         """Let go of judge and VAE."""
@@ -164,13 +174,19 @@ def latents_beside(extra_info: Mapping[str, Any]) -> Tensor | None:
 
 
 @torch.no_grad()
-def score_media(scorer: ClipScorer, latents: Tensor | None, frames: Tensor | None) -> RewardOutput:
+def score_media(
+    scorer: ClipScorer,
+    latents: Tensor | None,
+    frames: Tensor | None,
+    prompt: str | None = None,
+) -> RewardOutput:
     """Scores of a batch of one: of its latents if the scorer takes them, else of its frames."""
+    prompts = None if prompt is None else [prompt]
     if latents is not None and (scorer.space is not None or frames is None):
-        return scorer.score_latents(batch_of_one(latents, "latents"), "BCTHW")
+        return scorer.score_latents(batch_of_one(latents, "latents"), "BCTHW", prompts=prompts)
     if frames is None:
         raise ValueError("the sample has neither latents nor decoded frames")
-    return scorer.score_frames(batch_of_one(frames, "frames").float() / 255)
+    return scorer.score_frames(batch_of_one(frames, "frames").float() / 255, prompts=prompts)
 
 
 def batch_of_one(sample: Tensor, kind: str) -> Tensor:

@@ -79,7 +79,7 @@ class GTSVJVideoReward:
         Args:
             batch_frames: scaled latents, or colours in [0, 1]: (batch, channel, time, height,
                 width) both.
-            batch_prompt: one per clip; only counted.
+            batch_prompt: one per clip; read with `text_encoder`, else only counted.
 
         Raises:
             ValueError: for another number of prompts, a batch that is not of rank 5, or frames that
@@ -89,10 +89,10 @@ class GTSVJVideoReward:
         if batch_prompt is not None and len(batch_prompt) != len(batch_frames):
             raise ValueError(f"got {len(batch_prompt)} prompts for {len(batch_frames)} clips")
         if self.takes_latents:
-            return self.scorer.score_latents(batch_frames, "BCTHW").rewards
+            return self.scorer.score_latents(batch_frames, "BCTHW", prompts=batch_prompt).rewards
         if batch_frames.ndim != 5:
             raise ValueError(
                 "expected frames (batch, 3, time, height, width), got shape "
                 f"{tuple(batch_frames.shape)}"
             )
-        return self.scorer.score_frames(batch_frames.transpose(1, 2)).rewards
+        return self.scorer.score_frames(batch_frames.transpose(1, 2), prompts=batch_prompt).rewards

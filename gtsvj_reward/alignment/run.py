@@ -240,7 +240,12 @@ class AlignmentRun:
             latents: of some clips.
             texts: their prompts, which a reward that reads prompts needs.
             unfinished: they are predictions from the middle of sampling.
+
+        Raises:
+            ValueError: for another number of prompts than of clips.
         """
+        if texts is not None and len(texts) != len(latents):
+            raise ValueError(f"got {len(texts)} prompts for {len(latents)} clips")
         return self.evaluation.scoring_of(texts).scores(latents, unfinished=unfinished)
 
     def backward(self, loss: Tensor) -> None:

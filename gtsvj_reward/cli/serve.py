@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.serving.settings import ServeSettings
 
 READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames",
-           "max_megapixels")  # fmt: skip
+           "max_megapixels", "text_encoder", "text_dtype")  # fmt: skip
 
 
 def serve(argv: list[str]) -> int:
@@ -118,6 +118,10 @@ def add_video_flags(parser: argparse.ArgumentParser) -> None:
     videos.add_argument(
         "--max_megapixels", type=int, default=1024, help="decoded of a video; then its error"
     )
+    videos.add_argument(
+        "--text_encoder", help="the generator's pipeline, for a judge that reads prompts"
+    )
+    videos.add_argument("--text_dtype", choices=DTYPES, default="float32")
 
 
 def limits_of(args: argparse.Namespace) -> "Limits":
@@ -147,6 +151,8 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
             width=args.width,
             num_frames=args.num_frames,
             max_megapixels=args.max_megapixels,
+            text_encoder=args.text_encoder,
+            text_dtype=args.text_dtype,
         )
     return ServeSettings(
         checkpoint=args.checkpoint,

@@ -19,6 +19,7 @@ from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, FeatureCache, Rated, refit
 from gtsvj_reward.training.closed_form.features import Load
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry
 
 TIE_THRESHOLD = math.log(2)
@@ -60,6 +61,7 @@ class Model:
 
     Raises:
         ValueError: for a judge of the other readout.
+        PromptStoreError: for a judge that reads prompts, and clips without stored ones.
     """
 
     def __init__(
@@ -79,10 +81,9 @@ class Model:
         self.start, self.judge, self.seed = start, start, seed
         self.clips = clips
         self.cache = KnownClips(start, features, batch_size=batch_size)
-        self.loads = [partial(latents_of, latent_file(clip)) for clip in clips]
-        self.geometry = trained_geometry(
-            [latent_file(clip) for clip in clips], Truncation(probability=0.0)
-        )
+        infos = [latent_file(clip) for clip in clips]
+        self.loads = Showing(start.config, infos, seed=seed).all(infos)
+        self.geometry = trained_geometry(infos, Truncation(probability=0.0))
         self.beliefs: Beliefs | None = None
         self.summary: dict[str, Any] = {}
 

@@ -51,6 +51,11 @@ class Reward(ABC):
         return False
 
     @property
+    def needs_text(self) -> bool:
+        """Whether it refuses clips without prompts."""
+        return False
+
+    @property
     def config(self) -> JudgeConfig | None:
         """What the judge is; None for a reward that is not a judge in this process."""
         return None

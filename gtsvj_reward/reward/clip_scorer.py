@@ -1,11 +1,13 @@
 """A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpace, Layout
 from gtsvj_reward.latents.vae_lock import vae_lock
 from gtsvj_reward.locks import lock_of
@@ -13,6 +15,7 @@ from gtsvj_reward.reward.base import AnyReward, as_reward
 from gtsvj_reward.reward.clips import Clips, Latents
 from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_number, as_space
 from gtsvj_reward.reward.output import RewardOutput
+from gtsvj_reward.reward.texts import Encode, check_encode
 
 
 class ClipScorer:
@@ -26,7 +29,7 @@ class ClipScorer:
     several threads wait for one another, also those of other scorers at a VAE that they share.
 
     Args:
-        reward: a judge, or a combination of judges, that takes no prompt.
+        reward: a judge, or a combination of judges.
         space: of the latents that will be given, or the pipeline or VAE that says so; None:
             latents are refused.
         vae: encodes the frames that will be given, the VAE of the judge's space; None: frames are
@@ -36,9 +39,12 @@ class ClipScorer:
         normalize: as for `GTSVJReward`.
         concurrent: threads need not wait for one another at the reward, as at a client of a server,
             which scores better what comes at once.
+        encode: prompts -> what the text encoder says of them, a `PromptEncoder`, for a reward that
+            reads prompts; each call brings them then.
 
     Raises:
-        ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1.
+        ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1; for a
+            reward that needs prompts without `encode`, and one that reads none with it.
         LatentSpaceError: if either is of another space than the judge's, naming both.
     """
 
@@ -52,6 +58,7 @@ class ClipScorer:
         first_frames: int | None = None,
         normalize: bool = True,
         concurrent: bool = False,
+        encode: Encode | None = None,
     ) -> None:
         if space is None and vae is None:
             raise ValueError(
@@ -61,6 +68,8 @@ class ClipScorer:
         if first_frames is not None and first_frames < 1:
             raise ValueError(f"`first_frames` must be at least 1, got {first_frames}")
         self.reward = as_reward(reward)
+        check_encode(self.reward, encode)
+        self.encode = encode
         self.space = as_space(space)
         self.vae = vae
         self.vae_space = None if vae is None else LatentSpace.from_vae(vae)
@@ -73,16 +82,24 @@ class ClipScorer:
         if self.vae_space is not None:
             self.reward.refuse_foreign(self.vae_space, "what the given VAE encodes to")
 
-    def score_latents(self, latents: Latents, layout: Layout = "BTCHW") -> RewardOutput:
+    def score_latents(
+        self,
+        latents: Latents,
+        layout: Layout = "BTCHW",
+        *,
+        prompts: Sequence[str] | None = None,
+    ) -> RewardOutput:
         """Scores of scaled latents, which are not decoded.
 
         Args:
             latents: (batch, time, channel, height, width), or a sequence of clips without the batch
                 axis, of any sizes.
             layout: the order of their axes; of clips, without the B.
+            prompts: one per clip, for a scorer with `encode`; others do not read them.
 
         Raises:
-            ValueError: for a scorer without `space`.
+            ValueError: for a scorer without `space`, or with `encode` and without a prompt for each
+                clip.
             LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the clip's index.
         """
         if self.space is None:
@@ -94,17 +111,21 @@ class ClipScorer:
             ordered: Latents = self.space.to_btchw(latents, layout)
         else:
             ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
-        return self.scores(ordered, self.space)
+        return self.scores(ordered, self.space, prompts)
 
-    def score_frames(self, frames: Latents) -> RewardOutput:
+    def score_frames(
+        self, frames: Latents, *, prompts: Sequence[str] | None = None
+    ) -> RewardOutput:
         """Scores of decoded videos, encoded by `vae` first.
 
         Args:
             frames: colours in [0, 1], (batch, time, 3, height, width), or a sequence of videos
                 without the batch axis, of any sizes; 4f + 1 frames each, for CogVideoX and Wan.
+            prompts: as for `score_latents`.
 
         Raises:
-            ValueError: for a scorer without `vae`, and for what the VAE cannot encode.
+            ValueError: for a scorer without `vae`, for what the VAE cannot encode, and as
+                `score_latents` for prompts.
             LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the clip's index.
         """
         if self.vae is None or self.vae_space is None:
@@ -119,7 +140,7 @@ class ClipScorer:
                 self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
                 for index, video in enumerate(frames)
             ]
-        return self.scores(latents, self.vae_space)
+        return self.scores(latents, self.vae_space, prompts)
 
     def to(self, device: str | torch.device) -> None:
         """Move judge and VAE; a client of a server, or a combination, stays where it is."""
@@ -144,15 +165,34 @@ class ClipScorer:
         except ValueError as error:
             raise type(error)(f"{which}{error}") from error
 
-    def scores(self, latents: Latents, space: LatentSpace) -> RewardOutput:
+    def scores(
+        self, latents: Latents, space: LatentSpace, prompts: Sequence[str] | None
+    ) -> RewardOutput:
         """Scores of latents in this package's order, and what they are made of."""
+        text = self.text(prompts, len(latents))
         with nullcontext() if self.concurrent else lock_of(self):
             return self.reward.score(
                 Clips(
                     latents=latents,
                     space=space,
                     fps=self.fps,
+                    text=text,
                     may_be_empty=self.reward.takes_empty,
                 ),
                 self.normalize,
             )
+
+    def text(self, prompts: Sequence[str] | None, count: int) -> TextCondition | None:
+        """What the encoder says of the prompts of clips; None for a scorer without one."""
+        if self.encode is None or not count:
+            return None
+        if isinstance(prompts, str) or prompts is None or len(prompts) != count:
+            given = "none" if prompts is None else repr(prompts)
+            if prompts is not None and not isinstance(prompts, str):
+                given = str(len(prompts))
+            raise ValueError(
+                f"`prompts` must be one per clip, {count} of them, since the reward reads prompts; "
+                f"got {given}"
+            )
+        with lock_of(self):
+            return self.encode(list(prompts))

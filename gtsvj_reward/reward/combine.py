@@ -53,6 +53,11 @@ class Combination(Reward):
         """Whether any of the rewards does."""
         return any(reward.reads_image for reward in self.rewards.values())
 
+    @property
+    def needs_text(self) -> bool:
+        """Whether any of the rewards does."""
+        return any(reward.needs_text for reward in self.rewards.values())
+
     def parts(self, clips: Clips, normalize: bool) -> dict[str, Float[Tensor, " clip"]]:
         """Scores of each reward by name, on the device of the first.
 

@@ -30,6 +30,11 @@ class PromptScore(GeneratorScore):
         """Where the generator does."""
         return self.backbone.image_use != "never"
 
+    @property
+    def needs_text(self) -> bool:
+        """It does."""
+        return True
+
     def check(self, clips: Clips) -> None:
         """See `GeneratorScore.check`."""
         if clips.text is None:

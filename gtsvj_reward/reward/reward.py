@@ -195,6 +195,11 @@ class GTSVJReward(Reward):
         """As `reads_text`."""
         return self.reads_text
 
+    @property
+    def needs_text(self) -> bool:
+        """Whether the judge was never shown a clip without its prompt."""
+        return self.reads_text and not self.config.prompt_dropout
+
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the judge says of some clips; clips of one shape share forward passes."""
         policy = self.judge.backbone

@@ -14,6 +14,7 @@ from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.base import AnyReward
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.reward import GTSVJReward
+from gtsvj_reward.reward.texts import PromptEncoder, check_encode, load_prompt_encoder
 
 
 @runtime_checkable
@@ -46,6 +47,9 @@ class ScorerConfig:
     """The judge's VAE, likewise, which encodes decoded videos. None: decoded videos are refused."""
     fps: float | None = None
     """Frames per second of the clips, checked against the trained range; None: not checked."""
+    text_encoder: str | None = None
+    """The generator's pipeline, whose text encoder reads the prompts for a judge that reads them:
+    bundled name, folder or hub id. None: the judge gets no prompts."""
     first_frames: int | None = None
     """Score the first frames of a decoded video only, 4f + 1 of them; None: all of it."""
     normalize: bool = True
@@ -68,6 +72,8 @@ class ScorerConfig:
     """dtype of the judge's base weights; None: that of training."""
     vae_dtype: str = "float32"
     """dtype of the VAE that encodes decoded videos; the scores depend on it."""
+    text_dtype: str = "float32"
+    """dtype of the text encoder; likewise."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -78,7 +84,8 @@ class ScorerConfig:
                 "say what will be scored: `latents_of`, the model whose latents arrive, or "
                 "`encode_with`, the judge's VAE, to have decoded videos encoded"
             )
-        for name, value in (("dtype", self.dtype), ("vae_dtype", self.vae_dtype)):
+        for name in ("dtype", "vae_dtype", "text_dtype"):
+            value = vars(self)[name]
             if value is not None and value not in DTYPES:
                 raise ValueError(f"`{name}` must be one of {', '.join(DTYPES)}, got {value!r}")
         defaults = {field.name: field.default for field in fields(self)}
@@ -130,9 +137,12 @@ class ScorerConfig:
         Raises:
             FileNotFoundError, CheckpointError: as `GTSVJReward.from_pretrained`.
             LatentSpaceError: if latents or VAE are of another space than the judge's.
-            ValueError: for a server without `connect`, or a token's variable that is not set.
+            ValueError: for a server without `connect`, a token's variable that is not set, a judge
+                that needs prompts without `text_encoder`, or one that reads none with it.
         """
         reward = self.judge_here() if self.server_url is None else self.client(connect)
+        encode = self.encoder()
+        check_encode(reward, encode, "text_encoder")
         # A VAE that only names a space is read, since some are named by their weights, and let go.
         space = None if self.latents_of is None else LatentSpace.from_vae(load_vae(self.latents_of))
         vae = None
@@ -147,7 +157,15 @@ class ScorerConfig:
             first_frames=self.first_frames,
             normalize=self.normalize,
             concurrent=self.server_url is not None,
+            encode=encode,
         )
+
+    def encoder(self) -> PromptEncoder | None:
+        """The text encoder, if it is named."""
+        if self.text_encoder is None:
+            return None
+        dtype = dtype_of(self.text_dtype)
+        return load_prompt_encoder(self.text_encoder, dtype=dtype, device=self.device or "cpu")
 
     def judge_here(self) -> GTSVJReward:
         """The judge, in this process."""

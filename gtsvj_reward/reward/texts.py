@@ -14,12 +14,16 @@ from diffusers import DiffusionPipeline
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.backbones.load import transformer_folder
+from gtsvj_reward.reward.base import AnyReward, as_reward
 
 CACHED = 256
 """Prompts that an encoder keeps; at CogVideoX's size one is 1.8 MB in half precision."""
 
-Encode = Callable[[Any, str, Mapping[str, Any], torch.device], TextCondition]
+EncodeOne = Callable[[Any, str, Mapping[str, Any], torch.device], TextCondition]
 """Pipeline, prompt, config of its transformer, device -> a batch of one."""
+
+Encode = Callable[[Sequence[str]], TextCondition]
+"""Prompts -> what the text encoder says of them; a `PromptEncoder`."""
 
 KNOWN: WeakKeyDictionary[Any, OrderedDict[str, TextCondition]] = WeakKeyDictionary()
 """Pipeline -> what its encoder said, by prompt."""
@@ -76,7 +80,7 @@ def hunyuan_video_text(
     return TextCondition(embeds, mask.bool(), pooled)
 
 
-ENCODERS: dict[str, Encode] = {
+ENCODERS: dict[str, EncodeOne] = {
     "CogVideoXTransformer3DModel": cogvideox_text,
     "HunyuanVideoTransformer3DModel": hunyuan_video_text,
     "LTXVideoTransformer3DModel": masked_text,
@@ -178,6 +182,27 @@ class PromptEncoder:
         finally:
             for module, home in zip(self.modules, homes, strict=True):
                 module.to(home)
+
+
+def check_encode(reward: AnyReward, encode: Encode | None, setting: str = "encode") -> None:
+    """Refuse a reward that needs prompts without their encoder, and an encoder without one.
+
+    Args:
+        reward: what will be called.
+        encode: what will encode the prompts.
+        setting: what the caller's settings call it.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    judge = as_reward(reward)
+    if encode is None and judge.needs_text:
+        raise ValueError(
+            "the reward reads prompts (text_input='prompt', or a PromptScore), and refuses clips "
+            f"without: give `{setting}`, a PromptEncoder of the generator's pipeline"
+        )
+    if encode is not None and not judge.reads_text:
+        raise ValueError(f"the reward reads no prompts: leave `{setting}` out")
 
 
 def text_of(pipe: Any, prompts: Sequence[str], *, encode_on: Device = None) -> TextCondition:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import AnyReward
+from gtsvj_reward.reward import AnyReward, as_reward
 from gtsvj_reward.sampling.clean import CleanLatents, Step, predicted_clean_latents
 from gtsvj_reward.sampling.pipelines import latent_space
 from gtsvj_reward.sampling.scoring import Scoring
@@ -37,7 +37,8 @@ class RewardCallback:
         normalize: passed to the reward.
 
     Raises:
-        ValueError: for a pipeline or scheduler that is not known.
+        ValueError: for a pipeline or scheduler that is not known, or a reward that needs prompts
+            without `text`.
     """
 
     def __init__(
@@ -53,6 +54,11 @@ class RewardCallback:
     ) -> None:
         if steps is not None and (not steps or min(steps) < 0):
             raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(steps)}")
+        if text is None and as_reward(reward).needs_text:
+            raise ValueError(
+                "the reward reads prompts, and a callback is not told those of the pipeline: give "
+                "`text`, for example text_of(pipe, prompts)"
+            )
         self.pipe = pipe
         self.steps = steps
         self.scoring = Scoring(

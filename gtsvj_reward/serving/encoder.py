@@ -29,7 +29,9 @@ class Encoder:
         self.parsing = asyncio.Lock()
         self.thread = ThreadPoolExecutor(1, "encoder")
 
-    async def parse(self, read: Callable[[bytes], list[str]], body: bytes) -> list[str]:
+    async def parse(
+        self, read: Callable[[bytes], list[tuple[str, str]]], body: bytes
+    ) -> list[tuple[str, str]]:
         """What is read from a body; one at a time, since it takes several times its size."""
         async with self.parsing:
             return await asyncio.to_thread(read, body)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -80,6 +80,7 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
     notes = reward.notes(clips)
     text = request.prompts(reward.reads_text)
     reward.judge.condition(text, len(latents))
+    reward.judge.backbone.check_text(text)
     return Job(
         reward=reward,
         clips=latents,
@@ -96,9 +97,8 @@ def has_statistics(reward: GTSVJReward) -> bool:
 
 def as_float32(text: TextCondition) -> TextCondition:
     """Embeddings in one type, so that requests of several types can share a batch."""
-    return TextCondition(
-        text.embeds.float(), text.mask, None if text.pooled is None else text.pooled.float()
-    )
+    pooled = None if text.pooled is None else text.pooled.float()
+    return replace(text, embeds=text.embeds.float(), pooled=pooled)
 
 
 @torch.no_grad()

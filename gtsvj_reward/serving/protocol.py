@@ -46,7 +46,7 @@ TENSORS_1 = {
     "seeds": (1, frozenset({"I64"})),
 }
 """Version 1, likewise."""
-SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize"}
+SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize", "prompt_family"}
 """Metadata of version 2; version 1 has the first four in the URL."""
 
 
@@ -88,6 +88,7 @@ def write_request(request: ScoreRequest) -> bytes:
         "fps": None if request.fps is None else repr(float(request.fps)),
         "num_frames": None if request.num_frames is None else str(request.num_frames),
         "normalize": "true" if request.normalize else "false",
+        "prompt_family": None if request.text is None else request.text.family,
     }
     return write_body(
         {name: tensor for name, tensor in tensors.items() if tensor is not None},
@@ -151,13 +152,13 @@ def _request(
         space=space,
         fps=_number(settings, "fps"),
         num_frames=_count(settings, "num_frames"),
-        text=_text(tensors),
+        text=_text(tensors, settings.get("prompt_family")),
         normalize=normalize == "true" and version == VERSION,
         version=version,
     )
 
 
-def _text(tensors: Mapping[str, Tensor]) -> TextCondition | None:
+def _text(tensors: Mapping[str, Tensor], family: str | None) -> TextCondition | None:
     """Prompt embeddings, whose rows and words must agree with the clips and one another."""
     embeds = tensors.get("prompt_embeds")
     mask, pooled = tensors.get("prompt_mask"), tensors.get("pooled_prompt_embeds")
@@ -170,7 +171,7 @@ def _text(tensors: Mapping[str, Tensor]) -> TextCondition | None:
     if not fits or (mask is not None and mask.shape != embeds.shape[:2]):
         shapes = {name: tuple(x.shape) for name, x in tensors.items() if "prompt" in name}
         raise MalformedError(f"prompt tensors {shapes} do not go with {clips} clips")
-    return TextCondition(embeds, mask, pooled)
+    return TextCondition(embeds, mask, pooled, family)
 
 
 def _check_host_tensors(tensors: Mapping[str, Tensor]) -> None:

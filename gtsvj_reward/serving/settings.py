@@ -10,6 +10,7 @@ from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import reading_for
+from gtsvj_reward.reward.texts import load_prompt_encoder
 from gtsvj_reward.serving.judges import DEFAULT, check_names, share_base
 from gtsvj_reward.serving.limits import Limits
 
@@ -37,6 +38,10 @@ class VideoSettings:
     """4f + 1 for CogVideoX."""
     max_megapixels: int = 1024
     """Of all pictures of a video that have to be decoded; then an error of that video."""
+    text_encoder: str | None = None
+    """The generator's pipeline, whose text encoder reads the prompts, for a judge that does."""
+    text_dtype: str = "float32"
+    """Of the text encoder's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,12 @@ def build_app(settings: ServeSettings) -> "FastAPI":
         )
         vae = load_vae(videos.vae, dtype=dtype_of(videos.dtype), device=settings.device)
         limit = DecodeLimit(total=videos.max_megapixels * 1_000_000)
-        reader = VideoReader(reward, vae, reading, videos.space_id, limit)
+        encode = None
+        if videos.text_encoder is not None:
+            encode = load_prompt_encoder(
+                videos.text_encoder, dtype=dtype_of(videos.text_dtype), device=settings.device
+            )
+        reader = VideoReader(reward, vae, reading, videos.space_id, limit, encode)
         routers.append(unirl_routes(reader))
     app = create_app(
         reward, judges=loaded, limits=settings.limits, token=settings.token, routers=routers

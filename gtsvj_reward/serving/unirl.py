@@ -56,7 +56,7 @@ def unirl_routes(reader: VideoReader) -> APIRouter:
             videos = await service.encoder.parse(read, body)
             del body
             with service.encoder.hold(len(videos)) as share:
-                scores = (score_video(service, reader, share, video) for video in videos)
+                scores = (score_video(service, reader, share, *each) for each in videos)
                 outcomes = await while_present(request, outcomes_of(scores))
         return answer(outcomes, has_statistics(service.reward))
 
@@ -71,7 +71,7 @@ async def outcomes_of(
 
 
 async def score_video(
-    service: Service, reader: VideoReader, share: Share, video: str
+    service: Service, reader: VideoReader, share: Share, video: str, prompt: str
 ) -> RewardOutput:
     """Encode one video, then score it together with whatever else waits.
 
@@ -79,7 +79,7 @@ async def score_video(
         NotScoredError: 422 for a video that cannot be scored; what the queue says.
     """
     try:
-        request = await share.encode(partial(reader.request, video))
+        request = await share.encode(partial(reader.request, video, prompt))
         reward = service.reward
         job = admit(reward, replace(request, normalize=has_statistics(reward)), 1)
     except ValueError as error:
@@ -115,8 +115,8 @@ def answer(
     return {"results": results, "errors": errors}
 
 
-def read_videos(body: bytes, max_clips: int) -> list[str]:
-    """The last video of each request in a body, in base64.
+def read_videos(body: bytes, max_clips: int) -> list[tuple[str, str]]:
+    """The last video of each request in a body, in base64, and its prompt.
 
     Raises:
         NotScoredError: 400 for a body that is not of the format or asks for what is not served
@@ -139,8 +139,8 @@ def read_videos(body: bytes, max_clips: int) -> list[str]:
     return [read_video_of(entry, index) for index, entry in enumerate(requests)]
 
 
-def read_video_of(entry: Any, index: int) -> str:
-    """The video of one request; see `read_videos`."""
+def read_video_of(entry: Any, index: int) -> tuple[str, str]:
+    """The video of one request, and its prompt; see `read_videos`."""
     where = f"requests[{index}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("history"), list):
         raise NotScoredError(400, f"{where} must be an object with a `history`")
@@ -158,5 +158,4 @@ def read_video_of(entry: Any, index: int) -> str:
         raise NotScoredError(
             400, f"{where}: the last turn has no `video_b64`: set the trainer's `input_kind: video`"
         )
-    video: str = turn["video_b64"]
-    return video
+    return turn["video_b64"], turn["text"]

@@ -11,8 +11,10 @@ import torch
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import Reading
+from gtsvj_reward.reward.texts import Encode, check_encode
 from gtsvj_reward.serving.protocol import ScoreRequest
 
 
@@ -25,10 +27,12 @@ class VideoReader:
         reading: how every video is read.
         space_id: name of the VAE's latent space; read from the VAE by default.
         limit: the most that is decoded of a video.
+        encode: a `PromptEncoder` of the generator's pipeline, for a judge that reads prompts.
 
     Raises:
         LatentSpaceError: for a VAE of another latent space.
-        ValueError: for a judge that needs prompts, whose texts nothing here encodes.
+        ValueError: for a judge that needs prompts without `encode`, and one that reads none with
+            it.
     """
 
     def __init__(
@@ -38,21 +42,23 @@ class VideoReader:
         reading: Reading,
         space_id: str | None = None,
         limit: DecodeLimit | None = None,
+        encode: Encode | None = None,
     ) -> None:
+        check_encode(reward, encode, "text_encoder")
+        self.encode = encode
         self.vae = vae
         self.reading = reading
         self.limit = limit or DecodeLimit()
         self.space = LatentSpace.from_vae(vae, reward.space.patch_size_t, id=space_id)
         reward.refuse_foreign(self.space, "what the given VAE encodes to")
-        if reward.reads_text:
-            raise ValueError("this judge needs prompt embeddings, which come with no video")
 
     @torch.no_grad()
-    def request(self, video: str) -> ScoreRequest:
+    def request(self, video: str, prompt: str = "") -> ScoreRequest:
         """What is asked of a judge for one video: the raw score of its latents.
 
         Args:
             video: an mp4 file in base64.
+            prompt: what it was asked to show; read with `encode`.
 
         Raises:
             ValueError: if it is none, or cannot be read as `reading` says.
@@ -76,8 +82,13 @@ class VideoReader:
             )
         parameter = next(self.vae.parameters())
         latents = self.space.encode(clip.batch().to(parameter.device), self.vae).cpu()
+        text = None
+        if self.encode is not None:
+            with lock_of(self):
+                text = self.encode([prompt])
         return ScoreRequest(
             latents=latents,
+            text=text,
             space_id=self.space.id,
             space=self.space,
             fps=reading.fps,

@@ -1,12 +1,14 @@
 """A reward for clips that come with the completions."""
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.integrations.trl.rows import (
     Kind,
     LogMetric,
@@ -15,9 +17,11 @@ from gtsvj_reward.integrations.trl.rows import (
     log_parts,
     score_rows,
 )
+from gtsvj_reward.integrations.trl.texts import prompt_text
 from gtsvj_reward.latents.store import load_clip
 from gtsvj_reward.reward import AnyReward, as_reward
 from gtsvj_reward.reward.inputs import AnyNumber, AnySpace, as_count, as_number, as_space
+from gtsvj_reward.reward.texts import Encode, check_encode
 
 
 class LatentsRewardFunc:
@@ -42,7 +46,7 @@ class LatentsRewardFunc:
         ```
 
     Args:
-        reward: a judge, or a combination of judges, that takes no prompt.
+        reward: a judge, or a combination of judges.
         space: latent space of clips that are given as values; None: you vouch for it. A latent file
             says itself what space it is of, and its frame rate.
         fps: frames per second of clips that are given as values.
@@ -53,6 +57,13 @@ class LatentsRewardFunc:
         normalize: as for `GTSVJReward`.
         missing: what None in the column means: `error` refuses it, `none` gives the row None.
         name: in the trainer's logs.
+        encode: prompts -> what the text encoder says of them, a `PromptEncoder` of the pipeline
+            that made the clips; for a reward that reads prompts.
+        prompt_column: holds per completion the prompt of its clip, a text, or a conversation that
+            ends with it; `completions`, say, where the policy writes prompts.
+
+    Raises:
+        ValueError: for a reward that needs prompts without `encode`.
     """
 
     def __init__(
@@ -66,9 +77,13 @@ class LatentsRewardFunc:
         normalize: bool = True,
         missing: Literal["error", "none"] = "error",
         name: str = "gtsvj_latents",
+        encode: Encode | None = None,
+        prompt_column: str = "prompts",
     ) -> None:
         check_choice("missing", missing, ("error", "none"))
         self.reward = as_reward(reward)
+        check_encode(self.reward, encode)
+        self.encode, self.prompt_column = encode, prompt_column
         self.kind: Kind = (
             as_space(space),
             as_number("fps", fps),
@@ -85,7 +100,7 @@ class LatentsRewardFunc:
         """One score per completion, in their order; records no gradient.
 
         Args:
-            prompts: one per completion; only counted.
+            prompts: one per completion; read as `prompt_column`, else only counted.
             log_metric: of the trainer; gets mean and standard deviation of what scores are made of
                 (raw score and aspects; the parts of a combination).
             columns: whatever else the trainer passes; `column` is read.
@@ -98,9 +113,26 @@ class LatentsRewardFunc:
         """
         items = self.items(columns, len(prompts))
         clips = {row: self.clip(row, item) for row, item in enumerate(items) if item is not None}
-        scored = score_rows(self.reward, clips, normalize=self.normalize)
+        said = {"prompts": prompts, **columns}
+        encode = None if self.encode is None else partial(self.text, self.encode, said)
+        scored = score_rows(self.reward, clips, normalize=self.normalize, encode=encode)
         log_parts(log_metric, self.__name__, list(scored.values()))
         return [scored[row].score if row in scored else None for row in range(len(items))]
+
+    def text(self, encode: Encode, columns: dict[str, Any], rows: Sequence[int]) -> TextCondition:
+        """What the encoder says of the prompts of some rows."""
+        if self.prompt_column not in columns:
+            raise ValueError(
+                f"no column {self.prompt_column!r} reached the reward, only {sorted(columns)}: "
+                "`prompt_column` names the one with the prompts of the clips"
+            )
+        prompts = columns[self.prompt_column]
+        if len(prompts) != len(columns["prompts"]):
+            raise ValueError(
+                f"column {self.prompt_column!r} has {len(prompts)} rows for "
+                f"{len(columns['prompts'])} completions"
+            )
+        return encode([prompt_text(prompts[row]) for row in rows])
 
     def items(self, columns: dict[str, Any], count: int) -> Sequence[Any]:
         """The column, if it has as many rows as there are completions, and a clip in each."""

@@ -29,6 +29,21 @@ def completion_text(completion: Text) -> str:
     return (content or "").strip()
 
 
+def prompt_text(prompt: Text) -> str:
+    """The text of a prompt, of a conversation the last message.
+
+    Raises:
+        ValueError: if that is not text.
+    """
+    content = prompt if isinstance(prompt, str) else prompt[-1].get("content") if prompt else None
+    if not isinstance(content, str):
+        raise ValueError(
+            f"expected a prompt, or a conversation that ends with one, got {prompt!r}: "
+            "`prompt_column` names the column with the prompts of the clips"
+        )
+    return content.strip()
+
+
 def noise_seed(seed: int, prompt: Text, step: int) -> int:
     """Seed of the noise that all completions of a prompt start from in a step; below 2^63.
 

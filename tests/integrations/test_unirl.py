@@ -60,10 +60,20 @@ class Part:
 
 
 @dataclass
+class Texts:
+    texts: list
+
+
+@dataclass
 class Sample:
     """A prompt's part, and what was generated from it."""
 
     parts: list
+    said: Any = ()
+
+    def turns(self):
+        """Root first: a system turn, then the prompts of the generated clips."""
+        return [SimpleNamespace(role=role, content=Texts(texts)) for role, texts in self.said]
 
     def with_parts(self, parts):
         return replace(self, parts=list(parts))
@@ -91,7 +101,8 @@ class RewardService:
     def score_and_attach(self, sample):
         last = sample.parts[-1]
         channels_first = [video.transpose(0, 1) for video in last.primitives["video"]]
-        response = self.backend.compute_rewards(SimpleNamespace(videos=channels_first))
+        request = SimpleNamespace(videos=channels_first, prompts=[])
+        response = self.backend.compute_rewards(request)
         assert all(response.successes)
         assert len(response.rewards) == len(response.errors) == len(last.sample_ids)
         parts = {str(k): torch.tensor(list(v)) for k, v in response.component_rewards.items()}
@@ -109,6 +120,7 @@ MODULES = {
     "unirl.reward.service": {"RewardService": RewardService},
     "unirl.types.reward": {"RewardResponse": RewardResponse},
     "unirl.types.sample": {"Part": Part, "Sample": Sample},
+    "unirl.types.primitives": {"Texts": Texts},
     "unirl.distributed.group.dispatch": {
         "distributed": distributed,
         "Dispatch": SimpleNamespace(DP_SCATTER="dp scatter"),
@@ -183,6 +195,14 @@ def test_the_clean_latents_of_the_last_part_are_scored(saved, judge):
     assert expected.rewards.std() > 1e-3
 
 
+def test_the_prompts_are_the_last_text_turn_of_the_sample():
+    said = [("system", ["be brief"] * 2), ("user", ["a dog", "a cat"])]
+    turns = [SimpleNamespace(role="user", content=object()), *Sample([], said).turns()]
+    assert unirl.prompts_of(turns) == ["a dog", "a cat"]
+    with pytest.raises(ValueError, match="no turn with a text"):
+        unirl.prompts_of(turns[:1])
+
+
 def test_videos_are_scored_by_the_hosts_own_service(saved, judge, vae):
     target = "unirl.reward.service.RewardService"
     pixels = service({"judge": saved.judge, "encode_with": saved.vae}, target)
@@ -253,7 +273,7 @@ def test_refusals_of_the_judge_stop_the_step(saved):
         service({"judge": saved.judge, "encode_with": saved.vae})
     backend = service(settings(saved)).backend
     with pytest.raises(ValueError, match="expected a request with videos"):
-        backend.compute_rewards(SimpleNamespace(videos=None))
+        backend.compute_rewards(SimpleNamespace(videos=None, prompts=[]))
 
 
 def test_the_judge_leaves_and_returns(saved, judge, monkeypatch):

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,6 +92,8 @@ def test_prompts_reach_a_judge_that_reads_them():
             client(latents)
         with pytest.raises(RefusedError, match="expected text embeddings"):
             client(latents[:1], text=TextCondition(torch.randn(1, 5, 8)))
+        with pytest.raises(RefusedError, match=r"encoded for a Wan.*, this is a CogVideoX"):
+            client(latents[:1], text=replace(text.rows(torch.tensor([0])), family="Wan"))
     assert_same_scores(scores, reward(latents, text=text))
 
 

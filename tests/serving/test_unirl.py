@@ -23,12 +23,13 @@ from gtsvj_reward import LatentSpace
 from gtsvj_reward.latents import UnreadableVideoError, read_video, write_video
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.space import LatentSpaceError
-from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.reward import PromptEncoder, RewardOutput
 from gtsvj_reward.reward.encoding import Reading
 from gtsvj_reward.serving.pace import Pace
 from gtsvj_reward.serving.refusals import NotScoredError
 from gtsvj_reward.serving.unirl import answer, read_videos, unirl_routes
 from gtsvj_reward.serving.videos import VideoReader
+from tests.pipelines import cogvideox, frozen
 from tests.serving.server import assert_same_scores, post, reward_of, serving
 from tests.tiny import tiny_judge, tiny_space
 
@@ -251,10 +252,10 @@ def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
     class Held(VideoReader):
         """Reads when it may."""
 
-        def request(self, video):
+        def request(self, video, prompt):
             entered.set()
             assert go.wait(120)
-            return super().request(video)
+            return super().request(video, prompt)
 
     payload = sent([path.read_bytes() for path in videos])
     routers = [unirl_routes(Held(judge, tiny_vae, READING))]
@@ -291,6 +292,26 @@ def test_only_the_judges_own_vae_is_taken(judge, tiny_vae):
     reward = reward_of(tiny_judge(latent_space=tiny_space(id="another")))
     with pytest.raises(LatentSpaceError, match="the judge scores latents of `another`"):
         VideoReader(reward, tiny_vae, READING)
-    prompted = reward_of(tiny_judge(latent_space=judge.space, text_input="prompt"))
-    with pytest.raises(ValueError, match="needs prompt embeddings"):
+
+
+def test_a_judge_that_reads_prompts_scores_each_video_under_its_own(judge, tiny_vae, videos):
+    prompted = reward_of(
+        tiny_judge(latent_space=judge.space, geometry=None, text_input="prompt"),
+        check_statistics=False,
+    )
+    with pytest.raises(ValueError, match="refuses clips without: give `text_encoder`"):
         VideoReader(prompted, tiny_vae, READING)
+    encode, said = PromptEncoder(frozen(cogvideox)), ["a dog", "a red square"]
+    reader = VideoReader(prompted, tiny_vae, READING, encode=encode)
+    payload = sent([videos[0].read_bytes()] * 2)
+    for request, prompt in zip(payload["requests"], said, strict=True):
+        request["history"][0]["text"] = prompt
+    with serving(prompted, routers=[unirl_routes(reader)]) as (_, port):
+        rewards, errors = parsed(remote(port, payload)[1], 2)
+    assert errors == [None] * 2
+    frames = read_video(videos[0], **READ).batch()
+    expected = prompted.score_frames(
+        torch.cat([frames] * 2), vae=tiny_vae, fps=8.0, text=encode(said)
+    )
+    assert rewards == pytest.approx(expected.tolist(), abs=1e-4)
+    assert abs(rewards[0] - rewards[1]) > 1e-3

@@ -6,13 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.random_keys import keyed_generator
+from gtsvj_reward.reward.texts import Encode
 from gtsvj_reward.training.closed_form.examples import Contrast
 from gtsvj_reward.training.closed_form.features import Load, Shown
-
-Encode = Callable[[Sequence[str]], TextCondition]
-"""Prompts -> what the text encoder says of them; a `PromptEncoder`."""
 
 Wrong = Callable[[str, torch.Generator], str]
 """A prompt and where draws come from -> one that is not true of its clip."""
