@@ -1,7 +1,7 @@
 """GPU memory that each alignment algorithm takes at full size, and what cards that fits on.
 
-    python -m benchmarks.align_memory               # both models, both sizes; many minutes
-    python -m benchmarks.align_memory --models CogVideoX-2B --sizes 17x256x384
+    python -m benchmarks.align_memory               # all models, two sizes each; many minutes
+    python -m benchmarks.align_memory --models Wan2.1-1.3B    # puts its rows in place of old ones
 
 The code of `gtsvj_reward.alignment` runs on the meta device, where nothing is computed; no GPU was
 measured. One clip (for DPO one pair) at a time; base weights in bfloat16, shared by policy and
@@ -14,9 +14,19 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLLTXVideo,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    LTXPipeline,
+    WanPipeline,
+)
 from torch import Tensor
 
 from benchmarks.cost import table
@@ -34,20 +44,67 @@ from gtsvj_reward.alignment import (
     transition,
 )
 
-MODELS = ("CogVideoX-2B", "CogVideoX-5B")
-SIZES = {"49x480x720": (49, 480, 720), "17x256x384": (17, 256, 384)}
+SMALL = "17x256x384"
+MODELS: dict[str, tuple[str, ...]] = {
+    "CogVideoX-2B": ("49x480x720", SMALL),
+    "CogVideoX-5B": ("49x480x720", SMALL),
+    "Wan2.1-1.3B": ("81x480x832", SMALL),
+    "Wan2.2-5B": ("121x704x1280", SMALL),
+    "LTX-Video": ("161x512x704", SMALL),
+    "HunyuanVideo": ("61x544x960", SMALL),
+}
+"""Model -> clips: frames, height and width in pixels."""
 STEPS = 50
 """Denoising steps of a sample, all of whose latents DDPO keeps."""
 CLIPS = 16
 """Clips of an iteration of DDPO, and N of best-of-N."""
 RANK = 16
-WORDS = 226
 ADAM_BYTES = 8
 """Per trained parameter: two averages in float32."""
 CARDS = (24, 48, 80)
 """Memory of GPUs in GiB."""
 USABLE = 0.9
 """Share of a card that the computed bytes may fill; the rest is for what is not counted."""
+THIN = {
+    "block_out_channels": (8, 8, 8, 8),
+    "decoder_block_out_channels": (8, 8, 8, 8),
+    "layers_per_block": (1, 1, 1, 1, 1),
+    "decoder_layers_per_block": (1, 1, 1, 1, 1),
+}
+"""What makes LTX's VAE small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """The pipeline of a transformer's class, and what its text encoder gives the transformer."""
+
+    pipeline: type[Any]
+    words: int
+    """Tokens of a prompt."""
+    width: str
+    """Name in the transformer's config of how wide they are."""
+    masked: bool = False
+    pooled: str | None = None
+    """Likewise for a pooled projection."""
+
+
+TOLD: Mapping[str, Told] = {
+    "CogVideoXTransformer3DModel": Told(
+        pipeline=CogVideoXPipeline, words=226, width="text_embed_dim"
+    ),
+    "HunyuanVideoTransformer3DModel": Told(
+        pipeline=HunyuanVideoPipeline,
+        words=256,
+        width="text_embed_dim",
+        masked=True,
+        pooled="pooled_projection_dim",
+    ),
+    "LTXVideoTransformer3DModel": Told(
+        pipeline=LTXPipeline, words=128, width="caption_channels", masked=True
+    ),
+    "WanTransformer3DModel": Told(pipeline=WanPipeline, words=512, width="text_dim"),
+}
+"""Class of a transformer -> how it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +164,12 @@ class Setting:
         """A loss of the errors that Diffusion-DPO compares."""
         clip = self.latents
         errors = pair_errors(
-            self.policy, self.prompts, clip, clip, keys=[(0,)], timesteps=range(1000)
+            self.policy,
+            self.prompts,
+            clip,
+            clip,
+            keys=[(0,)],
+            timesteps=self.policy.family.noise_levels,
         )
         better, worse, better_before, worse_before = errors
         return (better - better_before - worse + worse_before).mean()
@@ -127,16 +189,45 @@ def setting(model: FullModel, size: tuple[int, int, int], recomputing: bool) -> 
     transformer = model.transformer()
     judge = replace(model, size=size).judge(transformer)
     judge.backbone.gradient_checkpointing = recomputing
-    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
-    vae = frozen_model(AutoencoderKLCogVideoX)
-    pipe = CogVideoXPipeline(None, None, vae, transformer, scheduler)
     policy = Policy(
-        pipe, ClipSize(*size), rank=RANK, text_length=WORDS, gradient_checkpointing=recomputing
+        pipeline_of(transformer, model.vae()),
+        ClipSize(*size),
+        rank=RANK,
+        gradient_checkpointing=recomputing,
     )
     transformer.to("meta")  # the fresh adapter
-    width = int(transformer.config.text_embed_dim)
-    embeds = torch.zeros(1, WORDS, width, device="meta", dtype=torch.bfloat16)
-    return Setting(policy, judge, Prompts(("",), embeds, embeds))
+    return Setting(policy, judge, prompts_of(transformer))
+
+
+def pipeline_of(transformer: Any, vae: Any) -> Any:
+    """A pipeline without text encoders."""
+    kind = TOLD[type(transformer).__name__].pipeline
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    if kind is CogVideoXPipeline:
+        scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
+        # The published one, whatever the model's: its space has a name without weights.
+        return CogVideoXPipeline(
+            None, None, frozen_model(AutoencoderKLCogVideoX), transformer, scheduler
+        )
+    if kind is LTXPipeline:
+        # The space of LTX's latents is read from weights, so the VAE is a small one that has some.
+        vae = AutoencoderKLLTXVideo(**THIN)
+    if kind is HunyuanVideoPipeline:
+        return HunyuanVideoPipeline(None, None, transformer, vae, flow, None, None)
+    return kind(tokenizer=None, text_encoder=None, vae=vae, transformer=transformer, scheduler=flow)
+
+
+def prompts_of(transformer: Any) -> Prompts:
+    """One prompt without values."""
+    told, config = TOLD[type(transformer).__name__], transformer.config
+
+    def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+        return torch.zeros(1, *shape, device="meta", dtype=dtype)
+
+    embeds = empty(told.words, int(config[told.width]))
+    mask = empty(told.words, dtype=torch.bool) if told.masked else None
+    pooled = empty(int(config[told.pooled])) if told.pooled else None
+    return Prompts(("",), embeds, embeds, mask, mask, pooled)
 
 
 def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:
@@ -149,10 +240,16 @@ def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:
     }
 
 
+def edges(size: str) -> tuple[int, int, int]:
+    """Frames, height and width of a clip as it is named."""
+    frames, height, width = map(int, size.split("x"))
+    return frames, height, width
+
+
 def needs(name: str, size: str) -> Iterator[Need]:
     """What each algorithm needs for clips of one size."""
     for recomputing in (False, True):
-        found = setting(FULL_MODELS[name], SIZES[size], recomputing)
+        found = setting(FULL_MODELS[name], edges(size), recomputing)
         common = common_bytes(found)
         clip = 4 * found.latents.numel()
         kept = {"DDPO": CLIPS * (STEPS + 1) * clip, "Diffusion-DPO": 2 * clip}
@@ -228,17 +325,17 @@ def read(path: str | Path) -> list[Need]:
 def main() -> None:
     """Count, write the numbers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/align_memory.json"))
     args = parser.parse_args()
-    found: list[Need] = []
+    known = read(args.json) if args.json.exists() else []
     for name in args.models:
-        for size in args.sizes:
-            found += needs(name, size)
-            args.json.write_text(json.dumps([asdict(need) for need in found], indent=1) + "\n")
-            print(f"{name}, {size}: counted", flush=True)
-    print(report(found))
+        rows = [need for size in MODELS[name] for need in needs(name, size)]
+        known = [need for need in known if need.model != name] + rows
+        known.sort(key=lambda need: list(MODELS).index(need.model))
+        args.json.write_text(json.dumps([asdict(need) for need in known], indent=1) + "\n")
+        print(f"{name}: counted", flush=True)
+    print(report(known))
 
 
 if __name__ == "__main__":

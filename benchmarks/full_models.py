@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.counting import frozen_model
 from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from gtsvj_reward.latents.wan_vae import PUBLISHED
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
 """Of CogVideoX-2B."""
@@ -104,18 +105,7 @@ def mochi(**settings: Any) -> MochiTransformer3DModel:
     return model
 
 
-WAN_22_VAE: Mapping[str, Any] = {
-    "base_dim": 160,
-    "decoder_base_dim": 256,
-    "z_dim": 48,
-    "latents_mean": [0.0] * 48,
-    "latents_std": [1.0] * 48,
-    "is_residual": True,
-    "in_channels": 12,
-    "out_channels": 12,
-    "patch_size": 2,
-    "scale_factor_spatial": 16,
-}
+WAN_22_VAE: Mapping[str, Any] = {**PUBLISHED["wan-2.2-5b"], "scale_factor_spatial": 16}
 
 COGVIDEOX_5B: Mapping[str, Any] = {
     "num_attention_heads": 48,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import align_memory
-from benchmarks.align_memory import CARDS, MODELS, SIZES, Need, fits, needs, read, report
+from benchmarks.align_memory import CARDS, MODELS, Need, fits, needs, read, report
 from benchmarks.counting import GIB
 from tests.benchmarks.test_cost import TINY
 
@@ -33,10 +33,10 @@ def test_a_line_of_the_table_by_hand():
 def found():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(align_memory.FULL_MODELS, "tiny", TINY)
-        patch.setitem(align_memory.SIZES, "small", (9, 64, 96))
-        patch.setattr(align_memory, "WORDS", 6)
+        told = replace(align_memory.TOLD["CogVideoXTransformer3DModel"], words=6)
+        patch.setitem(align_memory.TOLD, "CogVideoXTransformer3DModel", told)
         patch.setattr(align_memory, "RANK", 3)
-        return list(needs("tiny", "small"))
+        return list(needs("tiny", "9x64x96"))
 
 
 def test_weights_are_counted_once_and_the_adapter_with_its_averages(found):
@@ -79,5 +79,6 @@ def test_trajectories_are_kept_by_ddpo_alone(found):
 def test_the_page_shows_what_was_written():
     rows = read(ROOT / "benchmarks/results/align_memory.json")
     page = (ROOT / "docs/alignment/memory.md").read_text()
-    assert {(need.model, need.size) for need in rows} == {(m, s) for m in MODELS for s in SIZES}
+    counted = {(need.model, need.size) for need in rows}
+    assert counted == {(model, size) for model, sizes in MODELS.items() for size in sizes}
     assert report(rows) in page, "run `python -m benchmarks.align_memory` and paste the table"

@@ -1,0 +1,49 @@
+"""The settings of examples/alignment are taken by every script, and say what memory they take."""
+
+import importlib
+
+import pytest
+
+from benchmarks.align_memory import GIB, MODELS, fits, read
+from tests.docs.commands import ROOT
+from tests.examples.scripts import EXAMPLES
+
+SETTINGS = {
+    "cogvideox-2b": "CogVideoX-2B",
+    "hunyuan-video": "HunyuanVideo",
+    "ltx-video": "LTX-Video",
+    "wan2.1-1.3b": "Wan2.1-1.3B",
+    "wan2.2-5b": "Wan2.2-5B",
+}
+SCRIPTS = {
+    "ddpo": "DDPOArguments",
+    "dpo": "DPOArguments",
+    "reward_gradients": "RewardGradientArguments",
+}
+
+
+def test_there_are_settings_for_these_models_alone():
+    found = {path.stem for path in (EXAMPLES / "alignment").glob("*.yaml")}
+    assert found == set(SETTINGS)
+    assert set(SETTINGS.values()) <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_script_takes_them_and_their_memory_is_what_was_computed(name):
+    file = EXAMPLES / "alignment" / f"{name}.yaml"
+    shared = importlib.import_module("shared")
+    for script, kind in SCRIPTS.items():
+        arguments = getattr(importlib.import_module(script), kind)
+        given = shared.parse(arguments, ["--config", str(file), "--output_dir", "x"])
+        assert (given.output_dir, given.dtype, given.batch_size) == ("x", "bfloat16", 1)
+    size = f"{given.num_frames}x{given.height}x{given.width}"
+    assert given.gradient_checkpointing
+    rows = {
+        need.algorithm: need
+        for need in read(ROOT / "benchmarks" / "results" / "align_memory.json")
+        if (need.model, need.size) == (SETTINGS[name], size) and need.recomputing
+    }
+    text = file.read_text()
+    for algorithm in ("DDPO", "Diffusion-DPO", "reward gradients, K = 1"):
+        need = rows[algorithm]
+        assert f"# {algorithm}: {need.total / GIB:.1f} GiB, {fits(need)}" in text
