@@ -39,8 +39,14 @@ def prompts_for(
 
     Raises:
         ValueError: if there are none, or shall be none, and the judge was never trained without; if
-            another family's text encoder read them.
+            another family's text encoder read them; for a judge that sees reference images, which
+            are not stored beside clips.
     """
+    if reward.reads_image:
+        raise ValueError(
+            "this judge sees reference images (image_input='image'), and none are stored beside "
+            "latents: score in Python, `reward(latents, image=image_of(pipe, images, ...))`"
+        )
     if not reward.reads_text:
         return None
     store = store_in(clips.path) if under_prompts else None

@@ -11,7 +11,9 @@ from gtsvj_reward.judge import load_judge, save_judge
 from gtsvj_reward.judge.card import model_card
 from gtsvj_reward.judge.image_moments import image_distances
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED
+from gtsvj_reward.latents.store import LatentClip, LatentFolder, save_clip
 from gtsvj_reward.reward import Clips, RewardEnsemble, WeightedReward
+from gtsvj_reward.scoring.folder import score_folder
 from gtsvj_reward.training import FeatureCache, first_frames_swapped, refit, shown, with_image
 from tests.judge.test_moment_judge import moment_judge
 from tests.pipelines import tiny_wan_image
@@ -124,6 +126,16 @@ def test_images_missing_or_for_nothing_are_refused():
     mixed = [clips(1)[0], clips(1, width=10)[0]]
     with pytest.raises(ValueError, match=r"clip 1 \(b\) is 8x10 latents, its reference image 8x12"):
         Clips(latents=mixed, image=images_for(2), names=["a", "b"])
+
+
+def test_folders_of_clips_are_refused_before_any_is_read(tmp_path):
+    clip = LatentClip(
+        latents=clips(1)[0], space=tiny_space(), fps=8.0, num_frames=17, source="a.mp4",
+        source_sha256="0" * 64, settings={},
+    )  # fmt: skip
+    save_clip(tmp_path / "a.safetensors", clip)
+    with pytest.raises(ValueError, match=r"\(image_input='image'\), and none are stored beside"):
+        score_folder(GTSVJReward(image_judge()), LatentFolder(tmp_path), progress=False)
 
 
 def test_judges_and_models_must_agree_about_images():
