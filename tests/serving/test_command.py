@@ -104,10 +104,10 @@ def test_judges_without_a_name_are_refused(capsys):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--max_batch_size", "0"], "`max_batch_size` must be positive"),
+        (["--max_batch_size", "0"], "--max_batch_size must be positive"),
         (["--max_clips", "300"], "one request must fit into the queue"),
         (["--max_body_mib", "2000"], "one request must fit into the queue"),
-        (["--max_wait_ms", "-1"], "`max_wait_ms` must be >= 0"),
+        (["--max_wait_ms", "-1"], "--max_wait_ms must be >= 0"),
     ],
 )
 def test_limits_that_contradict_are_refused(words, reason, capsys):
