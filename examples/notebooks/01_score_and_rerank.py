@@ -353,8 +353,8 @@ same = torch.equal(again(together, space=toy_space), toy_reward(together, space=
 print(f"the loaded judge gives the same scores: {same}")
 
 # %% [markdown]
-# What it cannot judge it refuses, and says why. Sixteen channels prove nothing: the demo's codec
-# has as many, and a judge that was not told would have scored its latents.
+# It rejects what it cannot judge, and says why. The demo's codec has sixteen channels too, so
+# without the name of the space a judge would score its latents.
 
 
 # %%

@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     made = subparser("label")
     made.add_argument("videos", type=Path, nargs="?", help="folder of videos; not with --export")
-    made.add_argument("--out", type=Path, required=True, help="folder of the labels; gone on with")
+    made.add_argument(
+        "--out", type=Path, required=True, help="folder of the labels; resumed if there"
+    )
     asked = made.add_argument_group("what is asked")
     asked.add_argument("--task", choices=["compare", "rate"], default="compare")
     asked.add_argument("--question", default="", help="shown above the clips")

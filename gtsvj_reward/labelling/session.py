@@ -74,7 +74,7 @@ class Session:
     """Everything behind the page, without HTTP; any number of threads may call it.
 
     Args:
-        out: folder of the labels; what it holds is gone on with.
+        out: folder of the labels; a session that is there is resumed.
         clips: to label.
         settings: what is asked.
         model: the judge that is fitted; None: a plain labelling tool.

@@ -480,7 +480,7 @@ def test_held_out_pairs_are_answered_at_the_tie_threshold_of_others(world, base,
     caplog.clear()
     metrics = trainer_of((high, low, 1), (low, tie[0], 0)).evaluate()
     assert "eval_cross_fitted_with_ties" not in metrics
-    assert "all 2 held-out pairs hang together" in caplog.text
+    assert "all 2 held-out pairs are connected" in caplog.text
 
 
 def test_commands_train_and_draw(world, capsys):

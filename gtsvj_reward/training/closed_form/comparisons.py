@@ -212,7 +212,7 @@ def fold_of(groups: Int[Tensor, " pair"]) -> Int[Tensor, " pair"]:
     names, members, counts = groups.unique(return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise ValueError(
-            f"all {len(groups)} comparisons hang together through shared clips or prompts: none "
+            f"all {len(groups)} comparisons are connected through shared clips or prompts: none "
             "can be left out to choose a penalty; compare other clips as well"
         )
     folds = torch.zeros_like(counts)

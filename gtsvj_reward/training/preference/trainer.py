@@ -45,7 +45,7 @@ class PreferenceTrainer(LabelledTrainer):
     Logged: `loss`, `grad_norm`, `accuracy` (share of untied training pairs scored in the right
     order), and per evaluation `eval_loss`, `eval_accuracy_without_ties`,
     `eval_cross_fitted_with_ties` (held-out pairs in up to ten folds, each answered at the tie
-    threshold of the others; left out where all pairs hang together through shared clips),
+    threshold of the others; left out where all pairs are connected through shared clips),
     `eval_accuracy_with_ties` (in-sample, so too high) with its fitted threshold, `eval_pairs` and
     `eval_human_ties`.
 
@@ -192,7 +192,7 @@ def pair_metrics(
         cross_fitted["cross_fitted_with_ties"] = found.accuracy
     else:
         logger.warning(
-            "all %d held-out pairs hang together through shared clips: no accuracy with ties at a "
+            "all %d held-out pairs are connected through shared clips: no accuracy with ties at a "
             "threshold of other pairs, and that at their own is too high",
             len(pairs),
         )

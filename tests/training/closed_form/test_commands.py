@@ -142,7 +142,7 @@ def test_clips_of_one_group_are_left_out_together(tmp_path, base, capsys):
              "--held_out_comparisons",
              write_csv(tmp_path / "q.csv", header[:3], [("006.mp4", "007.mp4", "B")])]  # fmt: skip
     run("train-preference", *common, *words, "--preference_loss", "rao_kupper", status=1)
-    assert "all 3 comparisons hang together" in capsys.readouterr().err
+    assert "all 3 comparisons are connected" in capsys.readouterr().err
 
 
 def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):

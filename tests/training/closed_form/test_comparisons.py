@@ -109,7 +109,7 @@ def test_folds_keep_groups_whole_and_even():
 
 
 def test_pairs_that_all_hang_together_are_refused():
-    with pytest.raises(ValueError, match="all 4 comparisons hang together"):
+    with pytest.raises(ValueError, match="all 4 comparisons are connected"):
         fold_of(torch.zeros(4, dtype=torch.long))
 
 
