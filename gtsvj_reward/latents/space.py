@@ -18,6 +18,7 @@ from gtsvj_reward.latents.checks import (
 )
 from gtsvj_reward.latents.json_types import check_fields
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
+from gtsvj_reward.latents.scaling import per_channel
 from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily
 from gtsvj_reward.latents.vaes import vae_family
 
@@ -275,13 +276,13 @@ class LatentSpace:
         """Scaled latents of the VAE's output, both in BTCHW order."""
         if self.mean is None or self.std is None:
             return (latents - (self.shift_factor or 0.0)) * self.scaling_factor
-        return (latents - _per_channel(self.mean, latents)) / _per_channel(self.std, latents)
+        return (latents - per_channel(self.mean, latents)) / per_channel(self.std, latents)
 
     def unscale(self, latents: ClipBatch) -> ClipBatch:
         """The VAE's output that scaled latents came from, both in BTCHW order."""
         if self.mean is None or self.std is None:
             return latents / self.scaling_factor + (self.shift_factor or 0.0)
-        return latents * _per_channel(self.std, latents) + _per_channel(self.mean, latents)
+        return latents * per_channel(self.std, latents) + per_channel(self.mean, latents)
 
     def encode(
         self,
@@ -346,7 +347,3 @@ class LatentSpace:
                 f"expected a VAE with {expected}, got one with {given}: load the VAE of this space"
             )
         return family
-
-
-def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
