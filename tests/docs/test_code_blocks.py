@@ -8,7 +8,9 @@ sizes are small. YAML is read as the settings that it is.
 import json
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
@@ -74,7 +76,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """The current folder, with every file that a block is named as, and the recipe's."""
+    """The current folder, with files that blocks are named as, and those of examples."""
     named = [
         re.match(r"# ([\w-]+\.yaml)\b", block.text) for page in PAGES for block in blocks(page)
     ]
@@ -82,6 +84,8 @@ def work(tmp_path, monkeypatch):
         (tmp_path / match[1]).write_text(match.string)
     for path in (ROOT / RECIPE).parent.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text())
+    settings = Path("examples", "alignment")  # pages name them from the repository's root
+    shutil.copytree(ROOT / settings, tmp_path / settings)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
