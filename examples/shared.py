@@ -51,11 +51,13 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     )
     accelerator.init_trackers("gtsvj_reward")
     pipe = load(arguments).to(accelerator.device)
-    made = partial(GTSVJReward, aspects=arguments.aspects or None, pessimism=arguments.pessimism)
+    checked = arguments.check_statistics
+    kept = {"aspects": arguments.aspects or None, "check_statistics": checked}
+    made = partial(GTSVJReward, pessimism=arguments.pessimism, **kept)
     trained = reward_of(
         arguments.terms,
         judge=lambda name: made(load_judge(name, arguments, pipe).judge),
-        prompt_score=lambda: PromptScore(pipe),
+        prompt_score=lambda: PromptScore(pipe, check_statistics=checked),
     )
     watched = {name: load_judge(name, arguments, pipe) for name in arguments.eval_metrics}
     policy = Policy(
@@ -89,7 +91,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
             accelerator=accelerator,
         )
         # The judge that the run began with goes on as a guard.
-        first = GTSVJReward(judge.judge, aspects=arguments.aspects or None)
+        first = GTSVJReward(judge.judge, **kept)
         metrics["first judge"] = watching(first, policy, arguments.fps)
     return AlignmentRun(
         arguments,
@@ -120,14 +122,15 @@ def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
 
     The unsteady toy's weights are not those that any judge was trained on.
     """
-    if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
-        return GTSVJReward.from_pretrained(name, device=pipe.device)
-    return GTSVJReward.from_pretrained(
+    load = partial(
+        GTSVJReward.from_pretrained,
         name,
-        transformer=pipe.transformer,
-        live=arguments.judge_weights == "live",
+        check_statistics=arguments.check_statistics,
         device=pipe.device,
     )
+    if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
+        return load()
+    return load(transformer=pipe.transformer, live=arguments.judge_weights == "live")
 
 
 def watching(judge: GTSVJReward, policy: Policy, fps: float) -> EvalMetric:

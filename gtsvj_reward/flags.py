@@ -42,6 +42,8 @@ def in_flags(message: str, flags: Collection[str]) -> str:
 
     def flag(found: re.Match[str]) -> str:
         name = found["name"] or found["on"] or found["given"] or found["bare"]
+        if found["value"] == "False" and f"no_{name}" in flags:
+            return f"--no_{name}"
         if name not in flags or COLUMN.search(message, 0, found.start()):
             return found[0]
         value = found["value"] or found["text"]

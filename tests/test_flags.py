@@ -21,6 +21,7 @@ from tests.training.stages import write_csv, write_rated
         ("set `lora_rank=0` or `other=0`", "set --lora_rank 0 or `other=0`"),
         ("`lora_rank 8` is refused", "--lora_rank 8 is refused"),
         ("pass `overwrite=True`", "pass --overwrite"),
+        ("pass `check=False`", "pass --no_check"),
         ("replace them with --overwrite (`overwrite=True`)", "replace them with --overwrite"),
         ("say how fast, --fps (`fps`)", "say how fast, --fps"),
         ("readout='moments' reads no `text`", "readout='moments' reads no `text`"),
@@ -32,7 +33,7 @@ from tests.training.stages import write_csv, write_rated
     ],
 )
 def test_settings_become_flags_and_other_names_stay(message, typed):
-    flags = {"depth", "lora_rank", "overwrite", "fps", "name"}
+    flags = {"depth", "lora_rank", "overwrite", "fps", "name", "no_check"}
     assert in_flags(message, flags) == typed
 
 

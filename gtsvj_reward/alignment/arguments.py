@@ -31,7 +31,7 @@ which come while it runs."""
 LATER = (
     *("ema_decay", "pessimism", "refit_every", "refit_clips", "refit_positives"),
     *("window", "timestep_fraction", "keep_clips", "measure_kl", "dense_rewards"),
-    *("sde", "flow_shift"),
+    *("sde", "flow_shift", "check_statistics"),
 )
 """Settings that runs of earlier versions did not have: at their default they decide nothing."""
 
@@ -72,6 +72,12 @@ class AlignArguments:
         metadata={
             "help": "Train on the score less so many of its posterior standard deviations; for "
             "moment judges that were fitted to labels."
+        },
+    )
+    check_statistics: bool = field(
+        default=True,
+        metadata={
+            "help": "Refuse latents that are not spread as those that a judge was trained on."
         },
     )
     eval_metrics: list[str] = field(

@@ -23,6 +23,7 @@ from gtsvj_reward.alignment.processes import (
     Metrics,
     average_gradients,
     check_share,
+    clip_gradients,
     gather,
     mean_metrics,
     own_share,
@@ -265,18 +266,9 @@ class AlignmentRun:
             ValueError: if no gradient arrived, or one that is not finite.
         """
         average_gradients(self.accelerator, self.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters.values(), self.arguments.max_grad_norm
-        ).item()
-        if not 0 < norm < float("inf"):
-            raise ValueError(
-                f"the gradient's norm in iteration {self.done} is {norm}: "
-                + (
-                    "the loss does not depend on the policy, or all rewards are the same"
-                    if norm == 0
-                    else "training has diverged"
-                )
-            )
+        norm = clip_gradients(
+            self.parameters.values(), self.arguments.max_grad_norm, f"iteration {self.done}"
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:

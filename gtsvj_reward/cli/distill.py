@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.training.closed_form.distill import Teacher
 
-JUDGE_FLAGS = ("teacher_base_model", "allow_untrained_geometry", "overwrite")
+JUDGE_FLAGS = ("teacher_base_model", "allow_untrained_geometry", "no_check_statistics", "overwrite")
 TABLE_FLAGS = ("columns", "allow_missing_videos")
 
 
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     judge = made.add_argument_group("teacher that is a judge")
     judge.add_argument("--teacher_base_model", help="where its base is, if it has moved")
     judge.add_argument("--allow_untrained_geometry", action="store_true", help="as for score")
+    judge.add_argument("--no_check_statistics", action="store_true", help="as for score")
     judge.add_argument("--overwrite", action="store_true", help="drop what it said of clips before")
     table = made.add_argument_group("teacher that is a table")
     table.add_argument("--scores", type=Path, help="its scores: a column `video`, one per aspect")
@@ -125,6 +126,7 @@ def judge_values(
         device=state.device,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,
+        check_statistics=not args.no_check_statistics,
     )
     if reward.reads_text:
         raise ValueError(

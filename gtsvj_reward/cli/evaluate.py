@@ -76,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="score clips outside the trained range",
     )
+    parser.add_argument(
+        "--no_check_statistics",
+        action="store_true",
+        help="score latents that are not spread as those that the judge was trained on",
+    )
     parser.add_argument("--name", help="what results call the scorer")
     parser.add_argument("--column", help="column of scores; reward, score, or the only one")
     parser.add_argument(

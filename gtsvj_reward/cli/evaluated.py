@@ -63,6 +63,7 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
         dtype=dtype_of(args.dtype) if args.dtype else None,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,
+        check_statistics=not args.no_check_statistics,
     )
     clips = folder.only(found.clips.values())
     ways: dict[str, str | None] = {"": None}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 POSITIONAL = ("checkpoint", "folder")
 JUDGE_FLAGS = ("checkpoint", "folder", "base_model", "device", "dtype", "batch_size",
-               "allow_untrained_geometry", "overwrite")  # fmt: skip
+               "allow_untrained_geometry", "no_check_statistics", "overwrite")  # fmt: skip
 VIDEO_FLAGS = ("vae", "space_id", "vae_dtype", "fps", "height", "width", "num_frames",
                "frames_fps", "latents")  # fmt: skip
 
@@ -48,6 +48,11 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
         "--allow_untrained_geometry",
         action="store_true",
         help="score clips outside the trained range and say so in the table",
+    )
+    judging.add_argument(
+        "--no_check_statistics",
+        action="store_true",
+        help="score latents that are not spread as those that the judge was trained on",
     )
     judging.add_argument(
         "--overwrite", action="store_true", help="drop finished scores; start anew"
@@ -141,6 +146,7 @@ def run_scoring(
         dtype=dtype_of(args.dtype) if args.dtype else None,
         batch_size=args.batch_size,
         allow_untrained_geometry=args.allow_untrained_geometry,
+        check_statistics=not args.no_check_statistics,
     )
     clips = LatentFolder(latents)
     finished = shards.Shards(

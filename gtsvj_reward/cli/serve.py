@@ -75,6 +75,11 @@ def add_judge_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="score clips outside the trained range and say so in the answer",
     )
+    judge.add_argument(
+        "--no_check_statistics",
+        action="store_true",
+        help="score latents that are not spread as those that the judge was trained on",
+    )
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +169,7 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
         pessimism=args.pessimism,
         reloads=args.engine != "ray",
         allow_untrained_geometry=args.allow_untrained_geometry,
+        check_statistics=not args.no_check_statistics,
         videos=videos,
         limits=limits_of(args),
         token=token,

@@ -64,6 +64,8 @@ class ServeSettings:
     """k in r - k u, with u the uncertainty of a moment judge. Not of further judges."""
     allow_untrained_geometry: bool = False
     """Score clips outside the trained range."""
+    check_statistics: bool = True
+    """Refuse latents that are not spread as those that the judge was trained on."""
     videos: VideoSettings | None = None
     """Also serve UniRL's format, for videos; None: latents only."""
     limits: Limits = field(default_factory=Limits)
@@ -95,6 +97,7 @@ def load_reward(
         dtype=dtype_of(settings.dtype) if settings.dtype else None,
         aspects=settings.aspects if is_default else None,
         allow_untrained_geometry=settings.allow_untrained_geometry,
+        check_statistics=settings.check_statistics,
         pessimism=settings.pessimism if is_default else 0.0,
     )
     share_base(reward.judge, [other.judge for other in others()])

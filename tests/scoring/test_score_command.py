@@ -98,6 +98,19 @@ def test_untrained_geometry_is_refused_or_written_down(judge, latents, tmp_path,
     assert rows[0]["aspect_trajectory"] == {}
 
 
+def test_latents_of_another_spread_are_refused_unless_a_flag_says_so(
+    judge, latents, tmp_path, capsys
+):
+    write_clip(latents, "c/loud", scale=9.0)
+    words = ["score", judge, str(latents), "--out", str(tmp_path / "x.jsonl")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "c/loud" in error
+    assert "pass --no_check_statistics" in error
+    assert main([*words, "--no_check_statistics"]) == 0
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 10
+
+
 def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, monkeypatch):
     tiny_vae.save_pretrained(tmp_path / "vae")
     write_videos(tmp_path / "videos", ("p", "q", "r"))
