@@ -33,6 +33,8 @@ FAST = "GTSVJ_FAST"
 """Environment variable that notebooks read: 1 asks for small numbers."""
 LIMIT = 3_000_000
 """Bytes that all notebooks may take together."""
+MOST_LINES = 150
+"""Lines of code, blank ones left out, that a notebook stays below."""
 PICTURE_WIDTH, PICTURE_COLOURS = 1000, 256
 """What stored pictures are reduced to."""
 INSTALLED = re.compile(r"\S*/site-packages/")
@@ -131,6 +133,8 @@ def tidy(output: Any) -> Any:
         output.text = INSTALLED.sub("", on_screen(output.text))
     elif "image/png" in output.get("data", {}):
         output.data = {"image/png": reduced(output.data["image/png"])}
+    elif "text/html" in output.get("data", {}):
+        output.data = {"text/html": output.data["text/html"]}
     return output
 
 
@@ -173,8 +177,11 @@ def problems(notebook: Any, source: Path) -> list[str]:
             found.append(f"cell [{number}] failed: {output.ename}: {output.evalue}")
         paths = MACHINE_PATH.findall(spoken(output).encode())
         found += [f"cell [{number}] shows an absolute path: {path.decode()}" for path in paths]
-    if not any("image/png" in output.get("data", {}) for _, output in shown):
-        found.append("it shows no picture")
+    if not any("<video" in output.get("data", {}).get("text/html", "") for _, output in shown):
+        found.append("it shows no video")
+    lines = sum(bool(line.strip()) for cell in cells for line in cell.source.splitlines())
+    if lines >= MOST_LINES:
+        found.append(f"it has {lines} lines of code: keep it below {MOST_LINES}")
     return found
 
 

@@ -123,9 +123,12 @@ def notebook_page(path: Path) -> str:
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
-            picture = output.get("data", {}).get("image/png")
-            if picture is not None:
-                parts.append(f"![what the cell drew](data:image/png;base64,{picture.strip()})")
+            data = output.get("data", {})
+            if "image/png" in data:
+                picture = "".join(data["image/png"]).strip()
+                parts.append(f"![what the cell drew](data:image/png;base64,{picture})")
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
             elif output["output_type"] == "stream":
                 parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
     heading, rest = parts[0].split("\n", 1)

@@ -12,6 +12,7 @@ from gtsvj_reward.pages.parts import (
     TableRow as TableRow,
     card as card,
     figures as figures,
+    gallery as gallery,
     table as table,
     video as video,
 )

@@ -55,3 +55,26 @@ def video(mp4: bytes | str, *, label: str) -> Markup:
     source = mp4 if isinstance(mp4, str) else f"data:video/mp4;base64,{b64encode(mp4).decode()}"
     return tag("video", {"src": source, "loop": True, "muted": True, "playsinline": True,
                          "controls": True, "preload": "auto", "aria-label": label})  # fmt: skip
+
+
+def gallery(clips: Sequence[bytes], labels: Sequence[str], *, width: int = 130) -> Markup:
+    """Clips side by side that play by themselves, for `IPython.display.HTML` in a notebook.
+
+    Args:
+        clips: mp4 files, such as `gtsvj_reward.latents.preview` makes; they go into the text.
+        labels: what stands below each.
+        width: of a clip on the page, in pixels.
+
+    Raises:
+        ValueError: for another number of labels than of clips, or none.
+    """
+    if not clips or len(clips) != len(labels):
+        raise ValueError(f"expected one label for each clip, got {len(labels)} for {len(clips)}")
+    cells = []
+    for mp4, label in zip(clips, labels, strict=True):
+        source = f"data:video/mp4;base64,{b64encode(mp4).decode()}"
+        plays = {"autoplay": True, "loop": True, "muted": True, "playsinline": True}
+        playing = tag("video", {"src": source, **plays, "width": width, "aria-label": label})
+        said = tag("figcaption", {"style": "font-size:small"}, label)
+        cells.append(tag("figure", {"style": f"margin:4px;width:{width}px"}, playing, said))
+    return tag("div", {"style": "display:flex;flex-wrap:wrap"}, *cells)

@@ -7,6 +7,7 @@ import pytest
 from gtsvj_reward.pages import (
     Axis,
     Markup,
+    gallery,
     histogram,
     joined,
     strip,
@@ -86,3 +87,15 @@ def test_a_strip_and_a_table():
     made = table([("name", "n"), (EVIL, "3")], numbers=1)
     assert "<script>" not in made
     assert made.count('class="number"') == 2
+
+
+def test_a_gallery_holds_its_clips_and_escapes_their_labels():
+    made = gallery([b"one", b"two"], ["first", EVIL])
+    # "one" and "two" in base64
+    assert re.findall(r'src="data:video/mp4;base64,([^"]*)"', made) == ["b25l", "dHdv"]
+    assert re.findall("<figcaption[^>]*>([^<]*)</figcaption>", made)[0] == "first"
+    assert "<script>" not in made
+    assert made.count(" autoplay loop muted playsinline ") == 2
+    for clips, labels in (([], []), ([b"one"], ["first", "second"])):
+        with pytest.raises(ValueError, match="one label for each clip"):
+            gallery(clips, labels)

@@ -10,6 +10,7 @@ from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from tools.notebooks import (
+    MOST_LINES,
     PICTURE_WIDTH,
     code_cells,
     execute,
@@ -39,6 +40,8 @@ fast = os.environ["GTSVJ_FAST"]
 print("fast:", fast)
 """
 
+VIDEO = '<div><video src="data:video/mp4;base64,AAAA" autoplay></video></div>'
+
 
 def png(width=40, colours=("red", "blue")):
     image = Image.new("RGB", (width, 20), colours[0])
@@ -55,12 +58,12 @@ def written(folder, text=SOURCE):
 
 
 def stored(path):
-    """A notebook as if it had been run: numbers, a line and a picture."""
+    """A notebook as if it had been run: numbers, a line and a video."""
     notebook = read_source(path)
     for number, cell in enumerate(code_cells(notebook), 1):
         cell.execution_count = number
-    picture = nbformat.v4.new_output("display_data", {"image/png": png()})
-    cell.outputs = [nbformat.v4.new_output("stream", text="fast: 0\n"), picture]
+    played = nbformat.v4.new_output("display_data", {"text/html": VIDEO})
+    cell.outputs = [nbformat.v4.new_output("stream", text="fast: 0\n"), played]
     assert problems(notebook, path) == []
     return notebook
 
@@ -97,13 +100,16 @@ def test_cells_learn_whether_they_shall_be_fast(tmp_path, fast, shown):
 
 
 def test_cells_find_the_example_scripts_in_the_folder_above(tmp_path):
-    show = "from IPython.display import Image, display\ndisplay(Image(filename='a.png'))"
-    draw = f"import base64, pathlib\npathlib.Path('a.png').write_bytes(base64.b64decode('{png()}'))"
+    show = f"from IPython.display import HTML, display\ndisplay(HTML({VIDEO!r}))"
+    draw = "import pathlib\npathlib.Path('a.png').touch()"
     find = "print(sorted(path.name for path in pathlib.Path('..').glob('*.py')))"
     text = "\n".join(["# %%", draw, show, find]) + "\n"
     (cell,) = code_cells(run(written(tmp_path, text), fast=True))
     printed = "".join(output.get("text", "") for output in cell.outputs)
     assert {"ddpo.py", "dpo.py", "reward_gradients.py", "shared.py"} <= set(literal_eval(printed))
+    assert [dict(output.data) for output in cell.outputs if "data" in output] == [
+        {"text/html": VIDEO}
+    ]
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -114,7 +120,7 @@ def test_a_failing_cell_fails_the_run(tmp_path):
 
 def test_a_run_that_shows_what_may_not_be_stored_is_refused(tmp_path):
     text = "# %%\nimport os\n\nprint(os.getcwd())\n"
-    with pytest.raises(ValueError, match=r"absolute path.*no picture"):
+    with pytest.raises(ValueError, match=r"absolute path.*no video"):
         run(written(tmp_path, text), fast=True)
 
 
@@ -137,11 +143,20 @@ def test_errors_paths_and_missing_pictures_are_found(tmp_path):
     notebook = stored(path)
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
     notebook.cells[2].outputs = [error]
-    assert problems(notebook, path) == ["cell [2] failed: ValueError: no", "it shows no picture"]
+    assert problems(notebook, path) == ["cell [2] failed: ValueError: no", "it shows no video"]
     # Put together, so that this file does not name a machine's path itself
     notebook = stored(path)
     notebook.cells[2].outputs[0].text = "wrote " + "/".join(["", "home", "me", "judge"])
     assert len(problems(notebook, path)) == 1
+
+
+def test_a_long_notebook_is_found(tmp_path):
+    path = written(tmp_path)  # it has four lines of code
+    notebook = stored(path)
+    for more, found in ((MOST_LINES - 5, 0), (MOST_LINES - 4, 1)):
+        written(tmp_path, SOURCE + "\n" + "fast\n" * more)
+        notebook.cells[-1].source = read_source(path).cells[-1].source
+        assert len(problems(notebook, path)) == found
 
 
 def test_pictures_keep_their_shape_and_look(tmp_path):
