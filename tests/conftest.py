@@ -45,6 +45,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def threads():
+    """Commands with `--threads` leave their number behind, and sums depend on it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def unchecked():
     """Without the shape checks of the test run, as a user runs the package; also much faster."""

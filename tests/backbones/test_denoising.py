@@ -32,14 +32,14 @@ def scheduler_of(family):
 def output_of(family, model, noisy, timestep, text):
     """What the unmodified model returns, called as its pipeline does, in BTCHW."""
     seen = []
-    hook = model.register_forward_hook(lambda module, inputs, output: seen.append(output.sample))
+    hook = model.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
     try:
         family.hidden(model, noisy, family.depths[-1], timestep, text)
     finally:
         hook.remove()
     if family.name.startswith("cogvideox"):
         return seen[0]
-    if family.name == "ltx":
+    if family.name in ("ltx", "ltx-2"):
         _, steps, _, height, width = noisy.shape
         return LTXPipeline._unpack_latents(seen[0], steps, height, width).transpose(1, 2)
     return seen[0].transpose(1, 2)

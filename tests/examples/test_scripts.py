@@ -105,15 +105,15 @@ def test_the_variants_run(tmp_path, monkeypatch):
     run("reward_gradients", tmp_path / "refl", "--iterations", "1", "--method", "refl",
         "--refl_steps", "0", "1", "--report_to", "tensorboard")  # fmt: skip
     assert list((tmp_path / "refl").rglob("events.out.tfevents.*"))
-    (tmp_path / "own_reward.py").write_text(
+    (tmp_path / "quiet_reward.py").write_text(
         "def quiet(latents, **given):\n    return -latents.diff(dim=1).abs().flatten(1).mean(1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     found = run("ddpo", tmp_path / "sum", "--iterations", "1", "--advantages", "group",
-                "--reward", "gtsvj-toy", "prompt-score=10", "own_reward:quiet=0.5",
+                "--reward", "gtsvj-toy", "prompt-score=10", "quiet_reward:quiet=0.5",
                 "--dense_rewards", "--clips_per_prompt", "4", "--keep_clips", "2",
                 "--no_measure_kl", "--kl_weight", "0", "--window", "1")  # fmt: skip
-    assert found.reward.weights == {"gtsvj-toy": 1, "prompt-score": 10, "own_reward:quiet": 0.5}
+    assert found.reward.weights == {"gtsvj-toy": 1, "prompt-score": 10, "quiet_reward:quiet": 0.5}
     assert "kl" not in found.journal.entries[1]
     for name in ("grpo", "refl"):
         assert (tmp_path / name / "curves.png").exists()
