@@ -5,20 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from gtsvj_reward import LatentSpace, VideoJudge
 from gtsvj_reward.demo.candidates import generate
 from gtsvj_reward.demo.story import (
     ASPECT,
     constant,
     contrast,
+    fresh_judge,
     real_clips,
     simulated_ratings,
 )
-from gtsvj_reward.judge import Geometry, save_judge
+from gtsvj_reward.judge import save_judge
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.toy.corpus import save_latents
 from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, load_pipeline
-from gtsvj_reward.toy.world import FPS, FRAMES, captions
+from gtsvj_reward.toy.world import FRAMES, captions
 from gtsvj_reward.training import FeatureCache, Rated, refit
 
 PROMPTS, EACH = 20, 5
@@ -31,7 +32,7 @@ ORDER_KEY, CLIP_SEEDS = 71, 700_000
 def rated(generator: str, seed: int) -> VideoJudge:
     """Moments and 100 simulated ratings of the generator's own clips; no energy."""
     pipe, lot = load_pipeline(generator), own_clips(generator, seed)
-    fresh = fresh_judge(LatentSpace.from_pipeline(pipe), lot.latents)
+    fresh = unfitted(LatentSpace.from_pipeline(pipe), lot.latents)
     ratings = [
         Rated(constant(clip), {ASPECT.name: rating}, lot.prompts[index // lot.each])
         for index, (clip, rating) in enumerate(
@@ -45,7 +46,7 @@ def unlabelled(generator: str, seed: int) -> VideoJudge:
     """Moments of real clips against their perturbations and the generator's own clips."""
     pipe, lot = load_pipeline(generator), own_clips(generator, seed)
     space = LatentSpace.from_pipeline(pipe)
-    fresh = fresh_judge(space, lot.latents)
+    fresh = unfitted(space, lot.latents)
     pairs = contrast(real_clips(pipe, space, REAL, seed), lot.latents, seed)
     return refit(fresh, FeatureCache(fresh, batch_size=20), contrast=pairs)
 
@@ -65,20 +66,9 @@ def own_clips(generator: str, seed: int) -> Any:
     return generate(load_pipeline(generator), prompts, EACH, start, "the policy's own clips")
 
 
-def fresh_judge(space: LatentSpace, clips: Any) -> VideoJudge:
+def unfitted(space: LatentSpace, clips: Any) -> VideoJudge:
     """A judge that reads moments of the generator without faults; nothing is fitted yet."""
-    _, steps, _, rows, columns = clips.shape
-    config = JudgeConfig(
-        base_model=PIPELINE,
-        latent_space=space,
-        readout="moments",
-        lora_rank=0,
-        geometry=Geometry(
-            latent_frames=(steps, steps), height=(rows, rows), width=(columns, columns),
-            fps=(FPS, FPS),
-        ),
-    )  # fmt: skip
-    return VideoJudge.from_transformer(load_pipeline().transformer, config)
+    return fresh_judge(load_pipeline(), space, clips, base_model=PIPELINE)
 
 
 def judge_settings(
@@ -88,7 +78,8 @@ def judge_settings(
 
     Args:
         spec: of the configuration: `reward` names a judge, `fit` how one is fitted; `refit` says
-            that labels and real clips are given to the run, too.
+            that labels and real clips are given to the run, too; `prompt_score` is the weight of
+            the generator's prompt score beside the judge.
         seed: of its clips and ratings.
         work: folder of judges.
         generator: the policy before training.
@@ -100,6 +91,8 @@ def judge_settings(
     if not (folder / "config.json").exists():
         save_judge(FITTINGS[spec["fit"]](generator, seed), folder)
     settings["reward"] = str(folder)
+    if "prompt_score" in spec:
+        settings["reward"] = [f"{folder}=1", f"prompt-score={spec['prompt_score']}"]
     if spec.get("refit"):
         labels = work / f"labels-{generator}-{seed}"
         write_labels(generator, seed, labels)

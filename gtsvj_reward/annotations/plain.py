@@ -10,6 +10,7 @@ from gtsvj_reward.annotations.columns import (
     is_nameless,
     optional_texts,
     scores,
+    scores_of,
     videos,
     word,
 )
@@ -120,9 +121,7 @@ def read_ratings(
         Rating(
             row=row,
             video=names[index],
-            scores={
-                name: score for name, cells in labels.items() if (score := cells[index]) is not None
-            },
+            scores=scores_of(labels, index),
             prompt=prompts[index],
             model=models[index],
             group=groups[index],

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale, chosen_names
-from gtsvj_reward.annotations.columns import optional_texts, scores, videos
+from gtsvj_reward.annotations.columns import optional_texts, scores, scores_of, videos
 from gtsvj_reward.annotations.records import Rating, Ratings
 from gtsvj_reward.tables import Table, read_table
 
@@ -115,11 +115,7 @@ def _read(
         Rating(
             row=row,
             video=names[index],
-            scores={
-                aspect: label
-                for aspect, cells in labels.items()
-                if (label := cells[index]) is not None
-            },
+            scores=scores_of(labels, index),
             prompt=prompts[index],
         )
         for index, row in enumerate(table.rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS, chosen_names
-from gtsvj_reward.annotations.columns import optional_texts, scores, videos
+from gtsvj_reward.annotations.columns import optional_texts, scores, scores_of, videos
 from gtsvj_reward.annotations.layout import ComparisonLayout
 from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
 from gtsvj_reward.tables import Column, read_table
@@ -69,11 +69,7 @@ def read_visionreward_ratings(
         Rating(
             row=row,
             video=names[index],
-            scores={
-                aspect: label
-                for aspect, column in labels.items()
-                if (label := column[index]) is not None
-            },
+            scores=scores_of(labels, index),
             prompt=prompts[index],
         )
         for index, row in enumerate(table.rows)

@@ -126,7 +126,12 @@ def load_transformer(
     """
     folder = transformer_folder(source, revision)
     config = json.loads((folder / "config.json").read_text())
-    family = known_family(config.get("_class_name", "unnamed class"))
+    if "_class_name" not in config:
+        raise ValueError(
+            f"{folder / 'config.json'} names no class of diffusers, so that this is no "
+            "transformer; if it is a LoRA, load its pipeline and pass that one's: `transformer=`"
+        )
+    family = known_family(config["_class_name"])
     depth = check_depth(depth, family.block_count(config))
     with built_in_float32(), init_empty_weights(include_buffers=False):
         model = family.skeleton(config, depth)

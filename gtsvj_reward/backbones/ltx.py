@@ -44,6 +44,48 @@ def coordinates(
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)[None]
 
 
+def words_and_bias(
+    text: TextCondition | None, batch: int, like: Tensor, width: int, model: str
+) -> tuple[Float[Tensor, "batch words text_dim"], Float[Tensor, "batch 1 words"]]:
+    """Prompt embeddings, and what is added to the attention to each word (0 or -10000).
+
+    Without text it is one word of zeros: any number of equal words attracts the same mixture.
+
+    Args:
+        text: what a prompt's encoder said.
+        batch: number of clips.
+        like: has the dtype and device of the result.
+        width: of the embeddings that the model takes.
+        model: what messages call it.
+
+    Raises:
+        ValueError: on another batch size or width, a pooled projection, or a text without a valid
+            word, which the model would attend to as if all words were valid.
+    """
+    if text is None:
+        return like.new_zeros(batch, 1, width), like.new_zeros(batch, 1, 1)
+    if text.pooled is not None:
+        raise ValueError(f"{model} takes no pooled text: give `embeds` and `mask` alone")
+    words, mask = text.embeds.shape[1], text.mask
+    if mask is None:
+        mask = torch.ones(batch, words, dtype=torch.bool, device=like.device)
+    got = (tuple(text.embeds.shape), tuple(mask.shape))
+    expected = ((batch, words, width), (batch, words))
+    if got != expected or words == 0:
+        raise ValueError(
+            f"expected text embeddings {expected[0]} and a mask {expected[1]} of at least one "
+            f"word, got {got[0]} and {got[1]}"
+        )
+    valid = mask.any(dim=1)
+    if not valid.is_meta and not valid.all():
+        raise ValueError(
+            f"{int((~valid).sum())} of {batch} text masks have no valid word, the first is "
+            f"number {valid.tolist().index(False)}: pass no text for the null condition"
+        )
+    bias = (1 - mask.to(like)) * -10000.0
+    return text.embeds.to(like), bias.unsqueeze(1)
+
+
 class LTXBackbone(TransformerBackbone):
     """Watches an `LTXVideoTransformer3DModel`.
 
@@ -100,48 +142,14 @@ class LTXBackbone(TransformerBackbone):
         settings = {name: config[name] for name in SETTINGS}
         self.settings = json.dumps({**settings, **positions}, sort_keys=True)
 
-    def text_inputs(
-        self, text: TextCondition | None, batch: int, like: Tensor
-    ) -> tuple[Float[Tensor, "batch words text_dim"], Float[Tensor, "batch 1 words"]]:
-        """Prompt embeddings, and what is added to the attention to each word (0 or -10000).
-
-        Without text it is one word of zeros: any number of equal words attracts the same mixture.
-
-        Raises:
-            ValueError: on another batch size or width, a pooled projection, or a text without a
-                valid word, which the model would attend to as if all words were valid.
-        """
-        dim = self.config.caption_channels
-        if text is None:
-            return like.new_zeros(batch, 1, dim), like.new_zeros(batch, 1, 1)
-        if text.pooled is not None:
-            raise ValueError("LTX takes no pooled text: give `embeds` and `mask` alone")
-        words = text.embeds.shape[1]
-        mask = text.mask
-        if mask is None:
-            mask = torch.ones(batch, words, dtype=torch.bool, device=like.device)
-        got = (tuple(text.embeds.shape), tuple(mask.shape))
-        expected = ((batch, words, dim), (batch, words))
-        if got != expected or words == 0:
-            raise ValueError(
-                f"expected text embeddings {expected[0]} and a mask {expected[1]} of at least one "
-                f"word, got {got[0]} and {got[1]}"
-            )
-        valid = mask.any(dim=1)
-        if not valid.is_meta and not valid.all():
-            raise ValueError(
-                f"{int((~valid).sum())} of {batch} text masks have no valid word, the first is "
-                f"number {valid.tolist().index(False)}: pass no text for the null condition"
-            )
-        bias = (1 - mask.to(like)) * -10000.0
-        return text.embeds.to(like), bias.unsqueeze(1)
-
     def inputs(
         self, latents: Tensor, *, timestep: float, text: TextCondition | None
     ) -> dict[str, Any]:
         """See `Backbone.inputs`. One table of positions serves all clips of a batch."""
         batch, steps, _, height, width = latents.shape
-        words, bias = self.text_inputs(text, batch, latents)
+        words, bias = words_and_bias(
+            text, batch, latents, self.config.caption_channels, model="LTX"
+        )
         return {
             "hidden_states": latents.movedim(2, -1).flatten(1, 3),
             "encoder_hidden_states": words,

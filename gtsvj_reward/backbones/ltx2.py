@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from gtsvj_reward.backbones.ltx import words_and_bias
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
@@ -92,42 +92,12 @@ class LTX2Backbone(TransformerBackbone):
             return self.config.caption_channels, self.config.caption_channels
         return self.config.cross_attention_dim, self.config.audio_cross_attention_dim
 
-    def text_inputs(
-        self, text: TextCondition | None, batch: int, like: Tensor
-    ) -> tuple[Float[Tensor, "batch words text_dim"], Float[Tensor, "batch 1 words"]]:
-        """Prompt embeddings, and what is added to the attention to each word (0 or -10000).
-
-        Without text it is one word of zeros: any number of equal words attracts the same mixture.
-
-        Raises:
-            ValueError: on another batch size or width, a pooled projection, or a text without a
-                valid word.
-        """
-        dim = self.text_widths()[0]
-        if text is None:
-            return like.new_zeros(batch, 1, dim), like.new_zeros(batch, 1, 1)
-        if text.pooled is not None:
-            raise ValueError("LTX-2 takes no pooled text: give `embeds` and `mask` alone")
-        words, mask = text.embeds.shape[1], text.mask
-        if mask is None:
-            mask = torch.ones(batch, words, dtype=torch.bool, device=like.device)
-        got = tuple(text.embeds.shape), tuple(mask.shape)
-        if got != ((batch, words, dim), (batch, words)) or not words:
-            raise ValueError(
-                f"expected text embeddings ({batch}, words, {dim}) and a mask ({batch}, words) of "
-                f"at least one word, got {got[0]} and {got[1]}"
-            )
-        if not mask.is_meta and not mask.any(dim=1).all():
-            raise ValueError("a text mask has no valid word: pass no text for the null condition")
-        bias = (1 - mask.to(like)) * -10000.0
-        return text.embeds.to(like), bias.unsqueeze(1)
-
     def inputs(
         self, latents: Tensor, *, timestep: float, text: TextCondition | None
     ) -> dict[str, Any]:
         """See `Backbone.inputs`; sound is one token of zeros, which the video does not see."""
         batch, steps, _, height, width = latents.shape
-        words, bias = self.text_inputs(text, batch, latents)
+        words, bias = words_and_bias(text, batch, latents, self.text_widths()[0], model="LTX-2")
         level = torch.full((batch,), timestep, device=latents.device)
         return {
             "hidden_states": latents.movedim(2, -1).flatten(1, 3),

@@ -148,11 +148,13 @@ def real_clips(
     return torch.cat(parts)
 
 
-def fresh_judge(pipe: Any, space: LatentSpace, clips: Tensor) -> VideoJudge:
+def fresh_judge(
+    pipe: Any, space: LatentSpace, clips: Tensor, base_model: str = UNSTEADY
+) -> VideoJudge:
     """A judge that reads moments of the generator itself; nothing is copied, nothing is trained."""
     _, steps, _, rows, columns = clips.shape
     config = JudgeConfig(
-        base_model=UNSTEADY,
+        base_model=base_model,
         latent_space=space,
         readout="moments",
         lora_rank=0,

@@ -101,6 +101,9 @@ def test_what_is_no_model_is_said_to_be_none(name):
 def test_folders_without_a_transformer_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no `config.json`"):
         load_transformer(tmp_path)
+    (tmp_path / "config.json").write_text('{"sampling": {}}')
+    with pytest.raises(ValueError, match=r"names no class of diffusers.*pass that one's"):
+        load_transformer(tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     with pytest.raises(ValueError, match="no backbone for 'UNet2DModel'"):
         load_transformer(tmp_path)

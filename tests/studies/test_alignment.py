@@ -133,6 +133,8 @@ def test_a_judge_of_own_clips_is_fitted_once_and_can_be_refitted(tmp_path, monke
     assert len(labels.ratings) == 8
     assert len({rating.group for rating in labels.ratings}) == 4
     assert len(LatentFolder(found["refit_positives"]).infos) == 3
+    weighted = judge_settings({"fit": "rated", "prompt_score": 2, "settings": {}}, 0, tmp_path)
+    assert weighted == {"reward": [f"{found['reward']}=1", "prompt-score=2"]}
     written = (tmp_path / found["reward"] / "config.json").stat().st_mtime_ns
     assert judge_settings(spec, 0, tmp_path) == found
     assert (tmp_path / found["reward"] / "config.json").stat().st_mtime_ns == written
