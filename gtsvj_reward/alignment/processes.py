@@ -47,28 +47,6 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
         parameter.grad = part.view_as(parameter).clone()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, when: str) -> float:
-    """Clip gradients to a norm; the norm before.
-
-    Args:
-        parameters: with gradients.
-        limit: the largest norm.
-        when: for the message.
-
-    Raises:
-        ValueError: if no gradient arrived, or one that is not finite.
-    """
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit).item()
-    if norm == 0:
-        raise ValueError(
-            f"the gradient's norm in {when} is 0: the loss does not depend on the policy, or all "
-            "rewards are the same"
-        )
-    if not norm < float("inf"):
-        raise ValueError(f"the gradient's norm in {when} is {norm}: training has diverged")
-    return norm
-
-
 def mean_metrics(accelerator: Accelerator, metrics: Sequence[Metrics]) -> dict[str, float]:
     """Mean of all numbers of each name, of all processes.
 

@@ -23,7 +23,6 @@ from gtsvj_reward.alignment.processes import (
     Metrics,
     average_gradients,
     check_share,
-    clip_gradients,
     gather,
     mean_metrics,
     own_share,
@@ -31,6 +30,7 @@ from gtsvj_reward.alignment.processes import (
 from gtsvj_reward.alignment.refits import Refits
 from gtsvj_reward.alignment.rollout import TRAINING, Key, Rollout, rollouts
 from gtsvj_reward.alignment.transition import Latents
+from gtsvj_reward.alignment.updates import check_loss, clip_gradients
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.scoring import Scoring
@@ -251,11 +251,7 @@ class AlignmentRun:
 
     def backward(self, loss: Tensor) -> None:
         """Add gradients of a loss that is already divided as it should be."""
-        if not loss.isfinite():
-            raise ValueError(
-                f"the loss of iteration {self.done} is {loss.item()}: lower `learning_rate`, or "
-                "look at the rewards of the last iterations in metrics.jsonl"
-            )
+        check_loss(loss, f"iteration {self.done}")
         # Not accelerate's own, which divides by the accumulation that its configuration names.
         loss.backward()
 
