@@ -9,7 +9,14 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones import Backbone, NoiseLevel, TextCondition, noise_levels
+from gtsvj_reward.backbones import (
+    Backbone,
+    ImageCondition,
+    NoiseLevel,
+    TextCondition,
+    denoising_errors,
+    noise_levels,
+)
 from gtsvj_reward.backbones.load import shared_backbone
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.reward.base import Reward
@@ -126,6 +133,18 @@ class GeneratorScore(Reward):
             latents: of clips of one shape, on the generator's device.
             clips: these, with their prompts and images.
         """
+
+    def errors(
+        self,
+        latents: Float[Tensor, "batch time channel height width"],
+        text: TextCondition | None,
+        image: ImageCondition | None,
+    ) -> Float[Tensor, "batch level step"]:
+        """The generator's denoising errors at its levels; the noise is the same in every call."""
+        levels = list(self.levels.values())
+        return denoising_errors(
+            self.backbone, latents, levels, text=text, image=image, seed=self.seed
+        )
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """Scores of clips under their condition; clips of one shape share forward passes.

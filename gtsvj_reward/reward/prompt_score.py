@@ -3,7 +3,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import denoising_errors
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.generator_score import GeneratorScore
 
@@ -53,15 +52,5 @@ class PromptScore(GeneratorScore):
     ) -> Float[Tensor, "batch level step"]:
         """See `GeneratorScore.gains`."""
         text = None if clips.text is None else clips.text.to(self.device)
-        without, under = (
-            denoising_errors(
-                self.backbone,
-                latents,
-                list(self.levels.values()),
-                text=some,
-                image=clips.image,
-                seed=self.seed,
-            )
-            for some in (self.empty_for(len(latents)), text)
-        )
-        return without - under
+        without = self.errors(latents, self.empty_for(len(latents)), clips.image)
+        return without - self.errors(latents, text, clips.image)

@@ -3,7 +3,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import denoising_errors
 from gtsvj_reward.backbones.denoising import without_given
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.generator_score import GeneratorScore
@@ -49,15 +48,5 @@ class ReferenceFidelity(GeneratorScore):
         """See `GeneratorScore.gains`."""
         given = clips.text
         text = self.empty_for(len(latents)) if given is None else given.to(self.device)
-        without, under = (
-            denoising_errors(
-                self.backbone,
-                latents,
-                list(self.levels.values()),
-                text=text,
-                image=some,
-                seed=self.seed,
-            )
-            for some in (None, clips.image)
-        )
-        return without_given(without - under, self.backbone.given_frames)
+        gains = self.errors(latents, text, None) - self.errors(latents, text, clips.image)
+        return without_given(gains, self.backbone.given_frames)

@@ -46,8 +46,8 @@ def wan_unipc():
     return pipe
 
 
-def wan_5b():
-    """Told one timestep per token, as the pipeline of 2.2-5B does."""
+def wan_like(**changes):
+    """The tiny Wan pipeline with other parts and settings."""
     wan = PIPELINES["wan"]()
     return WanPipeline(
         tokenizer=wan.tokenizer,
@@ -55,8 +55,13 @@ def wan_5b():
         vae=wan.vae,
         scheduler=wan.scheduler,
         transformer=wan.transformer,
-        expand_timesteps=True,
+        **changes,
     )
+
+
+def wan_5b():
+    """Told one timestep per token, as the pipeline of 2.2-5B does."""
+    return wan_like(expand_timesteps=True)
 
 
 def ltx_dynamic():
@@ -225,16 +230,7 @@ def test_the_shift_moves_the_levels():
 
 
 def two_experts():
-    wan = PIPELINES["wan"]()
-    return WanPipeline(
-        tokenizer=wan.tokenizer,
-        text_encoder=wan.text_encoder,
-        vae=wan.vae,
-        scheduler=wan.scheduler,
-        transformer=wan.transformer,
-        transformer_2=tiny_wan(layers=1),
-        boundary_ratio=0.875,
-    )
+    return wan_like(transformer_2=tiny_wan(layers=1), boundary_ratio=0.875)
 
 
 def undistilled():
