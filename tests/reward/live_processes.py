@@ -1,5 +1,6 @@
 """What two processes with one policy do; `test_live_processes.py` reads what came out."""
 
+import faulthandler
 import json
 import traceback
 from pathlib import Path
@@ -332,6 +333,7 @@ CHECKS = {
 
 def work(rank, folder):
     """All checks, one after another, in one of the processes."""
+    faulthandler.enable((Path(folder) / f"{rank}.log").open("w"))  # a crash says where it was
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=PROCESSES)
     outcomes = {}

@@ -19,9 +19,17 @@ def outcomes(tmp_path_factory):
     """Check -> what each process says of it."""
     folder = tmp_path_factory.mktemp("processes")
     save_judges(folder)
-    run_apart([partial(work, rank, folder) for rank in range(PROCESSES)], patience=LIMIT)
+    works = [partial(work, rank, folder) for rank in range(PROCESSES)]
+    status = run_apart(works, patience=LIMIT)
     written = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(PROCESSES)]
-    return {name: [each.get(name, "did not end in time") for each in written] for name in CHECKS}
+    ended = [
+        f"ended before, with {code}\n{(folder / f'{rank}.log').read_text()}"
+        for rank, code in enumerate(status)
+    ]
+    return {
+        name: [each.get(name, end) for each, end in zip(written, ended, strict=True)]
+        for name in CHECKS
+    }
 
 
 @pytest.mark.parametrize("check", CHECKS)
