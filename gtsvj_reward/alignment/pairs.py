@@ -1,5 +1,6 @@
 """Pairs of clips for DPO: the best and the worst of a prompt by a judge."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from gtsvj_reward.annotations.names import identity
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import denoising_error
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,14 @@ class StoredPairs:
     pairs: tuple[StoredPair, ...]
     ties: int
     """Rows that prefer neither clip, and are left out."""
+    unlabelled: int = 0
+    """Rows without a label in the dimension, likewise."""
 
 
 def read_pairs(path: str | Path, latents: str | Path, *, dimension: str = "overall") -> StoredPairs:
     """Pairs of a file of comparisons, such as `gtsvj rank --pairs` writes, and their latents.
+
+    Ties and rows without a label are left out with a warning.
 
     Args:
         path: comparisons in the plain format, with prompts.
@@ -113,13 +120,20 @@ def read_pairs(path: str | Path, latents: str | Path, *, dimension: str = "overa
             f"row {bare[0]} of {path} has no prompt ({len(bare)} of {len(rows)}): DPO trains on "
             "what a clip was made for"
         )
+    unlabelled = sum(dimension not in row.labels for row in comparisons.rows)
+    ties = len(comparisons.rows) - len(rows) - unlabelled
+    if ties or unlabelled:
+        logger.warning(
+            "%s: %d ties and %d rows without a label %r left out, %d pairs kept",
+            path, ties, unlabelled, dimension, len(rows),
+        )  # fmt: skip
     files = latent_files({v for row in rows for v in (row.video_a, row.video_b)}, latents)
     pairs = []
     for row in rows:
         first, second = files[row.video_a], files[row.video_b]
         better, worse = (first, second) if row.labels[dimension] > 0 else (second, first)
         pairs.append(StoredPair(str(row.prompt), better, worse))
-    return StoredPairs(tuple(pairs), len(comparisons.rows) - len(rows))
+    return StoredPairs(tuple(pairs), ties, unlabelled)
 
 
 def latent_files(names: Iterable[str], latents: str | Path) -> dict[str, Path]:

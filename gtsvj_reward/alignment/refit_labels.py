@@ -1,8 +1,9 @@
 """Labels that a judge is refitted to: tables as `gtsvj label` writes them, read anew each time."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from gtsvj_reward.training.closed_form import Compared, Rated
 from gtsvj_reward.training.closed_form.features import Load
 from gtsvj_reward.training.closed_form.showing import latents_of
 
+logger = logging.getLogger(__name__)
+
 DIMENSION = "overall"
 """Which label of a comparison counts."""
 TIE_THRESHOLD = math.log(2)
@@ -36,6 +39,8 @@ class Labels:
     ratings: tuple[Rated, ...] = ()
     files: Mapping[str, str] | None = None
     """Each table that was read, and its SHA-256."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Table and reason -> labels or rows of it that do not count."""
 
     @property
     def loss(self) -> PairLoss:
@@ -48,11 +53,15 @@ class Labels:
             "comparisons": len(self.comparisons),
             "ratings": len(self.ratings),
             "labels": dict(self.files or {}),
+            "left out": dict(self.left_out),
         }
 
 
 def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
     """Labels of `refit_comparisons` and `refit_ratings` as they are now.
+
+    What does not count is left out with a warning: comparisons without the label `overall`, and
+    empty cells of ratings.
 
     Args:
         arguments: of the run.
@@ -60,21 +69,28 @@ def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
 
     Raises:
         FileNotFoundError: if a table is not there.
-        ValueError: for labels of clips that have no latents in `refit_latents`, and ratings for a
-            judge without aspects.
+        ValueError: for labels of clips that have no latents in `refit_latents`, comparisons of
+            which none has the label `overall`, and ratings for a judge without aspects.
     """
     compared: tuple[Comparison, ...] = ()
     rated: tuple[Rating, ...] = ()
+    left_out: dict[str, int] = {}
     if arguments.refit_comparisons is not None:
-        found = read_labelled_comparisons(arguments.refit_comparisons, "plain", None)
-        compared = tuple(row for row in found.rows if DIMENSION in row.labels)
+        compared, bare = labelled(arguments.refit_comparisons)
+        if bare:
+            left_out[f"{arguments.refit_comparisons}: no label {DIMENSION!r}"] = bare
     if arguments.refit_ratings is not None:
         if not aspects:
             raise ValueError(
                 "`refit_ratings` needs a judge with aspects, whose scales the ratings have: give "
                 "one that was fitted to ratings, or `refit_comparisons`"
             )
-        rated = read_ratings(arguments.refit_ratings, aspects=[a.name for a in aspects]).rows
+        ratings = read_ratings(arguments.refit_ratings, aspects=[a.name for a in aspects])
+        rated = ratings.rows
+        for reason, count in ratings.skipped.items():
+            left_out[f"{arguments.refit_ratings}: {reason}"] = count
+    for reason, count in left_out.items():
+        logger.warning("%s: %d rows left out of the refit", reason, count)
     videos = {v for row in compared for v in (row.video_a, row.video_b)}
     videos |= {row.video for row in rated}
     if not videos:
@@ -86,7 +102,24 @@ def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
         comparisons_of(compared, loads),
         ratings_of(rated, loads),
         {table: file_sha256(Path(table)) for table in tables if table is not None},
+        left_out,
     )
+
+
+def labelled(path: str) -> tuple[tuple[Comparison, ...], int]:
+    """Comparisons of a table that have the label that counts, and how many have not.
+
+    Raises:
+        ValueError: if there are comparisons, and none of them has it.
+    """
+    found = read_labelled_comparisons(path, "plain", None)
+    rows = tuple(row for row in found.rows if DIMENSION in row.labels)
+    if found.rows and not rows:
+        raise ValueError(
+            f"none of {len(found.rows)} comparisons of {path} has the label {DIMENSION!r}, which "
+            f"counts in a refit; the table has {list(found.dimensions)}: write it to `label`"
+        )
+    return rows, len(found.rows) - len(rows)
 
 
 def comparisons_of(rows: Sequence[Comparison], loads: Mapping[str, Load]) -> tuple[Compared, ...]:

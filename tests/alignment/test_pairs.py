@@ -45,7 +45,7 @@ def write_pairs(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_stored_pairs_are_read_by_file_or_source_and_turned_the_right_way(policy, tmp_path):
+def test_stored_pairs_are_read_by_file_or_source_and_turned_the_right_way(policy, tmp_path, caplog):
     folder, table = tmp_path / "latents", tmp_path / "pairs.jsonl"
     for index in range(3):
         write_clip(folder, f"{index}.safetensors", float(index), policy)
@@ -56,10 +56,12 @@ def test_stored_pairs_are_read_by_file_or_source_and_turned_the_right_way(policy
             {"prompt": "p", "video_a": "0.safetensors", "video_b": "1.safetensors", "label": 1},
             {"prompt": "q", "video_a": "2.safetensors", "video_b": "real/x.mp4", "label": -1},
             {"prompt": "q", "video_a": "0.safetensors", "video_b": "2.safetensors", "label": 0},
+            {"prompt": "q", "video_a": "1.safetensors", "video_b": "2.safetensors", "label": None},
         ],
     )
     found = read_pairs(table, folder)
-    assert found.ties == 1
+    assert (found.ties, found.unlabelled) == (1, 1)
+    assert "1 ties and 1 rows without a label 'overall' left out, 2 pairs kept" in caplog.text
     texts, chosen, rejected = load_pairs(found.pairs, policy)
     assert texts == ["p", "q"]
     assert chosen[:, 0, 0, 0, 0].tolist() == [0.0, 3.0]

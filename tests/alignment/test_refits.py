@@ -19,7 +19,8 @@ from gtsvj_reward.alignment import (
     differentiable_sample,
 )
 from gtsvj_reward.alignment.journal import read_journal
-from gtsvj_reward.judge import JudgeConfig, VideoJudge
+from gtsvj_reward.alignment.refit_labels import read_labels
+from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
@@ -211,6 +212,36 @@ def test_labels_are_merged_in_and_the_judge_then_knows_how_sure_it_is(
     again = made(judge, positives, tmp_path / "other")
     with pytest.raises(ValueError, match="'preference', and 0 comparisons and 0 ratings make one"):
         train(again)
+
+
+def test_comparisons_without_the_label_that_counts_are_counted(whole, start, tmp_path, caplog):
+    table = tmp_path / "comparisons.csv"
+    rows = ["video_a,video_b,label,label_motion", "000001-0000,000001-0001,A,B"]
+    rows += ["000001-0001,000001-0002,,A", "000001-0002,000001-0003,,"]
+    table.write_text("\n".join(rows) + "\n")
+    arguments = AlignArguments(
+        output_dir=str(tmp_path), refit_every=1, refit_comparisons=str(table),
+        refit_latents=str(whole / "clips"),
+    )  # fmt: skip
+    labels = read_labels(arguments, ())
+    assert [each.label for each in labels.comparisons] == [1]
+    assert labels.record()["left out"] == {f"{table}: no label 'overall'": 2}
+    assert "no label 'overall': 2 rows left out of the refit" in caplog.text
+    table.write_text("\n".join([rows[0], *rows[2:]]) + "\n")
+    with pytest.raises(ValueError, match=r"none of 2 comparisons .* \['motion', 'overall'\]"):
+        read_labels(arguments, ())
+
+
+def test_empty_cells_of_ratings_are_counted(whole, tmp_path, caplog):
+    table = tmp_path / "ratings.csv"
+    table.write_text("video,clear\n000001-0000,3\n000001-0001,\n000001-0002,4\n")
+    arguments = AlignArguments(
+        output_dir=str(tmp_path), refit_every=1, refit_ratings=str(table),
+        refit_latents=str(whole / "clips"),
+    )  # fmt: skip
+    labels = read_labels(arguments, [Aspect(name="clear", low=1, high=5)])
+    assert labels.record()["left out"] == {f"{table}: `clear` is empty": 1}
+    assert "`clear` is empty: 1 rows left out of the refit" in caplog.text
 
 
 def test_a_judge_that_reads_prompts_is_refused(start, positives, tmp_path):
