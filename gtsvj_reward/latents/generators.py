@@ -21,12 +21,16 @@ def _of(vae: str, *pipelines: str, note: str = "") -> tuple[Generator, ...]:
 
 
 SIGMA_DATA = "times `scheduler.config.sigma_data`, which is 1 as published"
+UNSCALED = "unscaled: `space.scale(space.to_btchw(latents))`"
+CHUNKS = "of several chunks, which the pipeline decodes one by one"
 COGVIDEOX, HUNYUAN_VIDEO = "AutoencoderKLCogVideoX", "AutoencoderKLHunyuanVideo"
+HUNYUAN_VIDEO_15, LTX2 = "AutoencoderKLHunyuanVideo15", "AutoencoderKLLTX2Video"
 LTX, MOCHI, WAN = "AutoencoderKLLTXVideo", "AutoencoderKLMochi", "AutoencoderKLWan"
 
 GENERATORS: tuple[Generator, ...] = (
     *_of(COGVIDEOX, "CogVideoXPipeline", "CogVideoXImageToVideoPipeline"),
     *_of(COGVIDEOX, "CogVideoXVideoToVideoPipeline", "CogVideoXFunControlPipeline"),
+    *_of(COGVIDEOX, "ConsisIDPipeline"),
     *_of(HUNYUAN_VIDEO, "HunyuanVideoPipeline", "HunyuanVideoImageToVideoPipeline"),
     *_of(HUNYUAN_VIDEO, "HunyuanSkyreelsImageToVideoPipeline"),
     *_of(HUNYUAN_VIDEO, "HunyuanVideoFramepackPipeline", note="in a list: take `frames[0]`"),
@@ -36,18 +40,27 @@ GENERATORS: tuple[Generator, ...] = (
         "Kandinsky5I2VPipeline",
         note="channels last: `latents.movedim(-1, 2)` is BTCHW",
     ),
+    *_of(HUNYUAN_VIDEO, "Kandinsky6TI2VAPipeline"),
+    *_of(HUNYUAN_VIDEO_15, "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline"),
     *_of(LTX, "LTXPipeline", "LTXImageToVideoPipeline", note="packed: `LatentSpace.unpack`"),
-    *_of(LTX, "LTXConditionPipeline", note="packed: `LatentSpace.unpack`"),
+    *_of(LTX, "LTXConditionPipeline"),
+    *_of(LTX, "LTXI2VLongMultiPromptPipeline", note=UNSCALED),
+    *_of(LTX2, "LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline", note=UNSCALED),
+    *_of(LTX2, "LTX2InContextPipeline", "LTX2HDRPipeline", note=UNSCALED),
     *_of(MOCHI, "MochiPipeline"),
     *_of(WAN, "WanPipeline", "WanImageToVideoPipeline", "WanVideoToVideoPipeline"),
     *_of(WAN, "WanVACEPipeline"),
-    *_of(WAN, "WanAnimatePipeline", note="of the last segment alone"),
+    *_of(WAN, "WanAnimatePipeline", note="of the last segment only"),
     *_of(WAN, "SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"),
     *_of(WAN, "SkyReelsV2DiffusionForcingPipeline"),
     *_of(WAN, "SkyReelsV2DiffusionForcingImageToVideoPipeline"),
     *_of(WAN, "SkyReelsV2DiffusionForcingVideoToVideoPipeline"),
     *_of(WAN, "Cosmos2VideoToWorldPipeline", note=SIGMA_DATA),
-    *_of(WAN, "ChronoEditPipeline", "LucyEditPipeline", "AnyFlowPipeline"),
+    *_of(WAN, "Cosmos2_5_PredictBasePipeline", "Cosmos3OmniPipeline"),
+    *_of(WAN, "Cosmos2_5_TransferPipeline", note=CHUNKS),
+    *_of(WAN, "HeliosPipeline", "HeliosPyramidPipeline", note=CHUNKS),
+    *_of(WAN, "MotifVideoPipeline", "MotifVideoImage2VideoPipeline"),
+    *_of(WAN, "ChronoEditPipeline", "LucyEditPipeline", "AnyFlowPipeline", "AnyFlowFARPipeline"),
 )
 """Pipelines by the class of their VAE. Models of one class may have different VAEs (Wan 2.1 and the
 5B of 2.2): `LatentSpace.from_pipeline` reads which from the config, and a judge compares."""

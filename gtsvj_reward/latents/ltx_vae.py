@@ -1,4 +1,4 @@
-"""The VAE of LTX-Video, and the tokens that its pipeline packs latents into."""
+"""The VAEs of LTX-Video and LTX-2, and the tokens that LTX-Video's pipeline packs latents into."""
 
 from typing import Any, ClassVar
 
@@ -61,6 +61,27 @@ class LTXVAE(VAEFamily):
         clean = raw.new_zeros(1) if self.vae.config.timestep_conditioning else None
         # Clip by clip: diffusers pairs the wrong things when it slices a batch with timesteps.
         return torch.cat([self.vae.decode(clip[None], clean).sample for clip in raw])
+
+
+class LTX2VAE(LTXVAE):
+    """`AutoencoderKLLTX2Video`, which is read and run as LTX-Video's.
+
+    Its layers reflect what they see at the edge, which takes two latents: tiles grow until the last
+    one has as many. In 480 rows of pixels the second tile of 512 would have one.
+    """
+
+    kind = "ltx2-vae"
+
+    def fit_tiles(self, rows: int, columns: int) -> None:
+        """See `VAEFamily.fit_tiles`."""
+        for name, count in (("height", rows), ("width", columns)):
+            edge, step = f"tile_sample_min_{name}", f"tile_sample_stride_{name}"
+            settings = vars(self.vae)
+            while (
+                settings[step] < count * self.side and (count - 1) * self.side % settings[step] == 0
+            ):
+                settings[edge] += self.side
+                settings[step] += self.side
 
 
 def unpack_tokens(

@@ -80,6 +80,10 @@ class VAEFamily(ABC):
             "tile_sample_stride_width": self.tile_stride(tile[1]),
         }
 
+    def fit_tiles(self, rows: int, columns: int) -> None:
+        """Change tiles for latents of a size, inside a call; settings are put back behind it."""
+        del rows, columns
+
     def tile_stride(self, edge: int) -> int:
         """Pixels from one tile to the next, in whole latents."""
         return edge * (self.overlap - 1) // self.overlap // self.side * self.side
@@ -146,6 +150,7 @@ class VAEFamily(ABC):
         latent_frames(frames.shape[1], self.fields["temporal_compression"])
         check_range(frames)
         with self.running(tile, encoding=True) as vae:
+            self.fit_tiles(frames.shape[3] // self.side, frames.shape[4] // self.side)
             pixels = (frames.to(vae.device) * 2 - 1).to(vae.dtype).transpose(1, 2)
             posterior = vae.encode(pixels).latent_dist
             latents: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
@@ -162,6 +167,7 @@ class VAEFamily(ABC):
         """
         self.check(latents.shape[3] * self.side, latents.shape[4] * self.side, tile)
         with self.running(tile, encoding=False) as vae:
+            self.fit_tiles(latents.shape[3], latents.shape[4])
             pixels = self.pixels(latents.to(vae.device, vae.dtype).transpose(1, 2))
         return (pixels.transpose(1, 2).float() / 2 + 0.5).clamp(0, 1)
 

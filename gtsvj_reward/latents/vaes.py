@@ -4,8 +4,9 @@ from typing import Any
 
 from gtsvj_reward.latents.checks import LatentSpaceError
 from gtsvj_reward.latents.cogvideox_vae import CogVideoXVAE
+from gtsvj_reward.latents.hunyuan_video15_vae import HunyuanVideo15VAE
 from gtsvj_reward.latents.hunyuan_video_vae import HunyuanVideoVAE
-from gtsvj_reward.latents.ltx_vae import LTXVAE
+from gtsvj_reward.latents.ltx_vae import LTX2VAE, LTXVAE
 from gtsvj_reward.latents.mochi_vae import MochiVAE
 from gtsvj_reward.latents.vae_family import VAEFamily
 from gtsvj_reward.latents.wan_vae import WanVAE
@@ -13,6 +14,8 @@ from gtsvj_reward.latents.wan_vae import WanVAE
 VAE_FAMILIES: dict[str, type[VAEFamily]] = {
     "AutoencoderKLCogVideoX": CogVideoXVAE,
     "AutoencoderKLHunyuanVideo": HunyuanVideoVAE,
+    "AutoencoderKLHunyuanVideo15": HunyuanVideo15VAE,
+    "AutoencoderKLLTX2Video": LTX2VAE,
     "AutoencoderKLLTXVideo": LTXVAE,
     "AutoencoderKLMochi": MochiVAE,
     "AutoencoderKLWan": WanVAE,

@@ -158,11 +158,11 @@ def test_tiles_that_one_thread_asks_for_are_not_those_of_another(family, space, 
     alone = [encoded(space, frames, vae, tile) for tile in tiles]
     met, encode = Barrier(len(tiles)), vae._encode
 
-    def meeting(pixels):
+    def meeting(pixels, **how):
         # All threads come this far, with their settings made, unless they have to wait.
         with suppress(BrokenBarrierError):
             met.wait(timeout=0.2)
-        return encode(pixels)
+        return encode(pixels, **how)
 
     monkeypatch.setattr(vae, "_encode", meeting)
     with ThreadPoolExecutor(len(tiles)) as pool:
