@@ -26,8 +26,8 @@ TITLES = {
 VERDICTS = {
     "**rises**": "**held**",
     "**falls**": "**did not hold**",
-    "cannot be told": "cannot be told",
-    "one seed": "cannot be told, one seed",
+    "inconclusive": "inconclusive",
+    "one seed": "inconclusive, one seed",
 }
 """What an interval above, below or around a claim's bound says of the claim."""
 Row = tuple[str, str]
@@ -75,7 +75,7 @@ def outcome(estimate: Estimate) -> str:
         return "one seed"
     if estimate.value - estimate.half > 0:
         return "**rises**"
-    return "**falls**" if estimate.value + estimate.half < 0 else "cannot be told"
+    return "**falls**" if estimate.value + estimate.half < 0 else "inconclusive"
 
 
 def table(records: Records, place: str, *, chosen: bool = False) -> str:

@@ -85,7 +85,7 @@ def outcome(found: Sequence[Estimate | None]) -> str:
         return "did not hold"
     if len(known) == len(DECIDED_AT) and all(each.mean - each.half > -MARGIN for each in known):
         return "held"
-    return "cannot be told"
+    return "inconclusive"
 
 
 def unfinished(records: Sequence[Record]) -> list[str]:

@@ -56,14 +56,14 @@ class Estimate:
     def verdict(self, margin: float) -> str:
         """Of the claim that the value is above the margin."""
         if math.isnan(self.half):
-            return "cannot be told (one seed)"
+            return "inconclusive (one seed)"
         if self.value - self.half > margin:
             return "**held**"
         if self.value + self.half < margin:
             return "**the opposite holds**"
         if self.value + self.half < margin + 2:
             return "**did not hold**"
-        return "cannot be told"
+        return "inconclusive"
 
 
 def estimate(values: Float[Tensor, "seed unit"]) -> Estimate:

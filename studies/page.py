@@ -64,7 +64,7 @@ class Claim:
     """The measure in words."""
 
     def outcome(self, results: Results) -> tuple[str, Estimate | None]:
-        """Held, did not hold, or cannot be told; and the difference, paired by seed."""
+        """Held, did not hold, or inconclusive; and the difference, paired by seed."""
         first, second = results.get(self.better, {}), results.get(self.worse, {})
         seeds = sorted(first.keys() & second.keys())
         if not seeds:
@@ -72,12 +72,12 @@ class Claim:
         gaps = [self.measure(first[seed]) - self.measure(second[seed]) for seed in seeds]
         gap = Estimate.of(gaps)
         if gap.half is None:
-            return "cannot be told (one seed)", gap
+            return "inconclusive (one seed)", gap
         if gap.value - gap.half > 0:
             return "**held**", gap
         if gap.value + gap.half < SMALL:
             return "**did not hold**", gap
-        return "cannot be told", gap
+        return "inconclusive", gap
 
 
 def group(name: str, part: str = "accuracy") -> Measure:
@@ -205,7 +205,7 @@ def loss(results: Results, name: str) -> list[str]:
     _, gap = Claim("", name, "full", CROSS, "").outcome(results)
     if gap is None:
         return ["not run yet", ""]
-    outcome = "cannot be told"
+    outcome = "inconclusive"
     if gap.half is not None and gap.value - gap.half > -POINT:
         outcome = "loses less than a point"
     elif gap.half is not None and gap.value + gap.half < -POINT:

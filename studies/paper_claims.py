@@ -1,4 +1,4 @@
-"""The paper's claims in miniature: which hold on the toy world, which do not, which cannot be told.
+"""The paper's claims in miniature: which hold on the toy world, and which do not.
 
     python -m studies.paper_claims --config studies/paper_claims.yaml --work runs/study
 

@@ -185,32 +185,32 @@ AGAIN = (
 
 HEAD = """# Study: does the clip show its prompt?
 
-Toy world, generator `gtsvj-toy-pipeline`, {seeds} seeds; a seed is the noise of the prompt score,
-{drawn} training clips, and test clips of its own. `python -m studies.prompts` runs it again.
-Intervals are 95%, by Student's t over seeds; in the best of 10 over prompts, of which each seed has
-its own.
+Toy world, generator `gtsvj-toy-pipeline`, {seeds} seeds. A seed sets the noise of the prompt score,
+{drawn} training clips and the test clips. `python -m studies.prompts` reproduces it.
+Intervals are 95%, by Student's t over seeds; for the best of 10, over prompts, which differ
+between seeds.
 
-- **Matched against mismatched**: {test} clips a seed under their own caption and under one with a
-  single attribute changed; percent that score higher under their own. A generated clip's own
-  caption is what it was asked for, which it does not always show: the detector, a network that
-  reads captions back from pixels, says how much can be had there.
+- **Matched against mismatched**: {test} clips per seed, with their own caption and with one
+  attribute changed; percent that score higher with their own. The own caption of a generated
+  clip is its prompt, which it does not always show. The detector, a network that
+  predicts captions from pixels, gives the upper bound.
 - **Prompt score**: no training. **Prompt-aware moments**: a judge fitted to {drawn} real clips
-  under their captions against one attribute wrong.
-- **A judge that ignores the prompt** gives a clip the same score under every caption, and so has
-  50% everywhere, by construction.
-- **Best of 10**: clips of `gtsvj-toy-unsteady`, {prompts} prompts a seed. Quality is the bundled
-  `gtsvj-toy-moments`, which reads no prompt; sums are of z-scores within a prompt. What is measured
-  is seen by no judge: the detector's log-probability of the caption, and steadiness of the pixels
-  (minus the log of their unrest).
+  with their captions, against captions with one wrong attribute.
+- **A judge that ignores the prompt** gives a clip the same score with every caption, so it has
+  50% everywhere by construction.
+- **Best of 10**: clips of `gtsvj-toy-unsteady`, {prompts} prompts per seed. Quality is the bundled
+  `gtsvj-toy-moments`, which reads no prompt; sums are of z-scores within a prompt. The metrics are
+  independent of the judges: the detector's log-probability of the caption, and the steadiness of
+  the pixels (minus the log of their unrest).
 """
 
 
 CLAIMS_HEAD = """
 ## Claims
 
-The claims were written before the run, their thresholds when first numbers existed. The interval of
-the best of 10 was by seeds at first, and by prompts after results had been seen: by seeds,
-steadiness would be said to hold (0.17 ± 0.10). Hence the repetition with more prompts below.
+The claims were written before the run, their thresholds after the first numbers. The interval of
+the best of 10 was first over seeds, and was changed to prompts after results had been seen: over
+seeds, steadiness would hold (0.17 ± 0.10). It was therefore repeated with more prompts, below.
 
 | claim | found | |
 |---|---|---|
@@ -259,9 +259,9 @@ def page(seeds: list[Seed]) -> str:
 AGAIN_HEAD = """
 ## Best of 10 again, with more prompts
 
-{prompts} prompts whose candidates had not been ranked before, {lots} lots of 10 new candidates of
-each; the rest as above, by `python -m studies.prompt_choices`. Intervals are over prompts, of each
-the mean of its lots. These claims were written before the run.
+{prompts} new prompts, {lots} sets of 10 new candidates
+each; otherwise as above, by `python -m studies.prompt_choices`. Intervals are over prompts, on the
+mean over the sets of each. These claims were written before the run.
 
 | claim | found | |
 |---|---|---|

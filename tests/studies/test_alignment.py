@@ -72,7 +72,7 @@ def test_gains_and_outcomes():
     assert "| +0.60 ± 0.25 | +0.50, +0.70, +0.60 | **rises** |" in table(runs, "after")
     assert "rises" not in table(runs, "after", chosen=True)
     assert outcome(Estimate(-0.6, 0.2, 3)) == "**falls**"
-    assert outcome(Estimate(0.1, 0.2, 3)) == "cannot be told"
+    assert outcome(Estimate(0.1, 0.2, 3)) == "inconclusive"
     assert outcome(Estimate(0.1, None, 1)) == "one seed"
 
 
@@ -104,7 +104,7 @@ def test_a_claim_is_about_the_whole_interval():
     }
     found = [line.rsplit(" | ", 1)[1] for line in claims(runs, config).splitlines()[2:]]
     assert found == [
-        "**held** |", "cannot be told |", "**did not hold** |", "**held** |", "not run yet |",
+        "**held** |", "inconclusive |", "**did not hold** |", "**held** |", "not run yet |",
     ]  # fmt: skip
 
 

@@ -33,9 +33,9 @@ def test_runs_of_one_seed_are_compared():
     ("found", "expected"),
     [
         ([Estimate(0.5, 1.0, 9)] * 3, "held"),
-        ([Estimate(0.5, 2.0, 9)] * 3, "cannot be told"),
+        ([Estimate(0.5, 2.0, 9)] * 3, "inconclusive"),
         ([Estimate(0.5, 1.0, 9), Estimate(-3.0, 1.0, 9), None], "did not hold"),
-        ([Estimate(0.5, 1.0, 9), Estimate(0.5, 1.0, 9), None], "cannot be told"),
+        ([Estimate(0.5, 1.0, 9), Estimate(0.5, 1.0, 9), None], "inconclusive"),
     ],
 )
 def test_decision(found, expected):
@@ -48,6 +48,6 @@ def test_a_page_from_what_there_is():
     both = "+0.0 ± 12.7 (2)"
     assert f"| 60 against 100 | {both} | {both} | not run | not run | {both} |" in text
     assert "| 400 | not run | not run |" in text
-    assert "**cannot be told**" in text
+    assert "**inconclusive**" in text
     assert "plain, active, seed 2 (60)" in text
     assert "unsteady, random, seed 4 (0)" in text

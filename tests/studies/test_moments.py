@@ -58,7 +58,7 @@ def test_an_interval_of_units_that_agree_is_that_of_the_seeds():
     # Seeds 60, 70, 80 percent on every unit: t(0.975, 2) = 4.3027, deviation 10.
     found = page.estimate(torch.tensor([[0.6] * 5, [0.7] * 5, [0.8] * 5]))
     assert found.half == pytest.approx(4.3027 * 10 / 3**0.5, rel=1e-4)
-    assert page.estimate(torch.tensor([[0.5, 0.7]])).verdict(0) == "cannot be told (one seed)"
+    assert page.estimate(torch.tensor([[0.5, 0.7]])).verdict(0) == "inconclusive (one seed)"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_interval_of_units_that_agree_is_that_of_the_seeds():
         (3, 2, "**held**"),
         (-3, 2, "**the opposite holds**"),
         (0.5, 1, "**did not hold**"),
-        (1.5, 2, "cannot be told"),
+        (1.5, 2, "inconclusive"),
     ],
 )
 def test_a_verdict_follows_from_the_interval(value, half, verdict):

@@ -37,8 +37,8 @@ def test_an_interval_is_student_t_by_hand():
         ([0.70, 0.71, 0.72], [0.80, 0.81, 0.82], "**did not hold**"),
         # No difference, and the interval is too small for one of two points.
         ([0.700, 0.710, 0.720], [0.701, 0.709, 0.720], "**did not hold**"),
-        ([0.70, 0.80, 0.90], [0.75, 0.74, 0.70], "cannot be told"),
-        ([0.7], [0.6], "cannot be told (one seed)"),
+        ([0.70, 0.80, 0.90], [0.75, 0.74, 0.70], "inconclusive"),
+        ([0.7], [0.6], "inconclusive (one seed)"),
         ([0.7], [], "not run yet"),
     ],
 )
@@ -130,7 +130,7 @@ def test_cheaper_rows_are_compared_within_a_seed_and_by_operations():
     assert cells["pooled_2"][4:] == ["+0.2 ± 0.2 (3 seeds)", "loses less than a point"]
     assert cells["stride_2"][1] == "0.25"
     assert cells["stride_2"][5] == "**loses more than a point**"
-    assert cells["half_depth"][5] == "cannot be told"
+    assert cells["half_depth"][5] == "inconclusive"
     assert cells["third_depth"][2:4] == ["0", "not run yet"]
 
 

@@ -45,7 +45,7 @@ def test_the_study_runs_row_by_row_and_writes_its_page(tmp_path):
     assert "full seed 0" not in second.stdout
 
     page = (tmp_path / "page" / "README.md").read_text()
-    assert "cannot be told (one seed)" in page
+    assert "inconclusive (one seed)" in page
     assert "not run yet" in page
     for picture in ("rows.png", "faults.png", "budgets.png", "curves.png"):
         assert picture in page
