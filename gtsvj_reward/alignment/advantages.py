@@ -12,11 +12,11 @@ from gtsvj_reward.reward.z_scores import check_rewards
 def check_advantages(
     advantages: Float[Tensor, "clip ..."], rewards: Float[Tensor, " clip"]
 ) -> None:
-    """Refuse an iteration that has nothing to teach.
+    """Reject an iteration whose advantages are all 0.
 
     Args:
         advantages: of all clips of the iteration, or of their steps.
-        rewards: that they were made from, for the message.
+        rewards: the rewards behind them, for the message.
 
     Raises:
         ValueError: if all advantages are 0.
@@ -34,12 +34,12 @@ class PromptStatistics:
     """The latest rewards of each prompt over iterations, as in DDPO (Black et al. 2024).
 
     The advantage of a clip is (reward - mean) / (std + ε) over the latest rewards of its prompt, or
-    over all rewards of this call while the prompt has had fewer than `enough`. With GRPO's
-    `group_z_scores` a prompt's clips of one iteration are all there is.
+    over all rewards of this call while the prompt has fewer than `enough`. GRPO's
+    `group_z_scores` uses the clips of one iteration alone.
 
     Args:
-        length: how many rewards of a prompt are kept.
-        enough: how many a prompt needs before its own mean and deviation count, at least 2.
+        length: number of rewards to keep per prompt.
+        enough: rewards that a prompt needs before its own mean and deviation are used, at least 2.
         epsilon: ε > 0, in units of the reward.
 
     Raises:
@@ -59,14 +59,14 @@ class PromptStatistics:
     def advantages(
         self, rewards: Float[Tensor, " clip"], prompts: Sequence[str]
     ) -> Float[Tensor, " clip"]:
-        """Take note of rewards, then normalise them; float32, without gradient.
+        """Record rewards, then normalise them; float32, without gradient.
 
         Args:
-            rewards: of all clips of the iteration, whichever process made them.
+            rewards: of all clips of the iteration, from all processes.
             prompts: one per clip.
 
         Raises:
-            ValueError: if there are not as many prompts, or no rewards.
+            ValueError: for another number of prompts than rewards, or no rewards.
             NonFiniteError: for a reward that is not finite.
         """
         check_rewards(rewards, len(prompts), "prompt")
@@ -93,5 +93,5 @@ class PromptStatistics:
         return {prompt: list(values) for prompt, values in self.rewards.items()}
 
     def load(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.rewards = {prompt: list(values) for prompt, values in state.items()}

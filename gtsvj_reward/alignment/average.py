@@ -1,4 +1,4 @@
-"""The exponential moving average of an adapter, which is steadier than its last values."""
+"""The exponential moving average (EMA) of an adapter."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class AdapterAverage:
-    """ā ← d ā + (1 - d) a after each update; it begins as the adapter is (as in Flow-GRPO).
+    """ā ← d ā + (1 - d) a after each update, as in Flow-GRPO; it starts at the adapter itself.
 
     Args:
         parameters: of the adapter, by name.
@@ -25,13 +25,13 @@ class AdapterAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take note of the adapter after an update."""
+        """Include the adapter after an update."""
         for name, parameter in self.parameters.items():
             self.values[name].lerp_(parameter.detach(), 1 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average in the adapter's place for a while; then the adapter is as it was."""
+        """Use the average in place of the adapter within a `with` block."""
         own = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.fill(self.values)
         try:
@@ -46,7 +46,7 @@ class AdapterAverage:
             parameter.copy_(values[name])
 
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from the `values` of a checkpoint.
+        """Restore the `values` of a checkpoint.
 
         Raises:
             ValueError: if they are of other parameters.
@@ -59,7 +59,7 @@ class AdapterAverage:
 
 
 def check_decay(decay: float) -> None:
-    """Refuse a decay that averages nothing, or never moves.
+    """Reject a decay outside [0, 1).
 
     Raises:
         ValueError: with what was given.

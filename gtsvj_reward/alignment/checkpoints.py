@@ -31,13 +31,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An object whose state belongs into checkpoints."""
+    """An object whose state checkpoints store."""
 
     def state(self) -> Any:
         """What `load` takes, for JSON."""
 
     def load(self, state: Any) -> None:
-        """Go on from a state."""
+        """Restore a state."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Checkpoints:
     optimizer: torch.optim.Optimizer
     guards: Stateful
     extra: Mapping[str, Stateful]
-    """Whatever else a script keeps between iterations, by name."""
+    """Other state of a script, by name."""
     average: AdapterAverage | None = None
-    """Of the adapter; it is what diffusers gets, where there is one."""
+    """EMA of the adapter; if there is one, diffusers gets it instead of the adapter."""
 
     def save(self, iteration: int, stopped: str | None) -> None:
         """Write a checkpoint, and the adapter, or its average, for diffusers."""
@@ -76,7 +76,7 @@ class Checkpoints:
         )
 
     def restore(self) -> tuple[int, str | None]:
-        """Go on from the newest checkpoint; iterations done, and why the run was stopped.
+        """Resume from the newest checkpoint; iterations done, and why the run was stopped.
 
         Raises:
             ValueError: if it is of a run with other settings.
@@ -124,17 +124,17 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, then remove all but the newest `keep`.
 
-    The folder appears under its name only when everything in it is on disk.
+    The folder gets its name only after all of its files are on disk.
 
     Args:
         folder: of all checkpoints.
-        iteration: how many iterations are done.
+        iteration: number of iterations done.
         adapter: the policy's.
         parameters: what the optimizer trains, by name.
         optimizer: an Adam.
-        state: anything else, for JSON; `iteration` is added.
+        state: the rest, for JSON; `iteration` is added.
         average: of the adapter, by the names of its parameters; None: there is none.
-        keep: how many checkpoints to leave.
+        keep: number of checkpoints to keep.
     """
     path = checkpoint_path(folder, iteration)
     remove_parts(path)
@@ -175,7 +175,7 @@ def load_moments(
     parameters: dict[str, nn.Parameter],
     moments: dict[str, Tensor],
 ) -> None:
-    """Put back what `optimizer_moments` gave.
+    """Restore what `optimizer_moments` returned.
 
     Raises:
         ValueError: if they are of other parameters.

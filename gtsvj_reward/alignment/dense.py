@@ -1,4 +1,4 @@
-"""A reward for each step of a sample, in place of one for the whole."""
+"""A reward for each denoising step, instead of one per clip."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,18 +15,18 @@ from gtsvj_reward.reward import group_z_scores
 def step_gains(
     rollouts: Sequence[Rollout], scores: Callable[[Latents, Sequence[str]], Tensor]
 ) -> Float[Tensor, "clip step"]:
-    """By how much each step raises the score of the clean latents that the policy predicts.
+    """How much each step raises the score of the predicted clean latents.
 
-    With x̂₀ of a step the prediction that the policy makes before it, and the clip itself after the
-    last, the gain of a step is the difference of two successive scores (after DenseGRPO, Deng et
-    al. 2026). The gains of a clip add up to its score less that of the first prediction.
+    The policy predicts x̂₀ before each step; after the last step it is the clip itself. The gain of
+    a step is the difference of two successive scores (after DenseGRPO, Deng et al. 2026). The gains
+    of a clip add up to its score minus that of the first prediction.
 
     Args:
-        rollouts: with `predictions`, in the order of the clips.
-        scores: of predicted clean latents and their prompts.
+        rollouts: sampled with `predictions=True`, in the order of the clips.
+        scores: scores predicted clean latents and their prompts.
 
     Raises:
-        ValueError: for a rollout that kept no predictions.
+        ValueError: for a rollout without predictions.
     """
     rows = []
     for batch in rollouts:
@@ -46,7 +46,7 @@ def step_advantages(
     Args:
         gains: of all clips of an iteration.
         prompts: one per clip.
-        steps: that have a density.
+        steps: steps that have a density.
     """
     table = torch.zeros_like(gains)
     for index in steps:

@@ -1,4 +1,4 @@
-"""How far a policy has gone from its reference, whatever the algorithm."""
+"""How far a policy is from its reference, for every algorithm."""
 
 from collections.abc import Sequence
 
@@ -20,11 +20,11 @@ def prediction_drift(
 ) -> Float[Tensor, " clip"]:
     """How far the policy's predictions are from the reference's; differentiable if recorded.
 
-    Mean squared difference at one noise level, the middle timestep, on noised clips of
-    the policy's own. As a loss it holds the policy to the reference.
+    Mean squared difference at one noise level, the middle timestep, on noised clips of the policy.
+    As a loss it keeps the policy close to the reference.
 
     Args:
-        policy: as it is now.
+        policy: in its current state.
         latents: clean, with padding; no gradient flows into them.
         prompts: one per clip.
         keys: one per clip, for the noise.

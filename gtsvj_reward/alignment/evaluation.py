@@ -1,4 +1,4 @@
-"""What is measured at checkups: the same prompts and seeds each time, sampled without noise."""
+"""Metrics of checkups: the same prompts and seeds each time, sampled without noise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,16 +26,16 @@ Gold = EvalMetric
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Clips of a policy, and what reward and eval metrics say of them."""
+    """Clips of a policy, with their reward and eval metrics."""
 
     arguments: AlignArguments
     policy: Policy
     scoring: Scoring
     """Of the reward that is trained on."""
     eval_metrics: Mapping[str, EvalMetric]
-    """Measures that are only watched, by name."""
+    """Metrics that are not trained on, by name."""
     prompts: Sequence[str]
-    """Taken in turn."""
+    """Used in turn."""
     accelerator: Accelerator
 
     def clips(self) -> tuple[list[str], Latents]:
@@ -69,8 +69,8 @@ class Evaluation:
         Args:
             latents: clean, without padding.
             texts: their prompts.
-            iteration: after which they were made.
-            refits: of the reward before.
+            iteration: number of iterations done before.
+            refits: number of refits of the reward before.
         """
         proxy, roughness = [], []
         metrics: dict[str, list[Tensor]] = {name: [] for name in self.eval_metrics}
@@ -101,7 +101,7 @@ class Evaluation:
         checkup: Checkup,
         entries: Sequence[Mapping[str, float]],
     ) -> None:
-        """Film strips of the first clips, and the curves of what has been logged so far."""
+        """Draw film strips of the first clips, and the curves of the log so far."""
         folder, shown = self.arguments.folder, min(self.arguments.samples, len(texts))
         if shown:
             plot_film_strips(

@@ -1,4 +1,4 @@
-"""One adapter for each family of pipelines that a policy can be."""
+"""One adapter for each family of pipelines."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,7 +20,7 @@ from gtsvj_reward.backbones import TextCondition
 
 
 class CogVideoXFamily(PolicyFamily):
-    """CogVideoX: DDIM in place of a flow, latents in this package's order."""
+    """CogVideoX: DDIM instead of a flow, latents in this package's order."""
 
     def make_scheduler(self, flow_shift: float | None) -> Any:
         """DDIM's.
@@ -36,7 +36,7 @@ class CogVideoXFamily(PolicyFamily):
         return ddim_scheduler(self.pipe.scheduler)
 
     def encode(self, texts: Sequence[str]) -> tuple[list[TextCondition], TextCondition]:
-        """All texts in one pass; embeddings as long as the model was made for."""
+        """All texts in one pass, padded to the length that the model expects."""
         embeds, null = self.pipe.encode_prompt(
             list(texts),
             do_classifier_free_guidance=True,
@@ -59,7 +59,7 @@ class CogVideoXFamily(PolicyFamily):
 
     @cached_property
     def rotary(self) -> Any:
-        """Positions of a model with rotary embeddings, from the pipeline, made once; else None."""
+        """Rotary embeddings by the pipeline, computed once; None for models without them."""
         if not self.config.use_rotary_positional_embeddings:
             return None
         return self.pipe._prepare_rotary_positional_embeddings(
@@ -67,7 +67,7 @@ class CogVideoXFamily(PolicyFamily):
         )
 
     def as_latents(self, output: Tensor) -> Latents:
-        """As it is."""
+        """The output itself."""
         return output
 
     def transition(
@@ -79,7 +79,7 @@ class CogVideoXFamily(PolicyFamily):
     def add_noise(
         self, clean: Latents, noise: Latents, timestep: Timestep
     ) -> tuple[Latents, Latents]:
-        """x_t of the forward process, and what the model should say of it: v."""
+        """x_t of the forward process, and the target of the model: v."""
         chosen = torch.as_tensor(timestep).long().expand(len(clean))
         return add_noise(self.scheduler, clean, noise, chosen)
 
@@ -90,7 +90,7 @@ class CogVideoXFamily(PolicyFamily):
 
 
 class WanFamily(PolicyFamily):
-    """Wan 2.1, and 2.2 of one transformer, which is told one timestep for the whole clip."""
+    """Wan 2.1, and Wan 2.2 with one transformer; one timestep for the whole clip."""
 
     @property
     def patch(self) -> int:
@@ -125,7 +125,7 @@ class WanFamily(PolicyFamily):
 
 
 class MochiFamily(PolicyFamily):
-    """Mochi: levels that count clean latents, in a schedule of two parts."""
+    """Mochi: levels are shares of clean latents, and the schedule has two parts."""
 
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
@@ -149,7 +149,7 @@ class MochiFamily(PolicyFamily):
 
 
 class HunyuanVideoFamily(PolicyFamily):
-    """HunyuanVideo: told its guidance, with pooled text."""
+    """HunyuanVideo: guidance is an input, and so is pooled text."""
 
     told_guidance = True
 
@@ -173,7 +173,7 @@ class HunyuanVideoFamily(PolicyFamily):
 
 
 class LTXFamily(PolicyFamily):
-    """LTX: a token per latent, positions in seconds, a shift that follows from the clip's size."""
+    """LTX: one token per latent, positions in seconds, a shift computed from the clip's size."""
 
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
@@ -216,4 +216,4 @@ FAMILIES: dict[str, type[PolicyFamily]] = {
     "MochiPipeline": MochiFamily,
     "WanPipeline": WanFamily,
 }
-"""diffusers class name -> what a policy must know of such pipelines."""
+"""diffusers class name -> adapter."""

@@ -1,4 +1,4 @@
-"""What a policy must know of a pipeline: its scheduler, text encoder, and how it is called."""
+"""Adapter between a policy and a pipeline: scheduler, text encoder, inputs of the transformer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ class PolicyFamily(ABC):
     """A pipeline of flow matching as a policy uses it; its latents are (batch, channel, time, ...).
 
     Args:
-        pipe: the pipeline, which is left as it is.
+        pipe: the pipeline; it is not changed.
         size: of the clips.
         sde: how noise enters a step; see `flow_transition`.
         flow_shift: of the noise levels; None: as the pipeline's scheduler has it.
-        fps: frames per second, for models that are told.
+        fps: frames per second, for models with such an input.
         text_length: tokens of a prompt, for CogVideoX; None: as the pipeline has it.
 
     Raises:
@@ -42,7 +42,7 @@ class PolicyFamily(ABC):
     """
 
     told_guidance = False
-    """Whether the model is told the guidance, in place of a second pass with an empty prompt."""
+    """Whether guidance is an input of the model, instead of a second pass with an empty prompt."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class PolicyFamily(ABC):
         self.pipe, self.size, self.sde, self.fps = pipe, size, sde, fps
         self.text_length = text_length
         self.config = pipe.transformer.config
-        # A policy's clips are in this package's order, whatever the pipeline's own is.
+        # A policy's clips are in this package's order, not in the pipeline's.
         self.space = replace(LatentSpace.from_pipeline(pipe), layout="BTCHW")
         self.scheduler = self.make_scheduler(flow_shift)
 
     def make_scheduler(self, flow_shift: float | None) -> Any:
-        """One of its own, whose step is a function of one output alone."""
+        """The policy's scheduler, whose step is a function of one output alone."""
         check_eta(0.0, self.sde)
         if self.text_length is not None:
             raise ValueError(
@@ -85,27 +85,27 @@ class PolicyFamily(ABC):
         return steps, channels, self.size.height // stride, self.size.width // stride
 
     def encode(self, texts: Sequence[str]) -> tuple[list[TextCondition], TextCondition]:
-        """What the pipeline's text encoder says of each text, and of the empty prompt."""
+        """Embeddings of each text and of the empty prompt, by the pipeline's text encoder."""
         encoder = ENCODERS[type(self.pipe.transformer).__name__]
         device = self.pipe.text_encoder.device
         rows = [encoder(self.pipe, text, self.config, device) for text in [*texts, ""]]
         return rows[:-1], rows[-1]
 
     def set_timesteps(self, steps: int) -> None:
-        """Set the scheduler to so many steps, at the pipeline's own noise levels."""
+        """Set the scheduler to a number of steps, at the pipeline's noise levels."""
         self.scheduler.set_timesteps(steps)
 
     @abstractmethod
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
     ) -> dict[str, Any]:
-        """Arguments of the transformer's forward, as the pipeline's call has them.
+        """Arguments of the transformer's forward, as the pipeline passes them.
 
         Args:
             latents: noisy, in the dtype of the weights.
             timesteps: one per clip.
-            text: likewise.
-            guidance: w, for models that are told.
+            text: of the same clips.
+            guidance: w, for models with such an input.
         """
 
     def as_latents(self, output: Tensor) -> Latents:
@@ -131,11 +131,11 @@ class PolicyFamily(ABC):
     def add_noise(
         self, clean: Latents, noise: Latents, timestep: Timestep
     ) -> tuple[Latents, Latents]:
-        """x_t of the forward process, and what the model should say of it: the velocity."""
+        """x_t of the forward process, and the target of the model: the velocity."""
         return flow_noise(self.scheduler, clean, noise, timestep)
 
     @property
     def noise_levels(self) -> range:
-        """All timesteps that the model may be trained at; none of them is without noise."""
+        """All timesteps that the model can be trained at; none is free of noise."""
         count = int(self.scheduler.config.num_train_timesteps)
         return range(count) if inverted(self.scheduler) else range(1, count + 1)

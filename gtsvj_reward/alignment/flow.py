@@ -1,4 +1,4 @@
-"""One step of stochastic flow matching: where it leads, how widely, and from which noise levels."""
+"""One step of stochastic flow matching: its mean, its deviation and its noise levels."""
 
 import math
 from typing import Any, Literal
@@ -15,7 +15,7 @@ SDE = Literal["ddim", "flow-grpo", "dance-grpo"]
 """How noise enters a step; see `flow_transition`."""
 SDES = ("ddim", "flow-grpo", "dance-grpo")
 PURE_NOISE = 1 - 1e-5
-"""Noise level from which on there is nothing but noise: UniPC begins at 1 - 1e-6."""
+"""Levels above this count as pure noise: UniPC starts at 1 - 1e-6."""
 
 
 def flow_scheduler(scheduler: Any, *, shift: float | None = None) -> Any:
@@ -25,12 +25,12 @@ def flow_scheduler(scheduler: Any, *, shift: float | None = None) -> Any:
     becomes UniPC of order 1 without its corrector: the same Euler step, computed from logarithms.
 
     Args:
-        scheduler: of the pipeline, which is left as it is.
+        scheduler: of the pipeline; it is not changed.
         shift: s > 0 of σ = s u / (1 + (s - 1) u), where u falls in equal steps; None: as it is.
 
     Raises:
-        ValueError: for a scheduler that is not known, or whose levels are no flow's; for a shift
-            where the scheduler works it out from the clip's size.
+        ValueError: for an unknown scheduler or one that is not of flow matching; for a shift if
+            the scheduler computes it from the clip's size.
     """
     changes: dict[str, Any] = {}
     if type(scheduler) is UniPCMultistepScheduler:
@@ -52,10 +52,10 @@ def flow_scheduler(scheduler: Any, *, shift: float | None = None) -> Any:
 
 
 def check_flow_scheduler(scheduler: Any) -> None:
-    """Refuse a scheduler whose step is not one Euler step of a flow.
+    """Reject a scheduler whose step is not one Euler step of a flow.
 
     Raises:
-        ValueError: naming the class, or the setting that stands in the way.
+        ValueError: naming the class or the setting.
     """
     name, config = type(scheduler).__name__, scheduler.config
     if type(scheduler) is FlowMatchEulerDiscreteScheduler:
@@ -93,7 +93,7 @@ def check_flow_scheduler(scheduler: Any) -> None:
 
 
 def inverted(scheduler: Any) -> bool:
-    """Whether levels count clean latents instead of noise, and outputs have the other sign."""
+    """Whether levels are shares of clean latents instead of noise, and outputs are negated."""
     return bool(scheduler.config.get("invert_sigmas", False))
 
 
@@ -157,7 +157,7 @@ def flow_transition(
     if not 0 <= index < len(levels) - 1:
         raise ValueError(f"`index` must be 0..{len(levels) - 2}, a step's, got {index}")
     noisy, output = at_least_float32(noisy), at_least_float32(output)
-    # The scheduler's own numbers: what is worked out from them is bitwise what it works out.
+    # The scheduler's own numbers, so that results equal its own bitwise.
     here = scheduler.sigmas[index]
     clean = noisy + (1 - here) * output if inverted(scheduler) else noisy - here * output
     mean = ode_step(scheduler, output, index, noisy)
@@ -170,7 +170,7 @@ def flow_transition(
 
 
 def noise_terms(levels: tuple[float, ...], index: int, eta: float, sde: SDE) -> tuple[float, float]:
-    """How much of ε̂ a stochastic step takes away, and the deviation of the noise it adds."""
+    """The share of ε̂ that a stochastic step removes, and the deviation of the noise it adds."""
     level, following = levels[index], levels[index + 1]
     if sde == "ddim":
         ratio = following * (1 - level) / (level * (1 - following))
@@ -185,7 +185,7 @@ def noise_terms(levels: tuple[float, ...], index: int, eta: float, sde: SDE) -> 
 
 
 def check_eta(eta: float, sde: SDE) -> None:
-    """Refuse an η without meaning.
+    """Reject an invalid η or SDE.
 
     Raises:
         ValueError: for a negative or infinite one, or one above 1 with `ddim`.
@@ -198,7 +198,7 @@ def check_eta(eta: float, sde: SDE) -> None:
 
 
 def ode_step(scheduler: Any, output: Latents, index: int, noisy: Latents) -> Latents:
-    """Where the deterministic flow goes, by the scheduler's order of operations."""
+    """The next latents of the deterministic flow, in the scheduler's order of operations."""
     here, there = scheduler.sigmas[index], scheduler.sigmas[index + 1]
     if type(scheduler) is FlowMatchEulerDiscreteScheduler:
         euler: Tensor = noisy + (there - here) * output
@@ -216,7 +216,7 @@ def flow_noise(
     noise: Latents,
     timestep: float | Float[Tensor, " clip"] | Int[Tensor, " clip"],
 ) -> tuple[Latents, Latents]:
-    """x_t of the forward process, and what the model should say of it.
+    """x_t of the forward process, and the target of the model.
 
     σ = t / 1000 (1 - t / 1000 where the scheduler inverts its levels), x = (1 - σ) x₀ + σ ε, and
     the velocity ε - x₀ (inverted: x₀ - ε); at least float32.

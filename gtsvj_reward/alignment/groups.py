@@ -1,4 +1,4 @@
-"""Which clips of a prompt are trained on."""
+"""Selects the clips of a prompt to train on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +13,8 @@ from gtsvj_reward.alignment.rollout import Rollout
 def best_and_worst(rewards: Float[Tensor, " clip"], prompts: Sequence[str], keep: int) -> list[int]:
     """Indices of the best and the worst clips of each prompt, in order; half and half.
 
-    DanceGRPO (Xue et al. 2025) samples more clips than it trains on, and keeps those whose rewards
-    tell most. Of equal rewards the first clips count.
+    DanceGRPO (Xue et al. 2025) samples more clips than it trains on, and keeps those with extreme
+    rewards. Among equal rewards the first clips win.
 
     Args:
         rewards: of the clips.
@@ -44,12 +44,12 @@ def best_and_worst(rewards: Float[Tensor, " clip"], prompts: Sequence[str], keep
 
 
 def some_of(policy: Policy, rollouts: Sequence[Rollout], rows: Sequence[int]) -> list[Rollout]:
-    """Some clips of the batches of a sampling, each in its batch; batches without any are left out.
+    """Selects clips of rollouts, each in its own batch; batches without any are dropped.
 
     Args:
-        policy: that encodes their prompts.
+        policy: encodes their prompts.
         rollouts: the batches, in order.
-        rows: indices of the clips, counted through all batches.
+        rows: indices of the clips over all batches.
     """
     found, first = [], 0
     for batch in rollouts:

@@ -1,4 +1,4 @@
-"""Noticing that a reward is being exploited: the trained reward beside others that are not."""
+"""Detects reward hacking: compares the trained reward with metrics that are not trained on."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from gtsvj_reward.metrics.student import student_quantile
 
 @dataclass(frozen=True)
 class Checkup:
-    """What was measured on the same prompts and seeds at one iteration."""
+    """Metrics of the same prompts and seeds at one iteration."""
 
     iteration: int
     proxy: Float[Tensor, " clip"]
     """The reward that is trained on."""
     eval_metrics: Mapping[str, Float[Tensor, " clip"]]
-    """Measures that are not trained on, higher is better: other judges, pixels."""
+    """Metrics that are not trained on: other judges, pixel statistics; higher is better."""
     roughness: Float[Tensor, " clip"] | None = None
     """Variance over time of the reward's trajectory; None for a reward without one."""
     refits: int = 0
-    """Of the reward before: a proxy is compared with those of the same reward only."""
+    """Number of refits of the reward so far; only proxies of the same reward are compared."""
 
     @property
     def golds(self) -> Mapping[str, Float[Tensor, " clip"]]:
@@ -69,7 +69,7 @@ def paired_difference(
         after: a measure of each clip.
         before: the same of the same clips.
         tail: probability that the true mean is beyond either end; 0.025 gives a 95% interval. It
-            holds for two measurements that were not picked by what they gave.
+            holds for measurements that were not selected by their values.
 
     Raises:
         ValueError: if the two are not of the same clips, or of fewer than two.
@@ -87,36 +87,35 @@ def paired_difference(
 
 @dataclass(frozen=True)
 class GuardReport:
-    """What the guards say after a checkup."""
+    """Result of the guards for a checkup."""
 
     alarms: tuple[str, ...]
-    """Sentences for a person; the measure that diverged most often in a row comes first."""
+    """Warnings; the metric that diverged at the most checkups in a row comes first."""
     diverged: bool
     """Whether the proxy has risen while an eval metric fell."""
     stop: bool
-    """Whether that has lasted long enough to stop."""
+    """Whether the run should stop."""
 
 
 @dataclass
 class Guards:
-    """Compares each checkup with earlier ones, and says when to stop.
+    """Compares each checkup with earlier ones, and decides when to stop.
 
     The proxy and an eval metric diverge if, since the checkup at which the metric was best, the
     metric has fallen and the proxy has risen, both by Student's t. When one metric has diverged at
-    `patience` checkups in a row, the run should stop. When the reward is refitted, its scores are
-    others: from then on checkups are compared with those after the refit.
+    `patience` checkups in a row, the run should stop. A refit changes the scale of the reward, so
+    later checkups are compared only with those after the refit.
 
-    The best checkup is picked by chance too, and there are many looks. So each comparison gets the
-    tail that is left when `false_alarms` is divided by all comparisons of two checkups that the
-    planned looks allow, and by the number of eval metrics (Bonferroni; Dunn 1961, Multiple
-    comparisons among means, JASA 56). Then the probability of any alarm about measures that do not
-    fall is at most `false_alarms`, over all planned looks together. Looks beyond the plan are
-    tested as if they had been the plan, and add to it.
+    The tests are corrected for multiple comparisons: the tail of each is `false_alarms` divided by
+    all pairs of planned checkups and by the number of eval metrics (Bonferroni; Dunn 1961, Multiple
+    comparisons among means, JASA 56). So if no metric falls, the probability of any alarm over all
+    planned looks is at most `false_alarms`. Looks beyond the plan are tested as if they were
+    planned, and increase this probability.
 
     Args:
         patience: checkups in a row before the stop; 0 never stops.
-        roughness_factor: alarm when trajectories vary so many times more than at the start.
-        looks: checkups that are planned after the first.
+        roughness_factor: alarm if trajectories vary this many times as much as at the start.
+        looks: number of planned checkups after the first.
         false_alarms: probability of an alarm in a run without divergence.
 
     Raises:
@@ -144,7 +143,7 @@ class Guards:
             )
 
     def look(self, checkup: Checkup) -> GuardReport:
-        """Take note of a checkup.
+        """Record a checkup, and test it.
 
         Raises:
             ValueError: for a checkup of other measures or clips than the first.
@@ -162,7 +161,7 @@ class Guards:
         return GuardReport((*(found[name] for name in longest), *self._rough()), bool(found), stop)
 
     def _divergence(self, name: str) -> str | None:
-        """A sentence if an eval metric has fallen since its best while the proxy rose."""
+        """A warning if an eval metric has fallen since its best while the proxy rose."""
         latest = self.checkups[-1]
         alike = [checkup for checkup in self.checkups if checkup.refits == latest.refits]
         best = max(alike, key=lambda checkup: checkup.eval_metrics[name].mean().item())
@@ -198,7 +197,7 @@ class Guards:
         return {"checkups": [checkup.state() for checkup in self.checkups]}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: look at its checkups once more."""
+        """Restore a state by testing its checkups again."""
         self.checkups, self.diverged = [], {}
         for entry in state["checkups"]:
             self.look(checkup_of(entry))
@@ -221,7 +220,7 @@ def checkup_of(entry: Mapping[str, Any]) -> Checkup:
 def trajectory_variance(trajectories: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " clip"]:
     """Variance over time of each clip's trajectory.
 
-    A judge of the paper's kind scores each latent time step, and their mean is the score. Where
-    training drives a few steps far up, the mean rises and the variance with it.
+    The judge scores each latent time step, and the mean is the clip's score. If training raises the
+    scores of a few steps only, the variance rises with the mean.
     """
     return torch.stack([steps.float().var(correction=0) for steps in trajectories])

@@ -1,4 +1,4 @@
-"""What a run has logged, one JSON object per line."""
+"""The log of a run, one JSON object per line."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ class Journal:
         self.entries: list[dict[str, float]] = []
 
     def add(self, entry: dict[str, float]) -> None:
-        """Append an entry, which names its `iteration`."""
+        """Append an entry with its `iteration`."""
         self.entries.append(entry)
         if self.writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ class Journal:
                 opened.write(json.dumps(entry) + "\n")
 
     def rewind(self, iteration: int) -> None:
-        """Keep what was logged up to an iteration: later ones are done again. 0 keeps nothing."""
+        """Drop entries after an iteration, which will run again. 0 keeps nothing."""
         self.entries = [
             entry for entry in read_journal(self.path) if 0 < iteration >= entry["iteration"]
         ]
@@ -38,7 +38,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, float]]:
-    """Entries of a journal, none if there is no file; a last line that was cut off is left out.
+    """Entries of a journal, none if there is no file; an incomplete last line is dropped.
 
     Earlier versions wrote `gold/<name>` where it is `eval/<name>` now: such keys are renamed.
 
@@ -54,7 +54,7 @@ def read_journal(path: Path) -> list[dict[str, float]]:
 
 
 def latest(entries: list[dict[str, float]]) -> dict[str, str]:
-    """What a progress bar shows: the last reward, and the last of each watched measure."""
+    """Values for the progress bar: the last reward and eval metrics."""
     found: dict[str, float] = {}
     for entry in entries:
         found |= {

@@ -1,4 +1,4 @@
-"""Clips that a policy makes for its judge, on disk, where people can label them."""
+"""Clips of the policy on disk, for refits of the judge and for labelling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ OWN = 7
 
 @dataclass(frozen=True)
 class OwnClips:
-    """Clips of a policy at several iterations, `refit_clips` each, without noise in their steps."""
+    """Clips of a policy at several iterations, `refit_clips` each, sampled without noise."""
 
     arguments: AlignArguments
     policy: Policy
@@ -38,14 +38,14 @@ class OwnClips:
         check_share(self.arguments.refit_clips, self.accelerator.num_processes, "`refit_clips`")
 
     def make(self, iterations: Sequence[int]) -> None:
-        """Write clips of the policy as it is after the last of these; each process has a share.
+        """Sample and write clips after the last of these iterations; each process makes its share.
 
         Args:
             iterations: of all clips so far.
         """
         count, seed, last = self.arguments.refit_clips, self.arguments.seed, iterations[-1]
         order = keyed_order(len(self.prompts), seed, OWN, last)
-        # Two of each prompt, which people can compare.
+        # Two per prompt, so that people can compare them.
         texts = [self.prompts[order[index // 2 % len(order)]] for index in range(count)]
         keys: list[Key] = [(seed, OWN, last, index) for index in range(count)]
         share = own_share(self.accelerator, count)

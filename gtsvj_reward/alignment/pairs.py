@@ -194,8 +194,8 @@ def pair_errors(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Denoising errors of pairs for `diffusion_dpo_loss`, of the policy and then its reference.
 
-    Each pair has one noise level and one noise, common to both clips, decided by its key. The
-    prompt is given, guidance is not used. For flow matching the errors are those of velocities, and
+    Both clips of a pair get the same noise level and noise, which its key decides. The prompt is
+    used, guidance is not. For flow matching the errors are those of velocities, and
     the loss is Flow-DPO's (Liu et al. 2025, VideoAlign) with a constant β.
 
     Args:

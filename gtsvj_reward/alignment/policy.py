@@ -34,22 +34,22 @@ TEXTS_AT_ONCE = 16
 class Policy:
     """A generator whose LoRA adapter is trained, and whose base is its own reference.
 
-    The base stays frozen, so that a judge may share its weights and the reference costs no memory:
-    it is the same model with the adapter switched off.
+    The base stays frozen, so a judge can share its weights. The reference needs no memory: it is
+    the same model with the adapter switched off.
 
     Args:
         pipe: a text-to-video pipeline of `FAMILIES`: CogVideoX, HunyuanVideo, LTX, Mochi, or Wan of
-            one transformer. That gets an adapter; the scheduler stays, the policy has one of its
-            own, of single steps at the same noise levels.
+            one transformer, which gets an adapter. The policy makes its own scheduler, of single
+            steps at the same noise levels.
         size: of the clips.
         guidance: weight w of classifier-free guidance; at 1 the empty prompt is not run.
-            HunyuanVideo is told it, and never runs the empty prompt.
+            HunyuanVideo gets it as an input, and never runs the empty prompt.
         rank: of the adapter.
         alpha: the adapter is scaled by alpha / rank; None: as the rank.
-        text_length: tokens of a prompt of CogVideoX; None: as many as it was made for.
+        text_length: tokens of a prompt of CogVideoX; None: the length of its config.
         sde: how noise enters a stochastic step of a flow; see `flow_transition`.
         flow_shift: of a flow's noise levels; None: as the pipeline's scheduler has it.
-        fps: frames per second that LTX is told.
+        fps: frames per second, an input of LTX.
         seed: of the adapter's initial values; a fresh adapter changes nothing.
         gradient_checkpointing: recompute each block in the backward pass.
         autocast: context of every pass through the transformer, as `Accelerator.autocast`.
@@ -132,7 +132,7 @@ class Policy:
         return self.space.unpad(latents, self.size.num_frames)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name, in the order of the model."""
+        """Trained parameters by name, in the order of the model."""
         return {
             name: parameter
             for name, parameter in self.transformer.named_parameters()
@@ -141,10 +141,10 @@ class Policy:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Prompts:
-        """Embeddings of prompts, by the pipeline's own text encoder, which sees each text once.
+        """Embeddings of prompts by the pipeline's text encoder; each text is encoded once.
 
-        They are kept on the CPU. What a batch of new texts is made of changes embeddings by
-        rounding: encode all prompts first, in one order, where runs are to repeat bitwise.
+        They are cached on the CPU. The batch of texts affects embeddings by rounding: for runs that
+        must repeat bitwise, encode all prompts first, in a fixed order.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self.known]
         for first in range(0, len(new), TEXTS_AT_ONCE):
@@ -157,11 +157,11 @@ class Policy:
         return found.to(self.device)
 
     def text(self, texts: Sequence[str]) -> TextCondition:
-        """What the text encoder says of prompts, for a reward that reads them."""
+        """Embeddings of prompts for a reward that reads them."""
         return replace(self.encode(texts).condition(), family=type(self.transformer).__name__)
 
     def release_text_encoder(self) -> None:
-        """Move the text encoders off the device; new texts are encoded on the CPU from now on."""
+        """Move the text encoders to the CPU, where later texts are encoded."""
         for name, part in self.pipe.components.items():
             if name.startswith("text_encoder") and part is not None:
                 part.to("cpu")
@@ -174,10 +174,10 @@ class Policy:
         *,
         guided: bool = True,
     ) -> Float[Tensor, "clip time channel height width"]:
-        """What the model says of noisy latents, float32; as its pipeline computes it.
+        """The model's output for noisy latents, float32, computed as its pipeline does.
 
-        CogVideoX says v, the others the velocity of the flow, noise minus clean latents, Mochi with
-        the other sign.
+        CogVideoX predicts v; the others predict the velocity of the flow, noise minus clean
+        latents, Mochi with the opposite sign.
 
         Args:
             latents: x_t, with padding.
@@ -210,9 +210,9 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Switch the adapter off, and gradients with it: the model as it was before training.
+        """Switch off the adapter and gradients: the model before training.
 
-        Nothing that is to be differentiated may be half way through its forward pass.
+        Do not enter it in the middle of a forward pass that will be differentiated.
         """
         self.transformer.disable_adapters()
         try:
@@ -222,7 +222,7 @@ class Policy:
             self.transformer.enable_adapters()
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter, whole or not at all, for `pipe.load_lora_weights(folder)`."""
+        """Write the adapter atomically, for `pipe.load_lora_weights(folder)`."""
         with whole_files(Path(folder)) as part:
             type(self.pipe).save_lora_weights(part, transformer_lora_layers=self.adapter())
 
@@ -232,7 +232,7 @@ class Policy:
         return found
 
     def load_adapter(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `adapter` gave.
+        """Restore what `adapter` returned.
 
         Raises:
             ValueError: if names are missing or left over, naming them.
@@ -266,7 +266,7 @@ def adapted_modules(transformer: Any) -> list[str]:
 
 
 def check_pipeline(pipe: Any) -> None:
-    """Refuse a pipeline that is not a known one from text alone, or has adapters.
+    """Reject an unknown pipeline, one that needs more than text, or one with adapters.
 
     Raises:
         ValueError: saying which.
@@ -284,7 +284,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def check_size(size: ClipSize, space: LatentSpace, patch: int) -> None:
-    """Refuse sizes that a pipeline would round.
+    """Reject sizes that a pipeline would round.
 
     Raises:
         ValueError: saying which.
@@ -302,7 +302,7 @@ def check_size(size: ClipSize, space: LatentSpace, patch: int) -> None:
 
 
 def check_guidance(guidance: float, transformer: Any, *, told: bool) -> None:
-    """Refuse guidance that is out of range, or that the model cannot be told.
+    """Reject guidance out of range, or for a model without an input for it.
 
     Raises:
         ValueError: with the number.

@@ -1,4 +1,4 @@
-"""What several processes share: clips, gradients, means of what is logged."""
+"""Clips, gradients and metrics of several processes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +12,7 @@ Metrics = Mapping[str, float | Float[Tensor, "..."]]
 
 
 def check_share(count: int, processes: int, what: str) -> None:
-    """Refuse what processes cannot share evenly.
+    """Reject a count that processes cannot share evenly.
 
     Raises:
         ValueError: with the numbers.
@@ -22,7 +22,7 @@ def check_share(count: int, processes: int, what: str) -> None:
 
 
 def own_share(accelerator: Accelerator, count: int) -> slice:
-    """This process's part of `count` things, which `check_share` has admitted."""
+    """This process's share of `count` items, which `check_share` has accepted."""
     size = count // accelerator.num_processes
     first = size * accelerator.process_index
     return slice(first, first + size)
@@ -52,7 +52,7 @@ def mean_metrics(accelerator: Accelerator, metrics: Sequence[Metrics]) -> dict[s
 
     Args:
         accelerator: of this process.
-        metrics: of parts of an iteration, whatever the parts; every process has the same names.
+        metrics: of any parts of an iteration; every process has the same names.
     """
     found: dict[str, list[Tensor]] = {}
     for entry in metrics:

@@ -1,4 +1,4 @@
-"""Prompts of a policy's clips, and what its text encoder said of them."""
+"""Prompts of a policy's clips, and their embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Prompts:
     mask: Bool[Tensor, "clip token"] | None = None
     """True where a token is valid, for families that mask some (LTX, HunyuanVideo, Mochi)."""
     null_mask: Bool[Tensor, "1 token"] | None = None
-    """Likewise, of the empty prompt."""
+    """Mask of the empty prompt."""
     pooled: Float[Tensor, "clip pooled_dim"] | None = None
     """Pooled projection of the texts, for families that take one (HunyuanVideo)."""
 
@@ -33,12 +33,12 @@ class Prompts:
     def of(
         cls, texts: Sequence[str], rows: Sequence[TextCondition], null: TextCondition
     ) -> "Prompts":
-        """Prompts of what an encoder said of each text, and of the empty one."""
+        """Prompts from the embeddings of each text and of the empty one."""
         text = TextCondition.cat(rows)
         return cls(tuple(texts), text.embeds, null.embeds, text.mask, null.mask, text.pooled)
 
     def to(self, device: torch.device) -> "Prompts":
-        """The same on a device."""
+        """Copy to a device."""
         return replace(
             self,
             embeds=self.embeds.to(device),
@@ -49,7 +49,7 @@ class Prompts:
         )
 
     def twice(self) -> "Prompts":
-        """The same prompts once more behind themselves."""
+        """The prompts, repeated once."""
         return replace(
             self,
             texts=self.texts * 2,
@@ -59,7 +59,7 @@ class Prompts:
         )
 
     def condition(self, *, guided: bool = False) -> TextCondition:
-        """What a transformer is given; guided, as many empty prompts come first.
+        """Text input of a transformer; with guidance, as many empty prompts come first.
 
         Raises:
             ValueError: with guidance, for families whose text is pooled, which have it built in.

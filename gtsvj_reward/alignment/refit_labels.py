@@ -33,7 +33,7 @@ TIE_THRESHOLD = math.log(2)
 
 @dataclass(frozen=True)
 class Labels:
-    """What people said of clips, up to now."""
+    """Labels of clips so far."""
 
     comparisons: tuple[Compared, ...] = ()
     ratings: tuple[Rated, ...] = ()

@@ -1,4 +1,4 @@
-"""A judge that keeps up: refitted to clips that its policy makes, and to labels that came since."""
+"""Refits the judge during training, to new clips of the policy and to new labels."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,28 +28,27 @@ from gtsvj_reward.training.labelled import STAGES
 JUDGES, FEATURES = "judges", "features"
 """Folders of a run: refitted judges, and moments of clips."""
 RECORD = "refit.json"
-"""Beside a refitted judge: what it was fitted to."""
+"""Beside a refitted judge: its training data."""
 DRAWS = 4
 """Negatives of each positive clip, as in `gtsvj train-discriminator`."""
 
 
 class Refits:
-    """Refits a moment judge while its policy is trained; the judge it began with stays the start.
+    """Refits a moment judge during training; every refit starts from the first judge.
 
-    Every `refit_every` iterations the policy makes `refit_clips` clips, without noise in its steps.
-    With those of earlier refits they are the generated negatives of stage 1, beside perturbations
-    of the positives (Table A.1), and all labels of that moment make the later stages.
+    Every `refit_every` iterations the policy makes `refit_clips` clips, sampled without noise. With
+    those of earlier refits they are the generated negatives of stage 1, beside perturbations of the
+    positives (Table A.1). The later stages use all labels that exist at that time.
 
     Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its clips by file
-    and content; the clips are in `clips/`, where people can label them. A refit that is there and
-    is of the same clips is taken as it is, so that a run that goes on does what it did before even
-    if labels have been added since.
+    and content. The clips are in `clips/`, where people can label them. An existing refit of the
+    same clips is reused, so a resumed run repeats what it did before, even if labels were added.
 
     Args:
         arguments: of the run.
         policy: that is trained.
-        judge: to begin with, of readout `moments`.
-        rebuild: makes the reward that is trained on from a refitted judge.
+        judge: the first one, with readout `moments`.
+        rebuild: makes the training reward from a refitted judge.
         prompts: of the run.
         accelerator: of this process.
 
@@ -95,14 +94,14 @@ class Refits:
         features = arguments.folder / FEATURES
         self.cache = FeatureCache(judge, features, batch_size=arguments.batch_size)
         self.done: list[int] = []
-        """Iterations after which the judge was refitted."""
+        """Iterations that were followed by a refit."""
 
     def due(self, iteration: int) -> bool:
         """Whether to refit after so many iterations."""
         return iteration % self.arguments.refit_every == 0
 
     def refit(self, iteration: int) -> dict[str, float]:
-        """Refit after an iteration, unless the run has done that before; what is worth logging."""
+        """Refit after an iteration, unless the run has done so before; metrics for the log."""
         self.done.append(iteration)
         self.clips.make(self.done)
         own = self.clips.infos(self.done)
@@ -125,8 +124,8 @@ class Refits:
         """The judge of these clips and labels.
 
         Raises:
-            ValueError: if they make a judge of an earlier stage than the one to begin with, or
-                nothing can be learnt from them.
+            ValueError: if they make a judge of an earlier stage than the first one, or there is
+                nothing to learn from.
         """
         judge = refit(
             self.start,
@@ -165,18 +164,18 @@ class Refits:
         return self.arguments.folder / JUDGES / f"iteration-{iteration:06d}"
 
     def record(self, iteration: int) -> dict[str, Any] | None:
-        """What the judge of an iteration was fitted to; None if there is none."""
+        """Training data of the judge of an iteration; None if there is none."""
         file = self.judge_path(iteration) / RECORD
         return json.loads(file.read_text()) if file.exists() else None
 
     def write(self, iteration: int, judge: VideoJudge, record: Mapping[str, Any]) -> None:
-        """Write a refitted judge with its record, whole or not at all."""
+        """Write a refitted judge with its record, atomically."""
         with whole_folder(self.judge_path(iteration)) as part:
             save_judge(judge, part)
             write_text(part / RECORD, json.dumps({**record, "iteration": iteration}, indent=1))
 
     def reward(self) -> AnyReward:
-        """The reward that is trained on now, with the judge of the last refit as it is on disk."""
+        """The current training reward, with the judge of the last refit from disk."""
         if not self.done:
             return self.rebuild(self.start)
         return self.rebuild(judge_beside(self.judge_path(self.done[-1]), self.start))
@@ -186,5 +185,5 @@ class Refits:
         return list(self.done)
 
     def load(self, state: Sequence[int]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         self.done = list(state)

@@ -1,4 +1,4 @@
-"""What a policy is trained on, as a command line names it: judges, prompt score, functions."""
+"""The training reward, as the command line names it: judges, prompt score, functions."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ class Term:
 
     @property
     def is_function(self) -> bool:
-        """Whether it names a function of one's own."""
+        """Whether it names a user's function."""
         return FUNCTION.fullmatch(self.name) is not None
 
 
@@ -55,7 +55,7 @@ def number(text: str) -> float | None:
 
 
 def load_function(name: str) -> AnyReward:
-    """A function of one's own, `module:function`; it is called as a `GTSVJReward` is.
+    """A user's function, `module:function`; it is called as a `GTSVJReward` is.
 
     Raises:
         ValueError: if there is no such module or function.
@@ -79,7 +79,7 @@ def reward_of(
     judge: Callable[[str], GTSVJReward],
     prompt_score: Callable[[], AnyReward],
 ) -> AnyReward:
-    """The reward that is trained on: the only term if its weight is 1, else a weighted sum.
+    """The training reward: the only term if its weight is 1, else a weighted sum.
 
     Args:
         terms: of the sum.

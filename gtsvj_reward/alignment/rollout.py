@@ -20,14 +20,14 @@ from gtsvj_reward.alignment.transition import (
 from gtsvj_reward.random_keys import keyed_generator
 
 Key = tuple[int, ...]
-"""Numbers that decide everything random about a clip."""
+"""Seeds of a clip: they decide all of its random numbers."""
 TRAINING, EVALUATION = 0, 1
 """Second number of a clip's key, after the seed: iterations and checkups share no noise."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Clips that a policy made in one batch, and how it came to each."""
+    """One batch of clips of a policy, with their trajectories."""
 
     prompts: Prompts
     keys: tuple[Key, ...]
@@ -43,7 +43,7 @@ class Rollout:
     elements: Elements = "mean"
     """Of the log-densities."""
     predictions: tuple[Latents, ...] = ()
-    """x̂₀ that the policy predicted at each step, guided, with padding; none unless asked for."""
+    """x̂₀ predicted at each step, guided, with padding; empty unless requested."""
 
     @property
     def clean(self) -> Latents:
@@ -52,12 +52,12 @@ class Rollout:
 
 
 def schedule(policy: Policy, steps: int) -> tuple[float, ...]:
-    """Timesteps of so many steps, noisiest first; the policy's scheduler is set to them.
+    """Timesteps of a number of steps, noisiest first; sets the policy's scheduler.
 
     Raises:
-        ValueError: for a number of steps that diffusers gives another number of timesteps, by an
-            error of rounding: for CogVideoX 61, 103, 121 and 59 more below 1000; and for so many
-            steps that UniPC, which rounds its timesteps, has some of them twice.
+        ValueError: for a number of steps for which diffusers makes another number of timesteps, by
+            a rounding error (for CogVideoX 61, 103, 121 and 59 more below 1000), or for which
+            UniPC, which rounds its timesteps, repeats some of them.
     """
     policy.family.set_timesteps(steps)
     timesteps = tuple(policy.scheduler.timesteps.tolist())
@@ -86,13 +86,13 @@ def rollout(
     stochastic: Collection[int] | None = None,
     predictions: bool = False,
 ) -> Rollout:
-    """Sample one clip per prompt by stochastic steps, and keep every one.
+    """Sample one clip per prompt by stochastic steps, and keep every step.
 
-    A clip's noise depends on its key alone, whatever the batch, the process or the device. With
-    η = 0 the clips are those of the pipeline with `policy.scheduler`.
+    A clip's noise depends on its key alone, not on the batch, the process or the device. With η = 0
+    the clips are those of the pipeline with `policy.scheduler`.
 
     Args:
-        policy: as it is now.
+        policy: in its current state.
         prompts: one per clip.
         keys: one per clip.
         steps: denoising steps.
@@ -102,7 +102,7 @@ def rollout(
         predictions: keep what the policy predicts at each step.
 
     Raises:
-        ValueError: if there are not as many keys as prompts.
+        ValueError: for another number of keys than prompts.
     """
     generators = generators_of(prompts, keys)
     timesteps = schedule(policy, steps)
@@ -151,23 +151,23 @@ def rollouts(
 
 
 class StepTaken(NamedTuple):
-    """A step that a rollout took, under the policy as it is now."""
+    """A step of a rollout, under the current policy."""
 
     log_probability: Float[Tensor, " clip"]
     """Of the step, differentiable."""
     kl: Float[Tensor, " clip"] | None
     """Divergence of the policy's transition from the reference's, in nats, differentiable; None if
-    it was not asked for."""
+    it was not requested."""
 
 
 def step_taken(policy: Policy, made: Rollout, index: int, *, reference: bool = True) -> StepTaken:
-    """How likely a step of a rollout is now, and how far the policy is from its reference there.
+    """Log-probability of a step of a rollout under the current policy, and its KL divergence.
 
     Args:
-        policy: as it is now.
-        made: what it made before.
+        policy: in its current state.
+        made: the rollout.
         index: of the step, one of `made.log_probabilities`.
-        reference: ask the reference as well, which is one more pass without gradients.
+        reference: also run the reference, one more pass without gradients.
     """
     here, timestep = made.path[index], made.timesteps[index]
     step = transition(policy, here, timestep, made.prompts, made.eta)
@@ -204,8 +204,8 @@ def differentiable_sample(
 ) -> Latents:
     """Clean latents by deterministic steps, with a graph through the last `last` steps.
 
-    What DRaFT-K and AlignProp differentiate: the latents that enter the first of those steps are
-    taken as given. With `last` equal to `steps` the graph is that of the whole sampling.
+    DRaFT-K and AlignProp differentiate this: the latents before the first of those steps are
+    constants. With `last` equal to `steps` the graph covers the whole sampling.
 
     Raises:
         ValueError: for a `last` outside 1..steps.
@@ -224,7 +224,7 @@ def predicted_sample(
 ) -> Latents:
     """Clean latents that the policy predicts at one step, with a graph through that step alone.
 
-    What ReFL differentiates: sampling stops at step `stop`, counted from 0, and x̂₀ is taken.
+    ReFL differentiates this: sampling stops at step `stop`, counted from 0, and returns x̂₀.
 
     Raises:
         ValueError: for a step that the schedule does not have.
@@ -249,5 +249,5 @@ def start(
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Parts of `count` things, at most `size` in each."""
+    """Slices of `count` items, at most `size` in each."""
     return (slice(first, min(first + size, count)) for first in range(0, count, size))

@@ -42,24 +42,24 @@ SOUND = "lora-sound"
 
 
 class AlignmentRun:
-    """A policy in training, with everything around its objective.
+    """The training loop around an objective: sampling, updates, checkups, logs, checkpoints.
 
-    A script is a loop over `iterations()`: it samples, asks for `scores`, calls `backward` and
-    `update`, and hands its numbers to `finish`, which logs, checks up, draws and saves. The same
-    command goes on after an interruption, and repeats bitwise what an uninterrupted run would have
-    done, since every random number is a function of (seed, iteration, clip).
+    A script loops over `iterations()`: it samples, computes `scores`, calls `backward` and
+    `update`, and passes its metrics to `finish`, which logs, runs checkups, draws and saves. The
+    same command resumes an interrupted run. Every random number is a function of (seed, iteration,
+    clip), so a resumed run equals an uninterrupted one bitwise.
 
-    Under `accelerate launch` each process makes its share of the clips, and gradients are averaged.
+    Under `accelerate launch` each process samples its share of the clips; gradients are averaged.
 
     Args:
         arguments: of the run.
         policy: on the accelerator's device.
-        reward: what is trained on.
-        eval_metrics: measures that are only watched, by name.
+        reward: the training reward.
+        eval_metrics: metrics that are not trained on, by name.
         prompts: to draw from.
         accelerator: of this process.
-        extra: objects whose state belongs into checkpoints, by name.
-        refits: refits the reward while the policy is trained; None: it stays as it is.
+        extra: objects whose state checkpoints store, by name.
+        refits: refits the reward during training; None: it stays fixed.
         golds: former name of `eval_metrics`.
 
     Raises:
@@ -130,21 +130,21 @@ class AlignmentRun:
 
     @property
     def scoring(self) -> Scoring:
-        """The reward that is trained on, and what it is told of latents."""
+        """The training reward, with the arguments of its calls."""
         return self.evaluation.scoring
 
     @property
     def reward(self) -> AnyReward:
-        """What is trained on now."""
+        """The current training reward."""
         return self.scoring.reward
 
     def use(self, reward: AnyReward) -> None:
-        """Train on another reward from now on."""
+        """Replace the training reward."""
         self.evaluation = replace(self.evaluation, scoring=replace(self.scoring, reward=reward))
 
     @property
     def eval_metrics(self) -> Mapping[str, EvalMetric]:
-        """Measures that are only watched, by name."""
+        """Metrics that are not trained on, by name."""
         return self.evaluation.eval_metrics
 
     @property
@@ -158,9 +158,9 @@ class AlignmentRun:
         return bool(self.accelerator.is_main_process)
 
     def iterations(self) -> Iterator[int]:
-        """Iterations that are left, from 0; begins with a checkup if there was none yet.
+        """Remaining iterations, from 0; starts with a checkup if there was none.
 
-        The text encoder leaves the device: encode prompts that the run does not know before.
+        Moves the text encoder to the CPU: encode other prompts than the run's before.
         """
         self.policy.release_text_encoder()
         if not self.guards.checkups:
@@ -196,12 +196,12 @@ class AlignmentRun:
         return [self.prompts[i] for i in chosen for _ in range(self.arguments.clips_per_prompt)]
 
     def share(self, values: Shared) -> Shared:
-        """This process's part of what all processes have, in the order of the clips."""
+        """This process's share of the values of all processes, in the order of the clips."""
         part: Shared = values[own_share(self.accelerator, len(values))]
         return part
 
     def gather(self, values: Float[Tensor, "clip ..."]) -> Float[Tensor, "all_clips ..."]:
-        """Of all processes, in the order of the clips."""
+        """Values of all processes, in the order of the clips."""
         return gather(self.accelerator, values)
 
     def rollouts(
@@ -213,7 +213,7 @@ class AlignmentRun:
         stochastic: Collection[int] | None = None,
         predictions: bool = False,
     ) -> list[Rollout]:
-        """Clips of prompts, made in batches of `batch_size`, in the order of the prompts.
+        """Rollouts of prompts in batches of `batch_size`, in the order of the prompts.
 
         See `rollout` for the arguments.
         """
@@ -235,12 +235,12 @@ class AlignmentRun:
         *,
         unfinished: bool = False,
     ) -> Float[Tensor, " clip"]:
-        """The reward of clean latents as the policy makes them; differentiable if recorded.
+        """Rewards of the policy's clean latents; differentiable if gradients are on.
 
         Args:
             latents: of some clips.
-            texts: their prompts, which a reward that reads prompts needs.
-            unfinished: they are predictions from the middle of sampling.
+            texts: their prompts, required by rewards that read prompts.
+            unfinished: whether they are predictions from the middle of sampling.
 
         Raises:
             ValueError: for another number of prompts than of clips.
@@ -250,13 +250,13 @@ class AlignmentRun:
         return self.evaluation.scoring_of(texts).scores(latents, unfinished=unfinished)
 
     def backward(self, loss: Tensor) -> None:
-        """Add gradients of a loss that is already divided as it should be."""
+        """Add the gradients of a loss; the caller has divided it already."""
         check_loss(loss, f"iteration {self.done}")
-        # Not accelerate's own, which divides by the accumulation that its configuration names.
+        # Not accelerate's method, which divides by its configured gradient accumulation.
         loss.backward()
 
     def update(self) -> float:
-        """One step of the optimizer with gradients averaged over processes; their norm.
+        """One optimizer step with gradients averaged over processes; returns their norm.
 
         Raises:
             ValueError: if no gradient arrived, or one that is not finite.
@@ -272,11 +272,11 @@ class AlignmentRun:
         return norm
 
     def finish(self, metrics: Sequence[Metrics]) -> None:
-        """End an iteration: log its numbers, check up and save where that is due.
+        """End an iteration: log its metrics, and run a checkup and save when due.
 
         Args:
-            metrics: of parts of the iteration, whatever the parts; the same names in every process.
-                The mean of all numbers of a name, of all processes, is logged.
+            metrics: of any parts of the iteration, with the same names in every process. The mean
+                over all numbers of a name and all processes is logged.
         """
         self.done += 1
         self.record({"iteration": self.done, **mean_metrics(self.accelerator, metrics)})
@@ -292,7 +292,7 @@ class AlignmentRun:
             self.accelerator.wait_for_everyone()
 
     def refit(self, refits: Refits) -> None:
-        """Refit the reward, and look at the clips of a checkup with it."""
+        """Refit the reward, and run a checkup with it."""
         known = refits.refit(self.done)
         self.record({"iteration": self.done, **known})
         self.use(refits.reward())
@@ -305,9 +305,9 @@ class AlignmentRun:
         self.accelerator.log(entry, step=int(entry["iteration"]))
 
     def check_up(self) -> None:
-        """Sample the fixed prompts and seeds, measure, draw, ask the guards.
+        """Sample the fixed prompts and seeds, measure, run the guards, draw.
 
-        With `ema_decay` all of this is about the average of the adapter.
+        With `ema_decay` it uses the average of the adapter.
         """
         with self.average.in_place() if self.average else nullcontext():
             texts, latents = self.evaluation_clips()
@@ -341,6 +341,6 @@ class AlignmentRun:
         return self.policy.unpadded(latents)
 
     def say(self, text: str) -> None:
-        """A line for a person, once."""
+        """Print a line, from the main process only."""
         if self.main:
             tqdm.write(text, file=sys.stderr)

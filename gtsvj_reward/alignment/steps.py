@@ -1,4 +1,4 @@
-"""Which denoising steps of an iteration are stochastic, and which of these are trained on."""
+"""Selects the denoising steps that are stochastic, and those to train on."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ SUBSET = 8
 def window(iteration: int, steps: int, width: int) -> range:
     """The steps that are stochastic in an iteration, as in MixGRPO (Li et al. 2025).
 
-    The window has `width` successive steps. It begins at the noisiest, moves by one step each
-    iteration, and starts again when it has reached the last step that may be stochastic, which is
-    the one before the end. The others are deterministic, and nothing is trained there.
+    The window has `width` successive steps. It starts at the noisiest step, moves by one step each
+    iteration, and restarts after it has reached the last step but one; the last step is never
+    stochastic. Steps outside the window are deterministic and not trained on.
 
     Args:
         iteration: from 0.
@@ -23,7 +23,7 @@ def window(iteration: int, steps: int, width: int) -> range:
         width: of the window; 0: all steps.
 
     Raises:
-        ValueError: for a width that no schedule of so many steps holds.
+        ValueError: for a width that does not fit the schedule.
     """
     check_window(steps, width)
     if width == 0:
@@ -33,7 +33,7 @@ def window(iteration: int, steps: int, width: int) -> range:
 
 
 def check_window(steps: int, width: int) -> None:
-    """Refuse a window wider than the steps that may be stochastic.
+    """Reject a window wider than the steps that can be stochastic.
 
     Raises:
         ValueError: with both numbers.
@@ -48,13 +48,13 @@ def check_window(steps: int, width: int) -> None:
 def trained_steps(steps: Sequence[int], fraction: float, *key: int) -> list[int]:
     """A share of the stochastic steps, drawn by a key, in order; at least one.
 
-    DanceGRPO (Xue et al. 2025) trains on a random 60% of them: a step of a sample costs a pass
-    with gradients.
+    DanceGRPO (Xue et al. 2025) trains on a random 60% of them, since each step costs a pass with
+    gradients.
 
     Args:
-        steps: that have a density.
+        steps: steps that have a density.
         fraction: share of them, 0 < fraction <= 1.
-        *key: of the draw.
+        *key: seeds of the draw.
     """
     count = max(1, round(fraction * len(steps)))
     order = torch.randperm(len(steps), generator=keyed_generator(*key)).tolist()

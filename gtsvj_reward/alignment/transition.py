@@ -1,4 +1,4 @@
-"""One step of stochastic DDIM: where it leads, how widely, and how likely a step was."""
+"""One step of stochastic DDIM: its mean, its deviation, and log-probabilities."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from gtsvj_reward.sampling.clean import NoiseLevel, clean_latents
 
 Latents = Float[Tensor, "clip time channel height width"]
 Elements = Literal["mean", "sum"]
-"""What becomes of the log-densities of a clip's elements."""
+"""How the log-densities of a clip's elements are reduced."""
 
 
 @dataclass(frozen=True)
 class Transition:
-    """p(x_{t-1} | x_t) = N(mean, std²), and the clean latents it was made from."""
+    """p(x_{t-1} | x_t) = N(mean, std²), and the predicted clean latents."""
 
     mean: Latents
     """μ, float32."""
@@ -33,7 +33,7 @@ class Transition:
 def ddim_scheduler(scheduler: Any) -> CogVideoXDDIMScheduler:
     """A `CogVideoXDDIMScheduler` with the noise levels of a pipeline's scheduler.
 
-    Its timesteps are spaced from the end, as CogVideoX was trained for, whatever the other had.
+    Its timesteps are spaced from the end, as CogVideoX expects, whatever the pipeline's are.
     """
     made: CogVideoXDDIMScheduler = CogVideoXDDIMScheduler.from_config(
         scheduler.config, timestep_spacing="trailing"
@@ -95,7 +95,7 @@ def ddim_transition(
 
 
 def noise_levels(scheduler: CogVideoXDDIMScheduler, timestep: int) -> tuple[Tensor, Tensor]:
-    """ᾱ at a timestep and at the one that is stepped to, which after the last is without noise."""
+    """ᾱ at a timestep and at the next one; after the last step there is no noise."""
     steps = scheduler.num_inference_steps
     previous = timestep - scheduler.config.num_train_timesteps // steps
     last = timestep == int(scheduler.timesteps[-1])
@@ -104,7 +104,7 @@ def noise_levels(scheduler: CogVideoXDDIMScheduler, timestep: int) -> tuple[Tens
 
 
 def prediction_type(scheduler: Any) -> str:
-    """What the model predicts.
+    """The prediction type of the model.
 
     Raises:
         ValueError: for anything but v or x₀. CogVideoX starts at pure noise, where a prediction of
@@ -185,7 +185,7 @@ def add_noise(
     noise: Latents,
     timestep: int | Int[Tensor, " clip"],
 ) -> tuple[Latents, Latents]:
-    """x_t of the forward process, and what a v-predicting model should say of it.
+    """x_t of the forward process, and the target of a v-predicting model.
 
     x_t = √ᾱ x₀ + √(1 - ᾱ) ε and v = √ᾱ ε - √(1 - ᾱ) x₀, both float32.
 

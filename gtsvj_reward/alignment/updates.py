@@ -1,4 +1,4 @@
-"""Losses and gradients that an update must not be made of."""
+"""Checks of losses and gradients before an update."""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 def check_loss(loss: Tensor, when: str) -> None:
-    """Refuse a loss without a gradient, or one that is not finite.
+    """Reject a loss without a gradient, or one that is not finite.
 
     Args:
         loss: of some clips.
         when: for the message.
 
     Raises:
-        ValueError: with what to do.
+        ValueError: for such a loss, with advice.
     """
     if not loss.requires_grad:
         raise ValueError(
@@ -29,7 +29,7 @@ def check_loss(loss: Tensor, when: str) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, when: str) -> float:
-    """Clip gradients to a norm; the norm before.
+    """Clip gradients to a norm; returns the norm before.
 
     Args:
         parameters: with gradients.
