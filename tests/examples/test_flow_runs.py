@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 
 from gtsvj_reward import GTSVJReward, JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.judge import save_judge
+from gtsvj_reward.latents.store import LatentClip, LatentFolder, save_clip
+from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from tests.examples.scripts import SMALL
 from tests.examples.test_scripts import OWN, adapter, in_two_processes
 from tests.pipelines import PIPELINES, frozen
@@ -66,6 +69,48 @@ def test_a_run_learns_and_resumes_to_the_bit(script, wan, tmp_path):
     norms = [e["grad_norm"] for e in read_journal(whole / "metrics.jsonl") if "grad_norm" in e]
     assert len(norms) == 2
     assert min(norms) > 0
+
+
+@pytest.fixture(scope="module")
+def refitted(wan, tmp_path_factory):
+    """Flags of a run whose moment judge is refitted after each iteration."""
+    folder = tmp_path_factory.mktemp("refitted")
+    pipe = frozen(PIPELINES["wan"])
+    space = LatentSpace.from_pipeline(pipe)
+    random = torch.randn(6, 3, space.channels, 4, 4, generator=torch.Generator().manual_seed(2))
+    still = random[:, :1] + 0.1 * random
+    for index, latents in enumerate(still):
+        clip = LatentClip(latents=latents, space=space, fps=8.0, num_frames=9)
+        save_clip(folder / "real" / f"{index}.safetensors", clip)
+    config = JudgeConfig(base_model="tiny", latent_space=space, readout="moments", lora_rank=0)
+    fresh = VideoJudge.from_transformer(pipe.transformer, config)
+    pairs = [
+        Contrast(lambda a=a: a, lambda b=b: b, (str(index), str(index)))
+        for index, (a, b) in enumerate(zip(still, random, strict=True))
+    ]
+    save_judge(refit(fresh, FeatureCache(fresh), contrast=pairs), folder / "judge")
+    return [*wan, "--reward", str(folder / "judge"), "--refit_every", "1", "--refit_clips", "4",
+            "--refit_positives", str(folder / "real"), "--no_check_statistics"]  # fmt: skip
+
+
+def test_a_run_with_refits_resumes_to_the_bit(refitted, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    made = run("ddpo", refitted, whole)
+    assert made.refits.done == [1, 2]
+    assert len(LatentFolder(whole / "clips").infos) == 8
+    scores = [
+        GTSVJReward.from_pretrained(folder, transformer=made.policy.transformer).judge.head
+        for folder in sorted((whole / "judges").iterdir())
+    ]
+    first, second = (dict(head.named_buffers()) | dict(head.named_parameters()) for head in scores)
+    assert any(not torch.equal(value, second[name]) for name, value in first.items())
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "iteration-000002")
+    shutil.rmtree(parts / "judges" / "iteration-000002")
+    run("ddpo", refitted, parts)
+    found, again = adapter(whole), adapter(parts)
+    assert all(torch.equal(value, again[name]) for name, value in found.items())
+    assert read_journal(whole / "metrics.jsonl") == read_journal(parts / "metrics.jsonl")
 
 
 @pytest.mark.parametrize(("sde", "eta"), [("flow-grpo", "0.7"), ("dance-grpo", "0.3")])
