@@ -32,7 +32,7 @@ from torch import Tensor
 from benchmarks.cost import table
 from benchmarks.counting import GIB, count_gradient, count_scoring, frozen_model, held
 from benchmarks.full_models import FULL_MODELS, FullModel
-from gtsvj_reward import VideoJudge
+from gtsvj_reward import TextCondition, VideoJudge
 from gtsvj_reward.alignment import (
     ClipSize,
     Policy,
@@ -227,7 +227,8 @@ def prompts_of(transformer: Any) -> Prompts:
     embeds = empty(told.words, int(config[told.width]))
     mask = empty(told.words, dtype=torch.bool) if told.masked else None
     pooled = empty(int(config[told.pooled])) if told.pooled else None
-    return Prompts(("",), embeds, embeds, mask, mask, pooled)
+    text = TextCondition(embeds, mask, pooled)
+    return Prompts(("",), text, text)
 
 
 def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:

@@ -8,8 +8,9 @@ that did better than their prompt usually does (Black et al. 2024; PPO's clipped
 decoded, and the reward needs no gradient.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from shared import make_run, parse
@@ -23,54 +24,49 @@ from gtsvj_reward.alignment import (
     check_advantages,
     step_taken,
 )
-from gtsvj_reward.alignment.dense import step_advantages, step_gains
-from gtsvj_reward.alignment.groups import best_and_worst, some_of
+from gtsvj_reward.alignment.advantages import (
+    best_and_worst,
+    some_of,
+    step_advantages,
+    step_gains,
+)
 from gtsvj_reward.alignment.steps import SUBSET, check_window, trained_steps, window
+from gtsvj_reward.flags import documented
 from gtsvj_reward.losses import clipped_policy_loss
 from gtsvj_reward.reward import group_z_scores
 
 
+@documented
 @dataclass(kw_only=True)
 class DDPOArguments(AlignArguments):
     """What DDPO adds."""
 
-    eta: float = field(default=1.0, metadata={"help": "Noise of the steps while training."})
-    advantages: str = field(
-        default="prompt",
-        metadata={
-            "help": "prompt: by the latest rewards of each prompt (DDPO); group: by those of this "
-            "iteration (GRPO).",
-            "choices": ["prompt", "group"],
-        },
-    )
-    advantage_clip: float = field(default=5.0, metadata={"help": "Advantages are cut to this."})
-    epochs: int = field(default=1, metadata={"help": "Passes over the clips of an iteration."})
-    updates_per_epoch: int = field(default=1, metadata={"help": "Steps of the optimizer in one."})
-    clip_range: float = field(default=1e-4, metadata={"help": "Of the likelihood ratio."})
-    kl_weight: float = field(default=0.0, metadata={"help": "Of the divergence to the reference."})
-    measure_kl: bool = field(
-        default=True,
-        metadata={"help": "Log the divergence without a weight too: a pass more per step."},
-    )
-    window: int = field(
-        default=0,
-        metadata={
-            "help": "Successive steps that are stochastic and trained on, moving by one each "
-            "iteration (MixGRPO); 0: all."
-        },
-    )
-    timestep_fraction: float = field(
-        default=1.0,
-        metadata={"help": "Share of the stochastic steps that an iteration trains on, at random."},
-    )
-    keep_clips: int = field(
-        default=0,
-        metadata={"help": "Train on so many clips of a prompt, half the best, half the worst."},
-    )
-    dense_rewards: bool = field(
-        default=False,
-        metadata={"help": "Reward a step by what it adds to the score of the predicted clip."},
-    )
+    eta: float = 1.0
+    """Noise of the steps while training."""
+    advantages: Literal["prompt", "group"] = "prompt"
+    """prompt: by the latest rewards of each prompt (DDPO); group: by those of this iteration
+    (GRPO)."""
+    advantage_clip: float = 5.0
+    """Advantages are cut to this."""
+    epochs: int = 1
+    """Passes over the clips of an iteration."""
+    updates_per_epoch: int = 1
+    """Steps of the optimizer in one."""
+    clip_range: float = 1e-4
+    """Of the likelihood ratio."""
+    kl_weight: float = 0.0
+    """Of the divergence to the reference."""
+    measure_kl: bool = True
+    """Log the divergence without a weight too: a pass more per step."""
+    window: int = 0
+    """Successive steps that are stochastic and trained on, moving by one each iteration (MixGRPO);
+    0: all."""
+    timestep_fraction: float = 1.0
+    """Share of the stochastic steps that an iteration trains on, at random."""
+    keep_clips: int = 0
+    """Train on so many clips of a prompt, half the best, half the worst."""
+    dense_rewards: bool = False
+    """Reward a step by what it adds to the score of the predicted clip."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +103,7 @@ def iterate(
     run: AlignmentRun, args: DDPOArguments, statistics: PromptStatistics, iteration: int
 ) -> list[Metrics]:
     """Sample, score, learn; what is worth logging."""
-    count, (texts, keys) = args.updates_per_epoch, run.clips(iteration)
+    count, (texts, keys) = args.updates_per_epoch, run.sampler.clips(iteration)
     if len(texts) % count:
         raise ValueError(
             f"{len(texts)} clips of a process cannot be spread evenly over {count} updates "
@@ -116,7 +112,7 @@ def iterate(
     stochastic = window(iteration, args.num_inference_steps, args.window)
     # Every `count`-th clip belongs to the same update, however many processes there are.
     rollouts = [
-        run.rollouts(
+        run.sampler.rollouts(
             texts[u::count],
             keys[u::count],
             eta=args.eta,
@@ -126,11 +122,11 @@ def iterate(
         for u in range(count)
     ]
     everything = gathered(run, [scores(run, part) for part in rollouts])
-    prompts = run.prompts_of_all(iteration)
+    prompts = run.sampler.prompts_of_all(iteration)
     advantages = advantages_of(run, args, statistics, rollouts, everything, prompts)
     if not args.kl_weight:
         check_advantages(advantages, everything)
-    own = run.share(advantages.clamp(-args.advantage_clip, args.advantage_clip))
+    own = run.sampler.share(advantages.clamp(-args.advantage_clip, args.advantage_clip))
     if args.keep_clips:
         rows = kept_rows(run, args, everything, prompts)
         rollouts, own = [some_of(run.policy, rollouts[0], rows)], own[rows]
@@ -147,7 +143,7 @@ def iterate(
 def gathered(run: AlignmentRun, parts: list[torch.Tensor]) -> torch.Tensor:
     """What the updates have of each clip, of all processes in the order of the clips."""
     # (clip of the update, update), which is the order of the clips.
-    return run.gather(torch.stack(parts, dim=1).flatten(0, 1))
+    return run.sampler.gather(torch.stack(parts, dim=1).flatten(0, 1))
 
 
 def advantages_of(

@@ -10,7 +10,8 @@ does, and the worse one worse. No sampler is differentiated, and nothing is deco
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from shared import make_run, parse
@@ -29,31 +30,30 @@ from gtsvj_reward.alignment import (
     read_pairs,
     schedule,
 )
+from gtsvj_reward.flags import documented
 from gtsvj_reward.losses import diffusion_dpo_loss
 from gtsvj_reward.random_keys import keyed_generator
 
 
+@documented
 @dataclass(kw_only=True)
 class DPOArguments(AlignArguments):
     """What DPO adds."""
 
-    beta: float = field(default=2000.0, metadata={"help": "Strength of the tie to the reference."})
-    min_margin: float = field(
-        default=0.1, metadata={"help": "Least difference of the rewards of a pair."}
-    )
-    eta: float = field(default=0.0, metadata={"help": "Noise of the steps while sampling."})
-    updates: int = field(default=4, metadata={"help": "Steps of the optimizer per iteration."})
-    timesteps: str = field(
-        default="all",
-        metadata={
-            "help": "Noise levels of the objective: all, or those of the sampling schedule.",
-            "choices": ["all", "schedule"],
-        },
-    )
-    pairs: str | None = field(
-        default=None, metadata={"help": "JSONL of `gtsvj rank --pairs`; none: mined on the way."}
-    )
-    latents: str | None = field(default=None, metadata={"help": "Folder of the pairs' clips."})
+    beta: float = 2000.0
+    """Strength of the tie to the reference."""
+    min_margin: float = 0.1
+    """Least difference of the rewards of a pair."""
+    eta: float = 0.0
+    """Noise of the steps while sampling."""
+    updates: int = 4
+    """Steps of the optimizer per iteration."""
+    timesteps: Literal["all", "schedule"] = "all"
+    """Noise levels of the objective: all, or those of the sampling schedule."""
+    pairs: str | None = None
+    """JSONL of `gtsvj rank --pairs`; none: mined on the way."""
+    latents: str | None = None
+    """Folder of the pairs' clips."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,14 +134,14 @@ def mined(
     run: AlignmentRun, args: DPOArguments, iteration: int
 ) -> tuple[list[str], Tensor, Tensor, Metrics]:
     """Prompts, better and worse clips of the current policy, and what is worth logging."""
-    texts, keys = run.clips(iteration)
-    rollouts = run.rollouts(texts, keys, eta=args.eta)
+    texts, keys = run.sampler.clips(iteration)
+    rollouts = run.sampler.rollouts(texts, keys, eta=args.eta)
     made = [batch.clean for batch in rollouts]
     with torch.no_grad():
         scored = torch.cat([run.scores(b.clean, b.prompts.texts) for b in rollouts])
     # Latents are small: every process gets all of them, and takes its share of the pairs.
-    latents, rewards = run.gather(torch.cat(made)), run.gather(scored)
-    prompts = run.prompts_of_all(iteration)
+    latents, rewards = run.sampler.gather(torch.cat(made)), run.sampler.gather(scored)
+    prompts = run.sampler.prompts_of_all(iteration)
     pairs = mine_pairs(rewards, prompts, min_margin=args.min_margin)
     metrics: Metrics = {
         "reward": rewards,

@@ -9,6 +9,7 @@ AlignProp); `refl` stops at a random step and differentiates the clean latents p
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from shared import make_run, parse
@@ -22,36 +23,26 @@ from gtsvj_reward.alignment import (
     predicted_sample,
     prediction_drift,
 )
+from gtsvj_reward.flags import documented
 from gtsvj_reward.losses import reward_loss
 from gtsvj_reward.random_keys import keyed_generator
 
 
+@documented
 @dataclass(kw_only=True)
 class RewardGradientArguments(AlignArguments):
     """What reward gradients add."""
 
-    method: str = field(
-        default="draft",
-        metadata={
-            "help": "draft: the last K steps; refl: one step, and the clean latents it predicts.",
-            "choices": ["draft", "refl"],
-        },
-    )
-    backprop_steps: list[int] = field(
-        default_factory=lambda: [1],
-        metadata={"help": "draft: K, or a range LOW HIGH from which each iteration draws one."},
-    )
-    refl_steps: list[int] = field(
-        default_factory=lambda: [2, 3],
-        metadata={"help": "refl: range LOW HIGH of steps, from 0, one of which is differentiated."},
-    )
-    target: float | None = field(
-        default=None,
-        metadata={"help": "Reward above which clips are pulled back; none by default."},
-    )
-    drift_weight: float = field(
-        default=0.0, metadata={"help": "Of the distance between predictions and the reference's."}
-    )
+    method: Literal["draft", "refl"] = "draft"
+    """draft: the last K steps; refl: one step, and the clean latents it predicts."""
+    backprop_steps: list[int] = field(default_factory=lambda: [1])
+    """draft: K, or a range LOW HIGH from which each iteration draws one."""
+    refl_steps: list[int] = field(default_factory=lambda: [2, 3])
+    """refl: range LOW HIGH of steps, from 0, one of which is differentiated."""
+    target: float | None = None
+    """Reward above which clips are pulled back; none by default."""
+    drift_weight: float = 0.0
+    """Of the distance between predictions and the reference's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +68,7 @@ def main(argv: list[str] | None = None) -> AlignmentRun:
 
 def iterate(run: AlignmentRun, args: RewardGradientArguments, iteration: int) -> list[Metrics]:
     """Sample with a graph, score, learn; what is worth logging, a number for each clip."""
-    texts, keys = run.clips(iteration)
+    texts, keys = run.sampler.clips(iteration)
     metrics: list[Metrics] = []
     steps, chosen = args.num_inference_steps, draw_step(args, iteration)
     for part in batches(len(texts), args.batch_size):

@@ -10,7 +10,14 @@ from diffusers import DiffusionPipeline
 from transformers import HfArgumentParser
 
 from gtsvj_reward import GTSVJReward, PromptScore
-from gtsvj_reward.alignment import AlignArguments, AlignmentRun, EvalMetric, Policy, Refits
+from gtsvj_reward.alignment import (
+    AlignArguments,
+    AlignmentRun,
+    EvalMetric,
+    Policy,
+    Refits,
+    Sampler,
+)
 from gtsvj_reward.alignment.rewards import judges_of, refitted_judge, reward_of, with_judge
 from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import in_flags, with_config
@@ -79,30 +86,19 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     if arguments.pretrained_model in TOYS:
         metrics |= toy_metrics(pipe)
     prompts = arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else [])
+    sampler = Sampler(arguments, policy, prompts, accelerator)
     refits = None
     if arguments.refit_every:
         name, judge = refitted_judge(trained)
         refits = Refits(
-            arguments,
-            policy,
+            sampler,
             judge.judge,
             rebuild=lambda judge: with_judge(trained, name, made(judge)),
-            prompts=prompts,
-            accelerator=accelerator,
         )
         # The judge that the run began with goes on as a guard.
         first = GTSVJReward(judge.judge, **kept)
         metrics["first judge"] = watching(first, policy, arguments.fps)
-    return AlignmentRun(
-        arguments,
-        policy,
-        trained,
-        eval_metrics=metrics,
-        prompts=prompts,
-        accelerator=accelerator,
-        extra=extra,
-        refits=refits,
-    )
+    return AlignmentRun(sampler, trained, eval_metrics=metrics, extra=extra, refits=refits)
 
 
 def load(arguments: AlignArguments) -> Any:

@@ -1,10 +1,19 @@
 """Flags of a command line, with defaults from a YAML file."""
 
 import argparse
+import ast
+import inspect
 import json
 import re
+import textwrap
 from collections.abc import Collection
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+Settings = TypeVar("Settings")
 
 SETTING = re.compile(
     r"""
@@ -19,6 +28,33 @@ SETTING = re.compile(
 
 COLUMN = re.compile(r"(columns?|cells of|has|scores? in|beside|repeat \w+) (`[^`]*`, )*$")
 """What stands before the name of a column of a table, which may be that of a flag too."""
+
+
+def documented(settings: type[Settings]) -> type[Settings]:
+    """The same dataclass, with the text below each field as the help of its flag."""
+    texts: dict[str, str] = {}
+    for cls in reversed(settings.__mro__[:-1]):
+        if not cls.__module__.startswith("transformers."):  # which describes its own
+            texts |= field_texts(cls)
+    for item in fields(settings):  # type: ignore[arg-type]
+        if item.name in texts:
+            text = texts[item.name].replace("%", "%%")  # argparse formats it
+            item.metadata = MappingProxyType({**item.metadata, "help": text})
+    return settings
+
+
+def field_texts(cls: type) -> dict[str, str]:
+    """The text below each field of a dataclass, in one line."""
+    texts = {}
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    for pair in pairwise(tree.body):  # type: ignore[attr-defined]
+        match pair:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                texts[name] = " ".join(text.split())
+    return texts
 
 
 def snake_case(argument: str) -> str:

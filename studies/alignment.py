@@ -47,8 +47,8 @@ def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[st
     texts = [run.prompts[order[index % len(order)]] for index in range(count)]
     keys = [(run.arguments.seed, FRESH, index) for index in range(count)]
     with run.policy.reference() if reference else nullcontext():
-        made = torch.cat([batch.clean for batch in run.rollouts(texts, keys, eta=0.0)])
-    checkup = run.measure(run.unpadded(made), texts)
+        made = torch.cat([batch.clean for batch in run.sampler.rollouts(texts, keys, eta=0.0)])
+    checkup = run.evaluation.measure(run.policy.unpadded(made), texts)
     found = {"reward": checkup.proxy.tolist()}
     return found | {name: values.tolist() for name, values in checkup.eval_metrics.items()}
 

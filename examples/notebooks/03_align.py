@@ -133,8 +133,8 @@ display(Image(str(plot_alignment(run.journal.entries, path="curves.png")), width
 
 # %%
 with run.policy.reference():
-    texts, before = run.evaluation_clips()
-_, after = run.evaluation_clips()
+    texts, before = run.evaluation.clips()
+_, after = run.evaluation.clips()
 few = range(min(4, CHECKED))
 for name, clips in (("before", before), ("after", after)):
     play([decoded(run.policy, clips[i]) for i in few], [f"{name}: {texts[i]}" for i in few])

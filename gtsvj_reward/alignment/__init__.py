@@ -6,11 +6,7 @@ from gtsvj_reward.alignment.advantages import (
 )
 from gtsvj_reward.alignment.arguments import AlignArguments as AlignArguments
 from gtsvj_reward.alignment.drift import prediction_drift as prediction_drift
-from gtsvj_reward.alignment.evaluation import (
-    EvalMetric as EvalMetric,
-    Evaluation as Evaluation,
-    Gold as Gold,
-)
+from gtsvj_reward.alignment.evaluation import EvalMetric as EvalMetric, Evaluation as Evaluation
 from gtsvj_reward.alignment.flow import (
     flow_levels as flow_levels,
     flow_noise as flow_noise,
@@ -50,6 +46,7 @@ from gtsvj_reward.alignment.rollout import (
     transition as transition,
 )
 from gtsvj_reward.alignment.run import AlignmentRun as AlignmentRun
+from gtsvj_reward.alignment.sampler import Sampler as Sampler
 from gtsvj_reward.alignment.transition import (
     Transition as Transition,
     add_noise as add_noise,

@@ -6,11 +6,13 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from gtsvj_reward.alignment.average import check_decay
-from gtsvj_reward.alignment.flow import SDES
+from gtsvj_reward.alignment.flow import SDE
 from gtsvj_reward.alignment.policy import ClipSize
 from gtsvj_reward.alignment.rewards import Term, reward_terms
+from gtsvj_reward.flags import documented
 
 FREE = (
     "output_dir",
@@ -28,165 +30,109 @@ FREE = (
 """Settings that may differ when a run goes on: they change none of its iterations, or are labels,
 which come while it runs."""
 
-LATER = (
-    *("ema_decay", "pessimism", "refit_every", "refit_clips", "refit_positives"),
-    *("window", "timestep_fraction", "keep_clips", "measure_kl", "dense_rewards"),
-    *("sde", "flow_shift", "check_statistics"),
-)
-"""Settings that runs of earlier versions did not have: at their default they decide nothing."""
 
-
+@documented
 @dataclass(kw_only=True)
 class AlignArguments:
     """What all algorithms share. The defaults suit the toy pipeline on a CPU."""
 
-    pretrained_model: str = field(
-        default="gtsvj-toy-unsteady",
-        metadata={
-            "help": "Pipeline of CogVideoX, HunyuanVideo, LTX, Mochi or Wan: bundled name, folder "
-            "or hub id."
-        },
-    )
-    judge_weights: str = field(
-        default="shared",
-        metadata={
-            "help": "Whether judges use the pipeline's frozen weights, load their own base, as a "
-            "pipeline with a merged fine-tuning needs, or call the policy itself (live), its "
-            "adapter off.",
-            "choices": ["shared", "own", "live"],
-        },
-    )
-    reward: list[str] = field(
-        default_factory=lambda: ["gtsvj-toy-lora"],
-        metadata={
-            "help": "What to train on: a judge (bundled name, folder or hub id), prompt-score, or "
-            "a function MODULE:FUNCTION; or several with weights, NAME=WEIGHT."
-        },
-    )
-    aspects: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Train on the mean of these aspects of the judge; on its score if none."},
-    )
-    pessimism: float = field(
-        default=0.0,
-        metadata={
-            "help": "Train on the score less so many of its posterior standard deviations; for "
-            "moment judges that were fitted to labels."
-        },
-    )
-    check_statistics: bool = field(
-        default=True,
-        metadata={
-            "help": "Refuse latents that are not spread as those that a judge was trained on."
-        },
-    )
-    eval_metrics: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Judges that are only watched. Besides them the toy world measures itself. "
-            "--gold is the former name.",
-            "aliases": ["--gold"],
-        },
-    )
-    prompts: str | None = field(
-        default=None,
-        metadata={"help": "Text file, one prompt per line; the toy world's captions by default."},
-    )
-    output_dir: str = field(default="", metadata={"help": "Folder of the run; run again to go on."})
-    num_frames: int = field(default=17, metadata={"help": "Frames of a clip."})
-    height: int = field(default=64, metadata={"help": "In pixels."})
-    width: int = field(default=64, metadata={"help": "In pixels."})
-    fps: float = field(
-        default=8.0, metadata={"help": "Frames per second, for the judges, and for LTX."}
-    )
-    num_inference_steps: int = field(default=5, metadata={"help": "Denoising steps."})
-    guidance_scale: float = field(default=1.0, metadata={"help": "1 is no guidance."})
-    sde: str = field(
-        default="ddim",
-        metadata={
-            "help": "How noise enters the steps of a flow; eta says how much.",
-            "choices": list(SDES),
-        },
-    )
-    flow_shift: float | None = field(
-        default=None, metadata={"help": "Of a flow's noise levels; as the pipeline has it if none."}
-    )
-    iterations: int = field(default=40, metadata={"help": "Updates of the policy, as a rule."})
-    prompts_per_iteration: int = field(default=8, metadata={"help": "Different prompts."})
-    clips_per_prompt: int = field(default=4, metadata={"help": "Clips of each prompt."})
-    batch_size: int = field(
-        default=16, metadata={"help": "Clips in one pass through the transformer, per process."}
-    )
-    learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW."})
-    weight_decay: float = field(default=0.0, metadata={"help": "Of AdamW."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are cut to this norm."})
-    ema_decay: float = field(
-        default=0.0,
-        metadata={
-            "help": "Of an average of the adapter, which is measured and saved in its place, such "
-            "as 0.9; 0: the adapter itself."
-        },
-    )
-    lora_rank: int = field(default=16, metadata={"help": "Of the policy's adapter."})
-    lora_alpha: float | None = field(default=None, metadata={"help": "As the rank by default."})
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Recompute blocks of policy and judge: less memory."}
-    )
-    mixed_precision: str = field(
-        default="no", metadata={"help": "Of the policy.", "choices": ["no", "bf16"]}
-    )
-    dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Of the frozen weights that policy and judge share.",
-            "choices": ["float32", "bfloat16"],
-        },
-    )
-    device: str = field(default="auto", metadata={"help": "auto is accelerate's choice, or cpu."})
-    seed: int = field(default=0, metadata={"help": "Decides every random number of the run."})
-    evaluate_every: int = field(default=10, metadata={"help": "Iterations between checkups."})
-    evaluation_clips: int = field(
-        default=32, metadata={"help": "Clips of a checkup, the same prompts and seeds each time."}
-    )
-    samples: int = field(default=4, metadata={"help": "Clips drawn at each checkup; 0 for none."})
-    save_every: int = field(default=10, metadata={"help": "Iterations between checkpoints."})
-    guard_patience: int = field(
-        default=2,
-        metadata={
-            "help": "Stop after so many checkups in a row at which one eval metric falls while "
-            "the reward rises."
-        },
-    )
-    refit_every: int = field(
-        default=0,
-        metadata={"help": "Iterations between refits of a moment judge; 0: it stays as it is."},
-    )
-    refit_clips: int = field(
-        default=32, metadata={"help": "Clips that the policy makes for a refit, as negatives."}
-    )
-    refit_positives: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of latents of real clips: stage 1 is fitted again at each refit."
-        },
-    )
-    refit_comparisons: str | None = field(
-        default=None,
-        metadata={"help": "Comparisons, as gtsvj label writes them, read at each refit."},
-    )
-    refit_ratings: str | None = field(
-        default=None, metadata={"help": "Ratings of the judge's aspects, likewise."}
-    )
-    refit_latents: str | None = field(
-        default=None, metadata={"help": "Folder of the latents of labelled clips."}
-    )
-    report_to: str = field(
-        default="none", metadata={"help": "Tracker of accelerate: tensorboard, wandb, or none."}
-    )
+    pretrained_model: str = "gtsvj-toy-unsteady"
+    """Pipeline of CogVideoX, HunyuanVideo, LTX, Mochi or Wan: bundled name, folder or hub id."""
+    judge_weights: Literal["shared", "own", "live"] = "shared"
+    """Whether judges use the pipeline's frozen weights, load their own base, as a pipeline with a
+    merged fine-tuning needs, or call the policy itself (live), its adapter off."""
+    reward: list[str] = field(default_factory=lambda: ["gtsvj-toy-lora"])
+    """What to train on: a judge (bundled name, folder or hub id), prompt-score, or a function
+    MODULE:FUNCTION; or several with weights, NAME=WEIGHT."""
+    aspects: list[str] = field(default_factory=list)
+    """Train on the mean of these aspects of the judge; on its score if none."""
+    pessimism: float = 0.0
+    """Train on the score less so many of its posterior standard deviations; for moment judges that
+    were fitted to labels."""
+    check_statistics: bool = True
+    """Refuse latents that are not spread as those that a judge was trained on."""
+    eval_metrics: list[str] = field(default_factory=list)
+    """Judges that are only watched. Besides them the toy world measures itself."""
+    prompts: str | None = None
+    """Text file, one prompt per line; the toy world's captions by default."""
+    output_dir: str = ""
+    """Folder of the run; run again to go on."""
+    num_frames: int = 17
+    """Frames of a clip."""
+    height: int = 64
+    """In pixels."""
+    width: int = 64
+    """In pixels."""
+    fps: float = 8.0
+    """Frames per second, for the judges, and for LTX."""
+    num_inference_steps: int = 5
+    """Denoising steps."""
+    guidance_scale: float = 1.0
+    """1 is no guidance."""
+    sde: SDE = "ddim"
+    """How noise enters the steps of a flow; eta says how much."""
+    flow_shift: float | None = None
+    """Of a flow's noise levels; as the pipeline has it if none."""
+    iterations: int = 40
+    """Updates of the policy, as a rule."""
+    prompts_per_iteration: int = 8
+    """Different prompts."""
+    clips_per_prompt: int = 4
+    """Clips of each prompt."""
+    batch_size: int = 16
+    """Clips in one pass through the transformer, per process."""
+    learning_rate: float = 1e-3
+    """Of AdamW."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are cut to this norm."""
+    ema_decay: float = 0.0
+    """Of an average of the adapter, which is measured and saved in its place, such as 0.9; 0: the
+    adapter itself."""
+    lora_rank: int = 16
+    """Of the policy's adapter."""
+    lora_alpha: float | None = None
+    """As the rank by default."""
+    gradient_checkpointing: bool = False
+    """Recompute blocks of policy and judge: less memory."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """Of the policy."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the frozen weights that policy and judge share."""
+    device: str = "auto"
+    """auto is accelerate's choice, or cpu."""
+    seed: int = 0
+    """Decides every random number of the run."""
+    evaluate_every: int = 10
+    """Iterations between checkups."""
+    evaluation_clips: int = 32
+    """Clips of a checkup, the same prompts and seeds each time."""
+    samples: int = 4
+    """Clips drawn at each checkup; 0 for none."""
+    save_every: int = 10
+    """Iterations between checkpoints."""
+    guard_patience: int = 2
+    """Stop after so many checkups in a row at which one eval metric falls while the reward
+    rises."""
+    refit_every: int = 0
+    """Iterations between refits of a moment judge; 0: it stays as it is."""
+    refit_clips: int = 32
+    """Clips that the policy makes for a refit, as negatives."""
+    refit_positives: str | None = None
+    """Folder of latents of real clips: stage 1 is fitted again at each refit."""
+    refit_comparisons: str | None = None
+    """Comparisons, as gtsvj label writes them, read at each refit."""
+    refit_ratings: str | None = None
+    """Ratings of the judge's aspects, likewise."""
+    refit_latents: str | None = None
+    """Folder of the latents of labelled clips."""
+    report_to: str = "none"
+    """Tracker of accelerate: tensorboard, wandb, or none."""
 
     def __post_init__(self) -> None:
         given: object = self.reward
-        if isinstance(given, str):  # a single one, as it was in earlier versions
+        if isinstance(given, str):
             self.reward = [given]
         reward_terms(self.reward)
         if not self.output_dir:
@@ -233,11 +179,6 @@ class AlignArguments:
             )
 
     @property
-    def gold(self) -> list[str]:
-        """Former name of `eval_metrics`."""
-        return self.eval_metrics
-
-    @property
     def terms(self) -> tuple[Term, ...]:
         """What is trained on."""
         return reward_terms(self.reward)
@@ -266,15 +207,7 @@ class AlignArguments:
     def fingerprint(self) -> str:
         """SHA-256 over every setting that decides what the iterations do."""
         values = dataclasses.asdict(self)
-        if len(self.reward) == 1:  # so that runs of earlier versions go on, here and below
-            values["reward"] = self.reward[0]
-        values["gold"] = values.pop("eval_metrics")
-        defaults = {item.name: item.default for item in dataclasses.fields(self)}
-        decisive = {
-            name: value
-            for name, value in values.items()
-            if name not in FREE and not (name in LATER and value == defaults[name])
-        }
+        decisive = {name: value for name, value in values.items() if name not in FREE}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def read_prompts(self, known: list[str]) -> list[str]:

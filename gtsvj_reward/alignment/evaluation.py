@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.guards import Checkup, trajectory_variance
-from gtsvj_reward.alignment.policy import Policy, decoded
-from gtsvj_reward.alignment.processes import gather, own_share
-from gtsvj_reward.alignment.rollout import EVALUATION, Key, batches, rollouts
+from gtsvj_reward.alignment.policy import decoded
+from gtsvj_reward.alignment.rollout import EVALUATION, Key, batches
+from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.plotting import plot_alignment, plot_film_strips
 from gtsvj_reward.reward import Clips, as_reward
@@ -20,45 +19,36 @@ from gtsvj_reward.sampling.scoring import Scoring
 
 EvalMetric = Callable[[Latents, Sequence[str]], Float[Tensor, " clip"]]
 """(clean latents without padding, prompts) -> one number per clip, higher is better."""
-Gold = EvalMetric
-"""Former name of `EvalMetric`."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Clips of a policy, with their reward and eval metrics."""
 
-    arguments: AlignArguments
-    policy: Policy
+    sampler: Sampler
     scoring: Scoring
     """Of the reward that is trained on."""
     eval_metrics: Mapping[str, EvalMetric]
     """Metrics that are not trained on, by name."""
-    prompts: Sequence[str]
-    """Used in turn."""
-    accelerator: Accelerator
+
+    @property
+    def arguments(self) -> AlignArguments:
+        """Of the run."""
+        return self.sampler.arguments
 
     def clips(self) -> tuple[list[str], Latents]:
         """Prompts and clean latents of this process's share of a checkup, without padding."""
         count = self.arguments.evaluation_clips
-        share = range(count)[own_share(self.accelerator, count)]
-        texts = [self.prompts[index % len(self.prompts)] for index in share]
+        share, prompts = self.sampler.share(range(count)), self.sampler.prompts
+        texts = [prompts[index % len(prompts)] for index in share]
         keys: list[Key] = [(self.arguments.seed, EVALUATION, index) for index in share]
-        made = rollouts(
-            self.policy,
-            texts,
-            keys,
-            steps=self.arguments.num_inference_steps,
-            eta=0.0,
-            batch_size=self.arguments.batch_size,
-        )
-        return texts, self.policy.unpadded(torch.cat([batch.clean for batch in made]))
+        return texts, self.sampler.clean(texts, keys)
 
     def scoring_of(self, texts: Sequence[str] | None) -> Scoring:
         """The scoring with these prompts, if the reward reads prompts."""
         if texts is None or not as_reward(self.scoring.reward).wants_text:
             return self.scoring
-        return replace(self.scoring, text=self.policy.text(texts))
+        return replace(self.scoring, text=self.sampler.policy.text(texts))
 
     @torch.no_grad()
     def measure(
@@ -92,7 +82,7 @@ class Evaluation:
         )
 
     def _gathered(self, parts: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, " clip"]:
-        return gather(self.accelerator, torch.cat(list(parts))).cpu()
+        return self.sampler.gather(torch.cat(list(parts))).cpu()
 
     def draw(
         self,
@@ -105,7 +95,7 @@ class Evaluation:
         folder, shown = self.arguments.folder, min(self.arguments.samples, len(texts))
         if shown:
             plot_film_strips(
-                [decoded(self.policy, clip) for clip in latents[:shown]],
+                [decoded(self.sampler.policy, clip) for clip in latents[:shown]],
                 labels=list(texts[:shown]),
                 scores=checkup.proxy[:shown].tolist(),
                 score_name="reward",

@@ -1,7 +1,7 @@
 """One step of stochastic flow matching: its mean, its deviation and its noise levels."""
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
@@ -13,7 +13,7 @@ from gtsvj_reward.losses.reduction import at_least_float32
 
 SDE = Literal["ddim", "flow-grpo", "dance-grpo"]
 """How noise enters a step; see `flow_transition`."""
-SDES = ("ddim", "flow-grpo", "dance-grpo")
+SDES = get_args(SDE)
 PURE_NOISE = 1 - 1e-5
 """Levels above this count as pure noise: UniPC starts at 1 - 1e-6."""
 

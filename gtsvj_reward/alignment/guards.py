@@ -26,11 +26,6 @@ class Checkup:
     refits: int = 0
     """Number of refits of the reward so far; only proxies of the same reward are compared."""
 
-    @property
-    def golds(self) -> Mapping[str, Float[Tensor, " clip"]]:
-        """Former name of `eval_metrics`."""
-        return self.eval_metrics
-
     def metrics(self) -> dict[str, float]:
         """Means, by name, for logs."""
         found = {"proxy": self.proxy.mean().item()}
@@ -205,15 +200,13 @@ class Guards:
 
 def checkup_of(entry: Mapping[str, Any]) -> Checkup:
     """A checkup from its state."""
-    # Runs of earlier versions call them golds.
-    metrics = entry["golds"] if "golds" in entry else entry["eval_metrics"]
     roughness = entry["roughness"]
     return Checkup(
         iteration=int(entry["iteration"]),
         proxy=torch.tensor(entry["proxy"]),
-        eval_metrics={name: torch.tensor(values) for name, values in metrics.items()},
+        eval_metrics={name: torch.tensor(values) for name, values in entry["eval_metrics"].items()},
         roughness=None if roughness is None else torch.tensor(roughness),
-        refits=int(entry.get("refits", 0)),
+        refits=int(entry["refits"]),
     )
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from gtsvj_reward.files import whole_lines, write_text
-from gtsvj_reward.plotting.alignment import current_key
 
 
 class Journal:
@@ -40,17 +39,14 @@ class Journal:
 def read_journal(path: Path) -> list[dict[str, float]]:
     """Entries of a journal, none if there is no file; an incomplete last line is dropped.
 
-    Earlier versions wrote `gold/<name>` where it is `eval/<name>` now: such keys are renamed.
-
     Raises:
         ValueError: for a damaged line before it.
     """
     lines = whole_lines(path) if path.exists() else []
     try:
-        entries = [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged before its last line: {error}") from error
-    return [{current_key(key): value for key, value in entry.items()} for entry in entries]
 
 
 def latest(entries: list[dict[str, float]]) -> dict[str, str]:

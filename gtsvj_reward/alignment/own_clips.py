@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-
 from gtsvj_reward.alignment.arguments import AlignArguments
-from gtsvj_reward.alignment.policy import Policy
-from gtsvj_reward.alignment.processes import check_share, gather, own_share
-from gtsvj_reward.alignment.rollout import Key, rollouts
+from gtsvj_reward.alignment.processes import check_share
+from gtsvj_reward.alignment.rollout import Key
+from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, save_clip
 from gtsvj_reward.random_keys import keyed_order
@@ -28,14 +25,16 @@ OWN = 7
 class OwnClips:
     """Clips of a policy at several iterations, `refit_clips` each, sampled without noise."""
 
-    arguments: AlignArguments
-    policy: Policy
-    prompts: Sequence[str]
-    """Of the run."""
-    accelerator: Accelerator
+    sampler: Sampler
 
     def __post_init__(self) -> None:
-        check_share(self.arguments.refit_clips, self.accelerator.num_processes, "`refit_clips`")
+        processes = self.sampler.accelerator.num_processes
+        check_share(self.arguments.refit_clips, processes, "`refit_clips`")
+
+    @property
+    def arguments(self) -> AlignArguments:
+        """Of the run."""
+        return self.sampler.arguments
 
     def make(self, iterations: Sequence[int]) -> None:
         """Sample and write clips after the last of these iterations; each process makes its share.
@@ -44,26 +43,18 @@ class OwnClips:
             iterations: of all clips so far.
         """
         count, seed, last = self.arguments.refit_clips, self.arguments.seed, iterations[-1]
-        order = keyed_order(len(self.prompts), seed, OWN, last)
+        prompts, accelerator = self.sampler.prompts, self.sampler.accelerator
+        order = keyed_order(len(prompts), seed, OWN, last)
         # Two per prompt, so that people can compare them.
-        texts = [self.prompts[order[index // 2 % len(order)]] for index in range(count)]
+        texts = [prompts[order[index // 2 % len(order)]] for index in range(count)]
         keys: list[Key] = [(seed, OWN, last, index) for index in range(count)]
-        share = own_share(self.accelerator, count)
-        made = rollouts(
-            self.policy,
-            texts[share],
-            keys[share],
-            steps=self.arguments.num_inference_steps,
-            eta=0.0,
-            batch_size=self.arguments.batch_size,
-        )
-        latents = self.policy.unpadded(torch.cat([batch.clean for batch in made]))
-        everything = gather(self.accelerator, latents)
-        if self.accelerator.is_main_process:
-            self.save(last, everything, texts)
-            prompts = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
-            write_table(self.folder / "prompts.csv", ("video", PROMPT), prompts)
-        self.accelerator.wait_for_everyone()
+        share = self.sampler.share
+        latents = self.sampler.gather(self.sampler.clean(share(texts), share(keys)))
+        if accelerator.is_main_process:
+            self.save(last, latents, texts)
+            rows = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
+            write_table(self.folder / "prompts.csv", ("video", PROMPT), rows)
+        accelerator.wait_for_everyone()
 
     def save(self, iteration: int, latents: Latents, texts: Sequence[str]) -> None:
         """Write clips as latent files."""
@@ -71,7 +62,7 @@ class OwnClips:
             path = self.path(iteration, index)
             made = LatentClip(
                 latents=clip.cpu().contiguous(),
-                space=self.policy.space,
+                space=self.sampler.policy.space,
                 fps=self.arguments.fps,
                 num_frames=self.arguments.num_frames,
                 source=path.stem,  # by which `gtsvj label` finds it

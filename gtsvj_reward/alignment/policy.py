@@ -153,8 +153,8 @@ class Policy:
             home = torch.device("cpu")
             self.known |= {text: row.to(home) for text, row in zip(part, rows, strict=True)}
             self.null = null.to(home)
-        found = Prompts.of(texts, [self.known[text] for text in texts], self.null)
-        return found.to(self.device)
+        text = TextCondition.cat([self.known[text] for text in texts])
+        return Prompts(tuple(texts), text, self.null).to(self.device)
 
     def text(self, texts: Sequence[str]) -> TextCondition:
         """Embeddings of prompts for a reward that reads them."""
@@ -192,11 +192,7 @@ class Policy:
             # The empty prompts first, as in most pipelines: (2 clip ...).
             latents, timesteps = torch.cat([latents, latents]), torch.cat([timesteps, timesteps])
         dtype = self.dtype
-        text = replace(
-            text,
-            embeds=text.embeds.to(dtype),
-            pooled=None if text.pooled is None else text.pooled.to(dtype),
-        )
+        text = text.each(lambda part: part if part.dtype == torch.bool else part.to(dtype))
         with self.autocast():
             output: Tensor = self.transformer(
                 **self.family.inputs(latents.to(dtype), timesteps, text, self.guidance),

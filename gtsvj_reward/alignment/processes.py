@@ -28,14 +28,6 @@ def own_share(accelerator: Accelerator, count: int) -> slice:
     return slice(first, first + size)
 
 
-def gather(
-    accelerator: Accelerator, values: Float[Tensor, "clip ..."]
-) -> Float[Tensor, "all_clips ..."]:
-    """Of all processes, in the order of the clips."""
-    gathered: Tensor = accelerator.gather(values)
-    return gathered
-
-
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
     """Mean over processes, in one message."""
     if accelerator.num_processes == 1:

@@ -5,12 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
-from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.own_clips import OwnClips
-from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.alignment.refit_labels import Labels, read_labels
+from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.files import whole_folder, write_text
 from gtsvj_reward.judge import VideoJudge, save_judge
@@ -45,12 +42,9 @@ class Refits:
     same clips is reused, so a resumed run repeats what it did before, even if labels were added.
 
     Args:
-        arguments: of the run.
-        policy: that is trained.
+        sampler: of the run.
         judge: the first one, with readout `moments`.
         rebuild: makes the training reward from a refitted judge.
-        prompts: of the run.
-        accelerator: of this process.
 
     Raises:
         ValueError: for a judge of the other readout, one that reads prompts, or clips that
@@ -60,14 +54,12 @@ class Refits:
 
     def __init__(
         self,
-        arguments: AlignArguments,
-        policy: Policy,
+        sampler: Sampler,
         judge: VideoJudge,
         *,
         rebuild: Callable[[VideoJudge], AnyReward],
-        prompts: Sequence[str],
-        accelerator: Accelerator,
     ) -> None:
+        arguments = sampler.arguments
         if judge.config.readout != "moments":
             raise ValueError(
                 "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
@@ -84,8 +76,8 @@ class Refits:
                 "many beside it: use `judge_weights` shared or own"
             )
         self.arguments, self.start = arguments, judge
-        self.rebuild, self.accelerator = rebuild, accelerator
-        self.clips = OwnClips(arguments, policy, prompts, accelerator)
+        self.rebuild, self.accelerator = rebuild, sampler.accelerator
+        self.clips = OwnClips(sampler)
         self.positives: list[ClipInfo] = []
         if arguments.refit_positives is not None:
             folder = LatentFolder(arguments.refit_positives)

@@ -124,32 +124,6 @@ def rollout(
     return Rollout(prompts, *made)
 
 
-def rollouts(
-    policy: Policy,
-    texts: Sequence[str],
-    keys: Sequence[Key],
-    *,
-    steps: int,
-    eta: float,
-    batch_size: int,
-    stochastic: Collection[int] | None = None,
-    predictions: bool = False,
-) -> list[Rollout]:
-    """`rollout` of prompts that the policy encodes, in batches, in the order of the prompts."""
-    return [
-        rollout(
-            policy,
-            policy.encode(texts[part]),
-            keys[part],
-            steps=steps,
-            eta=eta,
-            stochastic=stochastic,
-            predictions=predictions,
-        )
-        for part in batches(len(texts), batch_size)
-    ]
-
-
 class StepTaken(NamedTuple):
     """A step of a rollout, under the current policy."""
 

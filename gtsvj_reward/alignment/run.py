@@ -1,41 +1,32 @@
 """The loop that the alignment algorithms share: clips, updates, checkups, logs, checkpoints."""
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.average import AdapterAverage
 from gtsvj_reward.alignment.checkpoints import Checkpoints, Stateful
 from gtsvj_reward.alignment.evaluation import EvalMetric, Evaluation
-from gtsvj_reward.alignment.guards import Checkup, Guards
+from gtsvj_reward.alignment.guards import Guards
 from gtsvj_reward.alignment.journal import Journal, latest
-from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.alignment.processes import (
     Metrics,
     average_gradients,
     check_share,
-    gather,
     mean_metrics,
-    own_share,
 )
 from gtsvj_reward.alignment.refits import Refits
-from gtsvj_reward.alignment.rollout import TRAINING, Key, Rollout, rollouts
+from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.alignment.updates import check_loss, clip_gradients
-from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.scoring import Scoring
-
-Shared = TypeVar("Shared", list[str], list[Key], Tensor)
 
 SOUND = "lora-sound"
 """Folder of the adapter of the last checkup at which the guards saw no divergence."""
@@ -52,15 +43,11 @@ class AlignmentRun:
     Under `accelerate launch` each process samples its share of the clips; gradients are averaged.
 
     Args:
-        arguments: of the run.
-        policy: on the accelerator's device.
+        sampler: of the policy, on the accelerator's device.
         reward: the training reward.
         eval_metrics: metrics that are not trained on, by name.
-        prompts: to draw from.
-        accelerator: of this process.
         extra: objects whose state checkpoints store, by name.
         refits: refits the reward during training; None: it stays fixed.
-        golds: former name of `eval_metrics`.
 
     Raises:
         ValueError: if the clips of an iteration cannot be shared evenly, or the folder holds a run
@@ -69,36 +56,30 @@ class AlignmentRun:
 
     def __init__(
         self,
-        arguments: AlignArguments,
-        policy: Policy,
+        sampler: Sampler,
         reward: AnyReward,
         *,
-        eval_metrics: Mapping[str, EvalMetric] | None = None,
-        prompts: Sequence[str],
-        accelerator: Accelerator,
+        eval_metrics: Mapping[str, EvalMetric],
         extra: Mapping[str, Stateful] | None = None,
         refits: Refits | None = None,
-        golds: Mapping[str, EvalMetric] | None = None,
     ) -> None:
+        arguments, policy, accelerator = sampler.arguments, sampler.policy, sampler.accelerator
         check_share(arguments.clips, accelerator.num_processes, "clips of an iteration")
         check_share(arguments.evaluation_clips, accelerator.num_processes, "`evaluation_clips`")
         self.arguments = arguments
         self.policy = policy
-        self.prompts = list(prompts)
+        self.sampler = sampler
         self.accelerator = accelerator
         self.refits = refits
         self.evaluation = Evaluation(
-            arguments,
-            policy,
+            sampler,
             Scoring(
                 reward=reward,
                 space=policy.space,
                 num_frames=arguments.num_frames,
                 fps=arguments.fps,
             ),
-            {**(golds or {}), **(eval_metrics or {})},
-            self.prompts,
-            accelerator,
+            dict(eval_metrics),
         )
         self.guards = Guards(patience=arguments.guard_patience, looks=arguments.looks)
         self.parameters = policy.parameters()
@@ -119,7 +100,7 @@ class AlignmentRun:
             dict(extra or {}) | ({} if refits is None else {"refits": refits}),
             self.average,
         )
-        policy.encode(self.prompts)
+        policy.encode(sampler.prompts)
         self.done, stopped = self.checkpoints.restore()
         self.stopped = stopped if arguments.guard_patience else None
         self.journal.rewind(self.done)
@@ -129,28 +110,14 @@ class AlignmentRun:
             self.say(f"going on after iteration {self.done}")
 
     @property
-    def scoring(self) -> Scoring:
-        """The training reward, with the arguments of its calls."""
-        return self.evaluation.scoring
-
-    @property
     def reward(self) -> AnyReward:
         """The current training reward."""
-        return self.scoring.reward
+        return self.evaluation.scoring.reward
 
     def use(self, reward: AnyReward) -> None:
         """Replace the training reward."""
-        self.evaluation = replace(self.evaluation, scoring=replace(self.scoring, reward=reward))
-
-    @property
-    def eval_metrics(self) -> Mapping[str, EvalMetric]:
-        """Metrics that are not trained on, by name."""
-        return self.evaluation.eval_metrics
-
-    @property
-    def golds(self) -> Mapping[str, EvalMetric]:
-        """Former name of `eval_metrics`."""
-        return self.eval_metrics
+        scoring = replace(self.evaluation.scoring, reward=reward)
+        self.evaluation = replace(self.evaluation, scoring=scoring)
 
     @property
     def main(self) -> bool:
@@ -179,54 +146,6 @@ class AlignmentRun:
                 bar.update()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-
-    def clips(self, iteration: int) -> tuple[list[str], list[Key]]:
-        """Prompts and keys of this process's clips; clips of one prompt are neighbours."""
-        texts = self.prompts_of_all(iteration)
-        keys: list[Key] = [
-            (self.arguments.seed, TRAINING, iteration, index) for index in range(len(texts))
-        ]
-        return self.share(texts), self.share(keys)
-
-    def prompts_of_all(self, iteration: int) -> list[str]:
-        """Prompts of the clips of all processes."""
-        generator = keyed_generator(self.arguments.seed, iteration)
-        drawn = torch.randperm(len(self.prompts), generator=generator)
-        chosen = drawn[: self.arguments.prompts_per_iteration].tolist()
-        return [self.prompts[i] for i in chosen for _ in range(self.arguments.clips_per_prompt)]
-
-    def share(self, values: Shared) -> Shared:
-        """This process's share of the values of all processes, in the order of the clips."""
-        part: Shared = values[own_share(self.accelerator, len(values))]
-        return part
-
-    def gather(self, values: Float[Tensor, "clip ..."]) -> Float[Tensor, "all_clips ..."]:
-        """Values of all processes, in the order of the clips."""
-        return gather(self.accelerator, values)
-
-    def rollouts(
-        self,
-        texts: Sequence[str],
-        keys: Sequence[Key],
-        *,
-        eta: float,
-        stochastic: Collection[int] | None = None,
-        predictions: bool = False,
-    ) -> list[Rollout]:
-        """Rollouts of prompts in batches of `batch_size`, in the order of the prompts.
-
-        See `rollout` for the arguments.
-        """
-        return rollouts(
-            self.policy,
-            texts,
-            keys,
-            steps=self.arguments.num_inference_steps,
-            eta=eta,
-            batch_size=self.arguments.batch_size,
-            stochastic=stochastic,
-            predictions=predictions,
-        )
 
     def scores(
         self,
@@ -310,8 +229,9 @@ class AlignmentRun:
         With `ema_decay` it uses the average of the adapter.
         """
         with self.average.in_place() if self.average else nullcontext():
-            texts, latents = self.evaluation_clips()
-            checkup = self.measure(latents, texts)
+            texts, latents = self.evaluation.clips()
+            refits = 0 if self.refits is None else len(self.refits.done)
+            checkup = self.evaluation.measure(latents, texts, self.done, refits)
             report = self.guards.look(checkup)
             if self.main and not report.diverged:
                 self.policy.save(self.arguments.folder / SOUND)
@@ -326,19 +246,6 @@ class AlignmentRun:
             )
         if self.main:
             self.evaluation.draw(latents, texts, checkup, self.journal.entries)
-
-    def evaluation_clips(self) -> tuple[list[str], Latents]:
-        """Prompts and clean latents of this process's share of a checkup, without padding."""
-        return self.evaluation.clips()
-
-    def measure(self, latents: Latents, texts: Sequence[str]) -> Checkup:
-        """Reward and eval metrics of clean latents without padding, of all processes."""
-        refits = 0 if self.refits is None else len(self.refits.done)
-        return self.evaluation.measure(latents, texts, self.done, refits)
-
-    def unpadded(self, latents: Latents) -> Latents:
-        """Clean latents without the padding of CogVideoX 1.5."""
-        return self.policy.unpadded(latents)
 
     def say(self, text: str) -> None:
         """Print a line, from the main process only."""

@@ -1,21 +1,23 @@
 """What an image-to-video pipeline feeds of its reference image, and for which family."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from gtsvj_reward.backbones.condition import Condition
 
 ImageUse = Literal["never", "also", "always"]
 """Whether a model generates from a reference image: never, from one also, or from one always."""
 
 
 @dataclass(frozen=True)
-class ImageCondition:
+class ImageCondition(Condition):
     """The reference images of a batch of clips, as a pipeline feeds them to its transformer."""
 
+    what: ClassVar[str] = "images"
     latents: Float[Tensor, "batch frame channel height width"]
     """What the VAE says of each image, scaled as latents of clips are: one latent frame, or as many
     as the clips have where the VAE sees grey frames behind the image (Wan's models of 36
@@ -30,50 +32,6 @@ class ImageCondition:
 
     def __len__(self) -> int:
         return len(self.latents)
-
-    def rows(self, index: Tensor) -> "ImageCondition":
-        """The condition of some samples of the batch, by integer index."""
-        return replace(
-            self,
-            latents=self.latents[index],
-            embeds=None if self.embeds is None else self.embeds[index],
-        )
-
-    def to(self, device: torch.device) -> "ImageCondition":
-        """The condition on a device."""
-        return replace(
-            self,
-            latents=self.latents.to(device),
-            embeds=None if self.embeds is None else self.embeds.to(device),
-        )
-
-    @classmethod
-    def cat(cls, conditions: Sequence["ImageCondition"]) -> "ImageCondition":
-        """Conditions behind one another.
-
-        Raises:
-            ValueError: for images of different sizes, scales or families, or of which some have
-                embeddings.
-        """
-        kinds = [image.kind for image in conditions]
-        odd = [index for index, kind in enumerate(kinds) if kind != kinds[0]]
-        if odd:
-            raise ValueError(
-                "images of one batch must be encoded alike (latents, embeddings, factor, family); "
-                f"number 0 is {kinds[0]}, number {odd[0]} is {kinds[odd[0]]}"
-            )
-        embeds = [image.embeds for image in conditions if image.embeds is not None]
-        return replace(
-            conditions[0],
-            latents=torch.cat([image.latents for image in conditions]),
-            embeds=torch.cat(embeds) if embeds else None,
-        )
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """What conditions that belong to one batch have in common."""
-        embeds = None if self.embeds is None else tuple(self.embeds.shape[1:])
-        return tuple(self.latents.shape[1:]), embeds, self.factor, self.family
 
     def fed(self, like: Tensor, frames: int) -> Tensor:
         """The latents as they are fed, zeros behind them, in the dtype of others.

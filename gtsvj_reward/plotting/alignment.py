@@ -16,8 +16,6 @@ from gtsvj_reward.plotting.training import Series, series
 
 HELD = ("kl", "drift", "clip_fraction")
 """What says how far the policy has gone, in order of preference."""
-FORMER = "gold/"
-"""What earlier versions wrote before the name of an eval metric."""
 
 
 def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Path) -> Path:
@@ -35,10 +33,7 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
         ValueError: no entry with an iteration and a proxy.
         ImportError: matplotlib is not installed.
     """
-    entries = [
-        {current_key(key): value for key, value in entry.items()} | {"step": entry["iteration"]}
-        for entry in log_history
-    ]
+    entries = [{**entry, "step": entry["iteration"]} for entry in log_history]
     proxy = series(entries, "proxy")
     if not proxy[0]:
         raise ValueError(
@@ -58,11 +53,6 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
         style_panel(axes, title=title, xlabel="iteration")
         draw_lines(axes, lines)
     return save(figure, path)
-
-
-def current_key(key: str) -> str:
-    """A key of a log entry as it is written now: `gold/<name>` is `eval/<name>`."""
-    return f"eval/{key.removeprefix(FORMER)}" if key.startswith(FORMER) else key
 
 
 def draw_lines(axes: object, lines: Mapping[str, Series]) -> None:

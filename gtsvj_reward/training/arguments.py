@@ -1,49 +1,16 @@
 """What can be set from a YAML file or the command line, of any stage."""
 
-import ast
-import inspect
-import textwrap
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from transformers import TrainingArguments
 
 from gtsvj_reward.dtypes import DTYPES
+from gtsvj_reward.flags import documented
 from gtsvj_reward.judge import JudgeSettings
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.refused import refuse_reports, refuse_settings
-
-Settings = TypeVar("Settings")
-
-
-def documented(settings: type[Settings]) -> type[Settings]:
-    """The same dataclass, with the text below each field as the help of its flag."""
-    texts: dict[str, str] = {}
-    for cls in reversed(settings.__mro__):
-        if not issubclass(TrainingArguments, cls):  # which describes its own
-            texts |= field_texts(cls)
-    for item in fields(settings):  # type: ignore[arg-type]
-        if item.name in texts:
-            text = texts[item.name].replace("%", "%%")  # argparse formats it
-            item.metadata = MappingProxyType({**item.metadata, "help": text})
-    return settings
-
-
-def field_texts(cls: type) -> dict[str, str]:
-    """The text below each field of a dataclass, in one line."""
-    texts = {}
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    for pair in pairwise(tree.body):  # type: ignore[attr-defined]
-        match pair:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                texts[name] = " ".join(text.split())
-    return texts
 
 
 @documented

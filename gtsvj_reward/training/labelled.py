@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from gtsvj_reward.assets import lasting_name
 from gtsvj_reward.files import write_text
+from gtsvj_reward.flags import documented
 from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, read_config, resolve_checkpoint
 from gtsvj_reward.judge.checkpoint import base_beside
 from gtsvj_reward.judge.seen import write_trained
@@ -23,7 +24,6 @@ from gtsvj_reward.training.arguments import (
     JudgeArguments,
     JudgeTrainingConfig,
     SplitSettings,
-    documented,
 )
 from gtsvj_reward.training.splits import video_keys
 from gtsvj_reward.training.trainer import JudgeTrainer

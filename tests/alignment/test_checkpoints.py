@@ -100,16 +100,6 @@ def test_a_journal_is_rewound_to_what_the_checkpoint_knows(tmp_path):
     assert read_journal(journal.path) == []
 
 
-def test_a_journal_of_an_earlier_version_has_the_keys_of_today(tmp_path):
-    journal = Journal(tmp_path, writes=True)
-    journal.add({"iteration": 0, "proxy": 0.5, "gold/caption": 2.0})
-    again = Journal(tmp_path, writes=True)
-    again.rewind(1)
-    again.add({"iteration": 1, "proxy": 0.6, "eval/caption": 1.0})
-    assert [entry["eval/caption"] for entry in read_journal(journal.path)] == [2.0, 1.0]
-    assert "gold" not in journal.path.read_text()
-
-
 def test_a_journal_that_is_damaged_inside_is_refused(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"iteration": 0}\n{"iter\n{"iteration": 2}\n')
@@ -124,20 +114,6 @@ def test_settings_that_change_nothing_of_the_iterations_do_not_change_the_finger
     assert settings() == settings(output_dir="b", iterations=99, save_every=3, samples=0)
     for name, value in {"seed": 1, "learning_rate": 0.5, "reward": ["x"], "batch_size": 3}.items():
         assert settings(**{name: value}) != settings()
-
-
-def test_a_run_of_an_earlier_version_goes_on(unchecked):
-    """Settings that came later decide nothing at their default; this is what 0.4 wrote."""
-    given = AlignArguments(output_dir="a", eval_metrics=["b"])
-    assert given.fingerprint() == (
-        "f135ca218ff140c1ebaa145bee667519dd4bd199708def7d28edf344c35e95db"
-    )
-    assert given.gold == ["b"]
-    # a single reward was a text
-    text = AlignArguments(output_dir="a", eval_metrics=["b"], reward="gtsvj-toy-lora")
-    assert text.fingerprint() == given.fingerprint()
-    other = AlignArguments(output_dir="a", eval_metrics=["b"], pessimism=1.0)
-    assert other.fingerprint() != given.fingerprint()
 
 
 def test_arguments_are_checked(tmp_path):

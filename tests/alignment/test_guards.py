@@ -92,17 +92,6 @@ def test_a_state_goes_through_json_and_the_run_goes_on_alike():
     assert guards.diverged == again.diverged == {"g": 2}
 
 
-def test_a_state_of_an_earlier_version_is_read():
-    guards = Guards()
-    guards.look(checkup(0, 0.5, 0.2))
-    state = guards.state()
-    state["checkups"][0]["golds"] = state["checkups"][0].pop("eval_metrics")
-    again = Guards()
-    again.load(state)
-    assert again.checkups[0].metrics() == guards.checkups[0].metrics()
-    assert again.checkups[0].golds.keys() == {"g"}
-
-
 def test_the_interval_is_that_of_paired_differences():
     before = torch.tensor([1.0, 2.0, 3.0, 4.0])
     after = torch.tensor([2.0, 4.0, 4.0, 6.0])

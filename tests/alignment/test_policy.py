@@ -42,9 +42,9 @@ def test_the_text_encoder_sees_each_text_once(policy):
     first = policy.encode(TEXTS)
     again = policy.encode([*TEXTS[::-1], *TEXTS])
     assert seen == [2, 2]  # the prompts, and as many empty ones
-    assert torch.equal(again.embeds, first.embeds[[1, 0, 0, 1]])
-    assert torch.equal(again.null, first.null)
-    assert not torch.equal(first.embeds[0], first.embeds[1])
+    assert torch.equal(again.text.embeds, first.text.embeds[[1, 0, 0, 1]])
+    assert torch.equal(again.null.embeds, first.null.embeds)
+    assert not torch.equal(first.text.embeds[0], first.text.embeds[1])
 
 
 def test_the_reference_is_the_model_before_training_and_the_adapter_comes_back(policy):

@@ -16,6 +16,7 @@ from gtsvj_reward.alignment import (
     AlignmentRun,
     Policy,
     Refits,
+    Sampler,
     differentiable_sample,
 )
 from gtsvj_reward.alignment.journal import read_journal
@@ -73,20 +74,16 @@ def made(start, positives, folder, **changes):
     given = {**SETTINGS, "refit_positives": positives and str(positives), **changes}
     arguments = AlignArguments(output_dir=str(folder), **given)
     policy = Policy(tiny_pipeline(), arguments.size, guidance=1.0, rank=2)
-    accelerator = Accelerator(cpu=True)
+    sampler = Sampler(arguments, policy, TEXTS, Accelerator(cpu=True))
     refits = None
     if arguments.refit_every:
-        refits = Refits(
-            arguments, policy, start, rebuild=unchecked, prompts=TEXTS, accelerator=accelerator
-        )
-    return AlignmentRun(
-        arguments, policy, unchecked(start), prompts=TEXTS, accelerator=accelerator, refits=refits
-    )
+        refits = Refits(sampler, start, rebuild=unchecked)
+    return AlignmentRun(sampler, unchecked(start), eval_metrics={}, refits=refits)
 
 
 def train(run):
     for iteration in run.iterations():
-        texts, keys = run.clips(iteration)
+        texts, keys = run.sampler.clips(iteration)
         latents = differentiable_sample(run.policy, run.policy.encode(texts), keys, steps=2, last=1)
         rewards = run.scores(latents, texts)
         run.backward(-rewards.mean())
@@ -147,9 +144,9 @@ def test_the_average_of_the_adapter_is_what_is_measured_saved_and_gone_on_with(
         averaged = {name: value.clone() for name, value in run.policy.adapter().items()}
         for name, value in averaged.items():
             assert torch.equal(saved[f"transformer.{name}"], value), name
-        texts, latents = run.evaluation_clips()
+        texts, latents = run.evaluation.clips()
     assert any(not torch.equal(value, averaged[n]) for n, value in run.policy.adapter().items())
-    found = run.measure(latents, texts).proxy
+    found = run.evaluation.measure(latents, texts).proxy
     torch.testing.assert_close(found, run.guards.checkups[-1].proxy)
     again = made(start, None, tmp_path, **settings)
     assert again.done == 3

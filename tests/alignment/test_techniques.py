@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from gtsvj_reward.alignment import rollout, step_taken
+from gtsvj_reward.alignment.advantages import best_and_worst, some_of, step_advantages, step_gains
 from gtsvj_reward.alignment.average import AdapterAverage
-from gtsvj_reward.alignment.dense import step_advantages, step_gains
-from gtsvj_reward.alignment.groups import best_and_worst, some_of
 from gtsvj_reward.alignment.steps import trained_steps, window
 from tests.alignment.tiny import TEXTS, moved
 

@@ -35,14 +35,14 @@ def assert_same(found, expected, tolerance):
 def test_the_gradient_of_an_update_does_not_depend_on_the_batches(ddpo, tmp_path, batch_size):
     args, run = tiny_run(ddpo.DDPOArguments, tmp_path, kl_weight=0.5, clip_range=0.5)
     found = recorded_gradients(run)
-    texts, keys = run.clips(0)
+    texts, keys = run.sampler.clips(0)
     advantages = torch.randn(CLIPS, generator=torch.Generator().manual_seed(0)).double()
     start = {name: p.detach().clone() for name, p in run.parameters.items()}
     for size in (CLIPS, batch_size):
         args.batch_size = size
         for name, parameter in run.parameters.items():
             parameter.data = start[name].clone()
-        ddpo.learn(run, args, run.rollouts(texts, keys, eta=1.0), advantages)
+        ddpo.learn(run, args, run.sampler.rollouts(texts, keys, eta=1.0), advantages)
     whole, split = found
     assert_same(split, whole, 1e-10)
 
@@ -98,8 +98,8 @@ def test_filtering_trains_on_the_clips_that_are_left(ddpo, tmp_path):
     """Their mean is that of an update in which the others have no advantage, times 12 / 4."""
     ((found,), _) = gradients(ddpo, tmp_path / "a", keep_clips=2, batch_size=5)
     args, run = tiny_run(ddpo.DDPOArguments, tmp_path / "b", clip_range=0.5)
-    texts, keys = run.clips(0)
-    made = run.rollouts(texts, keys, eta=1.0)
+    texts, keys = run.sampler.clips(0)
+    made = run.sampler.rollouts(texts, keys, eta=1.0)
     rewards = run.scores(torch.cat([batch.clean for batch in made]))
     advantages = PromptStatistics().advantages(rewards, texts)
     kept = [f(rewards[g]).item() + g.start for g in (slice(0, 6), slice(6, 12))
@@ -136,7 +136,7 @@ def by_hand(run, advantages, *, eta, kl_weight):
 
     Before the first update ρ is 1 and nothing is clipped, so that ∇ρ is ∇ log p.
     """
-    texts, keys = run.clips(0)
+    texts, keys = run.sampler.clips(0)
     policy, prompts = run.policy, run.policy.encode(texts)
     made = rollout(policy, prompts, keys, steps=run.arguments.num_inference_steps, eta=eta)
     objective = 0.0
@@ -171,8 +171,8 @@ def by_hand(run, advantages, *, eta, kl_weight):
 def test_the_gradient_is_that_of_the_objective_written_out(ddpo, tmp_path, settings):
     ((found,), logged) = gradients(ddpo, tmp_path / "a", **settings)
     args, run = tiny_run(ddpo.DDPOArguments, tmp_path / "b", **settings)
-    texts, keys = run.clips(0)
-    clean = torch.cat([batch.clean for batch in run.rollouts(texts, keys, eta=args.eta)])
+    texts, keys = run.sampler.clips(0)
+    clean = torch.cat([batch.clean for batch in run.sampler.rollouts(texts, keys, eta=args.eta)])
     rewards = run.scores(clean).double()
     groups = [slice(0, 6), slice(6, 12)] if args.advantages == "group" else [slice(0, 12)]
     advantages = torch.cat(

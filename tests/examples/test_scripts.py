@@ -239,12 +239,6 @@ def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
     )
     assert found.gradient_checkpointing is True
     assert found.clips_per_prompt == 4, "the command line wins"
-    file.write_text(text.replace("eval_metrics", "gold"))  # its former name
-    assert shared.parse(ddpo.DDPOArguments, ["--config", str(file)]).eval_metrics == [
-        "path/to/another/judge"
-    ]
-    given = shared.parse(ddpo.DDPOArguments, ["--output_dir", "x", "--gold", "a", "b"])
-    assert given.eval_metrics == ["a", "b"]
     file.write_text(text + "clips_for_prompt: 8\n")
     with pytest.raises(ValueError, match="clips_for_prompt"):
         shared.parse(ddpo.DDPOArguments, ["--config", str(file)])

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from gtsvj_reward.alignment import AlignmentRun, Policy, PromptStatistics
+from gtsvj_reward.alignment import AlignmentRun, Policy, PromptStatistics, Sampler
 from gtsvj_reward.alignment.processes import mean_metrics
 from tests.alignment.tiny import TEXTS, moved, tiny_pipeline
 
@@ -31,15 +31,8 @@ def tiny_run(kind, folder, **changes):
     policy = Policy(pipe, arguments.size, guidance=arguments.guidance_scale, rank=2)
     for parameter in policy.parameters().values():
         parameter.data = parameter.data.double()
-    made = AlignmentRun(
-        arguments,
-        moved(policy, 0.3),
-        brightness,
-        eval_metrics={},
-        prompts=TEXTS,
-        accelerator=Accelerator(cpu=True),
-    )
-    return arguments, made
+    sampler = Sampler(arguments, moved(policy, 0.3), TEXTS, Accelerator(cpu=True))
+    return arguments, AlignmentRun(sampler, brightness, eval_metrics={})
 
 
 def recorded_gradients(run):

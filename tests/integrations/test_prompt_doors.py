@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from gtsvj_reward import GTSVJReward, LatentSpace
-from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Policy
+from gtsvj_reward.alignment import AlignArguments, AlignmentRun, Policy, Sampler
 from gtsvj_reward.integrations import flow_factory, unirl, verl_omni
 from gtsvj_reward.integrations.dancegrpo import VideoAlignReward
 from gtsvj_reward.integrations.ddpo import DDPOReward, flow_grpo_scorer
@@ -207,9 +207,8 @@ def with_alignment(world, reads):
         output_dir="unused", num_frames=17, height=64, width=96, device="cpu", samples=0
     )
     policy = Policy(pipe, arguments.size, guidance=1.0, rank=2)
-    run = AlignmentRun(
-        arguments, policy, world.reward(), prompts=PROMPTS, accelerator=Accelerator(cpu=True)
-    )
+    sampler = Sampler(arguments, policy, PROMPTS, Accelerator(cpu=True))
+    run = AlignmentRun(sampler, world.reward(), eval_metrics={})
     if not reads:
         run.scores(clips(2))
     return lambda latents, prompts: run.scores(latents, prompts).tolist()

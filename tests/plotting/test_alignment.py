@@ -22,13 +22,6 @@ def test_each_panel_holds_its_numbers(tmp_path, figures):
     assert lines(held) == {"kl": ([1, 2], [0.01, 0.02]), "clip_fraction": ([1, 2], [0.1, 0.2])}
 
 
-def test_entries_of_an_earlier_version_are_drawn_alike(tmp_path, figures):
-    old = [{key.replace("eval/", "gold/"): value for key, value in entry.items()} for entry in LOG]
-    plot_alignment([*LOG[:3], old[3]], path=tmp_path / "curves.png")
-    _, watched, _ = figures[0].axes
-    assert lines(watched) == {"caption": ([0, 2], [-2.0, -2.5])}
-
-
 def test_what_was_not_measured_has_no_panel(tmp_path, figures):
     plot_alignment([{"iteration": 0, "proxy": 0.5}], path=tmp_path / "curves.png")
     [trained] = figures[0].axes

@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 import pytest
 from transformers import HfArgumentParser
 
+from gtsvj_reward.flags import documented
 from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.training import (
     AspectConfig,
@@ -13,7 +14,6 @@ from gtsvj_reward.training import (
     JudgeArguments,
     PreferenceConfig,
 )
-from gtsvj_reward.training.arguments import documented
 
 
 @documented

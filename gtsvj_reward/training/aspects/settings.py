@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from gtsvj_reward.flags import documented
 from gtsvj_reward.judge.heads import TimePooling
-from gtsvj_reward.training.arguments import ProjectionSettings, documented, require_set
+from gtsvj_reward.training.arguments import ProjectionSettings, require_set
 from gtsvj_reward.training.labelled import LabelledConfig, LabelledData, LabelledFit
 
 TargetScale = Literal["range", "raw"]

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from gtsvj_reward.files import write_text
+from gtsvj_reward.flags import documented
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import contrastive_loss
@@ -22,7 +23,6 @@ from gtsvj_reward.perturbations import (
 )
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.tables import duration
-from gtsvj_reward.training.arguments import documented
 from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from gtsvj_reward.flags import documented
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.training.arguments import (
     FitConfig,
@@ -11,7 +12,6 @@ from gtsvj_reward.training.arguments import (
     ProjectionSettings,
     SplitSettings,
     TruncationSettings,
-    documented,
     require_set,
 )
 from gtsvj_reward.training.closed_form.showing import WrongPrompts

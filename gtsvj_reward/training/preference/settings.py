@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from gtsvj_reward.training.arguments import documented, require_set
+from gtsvj_reward.flags import documented
+from gtsvj_reward.training.arguments import require_set
 from gtsvj_reward.training.labelled import LabelledConfig, LabelledData, LabelledFit
 
 PreferenceLoss = Literal["bradley_terry_with_ties", "rao_kupper", "bradley_terry"]
