@@ -135,8 +135,8 @@ def test_unknown_commands_are_refused(capsys):
 
 
 def test_flags_are_read_in_their_old_spelling(tmp_path, capsys):
-    given = ["--vae-dtype=bfloat16", "--batch-size", "-1", "a-b", "--no-plots", "x=--y-z"]
-    read = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_plots", "x=--y-z"]
+    given = ["--vae-dtype=bfloat16", "--batch-size", "-1", "a-b", "--no-check", "x=--y-z"]
+    read = ["--vae_dtype=bfloat16", "--batch_size", "-1", "a-b", "--no_check", "x=--y-z"]
     assert [snake_case(argument) for argument in given] == read
     (tmp_path / "scores.csv").write_text("video,reward\na/1.mp4,1\na/2.mp4,2\n")
     scores = ["rank", "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "r.csv")]
@@ -180,7 +180,7 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
     judge = tiny_judge(base_model=str(tmp_path / "base"), latent_space=space)
     save_judge(judge, tmp_path / "judge")
     words = ["score", str(tmp_path / "judge"), str(tmp_path / "latents"), "--out",
-             str(tmp_path / "scores.csv"), "--plot", str(tmp_path / "plots"), "--videos",
+             str(tmp_path / "scores.csv"), "--report", str(tmp_path / "page"), "--videos",
              str(tmp_path / "videos")]  # fmt: skip
     assert main(words) == 0, capsys.readouterr().err
     with (tmp_path / "scores.csv").open() as opened:
@@ -191,8 +191,7 @@ def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
         steps = json.loads(row["trajectory"])
         assert sum(steps) / len(steps) == pytest.approx(float(row["raw"]), abs=1e-5)
         assert float(row["reward"]) == pytest.approx((float(row["raw"]) - 0.25) / 0.5, abs=1e-5)
-    pictures = sorted(path.name for path in (tmp_path / "plots").iterdir())
-    assert pictures == [f"clip{index}.safetensors.png" for index in range(3)]
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["index.html"]
 
 
 def test_unreadable_videos_set_the_exit_status(tmp_path, vae_folder, capsys):
@@ -256,8 +255,8 @@ def test_encode_is_resumed_after_kill_and_sharded(tmp_path, vae_folder):
 
 def test_score_needs_videos_to_plot(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["score", "judge", "latents", "--out", "x.csv", "--plot", str(tmp_path)])
-    assert "--plot needs --videos" in capsys.readouterr().err
+        main(["score", "judge", "latents", "--out", "x.csv", "--report", str(tmp_path)])
+    assert "--report needs --videos" in capsys.readouterr().err
 
 
 def test_inspect_says_what_it_is_and_what_fits(tmp_path, vae_folder, tiny_vae, capsys):

@@ -100,7 +100,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--videos", type=Path, help="folder of the videos: the page plays the pairs it gets wrong"
     )
-    parser.add_argument("--no_plots", action="store_true", help="no pictures beside the page")
     parser.add_argument(
         "--compare", type=Path, nargs="+", metavar="RESULT", help="put files result.json in a table"
     )
@@ -142,8 +141,6 @@ def measure(args: argparse.Namespace) -> int:
             continue
         page = evaluation.write_evaluation(result, comparisons, table, args.out, videos=args.videos)
         print(f"page: {page}")
-        if not args.no_plots:
-            evaluation.plot_evaluation(result, comparisons, table, args.out)
     if len(results) > 1:
         print(f"\nwith and without prompts:\n{evaluation.comparison_text(results)}")
     return 0

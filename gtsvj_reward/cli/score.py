@@ -18,7 +18,6 @@ def score(argv: list[str]) -> int:
     parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
     parser.add_argument("folder", type=Path, help="folder of latent files, or of videos")
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
-    parser.add_argument("--plot", type=Path, help="folder for a picture of each clip")
     parser.add_argument("--report", type=Path, help="folder for an HTML page where clips play")
     parser.add_argument("--report_top", type=int, default=12, help="clips it shows of each end")
     parser.add_argument("--videos", type=Path, help="the folder that the latents were made from")
@@ -31,25 +30,20 @@ def score(argv: list[str]) -> int:
     videos = args.folder if is_videos else args.videos
     if is_videos:
         refuse_given(parser, args, ["videos"], f"is {args.folder}, which holds the videos")
-    for flag in ("plot", "report"):
-        if vars(args)[flag] and videos is None:
-            parser.error(f"--{flag} needs --videos, the folder that was encoded")
+    if args.report and videos is None:
+        parser.error("--report needs --videos, the folder that was encoded")
     if args.report_top < 1:
         parser.error(f"--report_top must be at least 1, got {args.report_top}")
     scored = run_scoring(parser, args, args.out)
     if scored is None:
         return 0
-    if args.plot or args.report:
+    if args.report:
         sources = pictures.Sources(
             latents=scored.latents,
             videos=videos,
             temporal_patch=scored.temporal_patch,
             temporal_stride=scored.temporal_stride,
         )
-    if args.plot:
-        drawn = pictures.plot_scores(scored.clips, sources, args.plot)
-        print(f"pictures: {len(drawn)} of {len(scored.clips)} clips, the others have no video")
-    if args.report:
         title = f"{args.folder} scored by {args.checkpoint}"
         page = report.write_report(
             scored.clips,

@@ -8,7 +8,6 @@ from gtsvj_reward.evaluation.compare import (
 )
 from gtsvj_reward.evaluation.evaluate import evaluate_comparisons as evaluate_comparisons
 from gtsvj_reward.evaluation.page import write_evaluation as write_evaluation
-from gtsvj_reward.evaluation.plots import plot_evaluation as plot_evaluation
 from gtsvj_reward.evaluation.published import (
     PUBLISHED as PUBLISHED,
     PublishedAccuracy as PublishedAccuracy,

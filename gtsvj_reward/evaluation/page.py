@@ -7,7 +7,6 @@ from gtsvj_reward.annotations import Comparisons
 from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, METHODS
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
 from gtsvj_reward.evaluation.disagreements import disagreement_cards
-from gtsvj_reward.evaluation.plots import scores_by_model, threshold_curve
 from gtsvj_reward.evaluation.report import (
     READING,
     WIN_RATES,
@@ -17,6 +16,7 @@ from gtsvj_reward.evaluation.report import (
 )
 from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
 from gtsvj_reward.evaluation.scores import ASPECT_PREFIX, ScoreTable
+from gtsvj_reward.metrics import accuracy_against_threshold
 from gtsvj_reward.pages import (
     Axis,
     Markup,
@@ -161,6 +161,18 @@ def _scores(result: EvaluationResult, scored: ScoredComparisons, column: str) ->
     return card(*parts, title=f"Scores: {column}", note="Of the videos in the comparisons.")
 
 
+def scores_by_model(
+    result: EvaluationResult, scored: ScoredComparisons, column: str
+) -> dict[str, list[float]]:
+    """Scores of each generator's videos, best mean first; of all videos without generators."""
+    scores = scored.scores[column]
+    videos = scored.videos_by_model()
+    models = [item.model for item in result.model_scores if item.column == column]
+    if not models:
+        return {"all videos": [scores[video] for video in scored.videos()]}
+    return {model: [scores[video] for video in videos[model]] for model in models}
+
+
 def _win_rates(items: Sequence[Agreement]) -> list[Markup]:
     """Predicted against observed shares of wins, where they are defined."""
     cards = []
@@ -188,20 +200,24 @@ def _thresholds(items: Sequence[Agreement], scored: ScoredComparisons) -> list[M
     for item in items:
         if "with_ties" not in item.accuracies or not item.human_ties:
             continue
-        curve = threshold_curve(scored, item)
-        ends = [*curve.thresholds[1:], curve.thresholds[-1]]
+        pairs = scored.pairs(item.dimension, item.column)
+        found = accuracy_against_threshold(pairs.differences, pairs.labels)
+        thresholds, shares = (values.tolist() for values in found)
+        ends = [*thresholds[1:], thresholds[-1]]
         steps = [
             point
-            for start, end, share in zip(curve.thresholds, ends, curve.accuracies, strict=True)
+            for start, end, share in zip(thresholds, ends, shares, strict=True)
             for point in ((start, share), (end, share))
         ]
-        plot = Plot(x=Axis.around(curve.thresholds, margin=0.02), y=SHARES, width=420, height=280)
+        plot = Plot(x=Axis.around(thresholds, margin=0.02), y=SHARES, width=420, height=280)
         inside = [plot.grid(), plot.line(steps)]
+        fitted = item.accuracies["with_ties"]
         inside += [
             plot.line([(plot.x.low, share), (plot.x.high, share)], "ideal")
-            for share in {curve.chance, curve.constant}
+            for share in {fitted.chance, fitted.constant}
         ]
-        inside.append(plot.line([(curve.fitted, 0.0), (curve.fitted, 1.0)], "line other"))
+        used = fitted.threshold or 0.0
+        inside.append(plot.line([(used, 0.0), (used, 1.0)], "line other"))
         label = f"accuracy with ties against the threshold, {item.dimension}"
         note = "Dashed: random scores, and a constant score. Upright: the threshold in use."
         title = f"Accuracy by tie threshold: {item.dimension}"

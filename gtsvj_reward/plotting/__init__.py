@@ -3,13 +3,6 @@
 from gtsvj_reward.plotting.alignment import plot_alignment as plot_alignment
 from gtsvj_reward.plotting.calibration import plot_calibration as plot_calibration
 from gtsvj_reward.plotting.canvas import check_matplotlib as check_matplotlib
-from gtsvj_reward.plotting.evaluation import (
-    ThresholdCurve as ThresholdCurve,
-    WinRateCurve as WinRateCurve,
-    plot_score_histograms as plot_score_histograms,
-    plot_threshold_curves as plot_threshold_curves,
-    plot_win_rates as plot_win_rates,
-)
 from gtsvj_reward.plotting.film import plot_film_strips as plot_film_strips
 from gtsvj_reward.plotting.stages import plot_stage as plot_stage
 from gtsvj_reward.plotting.training import plot_training as plot_training

@@ -1,21 +1,16 @@
-"""Pictures of scored clips: the score over time above the film strip (the paper's Fig. 3)."""
+"""The frames of scored clips, as the reports show them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from gtsvj_reward.latents.content import MADE_FROM
 from gtsvj_reward.latents.decode import video_path
-from gtsvj_reward.latents.encode import with_suffix
 from gtsvj_reward.latents.sources import source_sha256
-from gtsvj_reward.latents.store import SUFFIX, ClipInfo, clip_info
+from gtsvj_reward.latents.store import SUFFIX, ClipInfo
 from gtsvj_reward.latents.video import read_video
-from gtsvj_reward.plotting import plot_trajectory
-from gtsvj_reward.scoring.table import ScoredClip
 
 _READING = ("fps", "height", "width", "start", "frames_fps")
 """Settings of a latent file that say how its video was read."""
@@ -35,15 +30,6 @@ class Sources:
     """The judge looks at one in so many latent frames."""
 
 
-def plot_scores(scored: Sequence[ScoredClip], sources: Sources, out: str | Path) -> list[Path]:
-    """Draw each clip that has a video into a folder, one PNG each; see `plot_clip`."""
-    return [
-        plot_clip(clip, sources, with_suffix(Path(out), Path(clip.latents), ".png"))
-        for clip in scored
-        if has_video(clip_info(sources.latents / clip.latents), sources.videos)
-    ]
-
-
 def has_video(info: ClipInfo, videos: Path) -> bool:
     """Whether a latent file was encoded from a video, or `gtsvj decode` made one of it."""
     if MADE_FROM in info.settings:
@@ -54,37 +40,6 @@ def has_video(info: ClipInfo, videos: Path) -> bool:
 def decoded_path(info: ClipInfo, videos: Path) -> Path:
     """Where `gtsvj decode` puts the video of a clip that a generator made."""
     return video_path(videos, Path(f"{info.source}{SUFFIX}"))
-
-
-def plot_clip(clip: ScoredClip, sources: Sources, path: Path) -> Path:
-    """Draw a clip's energy against time above its film strip; its score if it has aspects.
-
-    Args:
-        clip: its scores.
-        sources: where its latents and its video are.
-        path: file to write; the suffix sets the format.
-
-    Raises:
-        ValueError: for a latent file that does not say which video it is of, or how it was read.
-        UnreadableVideoError: if the video is not there or cannot be read.
-    """
-    info = clip_info(sources.latents / clip.latents)
-    steps = torch.tensor(clip.trajectory)
-    name, values, mean = "energy", -steps, -clip.raw
-    if clip.aspects:
-        name, values, mean = "score", steps, clip.raw
-    title = f"{clip.video}: mean {name} {mean:.3f}"
-    return plot_trajectory(
-        source_frames(info, sources.videos, clip.video),
-        {name: values},
-        fps=info.fps,
-        temporal_compression=info.space.temporal_compression,
-        temporal_patch=sources.temporal_patch,
-        temporal_stride=sources.temporal_stride,
-        ylabel=name,
-        title=title,
-        path=path,
-    )
 
 
 def source_frames(

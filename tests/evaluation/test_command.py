@@ -64,17 +64,20 @@ def test_from_a_table_of_scores(files, capsys):
     assert result.models == direct.models
     assert result.aspects == direct.aspects
     written = sorted(path.name for path in (files / "out").iterdir())
-    assert written == [
-        *("index.html", "result.json", "result.md", "scores-1.png", "scores-2.png"),
-        *("thresholds.png", "win_rates.png"),
-    ]
+    assert written == ["index.html", "result.json", "result.md"]
+    page = (files / "out" / "index.html").read_text()
+    for item in result.dimensions:
+        rates = f"Observed share of wins where predicted: {item.dimension}"
+        assert (rates in page) == (item.win_rates is not None)
+        assert (f"Accuracy by tie threshold: {item.dimension}" in page) == (item.human_ties > 0)
+    assert "Accuracy by tie threshold: overall" in page
 
 
 def test_missing_videos_and_names(files, capsys):
     table = files / "scores.csv"
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:-1]) + "\n")
-    flags = ["--scores", str(table), "--no_plots", "--name", "mine"]
+    flags = ["--scores", str(table), "--name", "mine"]
     with pytest.raises(ValueError, match=r"1 of 18 videos of pairs\.csv have no score"):
         evaluate(words(files, *flags))
     assert not (files / "out").exists()
@@ -86,7 +89,6 @@ def test_missing_videos_and_names(files, capsys):
     assert left_out > 0
     assert f"n = {result.evaluated} of 24" in printed
     assert f"incomplete: {left_out} comparisons left out, 1 videos without a score" in printed
-    assert not (files / "out" / "thresholds.png").exists()
 
 
 def test_with_a_judge_then_with_its_table(tmp_path, capsys):
@@ -101,7 +103,7 @@ def test_with_a_judge_then_with_its_table(tmp_path, capsys):
     judge = ["--judge", str(tmp_path / "judge"), "--latents", str(tmp_path / "latents")]
     with pytest.raises(ValueError, match=r"1 of 6 videos have no latent file.*v/9\.mp4"):
         evaluate(words(tmp_path, *judge))
-    allow = ["--allow_missing_videos", "--no_plots"]
+    allow = ["--allow_missing_videos"]
     assert evaluate(words(tmp_path, *judge, *allow, "--batch_size", "2")) == 0
     first = result_in(tmp_path / "out")
     assert (first.scorer, first.evaluated, first.missing_videos) == ("judge", 4, ("v/9.mp4",))
@@ -114,7 +116,7 @@ def test_with_a_judge_then_with_its_table(tmp_path, capsys):
 
 
 def test_compare_prints_and_writes(files, capsys):
-    scores = ["--scores", str(files / "scores.csv"), "--no_plots"]
+    scores = ["--scores", str(files / "scores.csv")]
     assert evaluate(words(files, *scores)) == 0
     capsys.readouterr()
     found = str(files / "out" / "result.json")
@@ -195,7 +197,7 @@ def test_a_judge_of_prompts_is_evaluated_with_them_and_without(tmp_path, capsys)
         "video,clear\n" + "".join(f"{index}.mp4,{index}\n" for index in range(6))
     )
     common = ["--judge", str(tmp_path / "judge"), "--latents", str(tmp_path / "latents")]
-    common += ["--no_plots", "--device", "cpu"]
+    common += ["--device", "cpu"]
     assert evaluate(words(tmp_path, *common)) == 0
     (note,) = result_in(tmp_path / "out").notes
     assert "none are stored beside the latents: no clip was scored under its prompt" in note

@@ -63,8 +63,6 @@ def smaller(words):
             words[place + 1] = value
     if "--compare" in words:
         return words
-    if "--name" in words and words[words.index("--name") + 1] != "gt-svj":
-        words.append("--no_plots")  # drawn once is enough
     return words + ADDED.get(words[0], [])
 
 

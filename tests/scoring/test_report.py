@@ -14,7 +14,7 @@ import pytest
 from gtsvj_reward.judge import Aspect, JudgeConfig
 from gtsvj_reward.latents import LatentSpace, encode_folder
 from gtsvj_reward.latents.store import clip_info, load_clip, save_clip
-from gtsvj_reward.scoring.pictures import Sources, plot_scores, source_frames
+from gtsvj_reward.scoring.pictures import Sources, source_frames
 from gtsvj_reward.scoring.report import (
     best_first,
     shown_ranks,
@@ -115,10 +115,6 @@ def test_clips_without_a_video_have_a_card_and_no_video(encoded, tmp_path, tiny_
     assert len(Page(text).all("video")) == 3
     assert len(Page(text).all("svg", "trajectory")) == 4
     assert text.count("No video: the latent file names none") == 1
-    drawn = plot_scores(scored(), places, tmp_path / "plots")
-    assert sorted(file.name for file in drawn) == sorted(
-        f"{name}.safetensors.png" for name in ("p", "q", NASTY)
-    )
 
 
 def test_the_page_stands_alone(encoded, tmp_path):
@@ -223,28 +219,6 @@ def test_best_first_without_statistics_is_by_the_raw_score():
     ordered = best_first(clips)
     assert [clip.video for clip in ordered] == [NASTY, "p", "q", "r"]
     assert all(a.raw >= b.raw for a, b in pairwise(ordered))
-
-
-def test_pictures_are_energies_or_scores(encoded, tmp_path, monkeypatch):
-    from gtsvj_reward.scoring import pictures
-
-    drawn = []
-
-    def note(frames, lines, **options):
-        drawn.append((len(frames), lines, options))
-        return options["path"]
-
-    monkeypatch.setattr(pictures, "plot_trajectory", note)
-    plot_scores(scored(), sources(encoded), tmp_path)
-    plot_scores(scored(clear=0.0), sources(encoded), tmp_path)
-    assert [frames for frames, _, _ in drawn] == [9] * 8
-    assert drawn[0][1]["energy"].tolist() == [-1.0] * 3
-    assert drawn[4][1]["score"].tolist() == [1.0] * 3
-    assert [options["path"].name for _, _, options in drawn[:2]] == [
-        f"{NASTY}.safetensors.png",
-        "q.safetensors.png",
-    ]
-    assert drawn[0][2]["title"].endswith("$x^$: mean energy -1.000")
 
 
 def test_clips_that_nothing_is_known_of_cannot_be_drawn(tmp_path):

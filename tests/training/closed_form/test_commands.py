@@ -114,7 +114,7 @@ def test_comparisons_alone_are_enough_and_held_out_ones_are_told_from_them(folde
         capsys.readouterr()
         run(
             "evaluate", "--benchmark", "pairs", "--data", data, "--judge", folders / "judge",
-            *latents, "--out", folders / f"seen-{seen}", "--resamples", 1, "--no_plots",
+            *latents, "--out", folders / f"seen-{seen}", "--resamples", 1,
         )  # fmt: skip
         note = "note: 21 of 30 comparisons have a clip whose labels the judge was trained on"
         assert (note in capsys.readouterr().out) == seen
