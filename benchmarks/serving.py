@@ -1,7 +1,7 @@
 """Throughput and latency of the scoring server, and whether its memory grows.
 
     python -m benchmarks.serving             # against offline scoring, with 32 clients
-    python -m benchmarks.serving --judge gtsvj-toy-moments    # likewise, a bundled judge
+    python -m benchmarks.serving --judge gtsvj-toy    # likewise, a bundled judge
     python -m benchmarks.serving --memory    # resident memory from request 1,000 to 10,000
 
 The server runs in a process of its own and the clients in threads of this one, so that they share

@@ -42,9 +42,7 @@ def new_prompts() -> list[str]:
 def run(part: int) -> dict[str, list[dict[str, Any]]]:
     """Candidates of a share of the prompts: each way of scoring, and what they show."""
     prompts, judge = new_prompts()[part::PARTS], load_pipeline()
-    quality = GTSVJReward.from_pretrained(
-        "gtsvj-toy-moments", backbone=judge.transformer, batch_size=16
-    )
+    quality = GTSVJReward.from_pretrained("gtsvj-toy", backbone=judge.transformer, batch_size=16)
     score, detector = PromptScore(judge), load_detector()
     start = FIRST_SEED + 1000 * part
     found: dict[str, list[dict[str, Any]]] = {}

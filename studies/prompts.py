@@ -183,7 +183,7 @@ class Study:
     def best_of(self, judge: VideoJudge, seed: int) -> list[dict[str, Any]]:
         """Candidates of some prompts: each way of scoring, and what they show."""
         quality = GTSVJReward.from_pretrained(
-            "gtsvj-toy-moments", backbone=self.pipe.transformer, batch_size=16
+            "gtsvj-toy", backbone=self.pipe.transformer, batch_size=16
         )
         measured = json.loads((self.data / MEASURED).read_text())
         each, found = self.sizes["prompts"], []

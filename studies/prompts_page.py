@@ -199,7 +199,7 @@ between seeds.
 - **A judge that ignores the prompt** gives a clip the same score with every caption, so it has
   50% everywhere by construction.
 - **Best of 10**: clips of `gtsvj-toy-unsteady`, {prompts} prompts per seed. Quality is the bundled
-  `gtsvj-toy-moments`, which reads no prompt; sums are of z-scores within a prompt. The metrics are
+  `gtsvj-toy`, which reads no prompt; sums are of z-scores within a prompt. The metrics are
   independent of the judges: the detector's log-probability of the caption, and the steadiness of
   the pixels (minus the log of their unrest).
 """

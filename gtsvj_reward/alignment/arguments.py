@@ -155,11 +155,7 @@ class AlignArguments:
         self.check_refits()
 
     def check_refits(self) -> None:
-        """Refuse settings of refits that do not go together.
-
-        Raises:
-            ValueError: saying which.
-        """
+        """Refuse settings of refits that do not go together."""
         sources = ("refit_positives", "refit_comparisons", "refit_ratings")
         given = [name for name in (*sources, "refit_latents") if getattr(self, name) is not None]
         if self.refit_every < 0 or self.refit_clips < 1:

@@ -59,10 +59,6 @@ class AdapterAverage:
 
 
 def check_decay(decay: float) -> None:
-    """Reject a decay outside [0, 1).
-
-    Raises:
-        ValueError: with what was given.
-    """
+    """Reject a decay outside [0, 1)."""
     if not 0 <= decay < 1:
         raise ValueError(f"`ema_decay` must be in [0, 1), 0 for no average, got {decay}")

@@ -52,11 +52,7 @@ def flow_scheduler(scheduler: Any, *, shift: float | None = None) -> Any:
 
 
 def check_flow_scheduler(scheduler: Any) -> None:
-    """Reject a scheduler whose step is not one Euler step of a flow.
-
-    Raises:
-        ValueError: naming the class or the setting.
-    """
+    """Reject a scheduler whose step is not one Euler step of a flow."""
     name, config = type(scheduler).__name__, scheduler.config
     if type(scheduler) is FlowMatchEulerDiscreteScheduler:
         wanted: dict[str, Any] = {"stochastic_sampling": False}

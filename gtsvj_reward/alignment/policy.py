@@ -262,11 +262,7 @@ def adapted_modules(transformer: Any) -> list[str]:
 
 
 def check_pipeline(pipe: Any) -> None:
-    """Reject an unknown pipeline, one that needs more than text, or one with adapters.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Reject an unknown pipeline, one that needs more than text, or one with adapters."""
     name = type(pipe).__name__
     if name not in FAMILIES:
         raise ValueError(
@@ -280,11 +276,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def check_size(size: ClipSize, space: LatentSpace, patch: int) -> None:
-    """Reject sizes that a pipeline would round.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Reject sizes that a pipeline would round."""
     side = space.spatial_compression * patch
     if size.height % side or size.width % side or min(size.height, size.width) < side:
         raise ValueError(
@@ -298,11 +290,7 @@ def check_size(size: ClipSize, space: LatentSpace, patch: int) -> None:
 
 
 def check_guidance(guidance: float, transformer: Any, *, told: bool) -> None:
-    """Reject guidance out of range, or for a model without an input for it.
-
-    Raises:
-        ValueError: with the number.
-    """
+    """Reject guidance out of range, or for a model without an input for it."""
     if not guidance >= 1:
         raise ValueError(f"`guidance` must be at least 1, which is none, got {guidance}")
     if told and guidance > 1 and not transformer.config.guidance_embeds:

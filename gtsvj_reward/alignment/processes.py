@@ -12,11 +12,7 @@ Metrics = Mapping[str, float | Float[Tensor, "..."]]
 
 
 def check_share(count: int, processes: int, what: str) -> None:
-    """Reject a count that processes cannot share evenly.
-
-    Raises:
-        ValueError: with the numbers.
-    """
+    """Reject a count that processes cannot share evenly."""
     if count % processes:
         raise ValueError(f"{processes} processes cannot share {count} {what} evenly")
 

@@ -33,11 +33,7 @@ def window(iteration: int, steps: int, width: int) -> range:
 
 
 def check_window(steps: int, width: int) -> None:
-    """Reject a window wider than the steps that can be stochastic.
-
-    Raises:
-        ValueError: with both numbers.
-    """
+    """Reject a window wider than the steps that can be stochastic."""
     if not 0 <= width < steps:
         raise ValueError(
             f"`window` must be 0 (all) to {steps - 1}, one less than `num_inference_steps`, since "

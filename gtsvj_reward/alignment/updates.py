@@ -9,10 +9,6 @@ from torch import Tensor, nn
 def check_loss(loss: Tensor, when: str) -> None:
     """Reject a loss without a gradient, or one that is not finite.
 
-    Args:
-        loss: of some clips.
-        when: for the message.
-
     Raises:
         ValueError: for such a loss, with advice.
     """
@@ -30,11 +26,6 @@ def check_loss(loss: Tensor, when: str) -> None:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, when: str) -> float:
     """Clip gradients to a norm; returns the norm before.
-
-    Args:
-        parameters: with gradients.
-        limit: the largest norm.
-        when: for the message.
 
     Raises:
         ValueError: if no gradient arrived, or one that is not finite.

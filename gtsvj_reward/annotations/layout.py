@@ -51,10 +51,6 @@ class ComparisonLayout:
     def read(self, table: Table, name: str) -> Comparisons:
         """Make comparisons of the rows of a table.
 
-        Args:
-            table: what to read.
-            name: what results call it.
-
         Raises:
             ValueError: for a column that is missing, an invalid cell, or a video compared
                 with itself; with rows and counts.

@@ -20,7 +20,6 @@ ASSETS: dict[str, str] = {
     "gtsvj-toy-detector": "toy_detector",
     "gtsvj-toy-discriminator": "toy_discriminator",
     "gtsvj-toy-lora": "toy_judge",
-    "gtsvj-toy-moments": "toy_moments",  # its name before it became `gtsvj-toy`
     "gtsvj-toy-pipeline": "toy_pipeline",
     "gtsvj-toy-unsteady": "toy_unsteady",
 }
@@ -40,9 +39,6 @@ def lasting_name(name: str | Path) -> str:
 
 def asset_path(name: str) -> Path:
     """The folder of a bundled model, after its files were compared with their hashes.
-
-    Args:
-        name: a key of `ASSETS`.
 
     Raises:
         KeyError: for an unknown name, listing the known ones.

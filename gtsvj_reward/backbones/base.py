@@ -183,11 +183,7 @@ class Backbone(nn.Module, ABC):
         return self.as_latents(self.model(**arguments, return_dict=False)[0], latents.shape)
 
     def require_whole(self) -> None:
-        """Refuse a part of a model, whose output is not what the generator predicts.
-
-        Raises:
-            ValueError: with its number of blocks.
-        """
+        """Refuse a part of a model, whose output is not what the generator predicts."""
         if not self.whole:
             raise ValueError(
                 f"the backbone holds {self.depth} blocks of a longer {self.family}: what a "
@@ -216,11 +212,7 @@ class Backbone(nn.Module, ABC):
         return [(frame + padding) // self.patch_size_t for frame in range(latent_frames)]
 
     def check_geometry(self, latents: Tensor) -> None:
-        """Refuse latents that the patch embedding cannot cut into patches.
-
-        Raises:
-            ValueError: naming the shape, what was expected and the cure.
-        """
+        """Refuse latents that the patch embedding cannot cut into patches."""
         if latents.ndim != 5 or latents.shape[2] != self.latent_channels:
             raise ValueError(
                 f"{self.family} takes latents (batch, time, {self.latent_channels}, height, "
@@ -237,9 +229,6 @@ class Backbone(nn.Module, ABC):
         """Refuse what the text encoder of another family said.
 
         Several families have text of the same width, which they do not understand of one another.
-
-        Raises:
-            ValueError: naming both families.
         """
         if text is not None and text.family not in (None, self.family):
             raise ValueError(
@@ -248,11 +237,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def check_image(self, image: ImageCondition | None, latents: Tensor) -> None:
-        """Refuse an image that is not of the latents' size, or that the model has no use for.
-
-        Raises:
-            ValueError: saying what was given and expected.
-        """
+        """Refuse an image that is not of the latents' size, or that the model has no use for."""
         check_image(image, latents, self.image_use, self.family)
 
     @property

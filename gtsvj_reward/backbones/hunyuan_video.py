@@ -31,11 +31,7 @@ SETTINGS = (
 
 
 def check_task(config: Mapping[str, Any]) -> None:
-    """Refuse models that want channels of an image, or several latent frames in a step.
-
-    Raises:
-        ValueError: saying what the config has.
-    """
+    """Refuse models that want channels of an image, or several latent frames in a step."""
     image = config["image_condition_type"]
     if config["in_channels"] != config["out_channels"] or image == "latent_concat":
         raise ValueError(
@@ -53,11 +49,7 @@ def check_task(config: Mapping[str, Any]) -> None:
 
 
 def check_valid_first(mask: Bool[Tensor, "batch words"]) -> None:
-    """Refuse text masks that are not valid tokens, at least one, and then padding.
-
-    Raises:
-        ValueError: with the indices of the samples.
-    """
+    """Refuse text masks that are not valid tokens, at least one, and then padding."""
     wrong = (mask[:, 1:] & ~mask[:, :-1]).any(dim=1) | ~mask[:, 0]
     if wrong.any():
         rows = wrong.nonzero().flatten().tolist()

@@ -78,11 +78,7 @@ def check_image(image: ImageCondition | None, latents: Tensor, use: ImageUse, fa
 
 
 def check_single(image: ImageCondition, family: str) -> None:
-    """Refuse images of several latent frames, and embeddings, of models that take neither.
-
-    Raises:
-        ValueError: saying what was given.
-    """
+    """Refuse images of several latent frames, and embeddings, of models that take neither."""
     frames = image.latents.shape[1]
     if frames != 1 or image.embeds is not None:
         also = "" if image.embeds is None else " and embeddings"

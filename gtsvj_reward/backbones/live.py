@@ -177,11 +177,7 @@ class LiveBackbone(Backbone):
         return None
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Refuse another dtype than the policy's.
-
-        Raises:
-            SharingError: naming both.
-        """
+        """Refuse another dtype than the policy's."""
         if dtype != self.dtype:
             raise SharingError(f"a live judge computes as its policy does, in {self.dtype}")
 

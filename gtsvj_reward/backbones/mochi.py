@@ -30,9 +30,6 @@ def check_prefix(mask: Bool[Tensor, "batch words"]) -> None:
 
     The attention of diffusers moves the valid tokens of a prompt to the front and leaves them
     there, so that any other mask would add what belongs to one token to another.
-
-    Raises:
-        ValueError: naming the first sample.
     """
     late = (mask[:, 1:] & ~mask[:, :-1]).any(dim=1)
     if late.any():

@@ -155,11 +155,7 @@ class PolicyWeights(LiveWeights):
 
 
 def check_hooks(name: str, module: nn.Module) -> None:
-    """Refuse hooks that may change what a module computes.
-
-    Raises:
-        SharingError: saying which and what to do.
-    """
+    """Refuse hooks that may change what a module computes."""
     registry = vars(module).get("_diffusers_hook")
     found = [hook for hook in (registry.hooks if registry else ()) if hook not in OFFLOADING]
     if found:

@@ -43,9 +43,6 @@ def make_visible(block: nn.Module) -> None:
 def watching(blocks: Mapping[int, nn.Module]) -> Iterator[Seen]:
     """Within it, one call of a model is watched.
 
-    Args:
-        blocks: tap -> block.
-
     Raises:
         HiddenBlockError: if a block was not seen once.
     """
@@ -67,11 +64,7 @@ def watching(blocks: Mapping[int, nn.Module]) -> Iterator[Seen]:
 
 
 def check_taps(taps: Sequence[int] | None, depth: int) -> list[int]:
-    """The taps of a call: the last block for None.
-
-    Raises:
-        ValueError: without taps, or if they are not different numbers in 1..depth.
-    """
+    """The taps of a call: the last block for None."""
     wanted = [depth] if taps is None else list(taps)
     if not wanted or len(set(wanted)) < len(wanted) or not all(1 <= t <= depth for t in wanted):
         raise ValueError(

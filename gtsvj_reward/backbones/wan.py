@@ -179,11 +179,7 @@ class WanBackbone(TransformerBackbone):
         return {**inputs, "hidden_states": video.transpose(1, 2), "timestep": timestep}
 
     def check_frames(self, image: ImageCondition, latents: Tensor) -> None:
-        """Refuse images without the grey frames behind them that the clip's length needs.
-
-        Raises:
-            ValueError: with both lengths.
-        """
+        """Refuse images without the grey frames behind them that the clip's length needs."""
         given, frames = image.latents.shape[1], latents.shape[1]
         if given != frames:
             raise ValueError(

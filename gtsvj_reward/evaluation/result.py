@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+
+from gtsvj_reward.latents.json_types import from_values
 
 FORMAT_VERSION = 3
 
@@ -202,72 +203,9 @@ class EvaluationResult:
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error}") from error
         version = values.pop("format_version", None) if isinstance(values, dict) else None
-        if version in (1, 2):
-            values = _as_of_now(values, version)
-        elif version != FORMAT_VERSION:
+        if version != FORMAT_VERSION:
             raise ValueError(
                 f"format_version is {version!r}, this release reads {FORMAT_VERSION}: is it a "
                 "result.json of `gtsvj evaluate`, and is the package recent enough?"
             )
-        _check_fields(cls, values)
-        parts = {
-            "missing_videos": tuple(values["missing_videos"]),
-            "notes": tuple(values["notes"]),
-            "settings": _flat(EvaluationSettings, values["settings"]),
-            "model_scores": tuple(_flat(ModelScore, item) for item in values["model_scores"]),
-        }
-        for name in ("dimensions", "models", "aspects"):
-            parts[name] = tuple(_agreement(item) for item in values[name])
-        return cls(**{**values, **parts})
-
-
-def _agreement(values: Any) -> Agreement:
-    _check_fields(Agreement, values)
-    accuracies = {name: _interval(Accuracy, item) for name, item in values["accuracies"].items()}
-    rates = values["win_rates"]
-    if rates is not None:
-        _check_fields(WinRates, rates)
-        bins = tuple(_interval(WinRateBin, item) for item in rates["bins"])
-        rates = WinRates(**{**rates, "bins": bins})
-    votes = None if values["votes"] is None else _interval(Votes, values["votes"])
-    return Agreement(**{**values, "accuracies": accuracies, "win_rates": rates, "votes": votes})
-
-
-def _as_of_now(values: dict[str, Any], version: int) -> dict[str, Any]:
-    """What earlier releases wrote, with what they did not know."""
-    changed = {**values, "notes": []} if version == 1 else dict(values)
-    for name in ("dimensions", "models", "aspects"):
-        if isinstance(changed.get(name), list):
-            changed[name] = [
-                {**item, "votes": None} if isinstance(item, dict) else item
-                for item in changed[name]
-            ]
-    return changed
-
-
-def _interval(kind: Any, values: Any) -> Any:
-    """A flat record whose `interval` is a pair."""
-    _check_fields(kind, values)
-    ends = values["interval"]
-    return kind(**{**values, "interval": None if ends is None else (ends[0], ends[1])})
-
-
-def _flat(kind: Any, values: Any) -> Any:
-    _check_fields(kind, values)
-    return kind(**values)
-
-
-def _check_fields(kind: Any, values: Any) -> None:
-    known = {item.name for item in fields(kind)}
-    if not isinstance(values, dict) or known != values.keys():
-        given = values.keys() if isinstance(values, dict) else set()
-        raise ValueError(
-            f"{kind.__name__}: unknown fields {sorted(given - known)}, "
-            f"missing fields {sorted(known - given)}"
-        )
-    for item in fields(kind):
-        value, allowed = values[item.name], {int: (int,), float: (float, int), str: (str,)}
-        if item.type in allowed and type(value) not in allowed[item.type]:
-            raise ValueError(
-                f"{kind.__name__}: `{item.name}` must be {item.type.__name__}, got {value!r}"
-            )
+        return from_values(cls, values)

@@ -207,11 +207,7 @@ def load_judge(
 
 
 def refuse_adapter(config: JudgeConfig) -> None:
-    """Refuse a judge with an adapter of its own, which a policy's blocks do not hold.
-
-    Raises:
-        SharingError: saying why, and what to do.
-    """
+    """Refuse a judge with an adapter of its own, which a policy's blocks do not hold."""
     if config.lora_rank:
         raise SharingError(
             f"this judge (readout={config.readout!r}) has LoRA of its own. A live judge reads the "
@@ -241,11 +237,7 @@ def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.d
 
 
 def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:
-    """Refuse base weights that are not those of training, as their fingerprint tells.
-
-    Raises:
-        CheckpointError: naming both, or the precision in which they cannot be told apart.
-    """
+    """Refuse base weights that are not those of training, as their fingerprint tells."""
     found = backbone.fingerprint()
     if found == config.base_fingerprint:
         return

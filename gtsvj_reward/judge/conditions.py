@@ -59,11 +59,7 @@ def image_for(config: JudgeConfig, image: ImageCondition | None) -> ImageConditi
 
 
 def check_image_use(backbone: Backbone, config: JudgeConfig) -> None:
-    """Refuse a judge that sees images on a model that takes none, and the reverse.
-
-    Raises:
-        ValueError: naming the setting.
-    """
+    """Refuse a judge that sees images on a model that takes none, and the reverse."""
     if config.image_input == "image" and backbone.image_use == "never":
         raise ValueError(
             f"image_input='image' needs the transformer of an image-to-video pipeline: this "

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -12,7 +12,7 @@ from gtsvj_reward.judge.config_format import ADDED, FORMAT_VERSION, values_of
 from gtsvj_reward.judge.geometry import Geometry as Geometry
 from gtsvj_reward.judge.heads import TimePooling, TokenPooling
 from gtsvj_reward.judge.settings import ImageInput, JudgeSettings, Stage, TextInput
-from gtsvj_reward.latents.json_types import check_fields
+from gtsvj_reward.latents.json_types import from_values
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.statistics import LatentStatistics
 
@@ -215,27 +215,6 @@ class JudgeConfig(JudgeSettings):
                 unknown, missing or of another type.
         """
         values = values_of(text)
-        known = {item.name for item in fields(cls)}
-        if known != values.keys():
-            raise ValueError(
-                f"unknown fields {sorted(values.keys() - known)}, "
-                f"missing fields {sorted(known - values.keys())}"
-            )
-        check_fields(cls, values, skip=frozenset({"latent_space"}))
-        if not isinstance(values["latent_space"], dict):
-            raise ValueError(f"`latent_space` must be an object, got {values['latent_space']!r}")
-        values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
-        values["aspects"] = tuple(Aspect(**aspect) for aspect in values["aspects"])
-        for name in ("aspect_weights", "aspect_mean", "penalties"):
-            values[name] = None if values[name] is None else tuple(values[name])
-        if values["aspect_covariance"] is not None:
-            values["aspect_covariance"] = tuple(tuple(row) for row in values["aspect_covariance"])
-        values["noise_levels"] = tuple(NoiseLevel(**level) for level in values["noise_levels"])
-        for name in ("prompt_level", "image_level"):
-            values[name] = None if values[name] is None else NoiseLevel(**values[name])
-        if values["geometry"] is not None:
-            ranges = {name: tuple(pair) for name, pair in values["geometry"].items()}
-            values["geometry"] = Geometry(**ranges)
-        if values["latent_statistics"] is not None:
-            values["latent_statistics"] = LatentStatistics.from_dict(values["latent_statistics"])
-        return cls(**values)
+        if isinstance(values.get("latent_space"), dict):
+            values["latent_space"] = LatentSpace.from_dict(values["latent_space"])
+        return from_values(cls, values)

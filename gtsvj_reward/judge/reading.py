@@ -85,13 +85,7 @@ def surprise(
 
 
 def completed(config: JudgeConfig, backbone: Backbone, scheduler: Any = None) -> JudgeConfig:
-    """A config with what follows from the backbone that is read.
-
-    Args:
-        config: of a judge.
-        backbone: what it reads.
-        scheduler: see `levels_of`.
-    """
+    """A config with what follows from the backbone that is read."""
     weight = next(backbone.base_tensors())[1]
     found = replace(
         config,

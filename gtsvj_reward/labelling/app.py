@@ -85,11 +85,7 @@ class Desk:
         )
 
     def authorise(self, request: Request) -> None:
-        """Refuse a request without the token; without one, any but for this machine's own names.
-
-        Raises:
-            NotScoredError: 401 or 403.
-        """
+        """Refuse a request without the token; without one, any but for this machine's own names."""
         if self.token is None and not is_loopback(request.url.hostname or ""):
             raise NotScoredError(403, "without a token this server answers to 127.0.0.1 alone")
         header = request.headers.get("authorization")

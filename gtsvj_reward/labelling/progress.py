@@ -64,10 +64,6 @@ def last_point(found: Sequence[Trial], labels: int) -> dict[str, Any] | None:
     with n labels the last point took n (1 - exp(-0.01 / b)). With the smallest and the largest b of
     a 95% interval it took more, or fewer; where b may be 0, no rise can be told.
 
-    Args:
-        found: predictions.
-        labels: n, that there are now.
-
     Returns:
         `cost` and `at_most` labels, each None if no rise can be told; None for fewer than `LEAST`
         predictions that were made after the first fit, or all at one number of labels.

@@ -231,11 +231,7 @@ class Session:
         write_labels(self.out, answers["compare"], answers["rate"])
 
     def checkpoint(self) -> Path:
-        """Fit the judge to all answers and write it; returns the folder.
-
-        Raises:
-            RefusedAnswerError: without a judge, while clips are read, or if it cannot be fitted.
-        """
+        """Fit the judge to all answers and write it; returns the folder."""
         if self.model is None:
             raise RefusedAnswerError("there is no judge: start with --latents and --judge")
         if self.worker.read_clips < len(self.clips):

@@ -39,11 +39,7 @@ class Allowance:
         return {} if self.limit is None else {"max_pixels": str(self.limit.picture)}
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a track whose pictures are too large.
-
-        Raises:
-            UnreadableVideoError: naming both sizes.
-        """
+        """Refuse a track whose pictures are too large."""
         if self.limit is not None and width * height > self.limit.picture:
             raise UnreadableVideoError(
                 self.path,

@@ -110,11 +110,7 @@ def latent_frames(num_frames: int, group: int) -> int:
 
 
 def check_size(spatial_compression: int, height: int, width: int) -> None:
-    """Refuse frame sizes that would make broken latents.
-
-    Raises:
-        ValueError: with the sizes that work.
-    """
+    """Refuse frame sizes that would make broken latents."""
     if height < 1 or width < 1 or height % spatial_compression or width % spatial_compression:
         raise ValueError(
             f"expected height and width in multiples of {spatial_compression}, "
@@ -123,11 +119,7 @@ def check_size(spatial_compression: int, height: int, width: int) -> None:
 
 
 def check_range(frames: Tensor) -> None:
-    """Refuse values outside [0, 1], but for rounding.
-
-    Raises:
-        ValueError: with the range that was given.
-    """
+    """Refuse values outside [0, 1], but for rounding."""
     low, high = (bound.item() for bound in torch.aminmax(frames.detach()))
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(

@@ -1,27 +1,52 @@
-"""Whether values that were read from JSON are of the types that dataclasses say."""
+"""Values that were read from JSON, and dataclasses made of them, strictly by their types."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from itertools import zip_longest
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Made = TypeVar("Made")
 
 
-def check_fields(kind: type, values: Mapping[str, Any], skip: frozenset[str] = frozenset()) -> None:
-    """Refuse values that are not of the types of a dataclass's fields; lists stand for tuples.
-
-    Args:
-        kind: the dataclass.
-        values: field -> value, for all fields that are to be checked.
-        skip: fields that are not.
+def from_values(kind: type[Made], values: Any) -> Made:
+    """A dataclass from the values of its fields, lists for tuples and objects for dataclasses.
 
     Raises:
-        ValueError: with the field, what it must be, and the value.
+        ValueError: for names that are unknown or missing, and values of another type.
     """
-    hints = get_type_hints(kind)
+    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    given = set(values) if isinstance(values, dict) else set()
+    if given != names:
+        raise ValueError(
+            f"{kind.__name__}: unknown fields {sorted(given - names)}, "
+            f"missing fields {sorted(names - given)}"
+        )
+    hints, found = get_type_hints(kind), {}
     for name, value in values.items():
-        if name not in skip and not fits(hints[name], value):
+        found[name] = made(hints[name], value)
+        if not fits(hints[name], found[name]):
             raise ValueError(f"`{name}` must be {spoken(hints[name])}, got {value!r}")
+    return kind(**found)
+
+
+def made(hint: Any, value: Any) -> Any:
+    """A value as a type has it; what cannot be of the type stays as it is."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        chosen = next((choice for choice in arguments if is_dataclass(choice)), arguments[0])
+        return None if value is None else made(chosen, value)
+    if origin is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        return tuple(made(*pair) for pair in zip_longest(kinds, value, fillvalue=Any))
+    if origin is list and isinstance(value, list):
+        return [made(arguments[0], item) for item in value]
+    if origin is Mapping and isinstance(value, dict):
+        return {name: made(arguments[1], item) for name, item in value.items()}
+    if is_dataclass(hint) and isinstance(value, dict):
+        return from_values(hint, value)  # type: ignore[arg-type]
+    return value
 
 
 def fits(hint: Any, value: Any) -> bool:
@@ -39,12 +64,9 @@ def fits(hint: Any, value: Any) -> bool:
         if origin is list or arguments[-1] is ...:
             return all(fits(arguments[0], item) for item in value)
         return len(value) == len(arguments) and all(map(fits, arguments, value))
-    if is_dataclass(hint):
-        known = get_type_hints(hint)
-        names = {item.name for item in fields(hint)}
-        return isinstance(value, dict) and value.keys() == names and all(
-            fits(known[name], value[name]) for name in names
-        )  # fmt: skip
+    if origin is Mapping:
+        kinds = arguments or (Any, Any)
+        return isinstance(value, Mapping) and all(fits(kinds[1], item) for item in value.values())
     if hint is float:
         return type(value) in (int, float) and math.isfinite(value)
     if hint in (int, bool, str, NoneType):

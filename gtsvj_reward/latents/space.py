@@ -16,7 +16,7 @@ from gtsvj_reward.latents.checks import (
     check_values,
     latent_frames,
 )
-from gtsvj_reward.latents.json_types import check_fields
+from gtsvj_reward.latents.json_types import from_values
 from gtsvj_reward.latents.ltx_vae import unpack_tokens
 from gtsvj_reward.latents.scaling import per_channel
 from gtsvj_reward.latents.vae_family import TileChoice, VAEFamily
@@ -132,11 +132,7 @@ class LatentSpace:
                 f"not a latent space of this version: unknown keys {unknown}, missing keys "
                 f"{missing}; it was written by another version of gtsvj_reward"
             )
-        check_fields(cls, values)
-        decoded: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**decoded)
+        return from_values(cls, dict(values))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, as JSON holds them (lists for tuples)."""

@@ -1,9 +1,8 @@
 """How the latents that a judge was trained on are spread, and whether others are spread alike."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,15 +55,6 @@ class LatentStatistics:
     """Greatest |k| of a training clip."""
     distance: float
     """Greatest distance of a training clip."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LatentStatistics":
-        """Statistics from their fields as JSON holds them, lists for tuples."""
-        found: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**found)
 
     @classmethod
     def of(cls, clips: Iterable[Clip]) -> "LatentStatistics | None":

@@ -26,6 +26,3 @@ from gtsvj_reward.reward.reference_fidelity import ReferenceFidelity as Referenc
 from gtsvj_reward.reward.reward import GTSVJReward as GTSVJReward
 from gtsvj_reward.reward.texts import PromptEncoder as PromptEncoder, text_of as text_of
 from gtsvj_reward.reward.z_scores import group_z_scores as group_z_scores
-
-EnsembleOutput = WeightedOutput = RewardOutput
-"""Older names: all rewards return one kind of output."""

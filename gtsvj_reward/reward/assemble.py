@@ -107,11 +107,7 @@ def aspect_steps(output: JudgeOutput, aspects: Sequence[Aspect]) -> dict[str, Fl
 
 
 def check_pessimism(pessimism: float, noise: float | None) -> float:
-    """The pessimism, if it is in its range and the judge knows how sure it is.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """The pessimism, if it is in its range and the judge knows how sure it is."""
     if not 0 <= pessimism < math.inf:
         raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
     if pessimism and noise is None:

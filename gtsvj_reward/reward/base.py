@@ -26,33 +26,21 @@ class Reward(ABC):
     """
 
     __name__: str
+    reads_text: bool = False
+    """Whether it takes prompt embeddings."""
+    wants_text: bool = False
+    """Whether whoever knows the prompts should encode them: it surely reads them."""
+    needs_text: bool = False
+    """Whether it refuses clips without prompts."""
+    reads_image: bool = False
+    """Whether it takes reference images."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.__name__})"
 
     @property
-    def reads_text(self) -> bool:
-        """Whether it takes prompt embeddings."""
-        return False
-
-    @property
-    def reads_image(self) -> bool:
-        """Whether it takes reference images."""
-        return False
-
-    @property
     def takes_empty(self) -> bool:
         """Whether a process without clips may call it, since others need it to."""
-        return False
-
-    @property
-    def wants_text(self) -> bool:
-        """Whether whoever knows the prompts should encode them: it surely reads them."""
-        return False
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether it refuses clips without prompts."""
         return False
 
     @property
@@ -164,26 +152,18 @@ class Reward(ABC):
 
 
 class FunctionReward(Reward):
-    """A function of one's own as a `Reward`; it is trusted to read prompts.
+    """A function of one's own as a `Reward`; it may read prompts and images.
 
     Args:
         function: called as a `Reward` is; returns one score per clip.
         name: for messages.
     """
 
+    reads_text = reads_image = True
+
     def __init__(self, function: AnyReward, name: str) -> None:
         self.function = function
         self.__name__ = name
-
-    @property
-    def reads_text(self) -> bool:
-        """It may."""
-        return True
-
-    @property
-    def reads_image(self) -> bool:
-        """It may."""
-        return True
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the function returns, if that is one finite number per clip.

@@ -77,11 +77,7 @@ class Clips:
             self.check_images(self.image)
 
     def check_images(self, image: ImageCondition) -> None:
-        """Refuse images that do not pair up with the clips.
-
-        Raises:
-            ValueError: with both numbers, or the first clip whose image has another size.
-        """
+        """Refuse images that do not pair up with the clips."""
         if len(image) != len(self):
             raise ValueError(f"{len(image)} reference images for {len(self)} clips")
         size = tuple(image.latents.shape[-2:])
@@ -218,11 +214,7 @@ class Clips:
         return replace(self, latents=self.each(lambda clip: space.unpad(clip, num_frames)[0]))
 
     def compare(self, trained: LatentStatistics) -> None:
-        """Refuse clips that, taken together, are not spread as those of training are.
-
-        Raises:
-            LatentSpaceError: saying how they differ.
-        """
+        """Refuse clips that, taken together, are not spread as those of training are."""
         complaint = trained.complaint(list(self.latents))
         if complaint is not None:
             which = "the clips" if len(self) > 1 else self.label(0)

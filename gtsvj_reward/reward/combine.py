@@ -37,26 +37,11 @@ class Combination(Reward):
         if twice:
             raise ValueError(f"names must be different, given more than once: {', '.join(twice)}")
         self.rewards = {name: as_reward(reward, name) for name, reward in rewards}
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether any of the rewards does."""
-        return any(reward.reads_text for reward in self.rewards.values())
-
-    @property
-    def wants_text(self) -> bool:
-        """Whether any of the rewards does."""
-        return any(reward.wants_text for reward in self.rewards.values())
-
-    @property
-    def reads_image(self) -> bool:
-        """Whether any of the rewards does."""
-        return any(reward.reads_image for reward in self.rewards.values())
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether any of the rewards does."""
-        return any(reward.needs_text for reward in self.rewards.values())
+        members = self.rewards.values()
+        self.reads_text = any(reward.reads_text for reward in members)
+        self.wants_text = any(reward.wants_text for reward in members)
+        self.needs_text = any(reward.needs_text for reward in members)
+        self.reads_image = any(reward.reads_image for reward in members)
 
     def parts(self, clips: Clips, normalize: bool) -> dict[str, Float[Tensor, " clip"]]:
         """Scores of each reward by name, on the device of the first.

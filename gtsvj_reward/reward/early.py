@@ -50,21 +50,8 @@ class EarlyReward(Reward):
             for share, judge in sorted(levels.items())
         }
         self.__name__ = f"early_{reward.__name__}"
-
-    @property
-    def reads_text(self) -> bool:
-        """As the judge."""
-        return self.reward.reads_text
-
-    @property
-    def reads_image(self) -> bool:
-        """As the judge."""
-        return self.reward.reads_image
-
-    @property
-    def wants_text(self) -> bool:
-        """As the judge."""
-        return self.reward.wants_text
+        self.reads_text, self.wants_text = reward.reads_text, reward.wants_text
+        self.reads_image = reward.reads_image
 
     @property
     def scored_space(self) -> LatentSpace | None:

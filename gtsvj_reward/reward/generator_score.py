@@ -59,6 +59,7 @@ class GeneratorScore(Reward):
     """
 
     name: str
+    reads_text = True
 
     def __init__(
         self,
@@ -94,11 +95,6 @@ class GeneratorScore(Reward):
         self.__name__ = self.name
 
     @property
-    def reads_text(self) -> bool:
-        """It does."""
-        return True
-
-    @property
     def scored_space(self) -> LatentSpace | None:
         """That of the pipeline, or what was given."""
         return self.space
@@ -109,19 +105,11 @@ class GeneratorScore(Reward):
         return next(tensor for _, tensor in self.backbone.base_tensors()).device
 
     def check_generator(self) -> None:
-        """Refuse a generator that cannot tell; any can, unless a subclass says otherwise.
-
-        Raises:
-            ValueError: naming what is needed.
-        """
+        """Refuse a generator that cannot tell; any can, unless a subclass says otherwise."""
 
     @abstractmethod
     def check(self, clips: Clips) -> None:
-        """Refuse clips without what the score is about.
-
-        Raises:
-            ValueError: saying what to pass.
-        """
+        """Refuse clips without what the score is about."""
 
     @abstractmethod
     def gains(

@@ -65,16 +65,6 @@ class RewardOutput:
         return self.parts if self.trajectory else {}
 
     @property
-    def untrained_geometry(self) -> tuple[str | None, ...]:
-        """`notes`, under an older name."""
-        return self.notes
-
-    @property
-    def disagreement(self) -> Float[Tensor, " clip"] | None:
-        """`uncertainty`, under the name that it has for an ensemble."""
-        return self.uncertainty
-
-    @property
     def components(self) -> dict[str, Float[Tensor, " clip"]]:
         """What logs show beside the score: the parts, and first a judge's raw score."""
         return {"raw": self.raw, **self.parts} if self.trajectory else self.parts

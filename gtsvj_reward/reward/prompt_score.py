@@ -19,20 +19,11 @@ class PromptScore(GeneratorScore):
 
     name = "prompt_score"
 
-    @property
-    def wants_text(self) -> bool:
-        """It does."""
-        return True
+    wants_text = needs_text = True
 
-    @property
-    def reads_image(self) -> bool:
-        """Where the generator does."""
-        return self.backbone.image_use != "never"
-
-    @property
-    def needs_text(self) -> bool:
-        """It does."""
-        return True
+    def check_generator(self) -> None:
+        """Any can tell; images are read where the generator does."""
+        self.reads_image = self.backbone.image_use != "never"
 
     def check(self, clips: Clips) -> None:
         """See `GeneratorScore.check`."""

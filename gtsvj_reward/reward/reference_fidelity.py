@@ -21,10 +21,7 @@ class ReferenceFidelity(GeneratorScore):
 
     name = "reference_fidelity"
 
-    @property
-    def reads_image(self) -> bool:
-        """It does."""
-        return True
+    reads_image = True
 
     def check_generator(self) -> None:
         """See `GeneratorScore.check_generator`."""

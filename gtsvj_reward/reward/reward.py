@@ -45,7 +45,7 @@ class GTSVJReward(Reward):
         weights: likewise with a weighted sum, name -> weight.
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
         allow_untrained_geometry: score clips outside the trained range, and say so in
-            `RewardOutput.untrained_geometry`, instead of raising `GeometryError`.
+            `RewardOutput.notes`, instead of raising `GeometryError`.
         check_statistics: refuse latents that are not spread as scaled ones are, or as those that
             the judge was trained on, if its checkpoint says how these are.
         offload_to: device to run on; the judge waits on the CPU between calls. No gradients then.
@@ -78,6 +78,9 @@ class GTSVJReward(Reward):
         self.check_statistics = check_statistics
         self.offload_to = None if offload_to is None else torch.device(offload_to)
         self.__name__ = f"gtsvj_{judge.config.stage}"
+        self.reads_text = self.wants_text = judge.config.text_input == "prompt"
+        self.needs_text = self.reads_text and not judge.config.prompt_dropout
+        self.reads_image = judge.config.image_input == "image"
         if self.offload_to is not None:
             placement.refuse_shared(self.judge, "be offloaded")
             judge.to("cpu")
@@ -179,26 +182,6 @@ class GTSVJReward(Reward):
     def takes_empty(self) -> bool:
         """A live judge does, since processes with shards of its policy call together."""
         return isinstance(self.judge.backbone, LiveBackbone)
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether the judge was trained with prompts."""
-        return self.config.text_input == "prompt"
-
-    @property
-    def reads_image(self) -> bool:
-        """Whether the judge was trained with reference images."""
-        return self.config.image_input == "image"
-
-    @property
-    def wants_text(self) -> bool:
-        """As `reads_text`."""
-        return self.reads_text
-
-    @property
-    def needs_text(self) -> bool:
-        """Whether the judge was never shown a clip without its prompt."""
-        return self.reads_text and not self.config.prompt_dropout
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the judge says of some clips; clips of one shape share forward passes."""

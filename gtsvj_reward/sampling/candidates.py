@@ -122,11 +122,7 @@ class BestOfN:
 
 
 def check_counts(n: int, keep: int, batch_size: int) -> None:
-    """Refuse numbers of candidates that make no sense.
-
-    Raises:
-        ValueError: naming all three.
-    """
+    """Refuse numbers of candidates that make no sense."""
     if not 1 <= keep <= n or batch_size < 1:
         raise ValueError(
             f"expected 1 <= keep <= n and batch_size >= 1, got n={n}, keep={keep}, "

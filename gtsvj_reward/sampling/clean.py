@@ -140,11 +140,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
 
 
 def check_scheduler(scheduler: Any) -> None:
-    """Refuse a scheduler whose steps are not known to mean what `clean_latents` takes them for.
-
-    Raises:
-        ValueError: naming the class, or the option that stands in the way.
-    """
+    """Refuse a scheduler whose steps are not known to mean what `clean_latents` takes them for."""
     if type(scheduler) not in LEVELS:
         raise ValueError(
             f"clean latents cannot be predicted from the steps of {type(scheduler).__name__}; "

@@ -169,11 +169,7 @@ def successive_halving(
 
 
 def check_look(n: int, keep: int, finish: int, look_at: int, steps: int) -> None:
-    """Refuse a look before the first or after the last step, and a number of survivors to match.
-
-    Raises:
-        ValueError: naming what was expected.
-    """
+    """Refuse a look before the first or after the last step, and a number of survivors to match."""
     if not 1 <= look_at < steps:
         raise ValueError(
             f"`look_at` must be in 1..{steps - 1} (there are {steps} steps), got {look_at}"
@@ -183,11 +179,7 @@ def check_look(n: int, keep: int, finish: int, look_at: int, steps: int) -> None
 
 
 def check_resumable(scheduler: Any) -> None:
-    """Refuse a scheduler that cannot go on from latents alone.
-
-    Raises:
-        ValueError: naming it and those that can.
-    """
+    """Refuse a scheduler that cannot go on from latents alone."""
     if type(scheduler) not in RESUMABLE:
         raise ValueError(
             f"successive halving cannot resume {type(scheduler).__name__} from latents alone. Use "
@@ -197,11 +189,7 @@ def check_resumable(scheduler: Any) -> None:
 
 
 def check_no_callback(request: Request) -> None:
-    """Refuse callbacks of the caller: ours ends the first phase, and none would see whole runs.
-
-    Raises:
-        ValueError: naming them.
-    """
+    """Refuse callbacks of the caller: ours ends the first phase, and none would see whole runs."""
     given = sorted(name for name in request.call_arguments if name.startswith("callback"))
     if given:
         raise ValueError(f"successive halving takes no callbacks, got {', '.join(given)}")

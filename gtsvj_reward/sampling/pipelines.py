@@ -173,11 +173,7 @@ def latent_space(pipe: Any) -> LatentSpace:
 
 
 def check_reproducible(pipe: Any) -> None:
-    """Refuse a scheduler whose noise, if it draws any, would not come from a candidate's seed.
-
-    Raises:
-        ValueError: naming the scheduler and what to use instead.
-    """
+    """Refuse a scheduler whose noise, if it draws any, would not come from a candidate's seed."""
     known, scheduler = pipeline_kind(pipe).schedulers, pipe.scheduler
     if known is None:
         return

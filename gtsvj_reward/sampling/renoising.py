@@ -87,11 +87,7 @@ def thousandths(scheduler: Any, strength: float) -> int:
 
 
 def check_strength(scheduler: Any, strength: float, steps: int) -> None:
-    """Refuse a strength outside 0..1, and one that holds fewer timesteps than there are steps.
-
-    Raises:
-        ValueError: naming both.
-    """
+    """Refuse a strength outside 0..1, and one that holds fewer timesteps than there are steps."""
     if steps < 1 or not 0 <= strength <= 1:
         raise ValueError(
             f"expected a strength in 0..1 and at least 1 step, got {strength} and {steps}"

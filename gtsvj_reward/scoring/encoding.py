@@ -100,9 +100,6 @@ def encode_for(
 def refuse_left_out(reports: Sequence[EncodeReport]) -> None:
     """Refuse videos that cannot be read or are too short, since each must be scored.
 
-    Args:
-        reports: of all processes.
-
     Raises:
         ValueError: with their number and the first.
     """
@@ -116,11 +113,7 @@ def refuse_left_out(reports: Sequence[EncodeReport]) -> None:
 
 
 def check_complete(videos: str | Path, latents: str | Path) -> None:
-    """Refuse latents that are not one file for each video, and no others.
-
-    Raises:
-        LatentFileError: with both numbers, and the first names that are on one side only.
-    """
+    """Refuse latents that are not one file for each video, and no others."""
     videos = Path(videos)
     expected = {path.relative_to(videos).as_posix() for path in list_videos(videos)}
     found = [str(info.source) for info in LatentFolder(latents).infos]

@@ -204,11 +204,7 @@ def check_finished(
     finished: Mapping[str, FinishedClip],
     names: Sequence[str],
 ) -> None:
-    """Refuse finished scores of clips that are gone, and of those of `names` that have changed.
-
-    Raises:
-        ScoringMismatchError: with the number of such clips and the first of them.
-    """
+    """Refuse finished scores of clips that are gone, and of those of `names` that have changed."""
     gone = sorted(finished.keys() - infos.keys())
     if gone:
         raise ScoringMismatchError(

@@ -26,11 +26,7 @@ def read_token(file: Path | None) -> str | None:
 
 
 def check_address(host: str, token: str | None) -> None:
-    """Refuse to listen where other machines can reach the server without a token.
-
-    Raises:
-        ValueError: saying how to give one.
-    """
+    """Refuse to listen where other machines can reach the server without a token."""
     if token is None and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines, which needs a token: pass --token_file "

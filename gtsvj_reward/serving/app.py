@@ -89,11 +89,7 @@ class Service:
         return 0 if self.batcher is None else self.batcher.waiting_clips()
 
     def authorise(self, request: Request) -> None:
-        """Refuse a request without the token.
-
-        Raises:
-            NotScoredError: 401.
-        """
+        """Refuse a request without the token."""
         if not is_authorised(request.headers.get("authorization"), self.token):
             raise NotScoredError(401, "this server needs its token: `Authorization: Bearer TOKEN`")
 

@@ -62,6 +62,8 @@ class ScoreClient(Reward):
         ImportError: if httpx is not installed.
     """
 
+    reads_text = True  # the judge of the server may, and refuses prompts otherwise
+
     def __init__(
         self,
         url: str,
@@ -119,11 +121,6 @@ class ScoreClient(Reward):
     def route(self) -> str:
         """Where scores are asked for, below the URL."""
         return PATH if self.judge is None else JUDGE_PATH.format(name=quote(self.judge, safe=""))
-
-    @property
-    def reads_text(self) -> bool:
-        """The judge of the server may, and refuses prompts otherwise."""
-        return True
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """What the server says of some clips, on the CPU; `aspect_trajectory` stays empty.

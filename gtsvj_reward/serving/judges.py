@@ -76,11 +76,7 @@ class Judges:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names of judges that cannot be part of a URL.
-
-    Raises:
-        ValueError: naming the first, or saying that the default one is missing.
-    """
+    """Refuse names of judges that cannot be part of a URL."""
     found = list(names)
     if DEFAULT not in found:
         raise ValueError(f"one judge must be named {DEFAULT!r}, got {found}")

@@ -80,11 +80,7 @@ def read_space(text: str) -> LatentSpace:
 
 
 def check_name(judge: LatentSpace, space_id: str) -> None:
-    """Refuse latents whose space is only named, by another name than the judge's.
-
-    Raises:
-        LatentSpaceError: with what was expected, what was given and what to do.
-    """
+    """Refuse latents whose space is only named, by another name than the judge's."""
     if space_id != judge.id:
         raise LatentSpaceError(
             f"expected latents of {judge.title()}, got latents of {space_id[:80]!r}: use latents "

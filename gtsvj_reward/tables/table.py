@@ -40,11 +40,7 @@ class Table:
     """Column -> its cells, in the order of the file; None where JSON or parquet has no value."""
 
     def require(self, names: Iterable[str]) -> None:
-        """Refuse a table that lacks a column.
-
-        Raises:
-            ValueError: with the missing columns, and those that there are.
-        """
+        """Refuse a table that lacks a column."""
         missing = [name for name in names if name not in self.cells]
         if missing:
             raise ValueError(

@@ -182,11 +182,7 @@ def deciding_settings(args: JudgeTrainingConfig) -> dict[str, Any]:
 
 
 def require_set(args: SplitSettings, *names: str) -> None:
-    """Refuse settings that were left empty.
-
-    Raises:
-        ValueError: with the first of them.
-    """
+    """Refuse settings that were left empty."""
     for name in names:
         if not getattr(args, name):
             raise ValueError(f"`{name}` must be set: give its path")

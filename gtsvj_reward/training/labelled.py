@@ -160,11 +160,7 @@ class LabelledTrainer(JudgeTrainer):
 
 
 def check_stage(judge: VideoJudge, stage: Stage) -> None:
-    """Refuse a judge of another stage.
-
-    Raises:
-        ValueError: with what leads to the stage.
-    """
+    """Refuse a judge of another stage."""
     if judge.config.stage != stage:
         raise ValueError(
             f"expected a judge of stage {stage!r}, got {judge.config.stage!r}: "

@@ -79,11 +79,7 @@ UNSHARDED = (
 
 
 def refuse_settings(args: TrainingArguments) -> None:
-    """Refuse settings that would be ignored or fail in the middle.
-
-    Raises:
-        ValueError: with the names of all of them, and the reasons.
-    """
+    """Refuse settings that would be ignored or fail in the middle."""
     found = {}
     for item in fields(args):
         made = item.default_factory
@@ -121,11 +117,7 @@ def refuse_reports(args: TrainingArguments) -> None:
 
 
 def refuse_sharded_weights(model: nn.Module) -> None:
-    """Refuse a model of whose weights this process holds a part.
-
-    Raises:
-        ValueError: with the first such weight.
-    """
+    """Refuse a model of whose weights this process holds a part."""
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor) or not parameter.numel():
             raise ValueError(

@@ -101,11 +101,7 @@ def settings_text(settings: Settings) -> str:
 
 
 def refuse_changes(checkpoint: Path, settings: Settings) -> None:
-    """Refuse to go on with other settings than those of a checkpoint.
-
-    Raises:
-        ValueError: with the names of those that differ, and both values.
-    """
+    """Refuse to go on with other settings than those of a checkpoint."""
     file = checkpoint / SETTINGS_FILE
     if not file.is_file():
         logger.warning(

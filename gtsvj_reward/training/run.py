@@ -74,11 +74,7 @@ ADAPTER = ("lora_rank", "lora_alpha", "lora_placement", "head_width", "token_poo
 
 
 def refuse_adapter(arguments: JudgeArguments) -> None:
-    """Refuse settings that a moment readout does not have.
-
-    Raises:
-        ValueError: naming them.
-    """
+    """Refuse settings that a moment readout does not have."""
     given = [
         item.name
         for item in fields(arguments)

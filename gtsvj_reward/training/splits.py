@@ -202,11 +202,7 @@ def connected_groups(keys: Sequence[frozenset[str]]) -> list[list[int]]:
 def check_apart(
     train: Sequence[ClipInfo], held_out: Sequence[ClipInfo], group_by: str | None = None
 ) -> None:
-    """Refuse clips that are both trained on and held out, under whatever name.
-
-    Raises:
-        ValueError: with their number and the first pair.
-    """
+    """Refuse clips that are both trained on and held out, under whatever name."""
     seen = {key: info for info in train for key in clip_keys(info, group_by)}
     shared = [(info, clip_keys(info, group_by) & seen.keys()) for info in held_out]
     both = [(info, keys) for info, keys in shared if keys]
@@ -267,11 +263,7 @@ def beside(
 
 
 def check_real(real: Sequence[ClipInfo], generated: Sequence[ClipInfo]) -> None:
-    """Refuse clips that are given as real and as generated.
-
-    Raises:
-        ValueError: with their number and the first pair.
-    """
+    """Refuse clips that are given as real and as generated."""
     seen = {content_key(info): info for info in real}
     both = [(info, seen[content_key(info)]) for info in generated if content_key(info) in seen]
     if both:

@@ -260,11 +260,7 @@ class JudgeTrainer(CheckpointTrainer):
 
 
 def check_space(judge: VideoJudge, infos: Sequence[ClipInfo]) -> None:
-    """Refuse clips of another latent space than the judge's.
-
-    Raises:
-        ValueError: with the first such clip.
-    """
+    """Refuse clips of another latent space than the judge's."""
     for info in infos:
         if not info.space.same_latents(judge.config.latent_space):
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.judge import read_config
 from gtsvj_reward.latents import LatentSpace
+from gtsvj_reward.latents.json_types import from_values
 from gtsvj_reward.latents.statistics import LatentStatistics
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
 from gtsvj_reward.toy.world import captions
@@ -90,7 +91,7 @@ def test_one_odd_clip_among_usual_ones_is_no_sign_of_another_scale():
 
 def test_they_go_through_json():
     found = LatentStatistics.of(training())
-    assert LatentStatistics.from_dict(json.loads(json.dumps(asdict(found)))) == found
+    assert from_values(LatentStatistics, json.loads(json.dumps(asdict(found)))) == found
 
 
 def test_generated_clips_of_few_steps_pass_one_by_one_and_other_spaces_do_not():

@@ -65,7 +65,7 @@ def test_an_ensemble_by_hand():
     spread = math.sqrt(26 / 3)
     out = RewardEnsemble(members).details(clips(2))
     torch.testing.assert_close(out.rewards, torch.tensor([4.0, 5.0]))
-    torch.testing.assert_close(out.disagreement, torch.tensor([spread, 0.0]))
+    torch.testing.assert_close(out.uncertainty, torch.tensor([spread, 0.0]))
     assert [*out.parts] == ["x", "y", "z"]
     wary = RewardEnsemble(members, pessimism=0.5)
     torch.testing.assert_close(wary(clips(2)), torch.tensor([4 - spread / 2, 5.0]))
@@ -83,7 +83,7 @@ def test_pessimism_1_takes_the_lower_of_two(first, second):
 def test_members_that_agree_have_no_disagreement_at_all(score):
     members = {name: Scores(score) for name in "abcdefg"}
     out = RewardEnsemble(members, pessimism=3.0).details(clips(1))
-    assert out.disagreement.item() == 0
+    assert out.uncertainty.item() == 0
     assert out.rewards.item() == torch.tensor(score).item()
 
 
@@ -157,7 +157,7 @@ def test_real_judges():
     torch.testing.assert_close(weighted(latents), 0.25 * a + 2 * b)
     out = RewardEnsemble({"a": first, "b": second}).details(latents)
     torch.testing.assert_close(out.rewards, (a + b) / 2)
-    torch.testing.assert_close(out.disagreement, (a - b).abs() / 2)
+    torch.testing.assert_close(out.uncertainty, (a - b).abs() / 2)
     assert isinstance(first.details(latents), RewardOutput)
     with pytest.raises(LatentSpaceError, match="reward 'a': "):
         weighted(latents, space=tiny_space(id="another"))

@@ -39,7 +39,7 @@ def test_scores_are_minus_the_mean_energy_normalised():
     torch.testing.assert_close(GTSVJReward(judge)(latents, normalize=False), out.raw)
     assert out.rewards.dtype == out.raw.dtype == torch.float32
     assert out.aspects == {}
-    assert out.untrained_geometry == (None, None, None)
+    assert out.notes == (None, None, None)
 
 
 def test_trajectories_of_mixed_clips_have_their_own_lengths_and_mean_to_raw():
@@ -181,7 +181,7 @@ def test_untrained_geometry_is_refused_or_recorded(shape, fps, message):
         reward_for()(latents, fps=fps)
     lenient = GTSVJReward(tiny_judge(), allow_untrained_geometry=True)
     out = lenient.details([clips(1, 3)[0], latents[0]], fps=fps)
-    assert message in out.untrained_geometry[1]
+    assert message in out.notes[1]
     assert out.rewards.isfinite().all()
 
 

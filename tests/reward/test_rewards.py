@@ -104,8 +104,7 @@ def test_calls_details_and_score_agree(rewards, kind):
     assert len(out.trajectory) == (6 if judged else 0)
     assert out.aspects == (out.parts if judged else {})
     assert ("raw" in out.components) == judged
-    assert out.untrained_geometry == out.notes == ((None,) * 6 if judged else ())
-    assert out.disagreement is out.uncertainty
+    assert out.notes == ((None,) * 6 if judged else ())
     assert (out.uncertainty is not None) == (kind == "ensemble")
 
 

@@ -243,7 +243,7 @@ def test_a_client_is_a_reward(reward, port):
             assert_same_scores(both(latents), 3 * reward(latents))
         several = RewardEnsemble({"server": client, "here": reward})
         with torch.no_grad():
-            assert several.details(latents).disagreement.max() < 1e-5
+            assert several.details(latents).uncertainty.max() < 1e-5
 
 
 def test_health(port):

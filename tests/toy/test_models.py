@@ -156,10 +156,6 @@ def test_the_judge_has_the_aspects_and_lengths_of_the_trained_one(reward):
     assert fitted.latent_space == trained.latent_space
 
 
-def test_the_name_that_the_judge_had_before_gives_the_same_files():
-    assert asset_path("gtsvj-toy-moments") == asset_path("gtsvj-toy")
-
-
 @pytest.mark.parametrize("name", ["gtsvj-toy", "gtsvj-toy-discriminator", "gtsvj-toy-lora"])
 def test_a_judge_scores_the_generators_latents_on_its_own_weights(name, pipe, space):
     latents = sample(pipe, ["one green square orbiting"] * 2, [1, 2], steps=2)

@@ -108,11 +108,7 @@ def collate(pairs: list[Pair]) -> dict[str, list[Tensor] | list[str]]:
 
 
 def check_lengths(infos: Sequence[ClipInfo]) -> None:
-    """Refuse clips that are too short for a perturbation.
-
-    Raises:
-        ValueError: with their number and the first one.
-    """
+    """Refuse clips that are too short for a perturbation."""
     least = MINIMUM_STEPS
     short = [info for info in infos if info.shape[0] < least]
     if short:
