@@ -60,16 +60,9 @@ class Labels:
 def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
     """Labels of `refit_comparisons` and `refit_ratings` as they are now.
 
-<<<<<<< HEAD
     What does not count is left out with a warning: comparisons without the label `overall`, and
     empty cells of ratings.
 
-    Args:
-        arguments: of the run.
-        aspects: that ratings count for.
-
-=======
->>>>>>> c69788a (One strict reader of dataclasses from JSON; what a reward reads is a plain attribute; docstrings without news)
     Raises:
         FileNotFoundError: if a table is not there.
         ValueError: for labels of clips that have no latents in `refit_latents`, comparisons of

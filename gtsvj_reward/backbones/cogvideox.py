@@ -1,6 +1,5 @@
 """CogVideoX: 2B (sine-cosine positions), 5B (rotary) and 1.5 (rotary, patches in time)."""
 
-import json
 from functools import lru_cache
 from typing import Any
 
@@ -11,26 +10,6 @@ from torch import Tensor
 from gtsvj_reward.backbones.image import ImageCondition, check_single
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
-
-SETTINGS = (
-    "activation_fn",
-    "attention_head_dim",
-    "flip_sin_to_cos",
-    "freq_shift",
-    "max_text_seq_length",
-    "norm_eps",
-    "num_attention_heads",
-    "patch_size",
-    "patch_size_t",
-    "sample_height",
-    "sample_width",
-    "spatial_interpolation_scale",
-    "temporal_interpolation_scale",
-    "timestep_activation_fn",
-    "use_learned_positional_embeddings",
-    "use_rotary_positional_embeddings",
-)
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 OFFSET = 2.0
 """What the image-to-video model of 1.5 is told as `ofs`, always."""
@@ -106,6 +85,13 @@ class CogVideoXBackbone(TransformerBackbone):
     """
 
     family = "CogVideoXTransformer3DModel"
+    deciding = (
+        *("activation_fn", "attention_head_dim", "flip_sin_to_cos", "freq_shift"),
+        *("max_text_seq_length", "norm_eps", "num_attention_heads", "patch_size"),
+        *("patch_size_t", "sample_height", "sample_width", "spatial_interpolation_scale"),
+        *("temporal_interpolation_scale", "timestep_activation_fn"),
+        *("use_learned_positional_embeddings", "use_rotary_positional_embeddings"),
+    )
     output_parts = ("norm_final", "norm_out", "proj_out")
     flow_matching = False
 
@@ -118,13 +104,10 @@ class CogVideoXBackbone(TransformerBackbone):
                 f"this one takes {config.in_channels} channels and gives {own}, as models with "
                 "further controls do"
             )
+        super().configure(config)
         self.image_use = "never" if config.in_channels == own else "always"
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = own
-        self.patch_size = config.patch_size
         self.patch_size_t = config.patch_size_t or 1
-        self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
 
     def text_embeds(self, text: TextCondition | None, batch: int, like: Tensor) -> Tensor:
         """Prompt embeddings for the batch; zeros of the model's text length when there are none.

@@ -1,6 +1,5 @@
 """HunyuanVideo: joint attention over video and text, in two streams first and in one later."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +17,6 @@ GUIDANCE_SCALE = 6.0
 NULL_WORDS = 2
 """Length of the null text. On CPU a product with a single row rounds by where in memory the weights
 lie, so that with one word equal weights would not always give equal scores."""
-
-SETTINGS = (
-    "attention_head_dim",
-    "num_attention_heads",
-    "patch_size",
-    "qk_norm",
-    "rope_axes_dim",
-    "rope_theta",
-)
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 
 def check_task(config: Mapping[str, Any]) -> None:
@@ -72,20 +61,23 @@ class HunyuanVideoBackbone(TransformerBackbone):
     """
 
     family = "HunyuanVideoTransformer3DModel"
+    deciding = (
+        *("attention_head_dim", "num_attention_heads", "patch_size", "qk_norm"),
+        *("rope_axes_dim", "rope_theta"),
+    )
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
         check_task(config)
+        super().configure(config)
         self.image_use = "always" if config.image_condition_type else "never"
         self.given_frames = int(self.image_use == "always")
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
-        self.patch_size = config.patch_size
-        settings = {name: config[name] for name in SETTINGS}
-        settings["rope_theta"] = float(config.rope_theta)  # files may hold 256 for 256.0
-        settings["guidance_scale"] = GUIDANCE_SCALE if config.guidance_embeds else None
-        self.settings = json.dumps(settings, sort_keys=True)
+
+    def decisions(self, config: Any) -> dict[str, Any]:
+        """See `TransformerBackbone.decisions`."""
+        told = GUIDANCE_SCALE if config.guidance_embeds else None
+        theta = float(config.rope_theta)  # files may hold 256 for 256.0
+        return {**super().decisions(config), "rope_theta": theta, "guidance_scale": told}
 
     @staticmethod
     def blocks_of(model: Any) -> list[nn.Module]:

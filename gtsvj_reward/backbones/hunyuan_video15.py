@@ -1,6 +1,5 @@
 """HunyuanVideo 1.5: one stream of blocks, and inputs for two texts and an image, always."""
 
-import json
 from typing import Any
 
 import torch
@@ -20,17 +19,6 @@ QUOTED_WORDS = 256
 IMAGE_TOKENS = 729
 """Tokens of the image encoder; all zero where there is no image."""
 
-SETTINGS = (
-    "attention_head_dim",
-    "num_attention_heads",
-    "patch_size",
-    "qk_norm",
-    "rope_axes_dim",
-    "rope_theta",
-    "task_type",
-)
-"""Fields of the model's config that change hidden states without changing any weight."""
-
 
 class HunyuanVideo15Backbone(TransformerBackbone):
     """Watches a `HunyuanVideo15Transformer3DModel`, of text or of image to video.
@@ -43,6 +31,11 @@ class HunyuanVideo15Backbone(TransformerBackbone):
     """
 
     family = "HunyuanVideo15Transformer3DModel"
+    attention = "transformer_blocks.{}.attn"
+    deciding = (
+        *("attention_head_dim", "num_attention_heads", "patch_size", "qk_norm"),
+        *("rope_axes_dim", "rope_theta", "task_type"),
+    )
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`.
@@ -59,19 +52,13 @@ class HunyuanVideo15Backbone(TransformerBackbone):
             )
         if config.patch_size_t != 1:
             raise ValueError(f"expected patch_size_t=1, got {config.patch_size_t}")
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
+        super().configure(config)
         self.latent_channels = own
-        self.patch_size = config.patch_size
         self.image_use = "always" if config.task_type == "i2v" else "never"
-        settings = {name: config[name] for name in SETTINGS}
-        settings["rope_theta"] = float(config.rope_theta)
-        self.settings = json.dumps(settings, sort_keys=True)
 
-    def lora_targets(self, block: int) -> list[str]:
-        """Names of the video stream's q, k, v and out projections of one block."""
-        prefix = f"transformer_blocks.{block}.attn"
-        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    def decisions(self, config: Any) -> dict[str, Any]:
+        """See `TransformerBackbone.decisions`."""
+        return {**super().decisions(config), "rope_theta": float(config.rope_theta)}
 
     def text_inputs(
         self, text: TextCondition | None, batch: int, like: Tensor

@@ -1,6 +1,5 @@
 """LTX-Video: rotary positions in seconds and pixels."""
 
-import json
 from typing import Any
 
 import torch
@@ -9,9 +8,6 @@ from torch import Tensor
 
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
-
-SETTINGS = ("activation_fn", "attention_head_dim", "norm_eps", "num_attention_heads", "qk_norm")
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 TEMPORAL_COMPRESSION = 8
 """Frames per latent after the first one, of every LTX VAE; the transformer does not know it."""
@@ -110,6 +106,10 @@ class LTXBackbone(TransformerBackbone):
     """
 
     family = "LTXVideoTransformer3DModel"
+    title = "LTX"
+    deciding = (
+        *("activation_fn", "attention_head_dim", "norm_eps", "num_attention_heads", "qk_norm"),
+    )
     patch_size = 1
     output_parts = ("norm_out", "proj_out", "scale_shift_table")
 
@@ -131,16 +131,16 @@ class LTXBackbone(TransformerBackbone):
         """See `TransformerBackbone.configure`."""
         if (config.patch_size, config.patch_size_t) != (1, 1):
             raise ValueError(
-                "expected an LTX transformer whose tokens are single latents, got `patch_size` "
-                f"{config.patch_size} and `patch_size_t` {config.patch_size_t}: LTX pipelines "
-                "cannot pack latents for it"
+                f"expected an {self.title} transformer whose tokens are single latents, got "
+                f"`patch_size` {config.patch_size} and `patch_size_t` {config.patch_size_t}: its "
+                "pipelines cannot pack latents for it"
             )
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
+        super().configure(config)
+
+    def decisions(self, config: Any) -> dict[str, Any]:
+        """See `TransformerBackbone.decisions`."""
         positions = {"fps": self.fps, "causal_time": self.causal_time}
-        settings = {name: config[name] for name in SETTINGS}
-        self.settings = json.dumps({**settings, **positions}, sort_keys=True)
+        return {**super().decisions(config), **positions}
 
     def inputs(
         self, latents: Tensor, *, timestep: float, text: TextCondition | None
@@ -148,7 +148,7 @@ class LTXBackbone(TransformerBackbone):
         """See `Backbone.inputs`. One table of positions serves all clips of a batch."""
         batch, steps, _, height, width = latents.shape
         words, bias = words_and_bias(
-            text, batch, latents, self.config.caption_channels, model="LTX"
+            text, batch, latents, self.config.caption_channels, model=self.title
         )
         return {
             "hidden_states": latents.movedim(2, -1).flatten(1, 3),

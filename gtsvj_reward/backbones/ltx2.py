@@ -1,38 +1,18 @@
 """LTX-2: the video stream of a model of video and sound."""
 
-import json
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gtsvj_reward.backbones.ltx import words_and_bias
+from gtsvj_reward.backbones.ltx import LTXBackbone, words_and_bias
 from gtsvj_reward.backbones.text import TextCondition
-from gtsvj_reward.backbones.transformer import TransformerBackbone
-
-SETTINGS = (
-    "activation_fn",
-    "attention_head_dim",
-    "base_height",
-    "base_width",
-    "causal_offset",
-    "norm_eps",
-    "num_attention_heads",
-    "pos_embed_max_pos",
-    "qk_norm",
-    "rope_double_precision",
-    "rope_theta",
-    "rope_type",
-    "timestep_scale_multiplier",
-    "vae_scale_factors",
-)
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 DEFAULT_FPS = 24.0
 """Frame rate that LTX-2's pipelines assume unless they are told another."""
 
 
-class LTX2Backbone(TransformerBackbone):
+class LTX2Backbone(LTXBackbone):
     """Watches the video stream of an `LTX2VideoTransformer3DModel`.
 
     `timestep` runs from 0 (clean) to 1000 (noise). The model's forward wants sound and its text as
@@ -54,7 +34,13 @@ class LTX2Backbone(TransformerBackbone):
     """
 
     family = "LTX2VideoTransformer3DModel"
-    patch_size = 1
+    title = "LTX-2"
+    deciding = (
+        *("activation_fn", "attention_head_dim", "base_height", "base_width", "causal_offset"),
+        *("norm_eps", "num_attention_heads", "pos_embed_max_pos", "qk_norm"),
+        *("rope_double_precision", "rope_theta", "rope_type", "timestep_scale_multiplier"),
+        "vae_scale_factors",
+    )
     output_parts = (
         *("norm_out", "proj_out", "scale_shift_table"),
         *("audio_norm_out", "audio_proj_out", "audio_scale_shift_table"),
@@ -68,23 +54,13 @@ class LTX2Backbone(TransformerBackbone):
         live: bool = False,
         fps: float = DEFAULT_FPS,
     ) -> None:
-        if not 0 < fps < float("inf"):
-            raise ValueError(f"`fps` must be positive frames per second, got {fps}")
-        self.fps = float(fps)
-        super().__init__(transformer, depth, live=live)
+        super().__init__(transformer, depth, live=live, fps=fps)
 
-    def configure(self, config: Any) -> None:
-        """See `TransformerBackbone.configure`."""
-        if (config.patch_size, config.patch_size_t) != (1, 1):
-            raise ValueError(
-                "expected an LTX-2 transformer whose tokens are single latents, got `patch_size` "
-                f"{config.patch_size} and `patch_size_t` {config.patch_size_t}"
-            )
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
-        settings = {name: config[name] for name in SETTINGS}
-        self.settings = json.dumps({**settings, "fps": self.fps}, sort_keys=True)
+    def decisions(self, config: Any) -> dict[str, Any]:
+        """See `TransformerBackbone.decisions`; LTX-2 has one way to place latents in time."""
+        found = super().decisions(config)
+        del found["causal_time"]
+        return found
 
     def text_widths(self) -> tuple[int, int]:
         """Width of the prompt embeddings for video and for sound."""
@@ -97,7 +73,7 @@ class LTX2Backbone(TransformerBackbone):
     ) -> dict[str, Any]:
         """See `Backbone.inputs`; sound is one token of zeros, which the video does not see."""
         batch, steps, _, height, width = latents.shape
-        words, bias = words_and_bias(text, batch, latents, self.text_widths()[0], model="LTX-2")
+        words, bias = words_and_bias(text, batch, latents, self.text_widths()[0], model=self.title)
         level = torch.full((batch,), timestep, device=latents.device)
         return {
             "hidden_states": latents.movedim(2, -1).flatten(1, 3),
@@ -114,9 +90,3 @@ class LTX2Backbone(TransformerBackbone):
             "audio_num_frames": 1,
             "isolate_modalities": True,
         }
-
-    def as_latents(self, output: Tensor, shape: torch.Size) -> Tensor:
-        """See `Backbone.as_latents`; tokens are single latents."""
-        _, steps, _, height, width = shape
-        latents: Tensor = output.unflatten(1, (steps, height, width)).movedim(-1, 2)
-        return latents

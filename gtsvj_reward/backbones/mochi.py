@@ -1,6 +1,5 @@
 """Mochi 1: video and text in one attention, positions turned by learned frequencies."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,16 +9,6 @@ from torch import Tensor
 
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
-
-SETTINGS = (
-    "activation_fn",
-    "attention_head_dim",
-    "max_sequence_length",
-    "num_attention_heads",
-    "patch_size",
-    "qk_norm",
-)
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 CLEAN_TIMESTEP = 1000.0
 """What the model itself is given for clean latents; it counts up, from 0 for pure noise."""
@@ -48,14 +37,10 @@ class MochiBackbone(TransformerBackbone):
     """
 
     family = "MochiTransformer3DModel"
-
-    def configure(self, config: Any) -> None:
-        """See `TransformerBackbone.configure`."""
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
-        self.latent_channels = config.in_channels
-        self.patch_size = config.patch_size
-        self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
+    deciding = (
+        *("activation_fn", "attention_head_dim", "max_sequence_length", "num_attention_heads"),
+        *("patch_size", "qk_norm"),
+    )
 
     @classmethod
     def skeleton(cls, config: Mapping[str, Any], depth: int) -> Any:

@@ -1,6 +1,6 @@
 """Backbones of known diffusers classes: built over a transformer's weights, whole or in part."""
 
-from abc import abstractmethod
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +31,10 @@ class TransformerBackbone(Backbone):
     """
 
     config: Any
+    deciding: tuple[str, ...]
+    """Fields of the model's config that change hidden states without changing any weight."""
+    attention = "transformer_blocks.{}.attn1"
+    """Name of a block's self-attention on the video, by the number of the block."""
     output_parts: tuple[str, ...] = ("norm_out", "proj_out")
 
     def __init__(self, transformer: Any, depth: int | None = None, *, live: bool = False) -> None:
@@ -51,9 +55,17 @@ class TransformerBackbone(Backbone):
             make_visible(block)
         self.eval()
 
-    @abstractmethod
     def configure(self, config: Any) -> None:
         """Set the attributes that follow from the model's config, and refuse other tasks."""
+        self.config = config
+        self.dim = config.num_attention_heads * config.attention_head_dim
+        self.latent_channels = config.in_channels
+        self.patch_size = config.patch_size
+        self.settings = json.dumps(self.decisions(config), sort_keys=True)
+
+    def decisions(self, config: Any) -> dict[str, Any]:
+        """What decides hidden states besides the weights; part of the fingerprint."""
+        return {name: config[name] for name in self.deciding}
 
     @staticmethod
     def blocks_of(model: Any) -> list[nn.Module]:
@@ -66,7 +78,7 @@ class TransformerBackbone(Backbone):
 
     def lora_targets(self, block: int) -> list[str]:
         """Names of to_q, to_k, to_v and to_out.0 of a block's self-attention on the video."""
-        prefix = f"transformer_blocks.{block}.attn1"
+        prefix = self.attention.format(block)
         return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
 
     @classmethod

@@ -1,6 +1,5 @@
 """Wan 2.1 and 2.2: text-to-video models, and the 5B model that takes text or an image."""
 
-import json
 from typing import Any
 
 import torch
@@ -9,9 +8,6 @@ from torch import Tensor, nn
 from gtsvj_reward.backbones.image import ImageCondition, ImageUse, check_single
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
-
-SETTINGS = ("attention_head_dim", "eps", "num_attention_heads")
-"""Fields of the model's config that change hidden states without changing any weight."""
 
 TEXT_LENGTH = 512
 """Text tokens of the null condition: what the pipelines pad prompts to, with zeros."""
@@ -74,27 +70,22 @@ class WanBackbone(TransformerBackbone):
     """
 
     family = "WanTransformer3DModel"
+    deciding = ("attention_head_dim", "eps", "num_attention_heads")
+    attention = "blocks.{}.attn1"
     output_parts = ("norm_out", "proj_out", "scale_shift_table")
 
     def configure(self, config: Any) -> None:
         """See `TransformerBackbone.configure`."""
         self.image_use = image_use_of(config)
+        super().configure(config)
         self.given_frames = int(self.image_use == "also")
-        self.config = config
-        self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.out_channels or config.in_channels
         self.patch_size = config.patch_size[1]
-        self.settings = json.dumps({name: config[name] for name in SETTINGS}, sort_keys=True)
 
     @staticmethod
     def blocks_of(model: Any) -> list[nn.Module]:
         """See `TransformerBackbone.blocks_of`."""
         return list(model.blocks)
-
-    def lora_targets(self, block: int) -> list[str]:
-        """Names of to_q, to_k, to_v and to_out.0 of the self-attention of one block."""
-        prefix = f"blocks.{block}.attn1"
-        return [f"{prefix}.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
 
     def text_embeds(self, text: TextCondition | None, batch: int, like: Tensor) -> Tensor:
         """Prompt embeddings for the batch; zeros where there are none, all padding to Wan.

@@ -18,27 +18,13 @@ from gtsvj_reward.cli.parsing import (
 from gtsvj_reward.flags import snake_case, with_config as with_config
 
 MODULES = {
-    "demo": "demo",
-    "quickstart": "quickstart",
-    "models": "models",
-    "encode": "encode",
-    "decode": "decode",
-    "negatives": "negatives",
     "train-discriminator": "train",
     "train-aspects": "train",
     "train-preference": "train",
-    "distill": "distill",
-    "label": "label",
     "calibrate-perturbations": "train",
-    "score": "score",
     "rank": "score",
-    "split": "split",
-    "evaluate": "evaluate",
-    "inspect": "inspect",
-    "serve": "serve",
 }
-"""Command -> the module here with a function of its name; imported when the command runs."""
-
+"""Command -> the module here with its function, where that has another name; imported when run."""
 
 STOPPED = 130
 """Exit status after Ctrl-C, as of shells."""
@@ -64,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     printed.setFormatter(FlagFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[printed])
     try:
-        module = importlib.import_module(f"gtsvj_reward.cli.{MODULES[command]}")
+        module = importlib.import_module(f"gtsvj_reward.cli.{MODULES.get(command, command)}")
         run: Callable[[list[str]], int] = getattr(module, command.replace("-", "_"))
         return run([snake_case(argument) for argument in argv[1:]])
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gtsvj_reward.cli.evaluated import notes_of, tables
 from gtsvj_reward.cli.parsing import subparser
-from gtsvj_reward.dtypes import DTYPES
+from gtsvj_reward.cli.scoring import add_judge_flags
 
 if TYPE_CHECKING:
     from gtsvj_reward.evaluation import EvaluationSettings
@@ -67,20 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scores", type=Path, help="table with `video` and columns of scores")
     parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
     parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
-    parser.add_argument("--base_model", help="where the base transformer is, if it has moved")
-    parser.add_argument("--device", help="where to score; a GPU if there is one")
-    parser.add_argument("--dtype", choices=DTYPES)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument(
-        "--allow_untrained_geometry",
-        action="store_true",
-        help="score clips outside the trained range",
-    )
-    parser.add_argument(
-        "--no_check_statistics",
-        action="store_true",
-        help="score latents that are not spread as those that the judge was trained on",
-    )
+    judge = add_judge_flags(parser, "the table")
+    judge.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
     parser.add_argument("--name", help="what results call the scorer")
     parser.add_argument("--column", help="column of scores; reward, score, or the only one")
     parser.add_argument(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gtsvj_reward.cli.processes import processes
-from gtsvj_reward.dtypes import dtype_of
+from gtsvj_reward.cli.scoring import load_reward
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
     if args.scores:
         return [Scored(args.scores)]
 
-    from gtsvj_reward import GTSVJReward
     from gtsvj_reward.annotations import find_clips
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.seen import trained_on
@@ -56,15 +55,7 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
     folder = LatentFolder(args.latents)
     found = find_clips(videos, folder, allow_missing=args.allow_missing_videos)
     checkpoint = resolve_checkpoint(args.judge)
-    reward = GTSVJReward.from_pretrained(
-        checkpoint,
-        base_model=args.base_model,
-        device=args.device or processes(args.device).device,
-        dtype=dtype_of(args.dtype) if args.dtype else None,
-        batch_size=args.batch_size,
-        allow_untrained_geometry=args.allow_untrained_geometry,
-        check_statistics=not args.no_check_statistics,
-    )
+    reward = load_reward(args, checkpoint, processes(args.device).device)
     clips = folder.only(found.clips.values())
     ways: dict[str, str | None] = {"": None}
     if prompts_for(reward, clips) is not None:

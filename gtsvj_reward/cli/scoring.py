@@ -37,35 +37,60 @@ class Scored(NamedTuple):
     """Curve -> mean of the judge's training clips, less and plus one standard deviation."""
 
 
-def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `score` and `rank` that say how to score."""
-    judging = parser.add_argument_group("judge")
-    judging.add_argument("--base_model", help="where the base transformer is, if it has moved")
-    judging.add_argument("--device", help="where to score; a GPU if there is one")
-    judging.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
-    judging.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
-    judging.add_argument(
+def add_judge_flags(parser: argparse.ArgumentParser, noted: str) -> Any:
+    """Add the flags of a judge that scores, as a group; clips may be noted somewhere."""
+    judge = parser.add_argument_group("judge")
+    judge.add_argument("--base_model", help="where the base transformer is, if it has moved")
+    judge.add_argument("--device", help="where to score; a GPU if there is one")
+    judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
+    judge.add_argument(
         "--allow_untrained_geometry",
         action="store_true",
-        help="score clips outside the trained range and say so in the table",
+        help=f"score clips outside the trained range and say so in {noted}",
     )
-    judging.add_argument(
+    judge.add_argument(
         "--no_check_statistics",
         action="store_true",
         help="score latents that are not spread as those that the judge was trained on",
     )
-    judging.add_argument(
-        "--overwrite", action="store_true", help="drop finished scores; start anew"
+    return judge
+
+
+def load_reward(args: argparse.Namespace, checkpoint: str | Path, device: Any) -> "GTSVJReward":
+    """The judge of a command, by its flags."""
+    from gtsvj_reward import GTSVJReward
+
+    return GTSVJReward.from_pretrained(
+        checkpoint,
+        base_model=args.base_model,
+        device=args.device or device,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        allow_untrained_geometry=args.allow_untrained_geometry,
+        check_statistics=not args.no_check_statistics,
     )
-    reading = parser.add_argument_group("videos", "for a folder of videos; needs --vae")
-    reading.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
-    reading.add_argument("--space_id", help="name of its latent space; read from it by default")
-    reading.add_argument("--vae_dtype", choices=DTYPES, default="float32")
+
+
+def add_video_flags(parser: argparse.ArgumentParser, what: str) -> Any:
+    """Add the flags that say how videos are read and encoded, as a group."""
+    videos = parser.add_argument_group("videos", f"{what}; needs --vae")
+    videos.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
+    videos.add_argument("--space_id", help="name of its latent space; read from it by default")
+    videos.add_argument("--vae_dtype", choices=DTYPES, default="float32")
     numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
     for name, kind in numbers.items():
-        reading.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
-    reading.add_argument("--frames_fps", type=float, help="rate of folders of frames")
-    reading.add_argument("--latents", type=Path, help="folder for latents; beside the table")
+        videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
+    return videos
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `score` and `rank` that say how to score."""
+    judge = add_judge_flags(parser, "the table")
+    judge.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
+    judge.add_argument("--overwrite", action="store_true", help="drop finished scores; start anew")
+    videos = add_video_flags(parser, "for a folder of videos")
+    videos.add_argument("--frames_fps", type=float, help="rate of folders of frames")
+    videos.add_argument("--latents", type=Path, help="folder for latents; beside the table")
 
 
 def latents_for(
@@ -128,7 +153,6 @@ def run_scoring(
     parser: argparse.ArgumentParser, args: argparse.Namespace, out: Path
 ) -> Scored | None:
     """Score this process's share; the main process waits for all and writes the table."""
-    from gtsvj_reward import GTSVJReward
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
@@ -139,15 +163,7 @@ def run_scoring(
     state = processes(args.device)
     checkpoint = resolve_checkpoint(args.checkpoint)
     latents = latents_for(parser, args, read_config(checkpoint), out, state)
-    reward = GTSVJReward.from_pretrained(
-        checkpoint,
-        base_model=args.base_model,
-        device=args.device or state.device,
-        dtype=dtype_of(args.dtype) if args.dtype else None,
-        batch_size=args.batch_size,
-        allow_untrained_geometry=args.allow_untrained_geometry,
-        check_statistics=not args.no_check_statistics,
-    )
+    reward = load_reward(args, checkpoint, state.device)
     clips = LatentFolder(latents)
     finished = shards.Shards(
         folder=out.with_name(f"{out.stem}-shards"),

@@ -1,16 +1,16 @@
 """`gtsvj serve`."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
-from gtsvj_reward.cli.scoring import refuse_given
+from gtsvj_reward.cli.scoring import add_judge_flags, add_video_flags, refuse_given
 from gtsvj_reward.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from gtsvj_reward.serving.limits import Limits
     from gtsvj_reward.serving.settings import ServeSettings
 
 READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames",
@@ -21,10 +21,26 @@ def serve(argv: list[str]) -> int:
     """`gtsvj serve`."""
     parser = subparser("serve")
     parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
-    add_judge_flags(parser)
+    judge = add_judge_flags(parser, "the answer")
+    judge.add_argument("--aspects", nargs="+", help="score with the mean of these aspects")
+    judge.add_argument("--pessimism", type=float, default=0.0, help="k in r - k * uncertainty")
+    judge.add_argument(
+        "--judges",
+        nargs="+",
+        default=[],
+        metavar="NAME=CHECKPOINT",
+        help="further judges; --aspects and --pessimism are not for them",
+    )
     add_network_flags(parser)
     add_limit_flags(parser)
-    add_video_flags(parser)
+    videos = add_video_flags(parser, "UniRL's wire format at /score")
+    videos.add_argument(
+        "--max_megapixels", type=int, default=1024, help="decoded of a video; then its error"
+    )
+    videos.add_argument(
+        "--text_encoder", help="the generator's pipeline, for a judge that reads prompts"
+    )
+    videos.add_argument("--text_dtype", choices=DTYPES, default="float32")
     args = parser.parse_args(argv)
     if args.replicas != 1 and args.engine != "ray":
         parser.error("--replicas needs --engine ray")
@@ -53,33 +69,6 @@ def serve(argv: list[str]) -> int:
 
     server.serve(build_app(settings), host=args.host, port=args.port, announce=announce)
     return 0
-
-
-def add_judge_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say what scores."""
-    judge = parser.add_argument_group("judge")
-    judge.add_argument("--base_model", help="where the base transformer is, if it has moved")
-    judge.add_argument("--device", help="where to score; a GPU if there is one")
-    judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
-    judge.add_argument("--aspects", nargs="+", help="score with the mean of these aspects")
-    judge.add_argument("--pessimism", type=float, default=0.0, help="k in r - k * uncertainty")
-    judge.add_argument(
-        "--judges",
-        nargs="+",
-        default=[],
-        metavar="NAME=CHECKPOINT",
-        help="further judges; --aspects and --pessimism are not for them",
-    )
-    judge.add_argument(
-        "--allow_untrained_geometry",
-        action="store_true",
-        help="score clips outside the trained range and say so in the answer",
-    )
-    judge.add_argument(
-        "--no_check_statistics",
-        action="store_true",
-        help="score latents that are not spread as those that the judge was trained on",
-    )
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
@@ -111,35 +100,15 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--head_seconds", type=float, default=20.0, help="likewise; then closed")
 
 
-def add_video_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of UniRL's format, which has videos."""
-    videos = parser.add_argument_group("videos", "UniRL's wire format at /score; needs --vae")
-    videos.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
-    videos.add_argument("--space_id", help="name of its latent space; read from it by default")
-    videos.add_argument("--vae_dtype", choices=DTYPES, default="float32")
-    numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
-    for name, kind in numbers.items():
-        videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
-    videos.add_argument(
-        "--max_megapixels", type=int, default=1024, help="decoded of a video; then its error"
-    )
-    videos.add_argument(
-        "--text_encoder", help="the generator's pipeline, for a judge that reads prompts"
-    )
-    videos.add_argument("--text_dtype", choices=DTYPES, default="float32")
-
-
-def limits_of(args: argparse.Namespace) -> "Limits":
-    """The limits that were asked for."""
-    from dataclasses import fields
-
-    from gtsvj_reward.serving.limits import Limits
-
-    return Limits(**{field.name: vars(args)[field.name] for field in fields(Limits)})
+def chosen(args: argparse.Namespace, kind: type, *other: str) -> dict[str, Any]:
+    """What the flags say of the fields of a dataclass, but those that have another name there."""
+    names = [item.name for item in fields(kind)]
+    return {name: vars(args)[name] for name in names if name not in other}
 
 
 def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
     """Everything that was asked for, but the address."""
+    from gtsvj_reward.serving.limits import Limits
     from gtsvj_reward.serving.settings import ServeSettings, VideoSettings
 
     judges = dict(entry.split("=", 1) for entry in args.judges if "=" in entry)
@@ -147,18 +116,7 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
         raise ValueError(f"--judges takes different NAME=CHECKPOINT, got {args.judges}")
     videos = None
     if args.vae is not None:
-        videos = VideoSettings(
-            vae=args.vae,
-            dtype=args.vae_dtype,
-            space_id=args.space_id,
-            fps=args.fps,
-            height=args.height,
-            width=args.width,
-            num_frames=args.num_frames,
-            max_megapixels=args.max_megapixels,
-            text_encoder=args.text_encoder,
-            text_dtype=args.text_dtype,
-        )
+        videos = VideoSettings(dtype=args.vae_dtype, **chosen(args, VideoSettings, "dtype"))
     return ServeSettings(
         checkpoint=args.checkpoint,
         judges=judges,
@@ -171,6 +129,6 @@ def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
         allow_untrained_geometry=args.allow_untrained_geometry,
         check_statistics=not args.no_check_statistics,
         videos=videos,
-        limits=limits_of(args),
+        limits=Limits(**chosen(args, Limits)),
         token=token,
     )
