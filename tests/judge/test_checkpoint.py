@@ -216,9 +216,9 @@ SPACE = tiny_space().to_dict()
         ({"stage": "energy"}, "`stage` must be one of 'discriminator', 'aspects', 'preference'"),
         ({"aspects": 3}, "`aspects` must be a list of an object with name, low, high, got 3"),
         ({"aspects": ["clear"]}, "`aspects` must be a list of an object with name, low, high"),
-        ({"geometry": {"fps": [8, 8]}}, "`geometry` must be an object with latent_frames, height"),
+        ({"geometry": {"fps": [8, 8]}}, "Geometry: unknown fields .*missing fields "),
         ({"training": []}, r"`training` must be an object, got \[\]"),
-        ({"latent_space": 1}, "`latent_space` must be an object, got 1"),
+        ({"latent_space": 1}, "`latent_space` must be an object with id"),
         ({"latent_space": SPACE | {"channels": "4"}}, "`channels` must be a whole number, got '4'"),
     ],
 )
