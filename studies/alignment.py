@@ -43,8 +43,8 @@ def flags(settings: dict[str, Any]) -> list[str]:
 def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[str, list[float]]:
     """Reward and eval metrics of clips that the policy, or the untrained generator, makes anew."""
     # Other prompts than a checkup begins with, in an order of their own.
-    order = torch.randperm(len(run.prompts), generator=torch.Generator().manual_seed(FRESH))
-    texts = [run.prompts[order[index % len(order)]] for index in range(count)]
+    order = torch.randperm(len(run.sampler.prompts), generator=torch.Generator().manual_seed(FRESH))
+    texts = [run.sampler.prompts[order[index % len(order)]] for index in range(count)]
     keys = [(run.arguments.seed, FRESH, index) for index in range(count)]
     with run.policy.reference() if reference else nullcontext():
         made = torch.cat([batch.clean for batch in run.sampler.rollouts(texts, keys, eta=0.0)])
