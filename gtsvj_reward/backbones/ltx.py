@@ -107,11 +107,11 @@ class LTXBackbone(TransformerBackbone):
 
     family = "LTXVideoTransformer3DModel"
     title = "LTX"
-    deciding = (
+    deciding: tuple[str, ...] = (
         *("activation_fn", "attention_head_dim", "norm_eps", "num_attention_heads", "qk_norm"),
     )
     patch_size = 1
-    output_parts = ("norm_out", "proj_out", "scale_shift_table")
+    output_parts: tuple[str, ...] = ("norm_out", "proj_out", "scale_shift_table")
 
     def __init__(
         self,
