@@ -13,6 +13,9 @@ from gtsvj_reward.flags import with_config
 DEFAULT_READOUT = "moments"
 """Of a judge that is built by a command."""
 
+TUNED = "moments with --lora_rank"
+"""What chooses the settings of LoRA on moments."""
+
 NEXT = {
     "discriminator": (
         ("label clips, and see it learn",
@@ -51,13 +54,19 @@ def train_discriminator(argv: list[str]) -> int:
     judge, config = judge_and_config(
         "train-discriminator",
         "Stage 1: an energy judge from clips without labels.",
-        {"mlp": training.DiscriminatorConfig, "moments": training.DiscriminatorFit},
+        {
+            "mlp": training.DiscriminatorConfig,
+            "moments": training.DiscriminatorFit,
+            TUNED: training.DiscriminatorTuning,
+        },
         argv,
     )
-    if judge.readout == "moments":
+    if isinstance(config, training.DiscriminatorFit):
         return fit_and_report(training.fit_discriminator, judge, config)
     check_matplotlib()
-    trainer = training.train_discriminator(judge, config)
+    tunes = isinstance(config, training.DiscriminatorTuning)
+    train = training.tune_discriminator if tunes else training.train_discriminator
+    trainer = train(judge, config)
     if trainer.is_world_process_zero():
         plot_training(
             trainer.state.log_history,
@@ -101,30 +110,42 @@ def train_preference(argv: list[str]) -> int:
 def judge_and_config(
     command: str, description: str, configs: Mapping[str, type], argv: list[str]
 ) -> Any:
-    """The judge to build and the settings of a training command, which depend on the readout."""
+    """The judge to build and the settings of a training command.
+
+    They depend on the readout, and on whether moments get LoRA.
+
+    Raises:
+        ValueError: for settings that do not go with it.
+    """
     from transformers import HfArgumentParser
 
     from gtsvj_reward.training import JudgeArguments
 
     words = with_config(argv)
     readout = chosen_readout(words)
+    kind = TUNED if readout == "moments" and wants_lora(words) else readout
+    if kind == TUNED and TUNED not in configs:
+        raise ValueError(
+            "LoRA on moments is trained by `gtsvj train-discriminator`, and kept by later stages: "
+            "leave --lora_rank out, and start from such a judge (--from_judge)"
+        )
     parser = HfArgumentParser(
-        (JudgeArguments, configs.get(readout, configs["mlp"])),
+        (JudgeArguments, configs.get(kind, configs["mlp"])),
         prog=f"gtsvj {command}",
         description=f"{description} --config FILE.yaml holds defaults. The settings listed are "
-        f"those of --readout {readout}; the readouts are {' and '.join(configs)}, by default that "
+        f"those of --readout {kind}; there are {', '.join(configs)}, by default the readout "
         f"of the judge to start from, or {DEFAULT_READOUT}.",
         allow_abbrev=False,
     )
     running(parser).set_defaults(readout=readout)
-    if readout == "mlp":
+    if kind != "moments":
         parser.add_argument("--help_all", action="help", help="also transformers' own settings")
         if "--help_all" not in words:
             hide_settings_of_transformers(parser)
     *chosen, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ValueError(
-            f"{unknown} are no settings of --readout {readout}: see `gtsvj {command} --readout "
+            f"{unknown} are no settings of --readout {kind}: see `gtsvj {command} --readout "
             f"{readout} --help`; --readout mlp is the paper's recipe, moments the closed form"
         )
     return chosen
@@ -161,6 +182,13 @@ def chosen_readout(words: list[str]) -> str:
     if given.from_judge and Path(folder, CONFIG_FILE).is_file():
         return read_config(folder).readout
     return DEFAULT_READOUT
+
+
+def wants_lora(words: list[str]) -> bool:
+    """Whether a rank is given, and is not 0."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--lora_rank", type=int, default=0)
+    return bool(chooser.parse_known_args(words)[0].lora_rank)
 
 
 def fit_and_report(fit: Callable[..., "VideoJudge"], arguments: Any, config: "FitConfig") -> int:

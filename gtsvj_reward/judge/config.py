@@ -126,11 +126,7 @@ class JudgeConfig(JudgeSettings):
                 "`temporal_stride`, or `surprise`"
             )
         if self.readout == "moments":
-            if self.lora_rank:
-                raise ValueError(
-                    "readout='moments' reads the frozen base and has no adapter: set `lora_rank` "
-                    f"to 0, got {self.lora_rank}"
-                )
+            self.check_adapter()
             return
         given = [
             name
@@ -139,6 +135,23 @@ class JudgeConfig(JudgeSettings):
         ]
         if given:
             raise ValueError(f"{given} are settings of readout='moments', this judge has 'mlp'")
+
+    def check_adapter(self) -> None:
+        """Refuse LoRA on moments beside what asks the generator itself, which it would change."""
+        asks = [
+            name
+            for name, asked in (
+                ("surprise", self.surprise is not None),
+                ("text_input", self.text_input == "prompt"),
+                ("image_input", self.image_input == "image"),
+            )
+            if asked
+        ]
+        if self.lora_rank and asks:
+            raise ValueError(
+                f"{asks} ask the generator itself, which LoRA would change: set `lora_rank` to 0, "
+                f"got {self.lora_rank}, or leave them out"
+            )
 
     def check_reduction(self) -> None:
         """Refuse factors below 1."""

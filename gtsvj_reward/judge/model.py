@@ -50,6 +50,8 @@ class VideoJudge(nn.Module):
         preference: the linear layer from aspects to the score; None before stage 3, when the score
             is the plain mean of the aspects.
         stored_text: prompt embedding (word, text_dim) of a judge whose `text_input` is `stored`.
+
+    The constructor takes a backbone; `adapted` says that it carries the adapter of `config` already.
     """
 
     stored_text: Tensor | None
@@ -62,6 +64,7 @@ class VideoJudge(nn.Module):
         stored_text: Tensor | None,
         seed: int,
         scheduler: Any = None,
+        adapted: bool = False,
     ) -> None:
         super().__init__()
         if (stored_text is not None) != (config.text_input == "stored"):
@@ -79,7 +82,7 @@ class VideoJudge(nn.Module):
             self.head = make_head(backbone, self.config, seed)
             weighted = config.stage == "preference" and config.aspects
             self.preference = preference_layer(config) if weighted else None
-            if config.lora_rank:
+            if config.lora_rank and not adapted:
                 attach_lora(
                     backbone,
                     rank=config.lora_rank,

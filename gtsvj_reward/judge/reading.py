@@ -1,6 +1,6 @@
 """What a judge reads of its backbone; a moment judge: moments at its taps, and surprise."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from gtsvj_reward.backbones import (
     denoising_errors,
     noise_levels,
 )
+from gtsvj_reward.backbones.lora import lora_blocks
 from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.judge.config import JudgeConfig
 from gtsvj_reward.judge.image_moments import image_widths, read_images
@@ -98,6 +99,7 @@ def completed(config: JudgeConfig, backbone: Backbone, scheduler: Any = None) ->
     if config.readout != "moments":
         return found
     taps = check_taps(config.taps or default_taps(backbone.depth), backbone.depth)
+    check_adapter_is_read(config, taps, backbone.depth)
     return replace(
         found,
         taps=taps,
@@ -105,6 +107,19 @@ def completed(config: JudgeConfig, backbone: Backbone, scheduler: Any = None) ->
         prompt_level=prompt_level_of(backbone, config, scheduler),
         image_level=image_level_of(backbone, config, scheduler),
     )
+
+
+def check_adapter_is_read(config: JudgeConfig, taps: Sequence[int], depth: int) -> None:
+    """Refuse LoRA behind the last tap, where it would change nothing.
+
+    Raises:
+        ValueError: naming its last block and the taps.
+    """
+    if config.lora_rank and taps[-1] < (last := lora_blocks(depth, config.lora_placement).stop):
+        raise ValueError(
+            f"LoRA reaches up to block {last}, `taps` {list(taps)} do not: read block {last}, or "
+            "choose another `lora_placement` or a smaller `depth`"
+        )
 
 
 def feature_widths(backbone: Backbone, config: JudgeConfig) -> tuple[int, ...]:

@@ -11,9 +11,14 @@ def judge_beside(folder: str | Path, judge: VideoJudge) -> VideoJudge:
 
     Raises:
         FileNotFoundError: if the folder holds no judge.
-        CheckpointError: if it was fitted on other base weights.
+        CheckpointError: if it was fitted on other base weights, or one of both has LoRA.
     """
     config = read_config(folder)
+    if config.lora_rank or judge.config.lora_rank:
+        raise CheckpointError(
+            f"{folder} and the judge beside it have LoRA of rank {config.lora_rank} and "
+            f"{judge.config.lora_rank}: judges on one backbone read it as it is, and have none"
+        )
     if config.base_fingerprint != judge.config.base_fingerprint:
         raise CheckpointError(
             f"{folder} was fitted on other base weights than the judge beside it: fingerprints "

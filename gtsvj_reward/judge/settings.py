@@ -25,8 +25,8 @@ class JudgeSettings:
     """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
     readout: Readout = "mlp"
     """What turns tokens into scores. `moments`: a linear readout of moments of several blocks of
-    the frozen base, fitted in closed form, without LoRA; beyond the paper. `mlp`: the paper's head
-    on the mean of the last block's tokens, trained with LoRA."""
+    the base, fitted in closed form, frozen unless `lora_rank` is given; beyond the paper. `mlp`: the
+    paper's head on the mean of the last block's tokens, trained with LoRA."""
     taps: list[int] | None = None
     """For `moments`: the blocks whose tokens are read, counted from 1, and 0 for the latents
     themselves. None: 0 and three blocks spread over the depth in use."""
@@ -43,7 +43,8 @@ class JudgeSettings:
     for latent frames i k to i k + k - 1, of which it saw the first (for two such groups where the
     model patches time in twos). 1: all. Beyond the paper."""
     lora_rank: int = 8
-    """Rank r of LoRA (paper section 5.1); 0 trains the head alone."""
+    """Rank r of LoRA (paper section 5.1); 0 trains the head alone. For `moments` a command adds
+    LoRA only where this is given."""
     lora_alpha: float = 8.0
     """The adapter is scaled by alpha / r (paper section 5.1)."""
     lora_placement: Placement = "last"

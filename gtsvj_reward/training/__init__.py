@@ -28,10 +28,12 @@ from gtsvj_reward.training.discriminator import (
     DiscriminatorConfig as DiscriminatorConfig,
     DiscriminatorFit as DiscriminatorFit,
     DiscriminatorTrainer as DiscriminatorTrainer,
+    DiscriminatorTuning as DiscriminatorTuning,
     RealAndGenerated as RealAndGenerated,
     calibrate_perturbations as calibrate_perturbations,
     fit_discriminator as fit_discriminator,
     train_discriminator as train_discriminator,
+    tune_discriminator as tune_discriminator,
 )
 from gtsvj_reward.training.preference import (
     ClipPair as ClipPair,

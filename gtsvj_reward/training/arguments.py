@@ -86,20 +86,26 @@ class TruncationSettings:
 
 
 @dataclass(kw_only=True)
-class FitConfig(SplitSettings):
-    """What the closed forms of all stages share; for `--readout moments`."""
+class FeatureSettings(SplitSettings):
+    """Where moments are kept."""
 
     features: str | None = None
     """Folder that keeps the moments of clips, by their content, so that no clip is read twice. By
     default `features` beside `output_dir`."""
-    batch_size: int = 8
-    """Clips of one shape that are read in one forward pass."""
-    device: str | None = None
-    """Where clips are read; a GPU if there is one."""
 
     def feature_folder(self) -> Path:
         """Where moments are kept."""
         return Path(self.features or Path(self.output_dir).parent / "features")
+
+
+@dataclass(kw_only=True)
+class FitConfig(FeatureSettings):
+    """What the closed forms of all stages share; for `--readout moments`."""
+
+    batch_size: int = 8
+    """Clips of one shape that are read in one forward pass."""
+    device: str | None = None
+    """Where clips are read; a GPU if there is one."""
 
 
 @dataclass(kw_only=True)
@@ -167,7 +173,7 @@ NOT_DECIDING = frozenset(
         *("held_out_fraction", "group_by", "dimension", "ratings_format", "comparisons_format"),
         *("real", "generated", "held_out_real", "held_out_generated", "perturbations"),
         *("latents", "ratings", "held_out_ratings", "comparisons", "held_out_comparisons"),
-        *("from_judge", "aspects", "labels"),
+        *("from_judge", "aspects", "labels", "features"),
     }
 )
 """Our settings that decide nothing, or only which examples there are: those are compared."""

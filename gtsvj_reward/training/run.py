@@ -82,6 +82,7 @@ def refuse_adapter(arguments: JudgeArguments) -> None:
     ]
     if given:
         raise ValueError(
-            f"{given} are settings of `--readout mlp`: a moment readout has no adapter and no "
-            "hidden layer; leave them out"
+            f"{given} are settings of `--readout mlp`: a moment readout has no hidden layer, and "
+            "an adapter only from `gtsvj train-discriminator --readout moments --lora_rank 8` on; "
+            "leave them out"
         )

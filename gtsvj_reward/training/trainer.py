@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
-from gtsvj_reward.judge import JudgeSettings, VideoJudge, judge_clips
+from gtsvj_reward.judge import JudgeConfig, JudgeSettings, VideoJudge, judge_clips
 from gtsvj_reward.judge.stages import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settings
@@ -80,7 +80,7 @@ class JudgeTrainer(CheckpointTrainer):
     ) -> None:
         refuse_sharding(args)
         refuse_sharded_weights(judge)
-        refuse_moments(judge.config)
+        self.check_readout(judge.config)
         check_space(judge, [*trained, *evaluated])
         geometry, length = trained_geometry(trained, args.truncation()), len(train_dataset)
         batch = args.train_batch_size * args.world_size
@@ -105,6 +105,14 @@ class JudgeTrainer(CheckpointTrainer):
             eval_dataset=eval_dataset,
             callbacks=list(callbacks),
         )
+
+    def check_readout(self, config: JudgeConfig) -> None:
+        """Refuse a readout that this stage does not train.
+
+        Raises:
+            ValueError: for moments, which are solved in closed form.
+        """
+        refuse_moments(config)
 
     loss_is_scaled_for_ga = True  # transformers 5; `ClipScores.accepts_loss_kwargs` in 4
 

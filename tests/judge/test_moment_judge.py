@@ -14,9 +14,8 @@ from tests.tiny import ASPECTS, clips, tiny_judge, tiny_transformer
 def moment_judge(family=None, *, transformer=None, filled=True, **changes):
     """A judge on a tiny model, its readout drawn at random."""
     if family is None:
-        judge = tiny_judge(
-            transformer=transformer, readout="moments", lora_rank=0, geometry=None, **changes
-        )
+        changes = {"lora_rank": 0, **changes}
+        judge = tiny_judge(transformer=transformer, readout="moments", geometry=None, **changes)
     else:
         config = JudgeConfig(
             base_model="tiny", latent_space=family.space, readout="moments", lora_rank=0, **changes
@@ -147,23 +146,32 @@ def test_checkpoints_load_bitwise(later, tmp_path):
         assert got is None or torch.equal(got, expected)
 
 
-def test_shared_weights_give_the_same_scores(tmp_path):
+@pytest.mark.parametrize("lora", [{"lora_rank": 0}, {"lora_rank": 4, "lora_placement": "all"}])
+def test_shared_weights_give_the_same_scores(tmp_path, lora):
     model = tiny_transformer().requires_grad_(False)
-    judge = moment_judge(transformer=model, **LATER)
+    judge = moment_judge(transformer=tiny_transformer(), **LATER, **lora)
     save_judge(judge, tmp_path)
     shared = load_judge(tmp_path, transformer=model)
+    alone = load_judge(tmp_path, backbone=tiny_transformer())
+    assert alone(clips()).scores.equal(judge(clips()).scores)
     assert shared.backbone.live is not None
     for got, expected in zip(shared(clips()), judge(clips()), strict=True):
         torch.testing.assert_close(got, expected)
 
 
 def test_judges_of_the_other_readout_refuse_its_settings():
-    with pytest.raises(ValueError, match="has no adapter: set `lora_rank` to 0"):
-        tiny_judge(readout="moments")
     with pytest.raises(ValueError, match=r"\['taps'\] are settings of readout='moments'"):
         tiny_judge(taps=[0, 1])
     with pytest.raises(ValueError, match="`taps` must rise within 0"):
         moment_judge(taps=[0, 9])
+
+
+def test_lora_that_nothing_reads_or_that_changes_what_is_asked_is_refused():
+    with pytest.raises(ValueError, match=r"up to block 4, `taps` \[0, 1, 3\] do not: read block 4"):
+        moment_judge(lora_rank=4, taps=[0, 1, 3])
+    for asked in ({"surprise": [0.5]}, {"text_input": "prompt"}, {"image_input": "image"}):
+        with pytest.raises(ValueError, match=rf"{list(asked)}.*`lora_rank` to 0, got 4, or leave"):
+            moment_judge(lora_rank=4, **asked)
 
 
 def test_short_clips_are_refused():

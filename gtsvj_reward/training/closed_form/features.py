@@ -1,8 +1,8 @@
 """Moments of clips, read once and kept on disk.
 
 A clip is known by its content, so that a file that was moved or copied is not read again and one
-that was changed is. A folder of features belongs to one way of reading clips: base weights, taps,
-pooling, stride, timestep and text. Features of another judge that reads alike can be used as well.
+that was changed is. A folder of features belongs to one way of reading clips: base weights, LoRA,
+taps, pooling, stride, timestep and text. Features of another judge that reads alike can be used as well.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gtsvj_reward.backbones import ImageCondition, TextCondition
+from gtsvj_reward.backbones.lora import adapter_state
 from gtsvj_reward.files import read_safetensors, write_safetensors
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
@@ -68,6 +69,24 @@ def shown_id(shown: Shown) -> str:
     return hashlib.sha256(" ".join(names).encode()).hexdigest()
 
 
+def adapter_id(judge: VideoJudge) -> str:
+    """SHA-256 of the weights of a judge's LoRA, and of how it is scaled.
+
+    Raises:
+        ValueError: for one that was never trained, and so changes nothing.
+    """
+    config, state = judge.config, adapter_state(judge.backbone)
+    if not any(bool(tensor.any()) for name, tensor in state.items() if "lora_B" in name):
+        raise ValueError(
+            f"the judge has LoRA of rank {config.lora_rank} that was never trained: set "
+            "`lora_rank` to 0, or train it by `gtsvj train-discriminator --readout moments "
+            f"--lora_rank {config.lora_rank}`"
+        )
+    weights = [content_id(state[name]) for name in sorted(state)]
+    scale = [config.lora_rank, config.lora_alpha, config.lora_placement]
+    return hashlib.sha256(json.dumps([scale, *weights]).encode()).hexdigest()
+
+
 def reading_id(judge: VideoJudge) -> str:
     """SHA-256 of everything that decides a judge's moments of a clip."""
     config = judge.config
@@ -82,6 +101,8 @@ def reading_id(judge: VideoJudge) -> str:
         "timestep": config.timestep,
         "text": [config.text_input, text],
     }
+    if config.lora_rank:
+        settings["adapter"] = adapter_id(judge)
     if config.noise_levels:
         settings["surprise"] = [[vars(level) for level in config.noise_levels], config.noise_seed]
     if config.prompt_level is not None:

@@ -39,6 +39,10 @@ from gtsvj_reward.training.closed_form.stages import (
 )
 
 
+METHODS = {False: "closed form", True: "closed form, on LoRA that was trained before"}
+"""Whether a judge has LoRA -> what `training` of its config says."""
+
+
 @dataclass
 class Parts:
     """What a judge is made of, stage by stage."""
@@ -258,9 +262,15 @@ class Parts:
             penalties=solved.penalties.penalties if posterior else None,
             projection_seed=self.seed,
             geometry=geometry,
-            training={"method": "closed form", **self.record},
+            training={"method": METHODS[before.config.lora_rank > 0], **self.record},
         )
-        judge = VideoJudge(before.backbone, config, stored_text=before.stored_text, seed=0)
+        judge = VideoJudge(
+            before.backbone,
+            config,
+            stored_text=before.stored_text,
+            seed=0,
+            adapted=config.lora_rank > 0,
+        )
         head = judge.head
         if not isinstance(head, MomentReadout):
             raise TypeError(f"expected a moment readout, got {type(head).__name__}")

@@ -11,5 +11,7 @@ from gtsvj_reward.training.discriminator.run import train_discriminator as train
 from gtsvj_reward.training.discriminator.settings import (
     DiscriminatorConfig as DiscriminatorConfig,
     DiscriminatorFit as DiscriminatorFit,
+    DiscriminatorTuning as DiscriminatorTuning,
 )
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer as DiscriminatorTrainer
+from gtsvj_reward.training.discriminator.tuning import tune_discriminator as tune_discriminator

@@ -7,6 +7,7 @@ from pathlib import Path
 from gtsvj_reward.flags import documented
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.training.arguments import (
+    FeatureSettings,
     FitConfig,
     JudgeTrainingConfig,
     ProjectionSettings,
@@ -76,6 +77,23 @@ class DiscriminatorConfig(DiscriminatorData, JudgeTrainingConfig):
     """Take the loss of each step's energy, not of their mean over time."""
     saturation_share: float = 0.9
     """Share of the loss's bound at which training counts as saturated."""
+
+
+@documented
+@dataclass(kw_only=True)
+class DiscriminatorTuning(DiscriminatorConfig, FeatureSettings):
+    """Stage 1 for `readout: moments` with LoRA: the closed form, then gradient descent from it."""
+
+    draws: int = 4
+    """Negatives of each real clip that the closed form is solved with."""
+    head_learning_rate: float = 1e-5
+    """Learning rate of the readout: small, since the closed form is its optimum on the base without
+    LoRA. 0 leaves the readout as it is."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 1:
+            raise ValueError(f"`draws` must be at least 1, got {self.draws}")
 
 
 @documented

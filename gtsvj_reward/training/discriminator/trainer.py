@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import TrainerCallback
 
-from gtsvj_reward.judge import JudgeOutput, VideoJudge, judge_clips
+from gtsvj_reward.judge import JudgeConfig, JudgeOutput, VideoJudge, judge_clips
 from gtsvj_reward.latents.content import content_key
 from gtsvj_reward.losses import bound_share, contrastive_bound, contrastive_loss
 from gtsvj_reward.perturbations import GENERATED
@@ -38,7 +38,8 @@ class DiscriminatorTrainer(JudgeTrainer):
     `eval_ties`.
 
     Args:
-        judge: a fresh or loaded judge; adapter and head are trained.
+        judge: a fresh or loaded judge; adapter and head are trained. With `readout="moments"` it
+            must have LoRA.
         args: data settings, objective and optimisation.
         train_dataset: clips to train on.
         eval_dataset: clips to evaluate on.
@@ -77,6 +78,11 @@ class DiscriminatorTrainer(JudgeTrainer):
             logger.warning(
                 "no generated clips: the real column of Table A.1 is renormalised to %s", self.used
             )
+
+    def check_readout(self, config: JudgeConfig) -> None:
+        """See `JudgeTrainer.check_readout`; LoRA on moments is trained here."""
+        if not config.lora_rank:
+            super().check_readout(config)
 
     def mean_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Mean contrastive loss of a batch of pairs."""
@@ -162,7 +168,7 @@ class DiscriminatorTrainer(JudgeTrainer):
             reward_mean=scores.double().mean().item(),
             reward_std=scores.double().std().item(),
             reward_data=f"held-out clips of stage 1 ({counts})",
-            training=self.record(metrics),
+            training={**self.judge.config.training, **self.record(metrics)},
         )
         self.save_model()
         return metrics

@@ -11,7 +11,7 @@ from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
-from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer
+from gtsvj_reward.training import DiscriminatorConfig, DiscriminatorTrainer, FeatureCache
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
 from gtsvj_reward.training.discriminator.fit import drawn
@@ -164,9 +164,65 @@ def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):
     assert len(kinds) > 3
 
 
+def tune(folders, base, *words):
+    """LoRA on moments, into the folder that an earlier call may have begun."""
+    run(
+        "train-discriminator", "--base_model", base, "--readout", "moments", "--lora_rank", 4,
+        "--lora_placement", "all", "--held_out_fraction", 0.25, "--use_cpu", "True", "--real",
+        folders / "real", "--generated", folders / "generated", "--output_dir", folders / "tuned",
+        "--truncation_min_seconds", 0.5, "--draws", 2, "--per_device_train_batch_size", 3,
+        "--save_steps", 2, "--features", folders / "features", *words,
+    )  # fmt: skip
+
+
+def test_lora_on_moments_starts_from_the_closed_form(folders, base):
+    fit_energy(folders, base)
+    closed = load_judge(folders / "judge-1")
+    latents = torch.stack([load_clip(i.path).latents for i in LatentFolder(folders / "real").infos])
+    tune(folders, base, "--max_steps", 2, "--learning_rate", 1e-12, "--head_learning_rate", 0)
+    tuned = load_judge(folders / "tuned")
+    torch.testing.assert_close(tuned(latents).scores, closed(latents).scores)
+    assert (tuned.config.lora_rank, tuned.config.readout) == (4, "moments")
+    assert tuned.config.training["energy: beta"] == 0.2
+
+
+def test_later_stages_of_lora_on_moments_read_the_adapted_base(folders, base, capsys):
+    """Trained, stopped and gone on with, then rated: features of the frozen base are not taken."""
+    fit_energy(folders, base)
+    tune(folders, base, "--max_steps", 4, "--learning_rate", 0.01)
+    whole = load_judge(folders / "tuned")
+    latents = load_clip(LatentFolder(folders / "rated").infos[0].path).latents[None]
+    tune(folders, base, "--max_steps", 6, "--learning_rate", 0.01)
+    more = load_judge(folders / "tuned")
+    assert (more.config.training["steps"], whole.config.training["steps"]) == (6, 4)
+    assert (more(latents).scores - whole(latents).scores).abs().max() > 1e-4
+    words = [
+        "train-aspects", *SETTINGS, "--from_judge", folders / "tuned", "--ratings",
+        folders / "ratings.csv", "--aspects", "clear=0:4", "focus=0:4", "--latents",
+        folders / "rated", "--output_dir", folders / "judge-2",
+    ]  # fmt: skip
+    run(*words)
+    rated = load_judge(folders / "judge-2")
+    moments = rated.moments(latents)
+    torch.testing.assert_close(moments, more.moments(latents))
+    assert (moments - load_judge(folders / "judge-1").moments(latents)).abs().max() > 1e-3
+    torch.testing.assert_close(rated.head.energy.weight, more.head.output.weight)
+    assert json.loads((folders / "judge-2" / "metrics.json").read_text())["spearman/clear"] > 0.8
+    capsys.readouterr()
+    run(*words, "--lora_rank", 8, status=1)
+    assert "leave --lora_rank out, and start from such a judge" in capsys.readouterr().err
+
+
+def test_lora_that_was_never_trained_is_not_fitted():
+    with pytest.raises(ValueError, match="LoRA of rank 4 that was never trained: set `lora_rank`"):
+        FeatureCache(moment_judge(lora_rank=4, trained=False))
+
+
 def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
+    fit_energy(folders, base, "--head_width", 4, status=1)
+    assert "['head_width'] are settings of --readout mlp" in capsys.readouterr().err
     fit_energy(folders, base, "--lora_rank", 4, status=1)
-    assert "['lora_rank'] are settings of `--readout mlp`" in capsys.readouterr().err
+    assert "'cpu'] are no settings of --readout moments with --lora_rank" in capsys.readouterr().err
     fit_energy(folders, base, "--max_steps", 4, status=1)
     printed = capsys.readouterr().err
     assert "['--max_steps', '4'] are no settings of --readout moments" in printed
