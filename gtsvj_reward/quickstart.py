@@ -16,7 +16,7 @@ from gtsvj_reward.judge.moments import default_taps
 from gtsvj_reward.judge.readout import tap_widths
 from gtsvj_reward.latents.decode import PROMPTS
 from gtsvj_reward.sampling import NegativeSettings
-from gtsvj_reward.sampling.pipelines import ClipSize, latent_space
+from gtsvj_reward.sampling.pipelines import ClipSize, check_scored, latent_space
 from gtsvj_reward.sampling.renoising import sampled
 from gtsvj_reward.training import DiscriminatorFit
 
@@ -140,6 +140,7 @@ def size_of(pipe: Any, given: dict[str, int | None]) -> ClipSize:
     Raises:
         ValueError: naming what nobody says.
     """
+    check_scored(pipe)
     config, space = pipe.transformer.config, latent_space(pipe)
     side = space.spatial_compression
     own = {

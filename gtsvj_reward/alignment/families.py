@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,11 @@ from gtsvj_reward.alignment.transition import (
     ddim_transition,
 )
 from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.sampling.schedules import (
+    hunyuan_video_timesteps,
+    ltx_timesteps,
+    mochi_timesteps,
+)
 
 
 class CogVideoXFamily(PolicyFamily):
@@ -129,11 +133,7 @@ class MochiFamily(PolicyFamily):
 
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
-        from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
-
-        # The threshold stands inside `MochiPipeline.__call__`.
-        levels = linear_quadratic_schedule(steps, 0.025) if steps > 1 else [1.0]
-        self.scheduler.set_timesteps(sigmas=np.array(levels))
+        mochi_timesteps(self.scheduler, steps, self.positions)
 
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
@@ -155,7 +155,7 @@ class HunyuanVideoFamily(PolicyFamily):
 
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        hunyuan_video_timesteps(self.scheduler, steps, self.positions)
 
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
@@ -177,12 +177,7 @@ class LTXFamily(PolicyFamily):
 
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
-        from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
-
-        time, _, height, width = self.latent_shape
-        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        shift = calculate_shift(time * height * width, *(self.scheduler.config[n] for n in names))
-        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=shift)
+        ltx_timesteps(self.scheduler, steps, self.positions)
 
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float

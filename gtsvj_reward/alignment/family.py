@@ -84,6 +84,12 @@ class PolicyFamily(ABC):
         stride, channels = self.space.spatial_compression, int(self.config.in_channels)
         return steps, channels, self.size.height // stride, self.size.width // stride
 
+    @property
+    def positions(self) -> int:
+        """Latents of a clip over time, height and width."""
+        time, _, height, width = self.latent_shape
+        return time * height * width
+
     def encode(self, texts: Sequence[str]) -> tuple[list[TextCondition], TextCondition]:
         """Embeddings of each text and of the empty prompt, by the pipeline's text encoder."""
         encoder = ENCODERS[type(self.pipe.transformer).__name__]

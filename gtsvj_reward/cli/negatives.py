@@ -67,7 +67,10 @@ def negatives(argv: list[str]) -> int:
 def parsed(argv: list[str]) -> argparse.Namespace:
     """The flags."""
     parser = subparser("negatives")
-    parser.add_argument("pipeline", help="CogVideoX or Wan: bundled name, folder or hub id")
+    parser.add_argument(
+        "pipeline",
+        help="bundled name, folder or hub id: CogVideoX, HunyuanVideo, LTX, Mochi or Wan",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the latent files")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--guidance_scale", type=float, help="the pipeline's own by default")

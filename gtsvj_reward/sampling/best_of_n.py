@@ -20,6 +20,7 @@ from gtsvj_reward.sampling.candidates import (
 from gtsvj_reward.sampling.pipelines import (
     OutputType,
     check_reproducible,
+    check_scored,
     latent_space,
 )
 
@@ -79,6 +80,7 @@ def best_of_n(
             not supported; and what the reward raises.
     """
     check_counts(n, keep, batch_size)
+    check_scored(pipe)
     check_reproducible(pipe)
     request = Request(
         prompt=prompt,

@@ -10,7 +10,7 @@ import torch
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.reward import AnyReward, as_reward
 from gtsvj_reward.sampling.clean import CleanLatents, Step, predicted_clean_latents
-from gtsvj_reward.sampling.pipelines import latent_space
+from gtsvj_reward.sampling.pipelines import check_scored, latent_space
 from gtsvj_reward.sampling.scoring import Scoring
 
 T = TypeVar("T", bound="RewardCallback")
@@ -59,6 +59,7 @@ class RewardCallback:
                 "the reward reads prompts, and a callback is not told those of the pipeline: give "
                 "`text`, for example text_of(pipe, prompts)"
             )
+        check_scored(pipe)
         self.pipe = pipe
         self.steps = steps
         self.scoring = Scoring(

@@ -83,8 +83,13 @@ def alphas_level(scheduler: Any, _index: int, timestep: Any) -> NoiseLevel:
 
 
 def flow_level(scheduler: Any, index: int, _timestep: Any) -> NoiseLevel:
-    """α = 1 - σ of flow matching, where the model predicts ε - x₀."""
+    """α = 1 - σ of flow matching, where the model predicts ε - x₀.
+
+    Inverted sigmas (Mochi) are the α, and the model predicts x₀ - ε.
+    """
     sigma = float(scheduler.sigmas[index])
+    if scheduler.config.get("invert_sigmas", False):
+        return NoiseLevel(sigma, 1 - sigma, "inverted_flow")
     return NoiseLevel(1 - sigma, sigma, "flow_prediction")
 
 
@@ -114,6 +119,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
         sample            the output itself
         v_prediction      α x - σ v̂
         flow_prediction   x - σ û
+        inverted_flow     x + σ û
 
     Raises:
         ValueError: for another prediction type, or epsilon at α = 0, which does not determine x₀.
@@ -126,6 +132,8 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
         return alpha * noisy - sigma * output
     if prediction == "flow_prediction":
         return noisy - sigma * output
+    if prediction == "inverted_flow":
+        return noisy + sigma * output
     if prediction != "epsilon":
         raise ValueError(
             "expected prediction_type epsilon, sample, v_prediction or flow_prediction, got "
@@ -146,12 +154,11 @@ def check_scheduler(scheduler: Any) -> None:
             f"clean latents cannot be predicted from the steps of {type(scheduler).__name__}; "
             f"known schedulers: {', '.join(kind.__name__ for kind in LEVELS)}"
         )
-    for option in ("thresholding", "invert_sigmas"):
-        if scheduler.config.get(option, False):
-            raise ValueError(
-                f"{type(scheduler).__name__} with {option}=True is not supported: its clean "
-                "latents are not those of the formulas"
-            )
+    if scheduler.config.get("thresholding", False):
+        raise ValueError(
+            f"{type(scheduler).__name__} with thresholding=True is not supported: its clean "
+            "latents are not those of the formulas"
+        )
 
 
 def schedule_index(scheduler: Any, timestep: Any) -> int:

@@ -29,6 +29,7 @@ from gtsvj_reward.sampling.methods import wrapped_method
 from gtsvj_reward.sampling.pipelines import (
     OutputType,
     check_reproducible,
+    check_scored,
     latent_space,
 )
 
@@ -121,6 +122,7 @@ def successive_halving(
     """
     check_counts(n, keep, batch_size)
     check_look(n, keep, finish, look_at, num_inference_steps)
+    check_scored(pipe)
     check_reproducible(pipe)
     check_resumable(pipe.scheduler)
     request = Request(

@@ -106,7 +106,7 @@ class Job:
     def batch(self) -> tuple[Any, ...]:
         """What clips of one batch have in common."""
         size = (self.size.num_frames, self.size.height, self.size.width)
-        return (self.source is not None, size, self.strength, self.steps)
+        return (self.source is not None, size, self.fps, self.strength, self.steps)
 
     def generator(self) -> torch.Generator:
         """Of the clip's noise."""

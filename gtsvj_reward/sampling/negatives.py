@@ -35,7 +35,12 @@ from gtsvj_reward.sampling.negative_jobs import (
     prompted_jobs,
     renoising_jobs,
 )
-from gtsvj_reward.sampling.pipelines import check_reproducible, latent_space, pipeline_kind
+from gtsvj_reward.sampling.pipelines import (
+    check_reproducible,
+    check_steps,
+    latent_space,
+    pipeline_kind,
+)
 from gtsvj_reward.sampling.renoising import check_strength, renoised, sampled
 
 
@@ -78,7 +83,7 @@ def make_negatives(
     source.
 
     Args:
-        pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`.
+        pipe: a pipeline of CogVideoX, HunyuanVideo, LTX, Mochi or Wan.
         out: folder for the latent files.
         real: folder of real clips in the pipeline's own latent space.
         captions: video -> prompt; videos are found by the source that latent files record.
@@ -107,11 +112,13 @@ def make_negatives(
     if real is not None:
         folder = maker.checked(LatentFolder(real))
         known, report.captions_unused = captions_of(folder, captions or {})
+        check_steps(pipe, min(settings.renoise_steps))
         infos = folder.infos[share]
         report.without_caption = [info.path for info in infos if info.path not in known]
         jobs += renoising_jobs(infos, folder.path, known, settings)
     if prompted is not None:
         size = prompted.size
+        check_steps(pipe, min(settings.sample_steps))
         maker.space.latent_frames(size.num_frames)
         maker.check_pixels("clips of prompts", size.height, size.width)
         jobs += prompted_jobs(prompted, range(len(prompted.prompts))[share], settings)
@@ -210,6 +217,7 @@ class _Maker:
                 steps=first.steps,
                 generators=generators,
                 size=first.size,
+                fps=first.fps,
                 guidance_scale=guidance,
             )
         return renoised(
@@ -220,12 +228,14 @@ class _Maker:
             steps=first.steps,
             generators=generators,
             size=first.size,
+            fps=first.fps,
             guidance_scale=guidance,
         )
 
     def record(self, job: Job) -> dict[str, Any]:
         """The settings that a clip's file holds: all that its values depend on."""
-        return {**self.made_by, **job.record()}
+        told = {"frame_rate": job.fps} if pipeline_kind(self.pipe).told_fps else {}
+        return {**self.made_by, **job.record(), **told}
 
     def is_done(self, target: Path, job: Job) -> bool:
         """Whether a file is there and was made in the same way; an unsound one is made again."""

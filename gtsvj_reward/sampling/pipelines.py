@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
@@ -15,6 +15,12 @@ from gtsvj_reward.dtypes import weights_in
 from gtsvj_reward.files import is_hub_id
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.vae_lock import vae_lock
+from gtsvj_reward.sampling.schedules import (
+    hunyuan_video_timesteps,
+    ltx_timesteps,
+    mochi_timesteps,
+    plain_timesteps,
+)
 
 OutputType = Literal["np", "pil", "pt"]
 
@@ -37,8 +43,9 @@ class PipelineKind:
 
     space: Callable[[Any], LatentSpace]
     """Pipeline -> the space of what it generates."""
-    decode: Callable[[Any, Tensor], Tensor]
-    """Pipeline, latents in its own layout without padding -> what its VAE makes of them."""
+    decode: Callable[[Any, Tensor], Tensor] | None
+    """Pipeline, latents in the space's layout without padding -> what its VAE makes of them; None
+    for a family of which clips are made, but not scored while they are."""
     schedulers: tuple[type, ...] | None
     """Classes of schedulers that are known to draw no noise, for a pipeline that does not hand its
     generators to the scheduler; None for one that does."""
@@ -48,6 +55,15 @@ class PipelineKind:
     """Pipeline -> latents that its transformer joins, in height and in width."""
     keeps_float32: bool
     """Whether latents are in float32 between the steps, whatever the weights are in."""
+    timesteps: Callable[[Any, int, int], None] = plain_timesteps
+    """Sets a scheduler to a number of steps, as the pipeline's call does; the last argument is the
+    number of latents over time, height and width."""
+    least_steps: int = 1
+    """Denoising steps that the pipeline can do with."""
+    told_fps: bool = False
+    """Whether the model is told the frame rate."""
+    tokens: bool = False
+    """Whether the pipeline's own latents are tokens (clip, token, channel)."""
 
 
 def decode_cogvideox(
@@ -102,6 +118,28 @@ PIPELINES = {
         arguments=lambda _pipe: {},
         patch=lambda pipe: int(pipe.transformer.config.patch_size),
         keeps_float32=True,
+        timesteps=hunyuan_video_timesteps,
+    ),
+    "LTXPipeline": PipelineKind(
+        space=LatentSpace.from_pipeline,
+        decode=None,
+        schedulers=(FlowMatchEulerDiscreteScheduler,),
+        arguments=lambda _pipe: {},
+        patch=lambda _pipe: 1,  # the pipeline's tokens are single latents
+        keeps_float32=True,
+        timesteps=ltx_timesteps,
+        told_fps=True,
+        tokens=True,
+    ),
+    "MochiPipeline": PipelineKind(
+        space=LatentSpace.from_pipeline,
+        decode=None,
+        schedulers=(FlowMatchEulerDiscreteScheduler,),
+        arguments=lambda _pipe: {},
+        patch=lambda pipe: int(pipe.transformer.config.patch_size),
+        keeps_float32=False,
+        timesteps=mochi_timesteps,
+        least_steps=2,
     ),
     "WanPipeline": PipelineKind(
         space=LatentSpace.from_pipeline,
@@ -162,6 +200,35 @@ def kind_named(name: str) -> PipelineKind:
     return PIPELINES[name]
 
 
+def check_scored(pipe: Any) -> None:
+    """Refuse a pipeline whose clips are not scored and decoded while it samples.
+
+    Raises:
+        ValueError: if its class is not known, or known to `gtsvj negatives` alone.
+    """
+    if pipeline_kind(pipe).decode is None:
+        known = [name for name, kind in PIPELINES.items() if kind.decode is not None]
+        raise ValueError(
+            f"a {type(pipe).__name__} makes negatives, its clips are not scored while they are "
+            f'sampled; that is known of {", ".join(known)}. Call it with output_type="latent" '
+            "yourself, and hand the latents to the reward"
+        )
+
+
+def check_steps(pipe: Any, steps: int) -> None:
+    """Refuse fewer steps than a pipeline can do with.
+
+    Raises:
+        ValueError: naming both.
+    """
+    least = pipeline_kind(pipe).least_steps
+    if steps < least:
+        raise ValueError(
+            f"the schedule of a {type(pipe).__name__} takes at least {least} steps, got {steps}: "
+            "give `renoise_steps` and `sample_steps` of that many or more"
+        )
+
+
 def latent_space(pipe: Any) -> LatentSpace:
     """The space of what a text-to-video pipeline generates.
 
@@ -210,7 +277,9 @@ def decode_clip(
     output_type: OutputType,
 ) -> Any:
     """One decoded clip, as the pipeline's `frames[0]` would be, by one call of its VAE."""
+    check_scored(pipe)
     own = space.from_btchw(latents[None]).contiguous()
+    decode = cast(Callable[[Any, Tensor], Tensor], pipeline_kind(pipe).decode)
     with vae_lock(pipe.vae):
-        pixels = pipeline_kind(pipe).decode(pipe, own)
+        pixels = decode(pipe, own)
     return pipe.video_processor.postprocess_video(video=pixels, output_type=output_type)[0]

@@ -18,11 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.sampling.clean import check_scheduler
+from gtsvj_reward.sampling.clean import LEVELS, check_scheduler
 from gtsvj_reward.sampling.pipelines import (
     ClipSize,
     as_clips,
     check_reproducible,
+    check_steps,
     pipeline_kind,
 )
 
@@ -47,6 +48,8 @@ def truncated(scheduler: Any, strength: float, steps: int) -> Any:
 def scaled(scheduler: Any, strength: float, _steps: int) -> Any:
     """A flow-matching scheduler whose noise levels σ are those of the whole times the strength.
 
+    Inverted sigmas (Mochi) are 1 - σ.
+
     Raises:
         ValueError: for a UniPC scheduler whose sigmas are not those of a flow.
     """
@@ -62,7 +65,10 @@ def scaled(scheduler: Any, strength: float, _steps: int) -> Any:
     @wraps(whole)
     def set_timesteps(*args: Any, **keywords: Any) -> None:
         whole(*args, **keywords)
-        part.sigmas = part.sigmas * strength
+        if part.config.get("invert_sigmas", False):
+            part.sigmas = 1 - (1 - part.sigmas) * strength
+        else:
+            part.sigmas = part.sigmas * strength
         timesteps = part.sigmas[:-1] * part.config.num_train_timesteps
         if not part.timesteps.is_floating_point():
             timesteps = timesteps.round()
@@ -100,8 +106,14 @@ def check_strength(scheduler: Any, strength: float, steps: int) -> None:
 
 
 @contextmanager
-def beginning_at(pipe: Any, strength: float, steps: int) -> Iterator[Any]:
+def beginning_at(pipe: Any, strength: float, steps: int, *, positions: int) -> Iterator[Any]:
     """Let the pipeline's schedule begin at a strength, until the block is left.
+
+    Args:
+        pipe: a pipeline of `PIPELINES`.
+        strength: noise level, 0..1.
+        steps: denoising steps.
+        positions: latents of a clip over time, height and width.
 
     Yields:
         The scheduler that stands in for the pipeline's own, with its schedule of `steps` steps.
@@ -114,7 +126,7 @@ def beginning_at(pipe: Any, strength: float, steps: int) -> Iterator[Any]:
     check_reproducible(pipe)
     check_strength(whole, strength, steps)
     part = PARTIAL[type(whole)](whole, strength, steps)
-    part.set_timesteps(steps)
+    pipeline_kind(pipe).timesteps(part, steps, positions)
     pipe.scheduler = part
     try:
         yield part
@@ -131,6 +143,7 @@ def renoised(
     steps: int,
     generators: Sequence[torch.Generator],
     size: ClipSize,
+    fps: float | None = None,
     guidance_scale: float | None = None,
 ) -> Clips:
     """Noise clips part of the way, and denoise them by the pipeline in few steps.
@@ -145,33 +158,34 @@ def renoised(
             own shift).
         generators: one per clip, on the CPU; for the noise, and for schedulers that draw some.
         size: of the clips.
+        fps: frames per second, for a model that is told; None: the pipeline's default.
         guidance_scale: None: the pipeline's default.
 
     Returns:
         As `clips`, float32.
 
     Raises:
-        ValueError: for a pipeline or scheduler that is not known, or a strength out of range.
+        ValueError: for a pipeline or scheduler that is not known, a strength out of range, or too
+            few steps.
     """
     kind = pipeline_kind(pipe)
     if strength == 0:
         return clips
-    with beginning_at(pipe, strength, steps) as scheduler:
-        own = padded(kind.space(pipe), clips).float().cpu()
+    own = padded(kind.space(pipe), clips).float().cpu()
+    positions = own[0, :, 0].numel()
+    with beginning_at(pipe, strength, steps, positions=positions) as scheduler:
         noise = randn_tensor(tuple(own.shape), generator=list(generators))
-        first = scheduler.timesteps[:1].expand(len(own))
-        if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-            noisy = scheduler.scale_noise(own, first, noise)
-        else:
-            noisy = scheduler.add_noise(own, noise, first)
+        level = LEVELS[type(scheduler)](scheduler, 0, scheduler.timesteps[0])
+        noisy = level.alpha * own + level.sigma * noise
         return sampled(
             pipe,
             prompts,
             steps=steps,
             generators=generators,
             size=size,
+            fps=fps,
             guidance_scale=guidance_scale,
-            noisy=kind.space(pipe).from_btchw(noisy),
+            noisy=noisy,
         )
 
 
@@ -182,8 +196,9 @@ def sampled(
     steps: int,
     generators: Sequence[torch.Generator],
     size: ClipSize,
+    fps: float | None = None,
     guidance_scale: float | None = None,
-    noisy: Float[Tensor, "clip a b height width"] | None = None,
+    noisy: Float[Tensor, "clip padded channel height width"] | None = None,
 ) -> Clips:
     """Clips that the pipeline makes of prompts, without padding, float32.
 
@@ -193,17 +208,20 @@ def sampled(
         steps: denoising steps.
         generators: one per clip, on the CPU.
         size: of the clips.
+        fps: frames per second, for a model that is told; None: the pipeline's default.
         guidance_scale: None: the pipeline's default.
-        noisy: what to begin with, in the pipeline's layout and with padding; None: noise.
+        noisy: what to begin with, with padding; None: noise.
 
     Raises:
-        ValueError: for a pipeline that is not known, or a scheduler whose noise has no seed.
+        ValueError: for a pipeline that is not known, too few steps for it, or a scheduler whose
+            noise has no seed.
     """
     kind = pipeline_kind(pipe)
     check_reproducible(pipe)
-    if noisy is not None and not kind.keeps_float32:
-        noisy = noisy.to(pipe.transformer.dtype)
+    check_steps(pipe, steps)
+    space = kind.space(pipe)
     guidance = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+    frame_rate = {"frame_rate": fps} if kind.told_fps and fps is not None else {}
     latents: Tensor = pipe(
         prompt=list(prompts),
         num_frames=size.num_frames,
@@ -211,12 +229,24 @@ def sampled(
         width=size.width,
         num_inference_steps=steps,
         generator=list(generators),
-        latents=noisy,
+        latents=None if noisy is None else own_latents(pipe, noisy),
         output_type="latent",
         **guidance,
+        **frame_rate,
         **kind.arguments(pipe),
     ).frames
-    return as_clips(kind.space(pipe), latents, size.num_frames).float()
+    if kind.tokens:
+        side = space.spatial_compression
+        shape = (space.latent_frames(size.num_frames), size.height // side, size.width // side)
+        latents = latents.unflatten(1, shape).movedim(-1, 1)
+    return as_clips(space, latents, size.num_frames).float()
+
+
+def own_latents(pipe: Any, noisy: Float[Tensor, "clip time channel height width"]) -> Tensor:
+    """Latents as a pipeline's call takes them, in its layout or as tokens, and in its dtype."""
+    kind = pipeline_kind(pipe)
+    own: Tensor = noisy if kind.keeps_float32 else noisy.to(pipe.transformer.dtype)
+    return own.movedim(2, -1).flatten(1, 3) if kind.tokens else kind.space(pipe).from_btchw(own)
 
 
 def padded(space: LatentSpace, clips: Clips) -> Float[Tensor, "clip padded channel height width"]:

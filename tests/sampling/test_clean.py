@@ -202,7 +202,6 @@ class Subclass(CogVideoXDDIMScheduler):
     [
         (DDIMScheduler(), "steps of DDIMScheduler; known schedulers: CogVideoXDDIM"),
         (Subclass(), "steps of Subclass"),
-        (FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "invert_sigmas=True"),
         (UniPCMultistepScheduler(thresholding=True), "thresholding=True"),
     ],
 )

@@ -27,6 +27,7 @@ from gtsvj_reward.sampling import (
 )
 from gtsvj_reward.sampling.pipelines import load_pipeline
 from gtsvj_reward.training.splits import beside, check_apart, check_real, clip_keys
+from tests.pipelines import frozen, hunyuan_video, ltx, mochi
 from tests.sampling.tiny import assert_same_clip, cogvideox, wan
 
 SETTINGS = NegativeSettings(strengths=(0.3, 0.8), guidance_scale=2.0)
@@ -46,10 +47,10 @@ def write_real(folder, space, count=3, *, rows=4, prompts=True):
         save_clip(
             folder / f"{name}.safetensors",
             LatentClip(
-                latents=torch.randn(3, 4, rows, 6, generator=generator),
+                latents=torch.randn(3, space.channels, rows, 6, generator=generator),
                 space=space,
                 fps=8.0,
-                num_frames=9,
+                num_frames=space.video_frames(3),
                 source=name,
                 source_sha256=f"hash-{index}" if index else None,
                 settings={"prompt": "a dog"} if prompts and index == 0 else {},
@@ -79,12 +80,23 @@ def assert_same_folders(found, expected):
         assert clip.record() == expected[name].record()
 
 
-@pytest.mark.parametrize("make", [lambda: cogvideox("1.5", text=True), lambda: wan(text=True)])
-def test_each_real_clip_at_each_strength(tmp_path, make):
-    pipe = make()
+FAMILIES = {
+    "cogvideox-1.5": lambda: cogvideox("1.5", text=True),
+    "wan": lambda: wan(text=True),
+    "hunyuan_video": lambda: frozen(hunyuan_video),
+    "ltx": lambda: frozen(ltx),
+    "mochi": lambda: frozen(mochi),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_each_real_clip_at_each_strength(tmp_path, name):
+    pipe = FAMILIES[name]()
     real = write_real(tmp_path / "real", latent_space(pipe))
-    report = make_negatives(pipe, tmp_path / "out", real=tmp_path / "real", settings=SETTINGS)
+    settings = replace(SETTINGS, renoise_steps=(2, 3)) if name == "mochi" else SETTINGS
+    report = make_negatives(pipe, tmp_path / "out", real=tmp_path / "real", settings=settings)
     found = clips_of(tmp_path / "out")
+    frames = latent_space(pipe).video_frames(3)
     assert list(found) == [
         f"{name}.mp4-t{level}.safetensors"
         for name in ("0", "2", "a/1")
@@ -96,7 +108,7 @@ def test_each_real_clip_at_each_strength(tmp_path, make):
             name = f"{info.source}-t0{round(1000 * strength)}"
             clip = found[f"{name}.safetensors"]
             assert clip.space == latent_space(pipe)
-            assert (clip.source, clip.fps, clip.num_frames) == (name, 8.0, 9)
+            assert (clip.source, clip.fps, clip.num_frames) == (name, 8.0, frames)
             assert clip.settings["strength"] == strength
             assert clip.settings["source"] == info.source
             assert clip.settings["source_sha256"] == info.source_sha256
@@ -265,6 +277,28 @@ def test_files_that_were_made_otherwise_are_refused_before_anything_is_made(tmp_
     assert changed == ["2.mp4-t0300.safetensors", "2.mp4-t0800.safetensors"]
 
 
+def test_a_schedule_of_one_step_is_refused_for_mochi_before_anything_is_made(tmp_path):
+    pipe = frozen(mochi)
+    write_real(tmp_path / "real", latent_space(pipe))
+    calls = transformer_calls(pipe)
+    with pytest.raises(ValueError, match=r"a MochiPipeline takes at least 2 steps, got 1: give"):
+        make_negatives(pipe, tmp_path / "out", real=tmp_path / "real", settings=SETTINGS)
+    assert not calls
+
+
+def test_ltx_is_told_the_frame_rate_of_its_clips(tmp_path):
+    pipe, seen = frozen(ltx), []
+    pipe.transformer.register_forward_hook(
+        lambda module, given, kwargs, output: seen.append(kwargs["rope_interpolation_scale"]),
+        with_kwargs=True,
+    )
+    prompted = replace(PROMPTED, size=ClipSize(17, 64, 96), fps=16.0)
+    settings = NegativeSettings(sample_steps=(1,), guidance_scale=1.0)
+    make_negatives(pipe, tmp_path, prompted=prompted, settings=settings)
+    assert seen == [(0.5, 32, 32)] * 2  # eight frames a latent
+    assert {clip.settings["frame_rate"] for clip in clips_of(tmp_path).values()} == {16.0}
+
+
 def test_foreign_latents_are_refused(tmp_path, pipe):
     space = latent_space(wan())
     write_real(tmp_path / "real", space)
@@ -356,7 +390,7 @@ def test_pipelines_are_loaded_by_name_and_refused_by_class(tmp_path):
     assert type(pipe).__name__ == "CogVideoXPipeline"
     with pytest.raises(FileNotFoundError, match="no pipeline 'nothing'"):
         load_pipeline("nothing", dtype=torch.float32, device="cpu")
-    index = {"_class_name": "LTXPipeline", "_diffusers_version": "0.36.0"}
+    index = {"_class_name": "AllegroPipeline", "_diffusers_version": "0.36.0"}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="cannot sample with a LTXPipeline"):
+    with pytest.raises(ValueError, match="cannot sample with a AllegroPipeline"):
         load_pipeline(tmp_path, dtype=torch.float32, device="cpu")

@@ -1,5 +1,7 @@
 """Clips noised part of the way and denoised in few steps, against formulas worked by hand."""
 
+import math
+
 import pytest
 import torch
 from diffusers import (
@@ -10,12 +12,12 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from gtsvj_reward.sampling import ClipSize, renoised
+from gtsvj_reward.sampling import ClipSize, latent_space, renoised
 from gtsvj_reward.sampling.renoising import PARTIAL, beginning_at
 from gtsvj_reward.toy import captions
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
 from gtsvj_reward.toy.world import FRAMES, SIZE as FRAME
-from tests.pipelines import frozen, hunyuan_video
+from tests.pipelines import frozen, hunyuan_video, ltx, mochi
 from tests.sampling.tiny import (
     assert_same_clip,
     cogvideox,
@@ -56,6 +58,7 @@ SCHEDULERS = {
     "dpm": lambda: cogvideox_scheduler(CogVideoXDPMScheduler),
     "flow": lambda: FlowMatchEulerDiscreteScheduler(shift=3.0),
     "unipc": unipc,
+    "inverted": lambda: FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
 }
 
 
@@ -154,24 +157,48 @@ def test_one_step_gives_the_predicted_clean_latents(pipe):
     assert_same_clip(other[1], found[1])
 
 
+def levels_of(name, strength, steps):
+    """Shares of noise at which one step and the next begin, worked by hand, and 0 at the end."""
+    if name == "mochi":  # 1, then 0.975, of the two parts of its schedule
+        return [strength, 0.975 * strength, 0.0]
+    if name == "ltx":  # 1 and 1/2, shifted by mu = 0.5 + (72 - 256) * 0.65 / 3840
+        mu = 0.5 - 184 * 0.65 / 3840
+        half = math.exp(mu) / (math.exp(mu) + 1)
+        return [strength, half * strength, 0.0]
+    return [strength, 0.5 * strength, 0.0]
+
+
 @torch.no_grad()
-def test_hunyuan_video_is_noised_and_denoised_as_its_scheduler_would():
-    pipe, seen = frozen(hunyuan_video), []
-    channels = pipe.transformer.config.in_channels
-    clips = torch.randn(2, 3, channels, 4, 6, generator=torch.Generator().manual_seed(3))
+@pytest.mark.parametrize("make", [hunyuan_video, ltx, mochi])
+def test_other_flows_are_noised_and_denoised_by_their_own_levels(make):
+    pipe, seen, name = frozen(make), [], make.__name__
+    if name == "ltx":
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    space = latent_space(pipe)
+    clips = torch.randn(2, 3, space.channels, 4, 6, generator=torch.Generator().manual_seed(3))
+    side = space.spatial_compression
+    size = ClipSize(space.video_frames(3), 4 * side, 6 * side)
+    given = {"strength": 0.4, "steps": 2, "guidance_scale": 1.0, "size": size}
     hook = pipe.transformer.register_forward_hook(
         lambda module, given, kwargs, output: seen.append((kwargs["hidden_states"], output[0])),
         with_kwargs=True,
     )
-    found = renoise(pipe, clips, strength=0.4)
+    found = renoise(pipe, clips, **given)
     hook.remove()
-    ((noisy, output),) = seen  # its guidance is an input of the model
+    (noisy, first), (later, second) = (
+        [x.unflatten(1, (3, 4, 6)).movedim(-1, 2) if name == "ltx" else x.transpose(1, 2)
+         for x in pair]
+        for pair in seen
+    )  # fmt: skip
+    begin, middle, _ = levels_of(name, 0.4, 2)
     noise = torch.cat([torch.randn(1, *clips.shape[1:], generator=g) for g in seeded(0, 1)])
-    torch.testing.assert_close(noisy.transpose(1, 2), 0.6 * clips + 0.4 * noise)
-    # From sigma = 0.4 to 0 in one step: x - 0.4 (noise - clean).
-    assert_same_clip(found, (noisy - 0.4 * output).transpose(1, 2))
+    torch.testing.assert_close(noisy, 0.6 * clips + 0.4 * noise)
+    # Mochi predicts what is clean minus noise, the others noise minus what is clean.
+    sign = 1 if name == "mochi" else -1
+    assert_same_clip(later, noisy + sign * (begin - middle) * first)
+    assert_same_clip(found, later + sign * middle * second)
     assert (found - clips).abs().max() > 0.1
-    other = renoise(pipe, clips, strength=0.4, prompts=("runs", "runs"))
+    other = renoise(pipe, clips, **given, prompts=("runs", "runs"))
     assert (other[0] - found[0]).abs().max() > 1e-4, "the caption changes nothing"
 
 
@@ -220,15 +247,17 @@ def test_a_clip_depends_on_its_own_generator_alone(pipe, steps):
 def test_a_model_that_knows_the_clip_ends_at_it(owner, strength, steps):
     """At every step the output is the true one for x₀ = clip: no scheduler may then stray."""
     clips, noise = real(1), torch.randn(1, 3, 4, 4, 6, generator=seeded(5)[0])
-    with beginning_at(owner, strength, steps) as scheduler:
+    with beginning_at(owner, strength, steps, positions=72) as scheduler:
         assert owner.scheduler is scheduler
         assert len(scheduler.timesteps) == steps
-        assert float(scheduler.timesteps[0]) == pytest.approx(1000 * strength, abs=3)
-        flow = type(scheduler).__name__ in FLOWS
+        flow, inverted = type(scheduler).__name__ in FLOWS, scheduler.config.get("invert_sigmas")
+        share = 1 - strength if inverted else strength
+        assert float(scheduler.timesteps[0]) == pytest.approx(1000 * share, abs=3)
         old, latents = None, None
         for index, timestep in enumerate(scheduler.timesteps):
             if flow:
                 sigma = scheduler.sigmas[index]
+                sigma = 1 - sigma if inverted else sigma
                 alpha = 1 - sigma
             else:
                 alpha = scheduler.alphas_cumprod[timestep] ** 0.5
@@ -236,6 +265,7 @@ def test_a_model_that_knows_the_clip_ends_at_it(owner, strength, steps):
             latents = alpha * clips + sigma * noise if latents is None else latents
             implied = (latents - alpha * clips) / sigma
             output = implied - clips if flow else alpha * implied - sigma * clips
+            output = -output if inverted else output
             if isinstance(scheduler, CogVideoXDPMScheduler):
                 back = scheduler.timesteps[index - 1] if index else None
                 latents, old = scheduler.step(output, old, timestep, back, latents)
@@ -248,10 +278,10 @@ def test_schedules_are_parts_of_the_whole():
     # CogVideoX: 400 timesteps, 0 to 399, in equal parts; 399 of them in three parts of 133.
     expected = {1: [399], 2: [399, 199], 3: [398, 265, 132]}
     for steps, timesteps in expected.items():
-        with beginning_at(cogvideox(), 0.4, steps) as scheduler:
+        with beginning_at(cogvideox(), 0.4, steps, positions=72) as scheduler:
             assert scheduler.timesteps.tolist() == timesteps
     # Flow with shift 3, in two steps: 1 and 3/1002 (its last), times 0.4.
-    with beginning_at(wan(), 0.4, 2) as scheduler:
+    with beginning_at(wan(), 0.4, 2, positions=72) as scheduler:
         torch.testing.assert_close(scheduler.sigmas[[0, 2]], torch.tensor([0.4, 0.0]))
         torch.testing.assert_close(scheduler.timesteps, 1000 * scheduler.sigmas[:-1])
 
@@ -293,7 +323,7 @@ def test_low_precision_pipelines(name):
         (lambda: cogvideox(scheduler=DDIMScheduler()), "known schedulers: CogVideoXDDIMScheduler"),
         (lambda: wan(stochastic_flow()), "stochastic_sampling=True draws noise"),
         (lambda: wan(unipc(use_flow_sigmas=False)), "without use_flow_sigmas=True"),
-        (type("LTXPipeline", (), {}), "cannot sample with a LTXPipeline; known pipelines: Cog"),
+        (type("AllegroPipeline", (), {}), "cannot sample with a AllegroPipeline; known pipe"),
     ],
 )
 def test_other_pipelines_and_schedulers_are_refused(make, message):
@@ -311,5 +341,8 @@ def test_other_pipelines_and_schedulers_are_refused(make, message):
     ],
 )
 def test_strengths_out_of_range_are_refused(strength, steps, message):
-    with pytest.raises(ValueError, match=message), beginning_at(cogvideox(), strength, steps):
+    with (
+        pytest.raises(ValueError, match=message),
+        beginning_at(cogvideox(), strength, steps, positions=72),
+    ):
         pass
