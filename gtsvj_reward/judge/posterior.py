@@ -51,6 +51,7 @@ def posterior_root(
     projected: Float[Tensor, "row bin"],
     inputs: Float[Tensor, "row input"],
     weights: Float[Tensor, " row"],
+    lost: Float[Tensor, "column column"] | None = None,
 ) -> Float[Tensor, "column column"]:
     """R with |R v|^2 = v' A^-1 v, for v a clip's projected features followed by its free inputs.
 
@@ -58,8 +59,10 @@ def posterior_root(
         projected: of the clips that the readout was fitted to.
         inputs: their unpenalised inputs, the constant among them.
         weights: of the rows; for a loss other than the square, its second derivatives.
+        lost: precision that is lost to other unknowns, such as effects of groups.
     """
-    return root_of(precision_of(projected, inputs, weights), inputs.shape[1])
+    precision = precision_of(projected, inputs, weights)
+    return root_of(precision if lost is None else precision - lost, inputs.shape[1])
 
 
 def precision_of(

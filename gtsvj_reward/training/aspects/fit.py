@@ -16,6 +16,7 @@ from gtsvj_reward.training.closed_form.commands import (
     start_of,
 )
 from gtsvj_reward.training.closed_form.examples import Rated
+from gtsvj_reward.training.closed_form.parts import GROUP_SHARE
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
@@ -57,7 +58,8 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
         raise RuntimeError("a judge of aspects gave none")
     metrics = aspect_metrics(predicted, targets, [aspect.name for aspect in aspects])
     noise = torch.tensor([judge.score_noise(row) for row in torch.eye(len(aspects)).tolist()])
-    spread = (noise[None] * (1 + leverage[:, None])).sqrt()
+    shared = float(judge.config.training[f"aspects: {GROUP_SHARE}"])
+    spread = (noise[None] * (1 + shared + leverage[:, None])).sqrt()
     off = ((predicted - targets).abs() / spread)[~targets.isnan()]
     for name, width in LEVELS.items():
         metrics[f"covered by {name}"] = (off < width).float().mean().item()

@@ -38,6 +38,9 @@ from gtsvj_reward.training.closed_form.stages import (
     solve_preference,
 )
 
+RATED = "rated"
+GROUP_SHARE = "variance that a group has in common, of the noise"
+"""In the record of a fit to ratings."""
 
 METHODS = {False: "closed form", True: "closed form, on LoRA that was trained before"}
 """Whether a judge has LoRA -> what `training` of its config says."""
@@ -158,7 +161,7 @@ class Parts:
             range_normalised(ratings, aspects),
             [rated.group for rated in ratings],
             aspects,
-            what="rated",
+            what=RATED,
         )
 
     def fit_targets(
@@ -180,6 +183,7 @@ class Parts:
                 numbered(groups),
                 energy=self.energy,
                 seed=self.seed,
+                group_effects=what == RATED,
             )
         else:
             every = targets.new_ones(len(names))
@@ -207,6 +211,8 @@ class Parts:
             }
         outputs = [aspect.name for aspect in aspects] or ["score"]
         known = {"clips": len(clips), "left-out spearman": agreement(left_out, targets, outputs)}
+        if what == RATED:
+            known[GROUP_SHARE] = solved.group_share
         self.note(self.stage, solved.penalties, known)
 
     def keep_preference(self, weights: Float[Tensor, " aspect"], bias: float) -> None:

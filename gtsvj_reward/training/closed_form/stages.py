@@ -21,6 +21,11 @@ from gtsvj_reward.training.closed_form.comparisons import (
     derivatives,
     fit_comparisons,
 )
+from gtsvj_reward.training.closed_form.group_noise import (
+    chosen_share,
+    fit_with_groups,
+    lost_to_groups,
+)
 from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE
 from gtsvj_reward.training.closed_form.ridge import (
     Fit,
@@ -79,6 +84,8 @@ class Solved:
     """Of the posterior; see `gtsvj_reward.judge.posterior`."""
     noise: Float[Tensor, "output output"] | None = None
     """Covariance of what is left over, between the outputs."""
+    group_share: float = 0.0
+    """Variance of what the ratings of a group have in common, as a multiple of the noise."""
 
 
 def solve_energy(
@@ -141,15 +148,29 @@ def solve_aspects(
     energy: Fit | None,
     seed: int,
     penalties: Sequence[float] | None = None,
+    group_effects: bool = True,
 ) -> Solved:
-    """Stage 2: ridge regression of range-normalised ratings, NaN where there is none."""
+    """Stage 2: ridge regression of range-normalised ratings, NaN where there is none.
+
+    Args:
+        features: standardised.
+        widths: of the taps.
+        targets: ratings.
+        groups: ratings that have an error in common, and are left out together.
+        energy: an unpenalised input; None: none.
+        seed: of the projection that the posterior is kept in.
+        penalties: None chooses them.
+        group_effects: False for targets that have no error in common, such as those of a teacher.
+    """
     free = energy_input(features, energy)
     weights = features.new_ones(len(features))
     rows = Rows(features, tuple(widths), groups, weights, free)
     chosen = choose_penalties(rows, targets) if penalties is None else given(penalties)
-    fit, left_out, noise = fit_ridge_with_noise(rows, targets, chosen.penalties)
-    root = projected_root(rows, chosen.penalties, weights, seed)
-    return Solved(folded(fit, energy), chosen, left_out, root, noise)
+    share = chosen_share(rows, targets, chosen.penalties) if group_effects else 0.0
+    fit, fitted, left_out = fit_with_groups(rows, targets, chosen.penalties, share)
+    noise = noise_between(weights, targets - fitted, targets - left_out)
+    root = projected_root(rows, chosen.penalties, weights, seed, group_share=share)
+    return Solved(folded(fit, energy), chosen, left_out, root, noise, share)
 
 
 def solve_comparisons(
@@ -208,15 +229,6 @@ def solve_preference(
     return fit.weight[0] + fit.free[0] / width, fit.bias.item(), chosen
 
 
-def fit_ridge_with_noise(
-    rows: Rows, targets: Float[Tensor, "row output"], penalties: Sequence[float]
-) -> tuple[Fit, Float[Tensor, "row output"], Float[Tensor, "output output"]]:
-    """`fit_ridge`, and the covariance of the noise; see `noise_between`."""
-    fit, left_out = fit_ridge(rows, targets, penalties)
-    fitted = fit(rows.features, rows.free)
-    return fit, left_out, noise_between(rows.weights, targets - fitted, targets - left_out)
-
-
 def noise_between(
     weights: Float[Tensor, " row"],
     inside: Float[Tensor, "row output"],
@@ -249,6 +261,7 @@ def projected_root(
     seed: int,
     *,
     constant: bool = True,
+    group_share: float = 0.0,
 ) -> Float[Tensor, "column column"]:
     """Root of the posterior of a fit; see `posterior_root`.
 
@@ -258,13 +271,15 @@ def projected_root(
         weights: of the rows.
         seed: of the projection.
         constant: whether a constant was fitted, as the first free input.
+        group_share: variance of group effects, as a multiple of the noise; for weights of 1.
     """
     each = torch.tensor(penalties).repeat_interleave(torch.tensor(rows.widths))
     projection = Projection(each.rsqrt(), seed=seed).double()
     ones = weights.new_ones(len(weights), int(constant))
     inputs = torch.cat([ones, rows.free], dim=1)
-    projected = [projection(part) for part in rows.features.split(ROWS_AT_ONCE)]
-    return posterior_root(torch.cat(projected), inputs, weights)
+    projected = torch.cat([projection(part) for part in rows.features.split(ROWS_AT_ONCE)])
+    lost = lost_to_groups(torch.cat([projected, inputs], dim=1), rows.groups, group_share)
+    return posterior_root(projected, inputs, weights, lost)
 
 
 def about_the_middle(
