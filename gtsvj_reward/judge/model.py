@@ -51,7 +51,7 @@ class VideoJudge(nn.Module):
             is the plain mean of the aspects.
         stored_text: prompt embedding (word, text_dim) of a judge whose `text_input` is `stored`.
 
-    The constructor takes a backbone; `adapted` says that it carries the adapter of `config` already.
+    The constructor takes a backbone; `adapted` says that it has the adapter of `config` already.
     """
 
     stored_text: Tensor | None

@@ -25,8 +25,8 @@ class JudgeSettings:
     """Blocks in use; the tokens that leave the last of them are read. None: all blocks."""
     readout: Readout = "mlp"
     """What turns tokens into scores. `moments`: a linear readout of moments of several blocks of
-    the base, fitted in closed form, frozen unless `lora_rank` is given; beyond the paper. `mlp`: the
-    paper's head on the mean of the last block's tokens, trained with LoRA."""
+    the base, fitted in closed form; beyond the paper. `mlp`: the paper's head on the mean of the
+    last block's tokens, trained with LoRA."""
     taps: list[int] | None = None
     """For `moments`: the blocks whose tokens are read, counted from 1, and 0 for the latents
     themselves. None: 0 and three blocks spread over the depth in use."""

@@ -2,7 +2,7 @@
 
 A clip is known by its content, so that a file that was moved or copied is not read again and one
 that was changed is. A folder of features belongs to one way of reading clips: base weights, LoRA,
-taps, pooling, stride, timestep and text. Features of another judge that reads alike can be used as well.
+taps, pooling, stride, timestep and text. Features of another judge that reads alike can be used.
 """
 
 import hashlib

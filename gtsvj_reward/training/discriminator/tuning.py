@@ -52,9 +52,7 @@ def closed_form_with_lora(
     pairs = ContrastivePairs(
         train, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
     )
-    cache = FeatureCache(
-        judge, args.feature_folder(), batch_size=args.per_device_eval_batch_size
-    )
+    cache = FeatureCache(judge, args.feature_folder(), batch_size=args.per_device_eval_batch_size)
     contrast = drawn(pairs, args.draws, args.group_by)
     fitted = refit(judge, cache, contrast=contrast, beta=args.beta)
     chosen = {name: getattr(judge_arguments, name) for name in LORA}

@@ -220,7 +220,7 @@ def test_lora_that_was_never_trained_is_not_fitted():
 
 def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
     fit_energy(folders, base, "--head_width", 4, status=1)
-    assert "['head_width'] are settings of --readout mlp" in capsys.readouterr().err
+    assert "['head_width'] are settings of `--readout mlp`" in capsys.readouterr().err
     fit_energy(folders, base, "--lora_rank", 4, status=1)
     assert "'cpu'] are no settings of --readout moments with --lora_rank" in capsys.readouterr().err
     fit_energy(folders, base, "--max_steps", 4, status=1)
