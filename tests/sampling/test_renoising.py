@@ -94,8 +94,7 @@ def renoise(pipe, clips, *, strength, steps=1, seeds=(0, 1), prompts=("a dog", "
         strength=strength,
         steps=steps,
         generators=seeded(*seeds),
-        size=SIZE,
-        **{"guidance_scale": 2.0, **changes},
+        **{"size": SIZE, "guidance_scale": 2.0, **changes},
     )
 
 
