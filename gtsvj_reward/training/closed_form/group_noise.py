@@ -68,7 +68,7 @@ def restricted_likelihood(
     degrees = len(target) - inputs.shape[1]
     noise = (goal - white @ free).square().sum() / degrees
     volume = 2 * factor.diagonal().log().sum() + torch.logdet(white.T @ white)
-    return (-0.5 * (degrees * noise.log() + volume)).item()
+    return float(-0.5 * (degrees * noise.log() + volume))
 
 
 def fit_with_groups(
@@ -104,7 +104,8 @@ def lost_to_groups(
         return design.new_zeros(design.shape[1], design.shape[1])
     _, place, counts = groups.unique(return_inverse=True, return_counts=True)
     sums = design.new_zeros(len(counts), design.shape[1]).index_add_(0, place, design)
-    return sums.T @ (sums / (counts + 1 / share)[:, None])
+    lost: Tensor = sums.T @ (sums / (counts + 1 / share)[:, None])
+    return lost
 
 
 def same_group(groups: Int[Tensor, " row"]) -> Float[Tensor, "row row"]:

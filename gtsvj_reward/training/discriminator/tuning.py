@@ -1,10 +1,10 @@
 """Stage 1 on moments with LoRA: the closed form first, then gradient descent from it."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from transformers import set_seed
 
-from gtsvj_reward.judge import JudgeSettings, VideoJudge
+from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.closed_form.features import FeatureCache
 from gtsvj_reward.training.closed_form.refit import refit
@@ -14,8 +14,6 @@ from gtsvj_reward.training.discriminator.run import real_and_generated
 from gtsvj_reward.training.discriminator.settings import DiscriminatorTuning
 from gtsvj_reward.training.discriminator.trainer import DiscriminatorTrainer
 from gtsvj_reward.training.run import build_judge
-
-LORA = ("lora_rank", "lora_alpha", "lora_placement")
 
 
 def tune_discriminator(
@@ -46,8 +44,7 @@ def closed_form_with_lora(
     judge_arguments: JudgeArguments, args: DiscriminatorTuning, train: RealAndGenerated
 ) -> VideoJudge:
     """A judge fitted to the frozen base, with fresh LoRA, which changes nothing yet."""
-    defaults = {item.name: item.default for item in fields(JudgeSettings) if item.name in LORA}
-    frozen = replace(judge_arguments, **defaults)
+    frozen = replace(judge_arguments, lora_rank=0, lora_alpha=8.0, lora_placement="last")
     judge = build_judge(frozen, train.real[0].space, seed=args.seed).to(args.device)
     pairs = ContrastivePairs(
         train, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
@@ -55,11 +52,16 @@ def closed_form_with_lora(
     cache = FeatureCache(judge, args.feature_folder(), batch_size=args.per_device_eval_batch_size)
     contrast = drawn(pairs, args.draws, args.group_by)
     fitted = refit(judge, cache, contrast=contrast, beta=args.beta)
-    chosen = {name: getattr(judge_arguments, name) for name in LORA}
-    record = {**fitted.config.training, "method": "closed form, then LoRA from it"}
+    config = replace(
+        fitted.config,
+        lora_rank=judge_arguments.lora_rank,
+        lora_alpha=judge_arguments.lora_alpha,
+        lora_placement=judge_arguments.lora_placement,
+        training={**fitted.config.training, "method": "closed form, then LoRA from it"},
+    )
     adapted = VideoJudge(
         fitted.backbone,
-        replace(fitted.config, **chosen, training=record),
+        config,
         stored_text=fitted.stored_text,
         seed=args.seed,
     )
