@@ -88,7 +88,7 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	  --generator "9,700 steps of 16, 6,000 clips"
 	$(VENV)/bin/python -m tools.toy.unsteady --run $(TOY)/unsteady
 	$(VENV)/bin/python -m tools.toy.bundle unsteady --from $(TOY)/unsteady/lora
-	$(MAKE) study STUDY_ARGS="--only full --results $(TOY)/results --work $(TOY)/study \
+	$(MAKE) study STUDY_ARGS="--only full --seeds 1 --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
 	$(VENV)/bin/python -m tools.toy.bundle judge --from $(TOY)/study --seed 0
 	$(VENV)/bin/python -m tools.toy.judge --out $(TOY)/moments --data $(TOY)/study/data \

@@ -132,10 +132,12 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("studies/results"))
     parser.add_argument("--page", type=Path, default=Path("docs/study"), help="folder of the page")
     parser.add_argument("--only", nargs="+", help="run these rows alone")
+    parser.add_argument("--seeds", type=int, help="of each row, at most")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = yaml.safe_load(args.config.read_text())
     settings["only"] = args.only or settings.get("only")
+    settings["seeds"] = args.seeds or settings.get("seeds", 5)
     torch.set_num_threads(settings["threads"])
     if args.worker:
         study = Study(settings, args.work)

@@ -40,6 +40,12 @@ def test_accuracies_differ_by_welchs_interval():
     )
     assert found.outcome == "same"
     assert compare.accuracies("cross", [1.0, 1.1], [3.0, 3.1]).outcome == "better"
+    # One new seed: t of 2 degrees is 4.3027, and its own variance is that of the stated ones.
+    found = compare.accuracies("cross", [1.0, 2.0, 3.0], [8.0])
+    assert (found.low, found.high) == (
+        pytest.approx(6 - 4.3027 * (4 / 3) ** 0.5, abs=1e-3),
+        pytest.approx(6 + 4.3027 * (4 / 3) ** 0.5, abs=1e-3),
+    )
 
 
 def test_what_is_stated_equals_itself():

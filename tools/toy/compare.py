@@ -5,7 +5,8 @@
 `make toy` ends with it. Stated figures are those of `tools/toy/figures/generator.json` and of the
 study's row `full` in `studies/results`, which a rebuild leaves alone. A difference is clear if its
 95% interval has no zero in it: for shares of clips by Newcombe's combination of Wilson intervals,
-for accuracies by Welch's t over seeds. One in forty is clear to the worse side by chance.
+for accuracies by t over the stated seeds, or by Welch's over those of both where the rebuild has
+several. One in forty is clear to the worse side by chance.
 """
 
 import argparse
@@ -14,10 +15,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
-from scipy.stats import ttest_ind
+from scipy.stats import t as student, ttest_ind
 
 from gtsvj_reward.files import write_text
 from studies.page import MEASURES, ZERO_SHOT, Results, read_results
@@ -55,9 +56,12 @@ def shares(name: str, stated: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> 
 
 
 def accuracies(name: str, stated: list[float], rebuilt: list[float]) -> Comparison:
-    """Of two sets of seeds, by Welch's t."""
-    interval = ttest_ind(rebuilt, stated, equal_var=False).confidence_interval(0.95)
+    """Of two sets of seeds, by Welch's t; of one new seed, by the spread of the stated."""
     before, after = mean(stated), mean(rebuilt)
+    if len(rebuilt) == 1:
+        half = student.ppf(0.975, len(stated) - 1) * stdev(stated) * (1 + 1 / len(stated)) ** 0.5
+        return Comparison(name, before, after, after - before - half, after - before + half)
+    interval = ttest_ind(rebuilt, stated, equal_var=False).confidence_interval(0.95)
     return Comparison(name, before, after, float(interval.low), float(interval.high))
 
 
