@@ -77,9 +77,11 @@ def put_together(place: Tensor, values: Float[Tensor, "own output"], count: int)
 def searched_rows(share: Share, groups: Tensor, weights: Tensor) -> tuple[Rows, Tensor]:
     """The rows on which penalties are chosen, in all processes, and which of all rows they are."""
     index = thinned(groups, SEARCH_ROWS)
-    own = torch.isin(share.place, index)
-    every = torch.cat([share.features, share.free], dim=1)[own]
-    together = put_together(share.place[own], every, len(groups))[index]
+    own = torch.isin(share.place, index).nonzero()[:, 0]
+    every = torch.cat([share.features[own], share.free[own]], dim=1)
+    number = torch.full((len(groups),), -1)
+    number[index] = torch.arange(len(index))
+    together = put_together(number[share.place[own]], every, len(index))
     features, free = together.split([sum(share.widths), share.free.shape[1]], dim=1)
     return Rows(features, share.widths, groups[index], weights[index], free), index
 

@@ -68,10 +68,15 @@ def solve_spread(
         energy: an input without a penalty; None: none.
         seed: of the projection that the posterior is kept in; None: no posterior.
     """
-    parts = [(projection(part), energy_input(part, energy)) for part in chunks(features, standard)]
-    share = Share(
-        place, torch.cat([p for p, _ in parts]), projection.widths, torch.cat([f for _, f in parts])
-    )
+    # Filled part by part: a second copy of it would be as much as the features themselves.
+    bins = torch.empty(len(features), sum(projection.widths), dtype=torch.float64)
+    free = torch.empty(len(features), int(energy is not None), dtype=torch.float64)
+    for part, into, inputs in zip(
+        chunks(features, standard), bins.split(ROWS_AT_ONCE), free.split(ROWS_AT_ONCE), strict=True
+    ):
+        into.copy_(projection(part))
+        inputs.copy_(energy_input(part, energy))
+    share = Share(place, bins, projection.widths, free)
     rows, index = searched_rows(share, groups, weights)
     chosen = choose_penalties(rows, targets[index])
     fit, fitted, left_out = fit_share(share, targets, groups, weights, chosen.penalties)
