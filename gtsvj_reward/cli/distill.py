@@ -23,31 +23,41 @@ TABLE_FLAGS = ("columns", "allow_missing_videos")
 def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     made = subparser("distill")
-    made.add_argument("teacher", nargs="?", help="judge, as for score; not with --scores")
-    made.add_argument("latents", type=Path, help="folder of latent files, without labels")
+    made.add_argument("teacher", nargs="?", help="judge, as for `gtsvj score`; not with --scores")
+    made.add_argument("latents", type=Path, help="folder of unlabelled latent files")
     made.add_argument("--out", type=Path, required=True, help="folder for the student")
     student = made.add_argument_group("student")
-    student.add_argument("--base_model", help="its base; that of the teacher")
+    student.add_argument("--base_model", help="base transformer; default: the teacher's")
     student.add_argument("--base_dtype", default="auto", choices=["auto", *DTYPES])
-    student.add_argument("--taps", type=int, nargs="+", help="blocks that are read; 0: the latents")
-    student.add_argument("--depth", type=int, help="blocks in use; all of the base")
-    student.add_argument("--latent_pooling", type=int, default=1, help="edge of averaged squares")
-    student.add_argument("--temporal_stride", type=int, default=1, help="sees one frame in so many")
-    judge = made.add_argument_group("teacher that is a judge")
-    judge.add_argument("--teacher_base_model", help="where its base is, if it has moved")
+    student.add_argument("--taps", type=int, nargs="+", help="blocks to read; 0: the latents")
+    student.add_argument("--depth", type=int, help="blocks in use; default: all of the base")
+    student.add_argument(
+        "--latent_pooling", type=int, default=1, help="average squares of this size"
+    )
+    student.add_argument(
+        "--temporal_stride", type=int, default=1, help="read every K-th latent frame"
+    )
+    judge = made.add_argument_group("teacher: a judge")
+    judge.add_argument("--teacher_base_model", help="location of its base, if it has moved")
     judge.add_argument("--allow_untrained_geometry", action="store_true", help="as for score")
     judge.add_argument("--no_check_statistics", action="store_true", help="as for score")
-    judge.add_argument("--overwrite", action="store_true", help="drop what it said of clips before")
-    table = made.add_argument_group("teacher that is a table")
-    table.add_argument("--scores", type=Path, help="its scores: a column `video`, one per aspect")
-    table.add_argument("--columns", nargs="+", help="of it; `aspect:...`, else `reward`, else all")
+    judge.add_argument("--overwrite", action="store_true", help="discard its earlier scores")
+    table = made.add_argument_group("teacher: a table")
+    table.add_argument("--scores", type=Path, help="scores: a column `video` and one per aspect")
+    table.add_argument(
+        "--columns", nargs="+", help="its columns; default `aspect:...`, else `reward`, else all"
+    )
     table.add_argument("--allow_missing_videos", action="store_true", help="leave them out")
-    made.add_argument("--held_out_fraction", type=float, default=0.1, help="share to compare on")
-    made.add_argument("--group_by", help="clips that stay on one side; as for train-aspects")
-    made.add_argument("--features", type=Path, help="folder of moments; `features` beside --out")
+    made.add_argument(
+        "--held_out_fraction", type=float, default=0.1, help="share held out for comparison"
+    )
+    made.add_argument("--group_by", help="keep clips together in the split; as for train-aspects")
+    made.add_argument(
+        "--features", type=Path, help="folder of cached moments; default: `features` beside --out"
+    )
     made.add_argument("--seed", type=int, default=42, help="of the split")
     made.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
-    made.add_argument("--device", help="where clips are read; a GPU if there is one")
+    made.add_argument("--device", help="device for reading clips; default: a GPU if available")
     return made
 
 
@@ -67,7 +77,7 @@ def distill(argv: list[str]) -> int:
     from gtsvj_reward.training.processes import only_run
 
     state = processes(args.device)
-    with only_run(args.out):  # what the teacher says is kept beside it
+    with only_run(args.out):  # the teacher's scores are stored beside it
         judge = fitted_student(args, LatentFolder(args.latents), state)
     if state.is_main_process:
         report(judge, judge.config.training["held out"], str(args.out))
@@ -75,7 +85,7 @@ def distill(argv: list[str]) -> int:
 
 
 def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) -> "VideoJudge":
-    """Ask the teacher, and fit the student to what it says."""
+    """Score the clips with the teacher and fit the student to its scores."""
     from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
     from gtsvj_reward.training.closed_form.distill import distill as fit
 
@@ -109,9 +119,9 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
 def judge_values(
     args: argparse.Namespace, clips: "LatentFolder", state: Any
 ) -> tuple["Teacher", str, str | None]:
-    """What a judge says of all clips, the name of its base, and the revision of that.
+    """A judge's scores of all clips, and the name and revision of its base.
 
-    Finished scores are kept beside --out, so that a stopped run goes on where it was.
+    Finished scores are stored beside --out, so an interrupted run resumes.
     """
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.judge import resolve_checkpoint
@@ -130,7 +140,7 @@ def judge_values(
     )
     if reward.reads_text:
         raise ValueError(
-            f"{args.teacher} reads prompts, whose embeddings are no part of latent files: score "
+            f"{args.teacher} reads prompts, but latent files have no prompt embeddings: score "
             "the clips with `reward(latents, text=...)` and pass the table as --scores"
         )
     finished = shards.Shards(
@@ -151,7 +161,7 @@ def judge_values(
 
 
 def table_values(args: argparse.Namespace, clips: "LatentFolder") -> "Teacher":
-    """What a table says of the clips that it has."""
+    """A table's scores of the clips that it has."""
     from gtsvj_reward.annotations import find_clips
     from gtsvj_reward.evaluation import read_scores
     from gtsvj_reward.training.closed_form.distill import table_teacher

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def encode(argv: list[str]) -> int:
     """`gtsvj encode`."""
     parser = subparser("encode")
-    parser.add_argument("videos", type=Path, help="folder of videos, and of folders of frames")
+    parser.add_argument("videos", type=Path, help="folder of videos or of folders of frames")
     parser.add_argument("out", type=Path, help="folder for the latent files")
     parser.add_argument("--vae", required=True, help="bundled name, folder or hub id")
-    parser.add_argument("--space_id", help="name of the latent space; read from the VAE by default")
-    parser.add_argument("--fps", type=float, required=True, help="resample to this rate")
+    parser.add_argument("--space_id", help="name of the latent space; default: read from the VAE")
+    parser.add_argument("--fps", type=float, required=True, help="resample to this frame rate")
     parser.add_argument(
         "--height", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
     )
@@ -28,26 +28,32 @@ def encode(argv: list[str]) -> int:
         "--width", type=int, required=True, help="pixels; whole latents, a multiple of 8 for most"
     )
     parser.add_argument(
-        "--num_frames", type=int, help="4f + 1 (LTX 8f, Mochi 6f); the longest that fits by default"
+        "--num_frames", type=int, help="4f + 1 (LTX 8f, Mochi 6f); default: the longest that fits"
     )
-    parser.add_argument("--max_frames", type=int, help="likewise; the longest, but no longer")
-    parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
-    parser.add_argument("--frames_fps", type=float, help="rate of folders of frames")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--device", help="where to encode; a GPU if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace files made otherwise")
     parser.add_argument(
-        "--skip_unreadable", action="store_true", help="exit with 0 although videos were unreadable"
+        "--max_frames", type=int, help="use the longest that fits, up to this number"
     )
-    parser.add_argument("--prompts", type=Path, help="table of `video,prompt`: keep their text too")
+    parser.add_argument("--start", type=float, default=0.0, help="seconds to skip")
+    parser.add_argument("--frames_fps", type=float, help="frame rate of folders of frames")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--device", help="device for encoding; default: a GPU if available")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files made with other settings"
+    )
+    parser.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="exit with status 0 even if videos were unreadable",
+    )
+    parser.add_argument(
+        "--prompts", type=Path, help="table of `video,prompt`: also encode the prompts"
+    )
     parser.add_argument(
         "--wrong_prompts",
         type=Path,
-        help="table of `video,prompt`: prompts that are not true of it, for training",
+        help="table of `video,prompt`: wrong prompts, for training",
     )
-    parser.add_argument(
-        "--text_encoder", help="pipeline that encodes the prompts; --vae by default"
-    )
+    parser.add_argument("--text_encoder", help="pipeline that encodes the prompts; default: --vae")
     args = parser.parse_args(argv)
     for flag in ("text_encoder", "wrong_prompts"):
         if vars(args)[flag] and args.prompts is None:
@@ -92,7 +98,7 @@ def encode(argv: list[str]) -> int:
 
 
 def keep_prompts(args: argparse.Namespace, device: Any) -> None:
-    """Encode the prompts of the clips below `out`; say how many were new."""
+    """Encode the prompts of the clips below `out` and print how many were new."""
     from gtsvj_reward.latents import LatentFolder
     from gtsvj_reward.reward.text_store import write_texts
     from gtsvj_reward.reward.texts import load_prompt_encoder
@@ -109,7 +115,7 @@ def keep_prompts(args: argparse.Namespace, device: Any) -> None:
 
 
 def print_reports(reports: "list[EncodeReport]") -> None:
-    """Say what became of the clips of all processes, and what was passed over."""
+    """Print the results of all processes, and the files that were skipped."""
     counts = {
         "encoded": sum(len(report.encoded) for report in reports),
         "already done": sum(len(report.already_done) for report in reports),
@@ -118,7 +124,7 @@ def print_reports(reports: "list[EncodeReport]") -> None:
     }
     print(", ".join(f"{name} {count}" for name, count in counts.items()))
     for note in reports[0].passed_over:
-        print(f"passed over: {note}", file=sys.stderr)
+        print(f"skipped: {note}", file=sys.stderr)
     for report in reports:
         for path, reason in report.too_short:
             print(f"too short: {path}: {reason}", file=sys.stderr)

@@ -39,15 +39,15 @@ def evaluate(argv: list[str]) -> int:
     if args.compare:
         scoring = ("benchmark", "data", "scores", "judge")
         if any(vars(args)[name] is not None for name in scoring):
-            parser.error("--compare scores nothing: leave out --benchmark, --data and the scores")
+            parser.error("--compare does not score: leave out --benchmark, --data and the scores")
         return compare(args)
     for name in ("benchmark", "data", "out"):
         if vars(args)[name] is None:
-            parser.error(f"--{name} is required (or --compare with files result.json)")
+            parser.error(f"--{name} is required (or --compare with result.json files)")
     if (args.scores is None) == (args.judge is None):
         parser.error("exactly one of --scores and --judge is required")
     if (args.latents is None) != (args.judge is None):
-        parser.error("--judge and --latents are given together or not at all")
+        parser.error("give --judge and --latents together")
     return measure_ratings(args) if args.benchmark in RATINGS else measure(args)
 
 
@@ -61,16 +61,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="file of comparisons (see docs/data.md)")
     parser.add_argument(
-        "--labels", nargs="+", metavar="LABEL=A|B|tie", help="0=B: what labels mean"
+        "--labels", nargs="+", metavar="LABEL=A|B|tie", help="meaning of labels, e.g. 0=B"
     )
     parser.add_argument("--out", type=Path, help="folder for results")
-    parser.add_argument("--scores", type=Path, help="table with `video` and columns of scores")
-    parser.add_argument("--judge", help="score with this judge first: folder, bundled name, hub id")
-    parser.add_argument("--latents", type=Path, help="with --judge: folder of latent files")
+    parser.add_argument(
+        "--scores", type=Path, help="table with a column `video` and columns of scores"
+    )
+    parser.add_argument(
+        "--judge", help="score with this judge first: folder, bundled name or hub id"
+    )
+    parser.add_argument("--latents", type=Path, help="folder of latent files, for --judge")
     judge = add_judge_flags(parser, "the table")
     judge.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
-    parser.add_argument("--name", help="what results call the scorer")
-    parser.add_argument("--column", help="column of scores; reward, score, or the only one")
+    parser.add_argument("--name", help="name of the scorer in results")
+    parser.add_argument(
+        "--column", help="column of scores; default reward, else score, else the only one"
+    )
     parser.add_argument(
         "--column_for",
         action="append",
@@ -79,23 +85,27 @@ def build_parser() -> argparse.ArgumentParser:
         help="another column for one label, e.g. VQ=aspect:clear; repeatable",
     )
     parser.add_argument(
-        "--allow_missing_videos", action="store_true", help="evaluate the rest, and say so"
+        "--allow_missing_videos", action="store_true", help="evaluate the rest, and count them"
     )
     parser.add_argument("--calibration_fraction", type=float, default=0.5)
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
-    parser.add_argument("--seed", type=int, default=0, help="of split and bootstrap")
+    parser.add_argument("--resamples", type=int, default=1000, help="number of bootstrap resamples")
+    parser.add_argument("--confidence", type=float, default=0.95, help="level of the intervals")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split and bootstrap")
     parser.add_argument(
-        "--videos", type=Path, help="folder of the videos: the page plays the pairs it gets wrong"
+        "--videos", type=Path, help="folder of the videos, to play misranked pairs on the page"
     )
     parser.add_argument(
-        "--compare", type=Path, nargs="+", metavar="RESULT", help="put files result.json in a table"
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="RESULT",
+        help="compare result.json files in a table",
     )
     return parser
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Score if asked to, evaluate, write and print."""
+    """Score with a judge if given, evaluate, write and print."""
     from gtsvj_reward import evaluation
     from gtsvj_reward.annotations import read_labelled_comparisons
     from gtsvj_reward.files import write_text
@@ -141,7 +151,7 @@ def measure_ratings(args: argparse.Namespace) -> int:
     from gtsvj_reward.files import write_text
 
     if args.column or args.labels:
-        raise ValueError("--column and --labels are for comparisons; name columns of aspects with "
+        raise ValueError("--column and --labels are for comparisons; set the columns of aspects with "
                          "--column_for ASPECT=COLUMN")  # fmt: skip
     columns = columns_for(args.column_for)
     ratings = RATING_FORMATS[RATINGS[args.benchmark]](args.data)
@@ -163,7 +173,7 @@ def measure_ratings(args: argparse.Namespace) -> int:
 
 
 def settings_of(args: argparse.Namespace) -> "EvaluationSettings":
-    """What the flags choose of an evaluation."""
+    """Settings of the evaluation, from the flags."""
     from gtsvj_reward.evaluation import EvaluationSettings
 
     return EvaluationSettings(
@@ -175,7 +185,7 @@ def settings_of(args: argparse.Namespace) -> "EvaluationSettings":
 
 
 def scorer_name(args: argparse.Namespace) -> str:
-    """What results call the scorer."""
+    """Name of the scorer in results."""
     return str(args.name or (Path(args.judge).name if args.judge else args.scores.name))
 
 
@@ -183,7 +193,7 @@ def columns_for(words: list[str]) -> dict[str, str]:
     """The `LABEL=COLUMN` words as a dictionary.
 
     Raises:
-        ValueError: for a word of another form, or a label that comes twice.
+        ValueError: for a word of another form, or a repeated label.
     """
     columns: dict[str, str] = {}
     for word in words:

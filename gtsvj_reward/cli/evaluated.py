@@ -1,4 +1,4 @@
-"""What `gtsvj evaluate` evaluates: a table of scores, or those that a judge makes first."""
+"""The scores that `gtsvj evaluate` evaluates: a given table, or tables written by a judge."""
 
 import argparse
 from dataclasses import dataclass
@@ -16,31 +16,31 @@ class Scored:
     trained: frozenset[str] = frozenset()
     """Videos whose labels the judge was trained on."""
     suffix: str = ""
-    """Of the files of results."""
+    """Suffix of the result files."""
     note: str | None = None
-    """What results say of it."""
+    """Note for the results."""
 
 
 WITHOUT = "-without-prompts"
-"""Suffix of what a judge that reads prompts says without them."""
+"""Suffix for scores without prompts of a judge that reads prompts."""
 
 
 def notes_of(scored: Scored, seen: int, rows: int, what: str) -> list[str]:
-    """What results say of a table, and of rows with clips that the judge was trained on."""
+    """Notes for the results: on the table, and on rows with clips that the judge was trained on."""
     notes = [] if scored.note is None else [scored.note]
     if not seen:
         return notes
     return [
         *notes,
-        f"{seen} of {rows} {what} a clip whose labels the judge was trained on: its numbers on "
-        "them say nothing of new clips. Evaluate held-out ones (`gtsvj split`)",
+        f"{seen} of {rows} {what} a clip whose labels the judge was trained on: metrics on these "
+        "do not apply to new clips. Evaluate held-out clips (`gtsvj split`)",
     ]
 
 
 def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
-    """The table that is there, or those that the judge makes; each video is scored once in each.
+    """The given table, or those that the judge writes, with one score per video.
 
-    A judge that reads prompts, and takes clips without, is asked for both.
+    A judge that scores clips with and without prompts writes both.
     """
     if args.scores:
         return [Scored(args.scores)]
@@ -59,13 +59,13 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
     clips = folder.only(found.clips.values())
     ways: dict[str, str | None] = {"": None}
     if prompts_for(reward, clips) is not None:
-        ways[""] = "each clip was scored under its prompt"
+        ways[""] = "each clip was scored with its prompt"
         if reward.config.prompt_dropout:
-            ways[WITHOUT] = "no clip was scored under its prompt"
+            ways[WITHOUT] = "clips were scored without prompts"
     elif reward.reads_text:
         ways[""] = (
-            "this judge reads prompts, and none are stored beside the latents: no clip was scored "
-            "under its prompt (`gtsvj encode --prompts`)"
+            "this judge reads prompts, but none are stored beside the latents: clips were scored "
+            "without prompts (`gtsvj encode --prompts` stores them)"
         )
     seen = trained_on(Path(checkpoint), list(found.clips.values())) or []
     paths = {info.path for info in seen}
@@ -76,6 +76,6 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
         table = score_clips(
             reward, clips, out, checkpoint=checkpoint, under_prompts=suffix != WITHOUT
         )
-        print(f"scores written to {table}; use them again with --scores")
+        print(f"scores written to {table}; reuse them with --scores")
         scored.append(Scored(table, trained, suffix, note))
     return scored

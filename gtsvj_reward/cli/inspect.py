@@ -7,7 +7,9 @@ def inspect(argv: list[str]) -> int:
     """`gtsvj inspect`."""
     parser = subparser("inspect")
     parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
-    parser.add_argument("--pipeline", help="of a pipeline, folder or bundled name: does it fit?")
+    parser.add_argument(
+        "--pipeline", help="check whether this pipeline fits: folder or bundled name"
+    )
     args = parser.parse_args(argv)
 
     from gtsvj_reward.assets import folder_of
@@ -23,6 +25,6 @@ def inspect(argv: list[str]) -> int:
         print(f"does not fit {args.pipeline}: {complaint}")
     if not complaints:
         same = inspection.same_base(checkpoint, pipeline)
-        base = "holds the judge's base weights" if same else "has other weights than the judge's"
+        base = "has the judge's base weights" if same else "has other weights than the judge's base"
         print(f"fits {args.pipeline}: same latents; its transformer {base}")
     return 1 if complaints else 0

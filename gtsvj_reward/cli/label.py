@@ -21,39 +21,60 @@ def parser() -> argparse.ArgumentParser:
     made = subparser("label")
     made.add_argument("videos", type=Path, nargs="?", help="folder of videos; not with --export")
     made.add_argument(
-        "--out", type=Path, required=True, help="folder of the labels; resumed if there"
+        "--out", type=Path, required=True, help="folder of the labels; resumed if it exists"
     )
-    asked = made.add_argument_group("what is asked")
+    asked = made.add_argument_group("task")
     asked.add_argument("--task", choices=["compare", "rate"], default="compare")
     asked.add_argument("--question", default="", help="shown above the clips")
-    asked.add_argument("--aspects", nargs="+", help="rated 1 to 5; the judge's, else overall")
-    asked.add_argument("--prompts", type=Path, help="table: `video`, `prompt`; else by folder")
-    asked.add_argument("--double_share", type=float, default=0.1, help="asked of a second rater")
-    judge = made.add_argument_group("judge that is fitted while you watch")
+    asked.add_argument(
+        "--aspects",
+        nargs="+",
+        help="aspects to rate from 1 to 5; default: the judge's, else overall",
+    )
+    asked.add_argument(
+        "--prompts", type=Path, help="table with `video` and `prompt`; default: group by folder"
+    )
+    asked.add_argument(
+        "--double_share", type=float, default=0.1, help="share of tasks given to a second rater"
+    )
+    judge = made.add_argument_group("judge that learns as you label")
     judge.add_argument("--latents", type=Path, help="folder of latent files of the videos")
-    judge.add_argument("--judge", help="moment judge to begin with; one without labels will do")
-    judge.add_argument("--base_model", help="of the judge, if it moved; alone: begin with nothing")
-    judge.add_argument("--allow_missing_latents", action="store_true", help="leave these out")
+    judge.add_argument("--judge", help="moment judge to start from; it needs no labels")
+    judge.add_argument(
+        "--base_model", help="the judge's base, if it moved; alone: start without a judge"
+    )
+    judge.add_argument(
+        "--allow_missing_latents", action="store_true", help="leave out videos without latents"
+    )
     judge.add_argument("--features", type=Path, help="folder of moments; `features` beside --out")
     judge.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
     judge.add_argument("--device", help="where clips are read; a GPU if there is one")
-    judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
-    choice = made.add_argument_group("which clips come next")
+    judge.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the base weights; default: that of training"
+    )
+    choice = made.add_argument_group("choice of clips")
     choice.add_argument("--choice", choices=["random", "active"], default="random")
-    choice.add_argument("--random_share", type=float, default=0.25, help="under active")
-    choice.add_argument("--seed", type=int, default=0, help="of every draw")
+    choice.add_argument(
+        "--random_share",
+        type=float,
+        default=0.25,
+        help="share of random pairs with --choice active",
+    )
+    choice.add_argument("--seed", type=int, default=0, help="seed of all draws")
     network = made.add_argument_group("network")
-    network.add_argument("--host", default="127.0.0.1", help="others than this need a token")
-    network.add_argument("--port", type=int, default=8765, help="0 takes a free one")
-    network.add_argument("--token_file", type=Path, help="else GTSVJ_SERVE_TOKEN; else one is made")
-    network.add_argument("--no_token", action="store_true", help="on 127.0.0.1 alone")
-    export = made.add_argument_group("joining folders of labels, without a page")
+    network.add_argument("--host", default="127.0.0.1", help="any other address requires a token")
+    network.add_argument("--port", type=int, default=8765, help="0 picks a free port")
+    network.add_argument(
+        "--token_file", type=Path, help="default: GTSVJ_SERVE_TOKEN, else a new token"
+    )
+    network.add_argument("--no_token", action="store_true", help="only on 127.0.0.1")
+    export = made.add_argument_group("join folders of labels, without a page")
     export.add_argument("--export", type=Path, nargs="+", help="folders to join into --out")
     export.add_argument(
         "--conflicts",
         choices=["keep", "votes", "majority", "drop"],
         default="keep",
-        help="of raters on a pair; votes: their share as a probability",
+        help="pairs on which raters disagree; votes: share of votes as a probability",
     )
     return made
 
@@ -69,9 +90,9 @@ def label(argv: list[str]) -> int:
     if args.latents is None:
         refuse_given(flags, args, MODEL, "is for a judge, which needs --latents")
     elif args.judge is None and args.base_model is None:
-        flags.error("--latents are read by a judge: give --judge, or --base_model to begin anew")
+        flags.error("--latents needs a judge: give --judge, or --base_model to start without one")
     if args.no_token and args.token_file is not None:
-        flags.error("--no_token and --token_file contradict one another")
+        flags.error("give --no_token or --token_file, not both")
 
     from gtsvj_reward.labelling import Session, SessionSettings, read_clips
     from gtsvj_reward.labelling.app import create_app
@@ -102,12 +123,14 @@ def label(argv: list[str]) -> int:
         args.out, clips, settings, None if args.latents is None else model(args, clips)
     )
     if session.journal.torn:
-        print(f"{session.journal.path}: cut off {session.journal.torn} bytes of an unwritten event")
+        print(
+            f"{session.journal.path}: removed {session.journal.torn} bytes of an incomplete event"
+        )
 
     def announce(address: str) -> None:
         known = "" if token is None else f"/?token={token}"
         print(f"{len(clips)} clips, {session.answered()} answers so far, in {args.out}")
-        print(f"label at {address}{known}  (Ctrl-C ends; nothing is lost)", flush=True)
+        print(f"label at {address}{known}  (Ctrl-C stops; all answers are saved)", flush=True)
 
     app = create_app(session, token=token)
     server.serve(app, host=args.host, port=args.port, announce=announce)
@@ -115,7 +138,7 @@ def label(argv: list[str]) -> int:
 
 
 def rated_aspects(args: argparse.Namespace) -> tuple[str, ...]:
-    """What is rated: the aspects that were given, else those of the judge, else `overall`."""
+    """Aspects to rate: those given, else the judge's, else `overall`."""
     if args.aspects is not None:
         return tuple(args.aspects)
     if args.task == "compare" or args.judge is None:
@@ -127,7 +150,7 @@ def rated_aspects(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def model(args: argparse.Namespace, clips: "ClipSet") -> "Model":
-    """The judge that is fitted, and the clips that it reads."""
+    """The judge to fit, and the clips that it reads."""
     from gtsvj_reward.cli.processes import processes
     from gtsvj_reward.judge import load_judge, resolve_checkpoint
     from gtsvj_reward.labelling.fitting import Model, latent_file
@@ -166,5 +189,5 @@ def join(args: argparse.Namespace) -> int:
     print(f"{done.raters} raters disagree on {done.pair_conflicts} pairs ({args.conflicts}) and on "
           f"{done.rating_conflicts} ratings of clips (mean)")  # fmt: skip
     if done.repeated:
-        print(f"{done.repeated} answers were in several folders and count once")
+        print(f"{done.repeated} answers were in several folders and are counted once")
     return 0

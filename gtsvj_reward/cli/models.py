@@ -9,7 +9,7 @@ from gtsvj_reward.cli.parsing import subparser
 def models(argv: list[str]) -> int:
     """`gtsvj models`."""
     parser = subparser("models")
-    parser.add_argument("name", nargs="?", help="print the card of this one")
+    parser.add_argument("name", nargs="?", help="print the card of this model")
     args = parser.parse_args(argv)
 
     from gtsvj_reward.assets import ASSETS, asset_path
@@ -25,11 +25,11 @@ def models(argv: list[str]) -> int:
 
 
 def kind_of(folder: Path) -> str:
-    """What a bundled model is, by its own files."""
+    """Kind of a bundled model, from its files."""
     if (folder / "model_index.json").is_file():
         return str(json.loads((folder / "model_index.json").read_text())["_class_name"])
     if (folder / "pytorch_lora_weights.safetensors").is_file():
-        return "LoRA adapter of gtsvj-toy-pipeline, which makes it unsteady"
+        return "LoRA adapter that makes gtsvj-toy-pipeline unsteady"
     config = json.loads((folder / "config.json").read_text())
     if "stage" in config:
         return f"judge, stage {config['stage']}, readout {config.get('readout', 'mlp')}"

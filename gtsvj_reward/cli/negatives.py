@@ -55,7 +55,7 @@ def negatives(argv: list[str]) -> int:
             print(f"prompts encoded {write_made(args.out, PromptEncoder(pipe))}")
     print(f"made {len(report.made)}, already done {len(report.already_done)}")
     if report.without_caption:
-        print(f"{len(report.without_caption)} real clips have no caption: the empty prompt is used")
+        print(f"{len(report.without_caption)} real clips have no caption and use the empty prompt")
     if report.captions_unused:
         print(
             f"{len(report.captions_unused)} videos of --captions are not below --real, the first "
@@ -72,16 +72,18 @@ def parsed(argv: list[str]) -> argparse.Namespace:
         help="bundled name, folder or hub id: CogVideoX, HunyuanVideo, LTX, Mochi or Wan",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the latent files")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    parser.add_argument("--guidance_scale", type=float, help="the pipeline's own by default")
-    parser.add_argument("--batch_size", type=int, default=1, help="clips in one call")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the weights")
-    parser.add_argument("--device", help="where to sample; a GPU if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace files made otherwise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    parser.add_argument("--guidance_scale", type=float, help="default: the pipeline's own")
+    parser.add_argument("--batch_size", type=int, default=1, help="clips per pipeline call")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="dtype of the weights")
+    parser.add_argument("--device", help="device for sampling; default: a GPU if available")
     parser.add_argument(
-        "--keep_prompts", action="store_true", help="keep the text of their prompts beside them"
+        "--overwrite", action="store_true", help="replace files made with other settings"
     )
-    real = parser.add_argument_group("noised and denoised real clips")
+    parser.add_argument(
+        "--keep_prompts", action="store_true", help="store the encoded prompts beside the clips"
+    )
+    real = parser.add_argument_group("noise and denoise real clips")
     real.add_argument("--real", type=Path, help="folder of latent files of the pipeline's VAE")
     real.add_argument("--captions", type=Path, help="table with the columns `video` and `prompt`")
     real.add_argument(
@@ -92,22 +94,36 @@ def parsed(argv: list[str]) -> argparse.Namespace:
         help="noise levels, as fractions: 0.4 is timestep 400 of 1000",
     )
     real.add_argument(
-        "--renoise_steps", type=int, nargs="+", default=[1, 2, 3], help="one is drawn per clip"
+        "--renoise_steps",
+        type=int,
+        nargs="+",
+        default=[1, 2, 3],
+        help="one of these is drawn per clip",
     )
-    made = parser.add_argument_group("clips of prompts in few steps; need the size and --fps")
-    made.add_argument("--prompts", type=Path, help=".txt, a prompt a line; table with `prompt`")
+    made = parser.add_argument_group(
+        "generate clips from prompts in few steps; needs size and --fps"
+    )
     made.add_argument(
-        "--sample_steps", type=int, nargs="+", default=[2, 4, 8], help="each for every prompt"
+        "--prompts", type=Path, help=".txt with one prompt per line, or a table with `prompt`"
     )
-    made.add_argument("--per_prompt", type=int, default=1, help="clips of each number of steps")
+    made.add_argument(
+        "--sample_steps",
+        type=int,
+        nargs="+",
+        default=[2, 4, 8],
+        help="all of these for every prompt",
+    )
+    made.add_argument(
+        "--per_prompt", type=int, default=1, help="clips per prompt and number of steps"
+    )
     kinds: dict[str, type] = {"num_frames": int, "height": int, "width": int, "fps": float}
     for name in SIZE:
-        made.add_argument(f"--{name}", type=kinds[name], help="of these clips")
+        made.add_argument(f"--{name}", type=kinds[name], help="of the generated clips")
     args = parser.parse_args(argv)
     if args.real is None and args.prompts is None:
-        parser.error("say what to make clips of: --real LATENTS, --prompts FILE or both")
+        parser.error("give --real LATENTS, --prompts FILE or both")
     if args.captions is not None and args.real is None:
-        parser.error("--captions are those of --real, which is not given")
+        parser.error("--captions needs --real")
     given = [f"--{name}" for name in SIZE if vars(args)[name] is not None]
     if args.prompts is None and given:
         parser.error(f"{', '.join(given)} are for --prompts; clips of --real keep their size")
@@ -117,7 +133,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 
 def prompts_of(args: argparse.Namespace) -> Any:
-    """The prompts to make clips of, and their size; None without `--prompts`."""
+    """The prompts and the size of their clips; None without `--prompts`."""
     from gtsvj_reward.sampling import ClipSize, Prompted, read_prompts
 
     if args.prompts is None:

@@ -1,4 +1,4 @@
-"""The processes of a command that several may share."""
+"""The processes of a command that may run in several."""
 
 import os
 from datetime import timedelta

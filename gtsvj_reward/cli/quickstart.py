@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.quickstart import Estimate, Quickstart
 
 TOY_REAL, TOY_PROMPTS = 64, 12
-"""Real clips that the toy world draws, and prompts, where none are given."""
+"""Real clips and prompts of the toy world, if none are given."""
 
 
 def quickstart(argv: list[str]) -> int:
@@ -24,10 +24,11 @@ def quickstart(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     plan, forecast = planned(args)
     steps = plan.commands()
+    disk = size_text(forecast.latent_bytes + forecast.moment_bytes)
     print(
-        f"{len(steps)} steps, about {duration(sum(forecast.seconds))} on this machine as it is now,"
+        f"{len(steps)} steps, about {duration(sum(forecast.seconds))} at the machine's current load"
     )
-    print(f"{size_text(forecast.latent_bytes + forecast.moment_bytes)} of latents and moments")
+    print(f"disk: {disk} of latents and moments")
     for number, (step, seconds) in enumerate(zip(steps, forecast.seconds, strict=True), 1):
         print(f"  {number}. {step.title}: about {duration(seconds)}")
         if args.dry_run:
@@ -41,7 +42,7 @@ def quickstart(argv: list[str]) -> int:
         if step.done is not None and step.done.exists():
             print(f"  already done: {step.done}")
         elif status := main(step.argv):
-            print(f"stopped in step {number}: mend that, then start the same command again")
+            print(f"stopped in step {number}: fix the error and run the same command again")
             return status
     print(f"\njudge: {plan.out}\nreport: {plan.work / 'report' / 'index.html'}\nnext, label:")
     print("\n".join(f"  {command}" for command in plan.next_commands()))
@@ -53,25 +54,35 @@ def parser() -> argparse.ArgumentParser:
     made = subparser("quickstart")
     made.add_argument("--pipeline", required=True, help="bundled name, folder or hub id")
     made.add_argument(
-        "--real", type=Path, help="folder of real videos; toy pipeline: may be left out"
+        "--real", type=Path, help="folder of real videos; optional for the toy pipeline"
     )
-    made.add_argument("--prompts", type=Path, help=".txt, a prompt a line; toy pipeline: likewise")
+    made.add_argument(
+        "--prompts", type=Path, help=".txt with one prompt per line; optional for the toy pipeline"
+    )
     made.add_argument("--out", type=Path, required=True, help="folder for the judge")
-    made.add_argument("--work", type=Path, help="folder for clips, moments, report; `OUT-work`")
-    made.add_argument("--per_prompt", type=int, default=4, help="clips of each prompt")
-    made.add_argument("--steps", type=int, default=50, help="denoising steps of these clips")
-    made.add_argument("--batch_size", type=int, default=1, help="clips in one call of the pipeline")
+    made.add_argument(
+        "--work", type=Path, help="folder for clips, moments and report; default: `OUT-work`"
+    )
+    made.add_argument("--per_prompt", type=int, default=4, help="clips per prompt")
+    made.add_argument("--steps", type=int, default=50, help="denoising steps per clip")
+    made.add_argument("--batch_size", type=int, default=1, help="clips per pipeline call")
     for name in ("num_frames", "height", "width"):
-        made.add_argument(f"--{name}", type=int, help="of a clip; CogVideoX says it by itself")
+        made.add_argument(
+            f"--{name}", type=int, help="of a clip; default for CogVideoX: as in training"
+        )
     made.add_argument("--fps", type=float, default=8.0, help="frames per second of a clip")
-    made.add_argument("--dtype", choices=DTYPES, help="bfloat16 on a GPU, float32 on a CPU")
-    made.add_argument("--device", help="a GPU if there is one")
-    made.add_argument("--dry_run", action="store_true", help="print steps, time and disk; stop")
+    made.add_argument(
+        "--dtype", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU"
+    )
+    made.add_argument("--device", help="default: a GPU if available")
+    made.add_argument(
+        "--dry_run", action="store_true", help="print steps, time and disk space, then stop"
+    )
     return made
 
 
 def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
-    """What will be done, and what it will take."""
+    """The plan and its estimate."""
     from gtsvj_reward.latents import list_videos
     from gtsvj_reward.quickstart import Quickstart, estimate, size_of
     from gtsvj_reward.sampling import read_prompts
@@ -106,7 +117,7 @@ def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
     """The folder of real videos and the file of prompts; the toy world makes its own.
 
     Raises:
-        ValueError: without one of them, for a pipeline that is not the toy world's.
+        ValueError: if one is missing for a pipeline other than the toy world's.
     """
     from gtsvj_reward.toy.pipeline import PIPELINE
 
@@ -134,5 +145,5 @@ def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
 
 
 def size_text(count: int) -> str:
-    """A number of bytes in the unit that reads best."""
+    """A number of bytes with a unit."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

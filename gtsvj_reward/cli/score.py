@@ -16,11 +16,15 @@ def score(argv: list[str]) -> int:
     """`gtsvj score`."""
     parser = subparser("score")
     parser.add_argument("checkpoint", help="judge: folder, bundled name or hub id")
-    parser.add_argument("folder", type=Path, help="folder of latent files, or of videos")
+    parser.add_argument("folder", type=Path, help="folder of latent files or videos")
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--report", type=Path, help="folder for an HTML page where clips play")
-    parser.add_argument("--report_top", type=int, default=12, help="clips it shows of each end")
-    parser.add_argument("--videos", type=Path, help="the folder that the latents were made from")
+    parser.add_argument(
+        "--report_top", type=int, default=12, help="best and worst clips to show, each"
+    )
+    parser.add_argument(
+        "--videos", type=Path, help="folder of videos that the latents were made from"
+    )
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
 
@@ -29,7 +33,7 @@ def score(argv: list[str]) -> int:
     is_videos = args.folder.is_dir() and encoding.folder_kind(args.folder) == "videos"
     videos = args.folder if is_videos else args.videos
     if is_videos:
-        refuse_given(parser, args, ["videos"], f"is {args.folder}, which holds the videos")
+        refuse_given(parser, args, ["videos"], f"is not needed: {args.folder} holds the videos")
     if args.report and videos is None:
         parser.error("--report needs --videos, the folder that was encoded")
     if args.report_top < 1:
@@ -61,24 +65,30 @@ def score(argv: list[str]) -> int:
 def rank(argv: list[str]) -> int:
     """`gtsvj rank`."""
     parser = subparser("rank")
-    parser.add_argument("checkpoint", nargs="?", help="judge, as for score; not with --scores")
-    parser.add_argument("folder", nargs="?", type=Path, help="as for score; not with --scores")
-    parser.add_argument("--scores", type=Path, help="table of scores that is there already")
+    parser.add_argument(
+        "checkpoint", nargs="?", help="judge, as for `gtsvj score`; not with --scores"
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="as for `gtsvj score`; not with --scores"
+    )
+    parser.add_argument("--scores", type=Path, help="existing table of scores")
     parser.add_argument("--column", default="reward", help="column to rank by")
     parser.add_argument("--groups", type=Path, help="table with the columns `video` and `prompt`")
     parser.add_argument(
         "--group_by",
         choices=["folder", "prompt"],
-        help="group by the first folder, or by the prompt that each clip was scored under",
+        help="group by the first folder, or by the prompt that each clip was scored with",
     )
     parser.add_argument("--out", type=Path, required=True, help="table: .csv or .jsonl")
     parser.add_argument("--pairs", type=Path, help="best and worst of each group: .jsonl")
-    parser.add_argument("--min_margin", type=float, default=0.0, help="least difference of a pair")
+    parser.add_argument(
+        "--min_margin", type=float, default=0.0, help="minimum score difference of a pair"
+    )
     parser.add_argument("--allow_singletons", action="store_true", help="rank single clips too")
     add_scoring_flags(parser)
     args = parser.parse_args(argv)
     if (args.groups is None) == (args.group_by is None):
-        parser.error("say how to group: either --groups FILE or --group_by folder or prompt")
+        parser.error("give --groups FILE, --group_by folder or --group_by prompt")
     if args.scores is None and args.folder is None:
         parser.error("give a judge and a folder, or --scores TABLE")
     if args.scores is not None:

@@ -1,4 +1,4 @@
-"""What `gtsvj score` and `gtsvj rank` share: the flags that say how to score, and the run."""
+"""Shared by `gtsvj score` and `gtsvj rank`: scoring flags and the run."""
 
 import argparse
 from collections.abc import Iterable
@@ -23,41 +23,43 @@ VIDEO_FLAGS = ("vae", "space_id", "vae_dtype", "fps", "height", "width", "num_fr
 
 
 class Scored(NamedTuple):
-    """What a scoring run made, on its main process."""
+    """Result of a scoring run, on its main process."""
 
     clips: "list[ScoredClip]"
     """One for each clip, in the order of the paths."""
     latents: Path
     """The folder of latent files."""
     temporal_patch: int
-    """Latent frames per step of the judge, of those that it looks at."""
+    """Latent frames that it reads per step."""
     temporal_stride: int
-    """It looks at one in so many latent frames."""
+    """It reads every K-th latent frame."""
     spread: dict[str, tuple[float, float]]
-    """Curve -> mean of the judge's training clips, less and plus one standard deviation."""
+    """Curve -> mean of the judge's training clips minus and plus one standard deviation."""
 
 
 def add_judge_flags(parser: argparse.ArgumentParser, noted: str) -> Any:
-    """Add the flags of a judge that scores, as a group; clips may be noted somewhere."""
+    """Add the flags of a scoring judge, as a group."""
     judge = parser.add_argument_group("judge")
-    judge.add_argument("--base_model", help="where the base transformer is, if it has moved")
-    judge.add_argument("--device", help="where to score; a GPU if there is one")
-    judge.add_argument("--dtype", choices=DTYPES, help="of the base weights; that of training")
+    judge.add_argument("--base_model", help="location of the base transformer, if it has moved")
+    judge.add_argument("--device", help="device for scoring; default: a GPU if available")
+    judge.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the base weights; default: that of training"
+    )
     judge.add_argument(
         "--allow_untrained_geometry",
         action="store_true",
-        help=f"score clips outside the trained range and say so in {noted}",
+        help=f"score clips outside the trained range and mark them in {noted}",
     )
     judge.add_argument(
         "--no_check_statistics",
         action="store_true",
-        help="score latents that are not spread as those that the judge was trained on",
+        help="score latents whose statistics differ from those of training",
     )
     return judge
 
 
 def load_reward(args: argparse.Namespace, checkpoint: str | Path, device: Any) -> "GTSVJReward":
-    """The judge of a command, by its flags."""
+    """The judge of a command, from its flags."""
     from gtsvj_reward import GTSVJReward
 
     return GTSVJReward.from_pretrained(
@@ -72,25 +74,31 @@ def load_reward(args: argparse.Namespace, checkpoint: str | Path, device: Any) -
 
 
 def add_video_flags(parser: argparse.ArgumentParser, what: str) -> Any:
-    """Add the flags that say how videos are read and encoded, as a group."""
+    """Add the flags for reading and encoding videos, as a group."""
     videos = parser.add_argument_group("videos", f"{what}; needs --vae")
-    videos.add_argument("--vae", help="that of the judge: bundled name, folder or hub id")
-    videos.add_argument("--space_id", help="name of its latent space; read from it by default")
+    videos.add_argument("--vae", help="the judge's VAE: bundled name, folder or hub id")
+    videos.add_argument("--space_id", help="name of its latent space; default: read from the VAE")
     videos.add_argument("--vae_dtype", choices=DTYPES, default="float32")
     numbers: dict[str, type] = {"fps": float, "height": int, "width": int, "num_frames": int}
     for name, kind in numbers.items():
-        videos.add_argument(f"--{name}", type=kind, help="that of training, if it is one value")
+        videos.add_argument(
+            f"--{name}", type=kind, help="default: that of training, if it is a single value"
+        )
     return videos
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `score` and `rank` that say how to score."""
+    """Add the scoring flags of `score` and `rank`."""
     judge = add_judge_flags(parser, "the table")
     judge.add_argument("--batch_size", type=int, default=8, help="clips per forward pass")
-    judge.add_argument("--overwrite", action="store_true", help="drop finished scores; start anew")
+    judge.add_argument(
+        "--overwrite", action="store_true", help="discard finished scores and start again"
+    )
     videos = add_video_flags(parser, "for a folder of videos")
-    videos.add_argument("--frames_fps", type=float, help="rate of folders of frames")
-    videos.add_argument("--latents", type=Path, help="folder for latents; beside the table")
+    videos.add_argument("--frames_fps", type=float, help="frame rate of folders of frames")
+    videos.add_argument(
+        "--latents", type=Path, help="folder for latents; default: beside the table"
+    )
 
 
 def latents_for(
@@ -110,10 +118,12 @@ def latents_for(
     from gtsvj_reward.training.processes import only_run
 
     if encoding.folder_kind(args.folder) == "latents":
-        refuse_given(parser, args, VIDEO_FLAGS, f"is for videos, {args.folder} holds latent files")
+        refuse_given(
+            parser, args, VIDEO_FLAGS, f"is for videos, but {args.folder} holds latent files"
+        )
         return Path(args.folder)
     if args.vae is None:
-        parser.error(f"{args.folder} holds videos: they need --vae, the VAE of the judge's latents")
+        parser.error(f"{args.folder} holds videos: they need --vae, the judge's VAE")
     names = ("fps", "height", "width", "num_frames")
     given = {name: vars(args)[name] for name in names}
     reading = reading_for(config, **given, any_length=True)
@@ -143,7 +153,7 @@ def latents_for(
 def refuse_given(
     parser: argparse.ArgumentParser, args: argparse.Namespace, names: Iterable[str], reason: str
 ) -> None:
-    """Stop if an argument was given that would be ignored."""
+    """Reject arguments that would be ignored."""
     for name in names:
         if vars(args)[name] != parser.get_default(name):
             parser.error(f"{name if name in POSITIONAL else f'--{name}'} {reason}")
@@ -152,7 +162,7 @@ def refuse_given(
 def run_scoring(
     parser: argparse.ArgumentParser, args: argparse.Namespace, out: Path
 ) -> Scored | None:
-    """Score this process's share; the main process waits for all and writes the table."""
+    """Score this process's share; the main process waits for the others and writes the table."""
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
@@ -187,7 +197,7 @@ def run_scoring(
 def score_together(
     reward: "GTSVJReward", clips: "LatentFolder", finished: "Shards", state: Any, *, overwrite: bool
 ) -> None:
-    """Score a folder, each process its share; all have finished when this returns."""
+    """Score a folder, each process its share; returns when all have finished."""
     from gtsvj_reward.scoring import folder
     from gtsvj_reward.training.processes import only_run
 

@@ -29,13 +29,13 @@ def serve(argv: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="NAME=CHECKPOINT",
-        help="further judges; --aspects and --pessimism are not for them",
+        help="further judges; --aspects and --pessimism do not apply to them",
     )
     add_network_flags(parser)
     add_limit_flags(parser)
     videos = add_video_flags(parser, "UniRL's wire format at /score")
     videos.add_argument(
-        "--max_megapixels", type=int, default=1024, help="decoded of a video; then its error"
+        "--max_megapixels", type=int, default=1024, help="decoded pixels per video before an error"
     )
     videos.add_argument(
         "--text_encoder", help="the generator's pipeline, for a judge that reads prompts"
@@ -72,32 +72,42 @@ def serve(argv: list[str]) -> int:
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where to listen, and who may come."""
+    """Add the flags of address and access."""
     network = parser.add_argument_group("network")
-    network.add_argument("--host", default="127.0.0.1", help="others than this need a token")
-    network.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    network.add_argument("--host", default="127.0.0.1", help="any other address requires a token")
+    network.add_argument("--port", type=int, default=8000, help="0 picks a free port")
     network.add_argument(
-        "--token_file", type=Path, help="file with the token; else GTSVJ_SERVE_TOKEN, if set"
+        "--token_file", type=Path, help="file with the token; default: GTSVJ_SERVE_TOKEN, if set"
     )
     network.add_argument("--engine", choices=["uvicorn", "ray"], default="uvicorn")
-    network.add_argument("--replicas", type=int, default=1, help="copies of the judge, with ray")
+    network.add_argument("--replicas", type=int, default=1, help="copies of the judge, for ray")
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `Limits`."""
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max_batch_size", type=int, default=8, help="clips in a forward pass")
+    limits.add_argument("--max_batch_size", type=int, default=8, help="clips per forward pass")
     limits.add_argument("--max_wait_ms", type=float, default=10.0, help="wait for a fuller batch")
-    limits.add_argument("--max_queue", type=int, default=256, help="waiting clips; then 429")
+    limits.add_argument("--max_queue", type=int, default=256, help="queued clips before 429")
     limits.add_argument(
-        "--max_queue_seconds", type=float, default=60.0, help="of work ahead; then 429"
+        "--max_queue_seconds", type=float, default=60.0, help="seconds of queued work before 429"
     )
-    limits.add_argument("--max_clips", type=int, default=32, help="clips in a request; then 422")
-    limits.add_argument("--max_body_mib", type=float, default=64.0, help="of a request; then 413")
-    limits.add_argument("--max_pending_mib", type=float, default=1024.0, help="of all; then 429")
-    limits.add_argument("--max_connections", type=int, default=512, help="open; then 503")
-    limits.add_argument("--body_seconds", type=float, default=60.0, help="to arrive in; then 408")
-    limits.add_argument("--head_seconds", type=float, default=20.0, help="likewise; then closed")
+    limits.add_argument("--max_clips", type=int, default=32, help="clips per request before 422")
+    limits.add_argument(
+        "--max_body_mib", type=float, default=64.0, help="size of a request before 413"
+    )
+    limits.add_argument(
+        "--max_pending_mib", type=float, default=1024.0, help="size of all requests before 429"
+    )
+    limits.add_argument(
+        "--max_connections", type=int, default=512, help="open connections before 503"
+    )
+    limits.add_argument(
+        "--body_seconds", type=float, default=60.0, help="time for a body to arrive before 408"
+    )
+    limits.add_argument(
+        "--head_seconds", type=float, default=20.0, help="time for a head to arrive before closing"
+    )
 
 
 def chosen(args: argparse.Namespace, kind: type, *other: str) -> dict[str, Any]:
@@ -107,13 +117,13 @@ def chosen(args: argparse.Namespace, kind: type, *other: str) -> dict[str, Any]:
 
 
 def settings_of(args: argparse.Namespace, token: str | None) -> "ServeSettings":
-    """Everything that was asked for, but the address."""
+    """All settings except the address."""
     from gtsvj_reward.serving.limits import Limits
     from gtsvj_reward.serving.settings import ServeSettings, VideoSettings
 
     judges = dict(entry.split("=", 1) for entry in args.judges if "=" in entry)
     if len(judges) < len(args.judges):
-        raise ValueError(f"--judges takes different NAME=CHECKPOINT, got {args.judges}")
+        raise ValueError(f"--judges takes NAME=CHECKPOINT with different names, got {args.judges}")
     videos = None
     if args.vae is not None:
         videos = VideoSettings(dtype=args.vae_dtype, **chosen(args, VideoSettings, "dtype"))

@@ -13,13 +13,17 @@ def split(argv: list[str]) -> int:
     kind.add_argument("--ratings", type=Path, help="file of ratings")
     parser.add_argument("--comparisons_format", default="plain", help="as for train-preference")
     parser.add_argument("--ratings_format", default="plain", help="as for train-aspects")
-    parser.add_argument("--labels", nargs="+", help="0=B: what labels mean; as for evaluate")
-    parser.add_argument("--latents", type=Path, required=True, help="the clips that it is about")
+    parser.add_argument("--labels", nargs="+", help="meaning of labels, e.g. 0=B; as for evaluate")
+    parser.add_argument("--latents", type=Path, required=True, help="folder of the labelled clips")
     parser.add_argument("--out", type=Path, required=True, help="folder for train and held_out")
     parser.add_argument("--held_out_fraction", type=float, default=0.2, help="share of the rows")
-    parser.add_argument("--group_by", help="clips that stay on one side; as for train-preference")
-    parser.add_argument("--allow_missing_videos", action="store_true", help="leave rows out")
-    parser.add_argument("--seed", type=int, default=42, help="of the draw")
+    parser.add_argument(
+        "--group_by", help="keep clips together in the split; as for train-preference"
+    )
+    parser.add_argument(
+        "--allow_missing_videos", action="store_true", help="leave out rows without clips"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="seed of the split")
     args = parser.parse_args(argv)
 
     from gtsvj_reward.annotations import (

@@ -11,14 +11,14 @@ from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.flags import with_config
 
 DEFAULT_READOUT = "moments"
-"""Of a judge that is built by a command."""
+"""Default readout of a new judge."""
 
 TUNED = "moments with --lora_rank"
-"""What chooses the settings of LoRA on moments."""
+"""Key of the settings of LoRA on moments."""
 
 NEXT = {
     "discriminator": (
-        ("label clips, and see it learn",
+        ("label clips while the judge learns",
          "label VIDEOS --latents LATENTS --judge {folder} --out labels"),
         ("fit it to comparisons",
          "train-preference --from_judge {folder} --latents LATENTS --comparisons "
@@ -33,12 +33,12 @@ NEXT = {
          "--output_dir NEXT"),
     ),
     "preference": (
-        ("measure it on labels put aside",
+        ("evaluate it on held-out labels",
          "evaluate --benchmark pairs --data HELD_OUT --latents LATENTS --judge {folder} "
          "--out eval"),
     ),
 }  # fmt: skip
-"""Stage -> what to do after it, and the command."""
+"""Stage -> next steps and their commands."""
 
 if TYPE_CHECKING:
     from gtsvj_reward.judge import VideoJudge
@@ -83,7 +83,7 @@ def train_aspects(argv: list[str]) -> int:
 
     judge, config = judge_and_config(
         "train-aspects",
-        "Stage 2: predict what people said of each aspect.",
+        "Stage 2: predict people's ratings of each aspect.",
         {"mlp": training.AspectConfig, "moments": training.AspectFit},
         argv,
     )
@@ -98,7 +98,7 @@ def train_preference(argv: list[str]) -> int:
 
     judge, config = judge_and_config(
         "train-preference",
-        "Stage 3: one score by paired comparisons.",
+        "Stage 3: one score from pairwise comparisons.",
         {"mlp": training.PreferenceConfig, "moments": training.PreferenceFit},
         argv,
     )
@@ -110,7 +110,7 @@ def train_preference(argv: list[str]) -> int:
 def judge_and_config(
     command: str, description: str, configs: Mapping[str, type], argv: list[str]
 ) -> Any:
-    """The judge to build and the settings of a training command.
+    """The judge arguments and the settings of a training command.
 
     They depend on the readout, and on whether moments get LoRA.
 
@@ -133,8 +133,8 @@ def judge_and_config(
         (JudgeArguments, configs.get(kind, configs["mlp"])),
         prog=f"gtsvj {command}",
         description=f"{description} --config FILE.yaml holds defaults. The settings listed are "
-        f"those of --readout {kind}; there are {', '.join(configs)}, by default the readout "
-        f"of the judge to start from, or {DEFAULT_READOUT}.",
+        f"those of --readout {kind}; there are {', '.join(configs)}. The default readout is that "
+        f"of the starting judge, or {DEFAULT_READOUT}.",
         allow_abbrev=False,
     )
     running(parser).set_defaults(readout=readout)
@@ -145,14 +145,14 @@ def judge_and_config(
     *chosen, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise ValueError(
-            f"{unknown} are no settings of --readout {kind}: see `gtsvj {command} --readout "
-            f"{readout} --help`; --readout mlp is the paper's recipe, moments the closed form"
+            f"--readout {kind} has no settings {unknown}: see `gtsvj {command} --readout "
+            f"{readout} --help`; mlp is the paper's recipe, moments the closed form"
         )
     return chosen
 
 
 def hide_settings_of_transformers(parser: argparse.ArgumentParser) -> None:
-    """Leave out of the help what `TrainingArguments` has and we do not document."""
+    """Hide settings of `TrainingArguments` that we do not document."""
     from transformers import TrainingArguments
 
     from gtsvj_reward.training.arguments import JudgeTrainingConfig
@@ -167,7 +167,7 @@ def hide_settings_of_transformers(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_readout(words: list[str]) -> str:
-    """The readout asked for, else that of a judge on disk to start from, else the default."""
+    """The given readout, else that of the starting judge on disk, else the default."""
     from gtsvj_reward.assets import folder_of
     from gtsvj_reward.judge import read_config
     from gtsvj_reward.judge.checkpoint import CONFIG_FILE
@@ -214,14 +214,14 @@ def train_and_report(train: Callable[..., Any], arguments: Any, config: Any) -> 
 
 
 def last_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What the last evaluation of a training said of clips held out."""
+    """Metrics of the last evaluation on held-out clips."""
     entry = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
     start = "eval_"
     return {name.removeprefix(start): v for name, v in entry.items() if name.startswith(start)}
 
 
 def report(judge: "VideoJudge", held_out: Mapping[str, float], folder: str) -> None:
-    """Print how good a judge is on clips held out, where it is, and what to do with it."""
+    """Print held-out metrics, the folder and the next steps."""
     for name, value in held_out.items():
         print(f"held out: {name:<32} {value:g}")
     print(f"\n{verdict(held_out)}\njudge: {folder}")
@@ -236,30 +236,30 @@ def report(judge: "VideoJudge", held_out: Mapping[str, float], folder: str) -> N
 
 
 def verdict(held_out: Mapping[str, float]) -> str:
-    """How good a judge is, in a sentence; from the metrics of whichever stage."""
+    """The held-out metrics of any stage, in a sentence."""
     kinds = {n: v for n, v in held_out.items() if n.startswith("accuracy/")}
     if kinds:
         worst = min(kinds, key=kinds.__getitem__)
         return (
-            f"On held-out clips it scores the real one higher in {min(kinds.values()):.0%} "
-            f"({worst.removeprefix('accuracy/')}, the worst) to {max(kinds.values()):.0%} of pairs "
-            "with a faulty one."
+            "On held-out pairs of a real and a faulty clip, it scores the real one higher in "
+            f"{min(kinds.values()):.0%} ({worst.removeprefix('accuracy/')}, the worst) to "
+            f"{max(kinds.values()):.0%}."
         )
     if "accuracy_without_ties" in held_out:
         pairs = held_out["pairs"] - held_out["human_ties"]
         return (
-            f"It prefers what people prefer in {held_out['accuracy_without_ties']:.0%} of "
-            f"{pairs:g} held-out pairs without ties; a coin would in 50%."
+            f"It agrees with people on {held_out['accuracy_without_ties']:.0%} of "
+            f"{pairs:g} held-out pairs without ties; chance is 50%."
         )
     ranks = {n: v for n, v in held_out.items() if n.startswith("spearman/")}
     if ranks:
         worst = min(ranks, key=ranks.__getitem__)
         return (
-            "On held-out clips its aspects rank as people's with a correlation of "
+            "On held-out clips the rank correlation of its aspects with people's ratings is "
             f"{ranks[worst]:.2f} ({worst.removeprefix('spearman/')}, the worst) to "
             f"{max(ranks.values()):.2f}."
         )
-    return "Nothing was held out, so nothing says how good it is: give held-out clips or labels."
+    return "There are no held-out metrics: give held-out clips or labels to evaluate the judge."
 
 
 def calibrate_perturbations(argv: list[str]) -> int:
@@ -284,8 +284,8 @@ def calibrate_perturbations(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--real", type=Path, required=True, help="folder of real latent clips")
-    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and picture")
-    parser.add_argument("--device", default="cpu", help="where to train")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and plot")
+    parser.add_argument("--device", default="cpu", help="device for training")
     judge, settings, rest = running(parser).parse_args_into_dataclasses(with_config(argv))
     check_matplotlib()
     clips = LatentFolder(rest.real)

@@ -112,7 +112,7 @@ def test_with_a_judge_then_with_its_table(tmp_path, capsys):
     again = ["--scores", str(scores), "--name", "judge"]
     assert evaluate(words(tmp_path, *again, *allow)) == 0
     assert result_in(tmp_path / "out") == first
-    assert "use them again with --scores" in capsys.readouterr().out
+    assert "reuse them with --scores" in capsys.readouterr().out
 
 
 def test_compare_prints_and_writes(files, capsys):
@@ -200,7 +200,7 @@ def test_a_judge_of_prompts_is_evaluated_with_them_and_without(tmp_path, capsys)
     common += ["--device", "cpu"]
     assert evaluate(words(tmp_path, *common)) == 0
     (note,) = result_in(tmp_path / "out").notes
-    assert "none are stored beside the latents: no clip was scored under its prompt" in note
+    assert "none are stored beside the latents: clips were scored without prompts" in note
     said = {f"{index}.mp4": ("a dog", "a red square")[index % 2] for index in range(6)}
     write_texts(folder.path, list(said), said, PromptEncoder(frozen(cogvideox)))
     capsys.readouterr()
@@ -212,8 +212,8 @@ def test_a_judge_of_prompts_is_evaluated_with_them_and_without(tmp_path, capsys)
         for name in ("result.json", "result-without-prompts.json")
     )
     assert (first.scorer, second.scorer) == ("judge", "judge-without-prompts")
-    assert first.notes == ("each clip was scored under its prompt",)
-    assert second.notes == ("no clip was scored under its prompt",)
+    assert first.notes == ("each clip was scored with its prompt",)
+    assert second.notes == ("clips were scored without prompts",)
     tables = [read_scores(tmp_path / "both" / f"scores{end}.csv").columns["raw"]
               for end in ("", "-without-prompts")]  # fmt: skip
     assert all(abs(tables[0][video] - tables[1][video]) > 1e-6 for video in said)

@@ -144,10 +144,10 @@ def test_videos_are_encoded_once_scored_and_shown(tmp_path, tiny_vae, capsys, mo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["latents", "--vae", "x"], r"vae is for videos, \S+ holds latent files"),
+        (["latents", "--vae", "x"], r"vae is for videos, but \S+ holds latent files"),
         (["latents", "--num_frames", "9"], "num_frames is for videos"),
         (["videos"], "holds videos: they need --vae"),
-        (["videos", "--vae", "x", "--videos", "y"], "videos is .* which holds the videos"),
+        (["videos", "--vae", "x", "--videos", "y"], "videos is not needed: .* holds the videos"),
         (["latents", "--report", "r"], "--report needs --videos"),
         (["latents", "--report", "r", "--videos", "videos", "--report_top", "0"], "at least 1"),
     ],
@@ -218,7 +218,7 @@ def test_rank_by_a_file_of_prompts_and_another_column(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--scores", "s.csv"], "either --groups FILE or --group_by folder"),
+        (["--scores", "s.csv"], "give --groups FILE, --group_by folder or"),
         (["--scores", "s.csv", "--groups", "g.csv", "--group_by", "folder"], "either --groups"),
         (["--group_by", "folder"], "a judge and a folder, or --scores"),
         (["judge", "--group_by", "folder"], "a judge and a folder, or --scores"),

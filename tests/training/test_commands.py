@@ -51,12 +51,12 @@ def test_a_relative_base_is_found_from_anywhere(tmp_path, base, monkeypatch, cap
     ("held_out", "said"),
     [
         ({"accuracy/frame_drop": 0.5, "accuracy/patch_swap": 0.97, "energy/real": -2.0},
-         "scores the real one higher in 50% (frame_drop, the worst) to 97% of pairs"),
+         "scores the real one higher in 50% (frame_drop, the worst) to 97%."),
         ({"accuracy_without_ties": 0.75, "pairs": 50, "human_ties": 10},
-         "what people prefer in 75% of 40 held-out pairs"),
+         "agrees with people on 75% of 40 held-out pairs"),
         ({"spearman": 0.5, "spearman/clear": 0.4, "spearman/motion": 0.6},
-         "a correlation of 0.40 (clear, the worst) to 0.60."),
-        ({"loss": 1.0}, "Nothing was held out"),
+         "ratings is 0.40 (clear, the worst) to 0.60."),
+        ({"loss": 1.0}, "There are no held-out metrics"),
     ],
 )  # fmt: skip
 def test_training_ends_with_how_good_the_judge_is(held_out, said):
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_with_one_line(monkeypatch, capsys):
     assert stopped("stopped at step 3: the same command goes on from out") == (130, line)
     status, said = stopped()
     assert status == 130
-    assert said.startswith("\ngtsvj train-aspects: stopped: the same command goes on; what")
+    assert said.startswith("\ngtsvj train-aspects: stopped: the same command resumes; features")
     assert said.count("\n") == 2
     monkeypatch.setenv("RANK", "1")
     assert stopped("said by the first process") == (130, "")

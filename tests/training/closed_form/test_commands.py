@@ -225,7 +225,7 @@ def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
     assert "'cpu'] are no settings of --readout moments with --lora_rank" in capsys.readouterr().err
     fit_energy(folders, base, "--max_steps", 4, status=1)
     printed = capsys.readouterr().err
-    assert "['--max_steps', '4'] are no settings of --readout moments" in printed
+    assert "--readout moments has no settings ['--max_steps', '4']" in printed
 
 
 def test_a_judge_of_the_other_readout_is_no_start(world, capsys):
@@ -238,7 +238,7 @@ def test_a_judge_of_the_other_readout_is_no_start(world, capsys):
     assert "has readout 'mlp': go on with `--readout mlp`" in capsys.readouterr().err
     # Unless another is asked for, the readout is that of the judge: `--device` is none of its.
     run(*words, status=1)
-    assert "['--device', 'cpu'] are no settings of --readout mlp" in capsys.readouterr().err
+    assert "--readout mlp has no settings ['--device', 'cpu']" in capsys.readouterr().err
 
 
 def test_trainers_refuse_a_judge_of_moments(folders):
