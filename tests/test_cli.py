@@ -204,7 +204,7 @@ def test_unreadable_videos_set_the_exit_status(tmp_path, vae_folder, capsys):
     printed = capsys.readouterr()
     assert "unreadable 1" in printed.out
     assert "broken.mp4" in printed.err
-    assert "passed over: 1 files that end in .flv, the first is" in printed.err
+    assert "skipped: 1 files that end in .flv, the first is" in printed.err
     assert main([*words, "--skip_unreadable"]) == 0
     assert "already done 1, too short 0, unreadable 1" in capsys.readouterr().out
     (tmp_path / "videos" / "broken.mp4").unlink()

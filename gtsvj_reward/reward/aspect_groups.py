@@ -1,4 +1,4 @@
-"""Aspects summed up under a few names, as trainers know them that were made for VideoAlign."""
+"""Aspects grouped under the score names of VideoAlign."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,8 +19,8 @@ VISUAL_QUALITY = (
     "clear",
     "detail refinement",
 )
-"""VisionReward's aspects of a frame as such: VideoAlign's VQ asks for reasonable shapes, clarity,
-rich detail and an appealing image."""
+"""VisionReward's aspects of single frames. VideoAlign's VQ covers reasonable shapes, clarity, rich
+detail and an appealing image."""
 
 MOTION_QUALITY = (
     "camera movement",
@@ -33,12 +33,12 @@ MOTION_QUALITY = (
     "camera stability",
     "physics law",
 )
-"""VisionReward's aspects of what changes over time: VideoAlign's MQ asks for stability, natural and
-smooth movement, and enough of it."""
+"""VisionReward's aspects of changes over time. VideoAlign's MQ covers stability, natural and smooth
+movement, and enough of it."""
 
 LEFT_OUT = ("alignment", "letters", "unsafe type", "safety")
-"""What neither counts: the prompt, which the judge does not read; writing, which most videos lack;
-and safety, whose two scales VideoAlign folds into VQ and no latents of ours were trained for."""
+"""Aspects in neither group: the prompt, which the judge does not read; writing, which most videos
+lack; and safety, which VideoAlign includes in VQ but our judges were not trained on."""
 
 
 class AspectGroups:
@@ -73,7 +73,7 @@ class AspectGroups:
 
         Args:
             aspects: name -> scores on the aspect's own scale, as a `RewardOutput` has them.
-            normalize: subtract mean and divide by standard deviation, which follow from the
+            normalize: subtract mean and divide by standard deviation, computed from the
                 checkpoint's statistics of the aspects; False: the mean of aspects scaled to 0..1.
 
         Raises:

@@ -1,4 +1,4 @@
-"""From what a judge says of each clip to what a reward returns."""
+"""Builds a reward's output from the judge's outputs."""
 
 import math
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ def assemble(
     Args:
         outputs: per clip, scores (step,) and aspects (step, aspect) or None.
         aspects: names and scales; empty for a discriminator.
-        selection: makes the score instead of the judge's own, if given.
-        scale: mean and standard deviation that scores are normalised by.
-        notes: per clip, passed on.
-        noise: variance of a rating of the raw score about its expectation; None: not known.
-        pessimism: standard deviations that are taken from each normalised score.
-        device: of the numbers if there are no clips.
+        selection: replaces the judge's own score, if given.
+        scale: mean and standard deviation for normalising scores.
+        notes: per clip, copied to the output.
+        noise: variance of a rating of the raw score about its expectation; None: unknown.
+        pessimism: standard deviations to subtract from each normalised score.
+        device: of the results if there are no clips.
     """
     trajectory = score_steps(outputs, selection)
     raw = per_clip([steps.mean() for steps in trajectory], device)
@@ -58,7 +58,7 @@ def assemble(
 
 
 def require_finite_scores(out: RewardOutput, names: Sequence[str] | None = None) -> RewardOutput:
-    """The output, if its scores are numbers.
+    """The output, if its scores are finite.
 
     Raises:
         NonFiniteError: for a score that is NaN or infinite, with the clip's index.
@@ -76,7 +76,7 @@ def per_clip(values: Sequence[Tensor], device: torch.device | None) -> Float[Ten
 def deviations(
     outputs: Sequence[JudgeOutput], noise: float | None, std: float, device: torch.device | None
 ) -> Float[Tensor, " clip"] | None:
-    """Posterior standard deviation of each clip's normalised score; None if it is not known."""
+    """Posterior standard deviation of each clip's normalised score; None if unknown."""
     leverages = [output.leverage for output in outputs if output.leverage is not None]
     if noise is None or len(leverages) < len(outputs):
         return None

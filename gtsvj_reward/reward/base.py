@@ -16,13 +16,13 @@ from gtsvj_reward.reward.inputs import AnyLatents, AnyNumber, AnySpace
 from gtsvj_reward.reward.output import RewardOutput
 
 AnyReward = Callable[..., Tensor]
-"""A `Reward`, or a function of one's own that is called as one; see `as_reward`."""
+"""A `Reward`, or a function with its signature; see `as_reward`."""
 
 
 class Reward(ABC):
     """Scores clips; higher is better.
 
-    A subclass says in `score` what it thinks of `Clips`; calls and details are written here.
+    Subclasses implement `score` for `Clips`; calls and details are implemented here.
     """
 
     __name__: str
@@ -55,7 +55,7 @@ class Reward(ABC):
 
     @abstractmethod
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """Scores of some clips, and what they are made of; see `details`."""
+        """Scores of clips and their parts; see `details`."""
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class Reward(ABC):
         image: ImageCondition | None = None,
         normalize: bool = True,
     ) -> Float[Tensor, " clip"]:
-        """Scores of clips, one each, float32; see `details` for the arguments."""
+        """One score per clip, float32; see `details` for the arguments."""
         return self.details(
             latents,
             space=space,
@@ -90,7 +90,7 @@ class Reward(ABC):
         image: ImageCondition | None = None,
         normalize: bool = True,
     ) -> RewardOutput:
-        """Scores, and what they are made of.
+        """Scores and their parts.
 
         Args:
             latents: scaled latents (batch, time, channel, height, width), or a list of clips (time,
@@ -99,8 +99,8 @@ class Reward(ABC):
             space: which latent space they are of, or the pipeline or VAE that says so, which is
                 read at each call; refused if it is not the judge's. None: the caller vouches.
             fps: frames per second of the video, checked against the trained range if given.
-            num_frames: frames that the generator was asked for; needed to drop the padding that
-                CogVideoX 1.5 leaves in front.
+            num_frames: frames requested from the generator; needed to drop the padding that
+                CogVideoX 1.5 leaves at the start.
             text: prompt embeddings, for a reward that reads them.
             image: reference images of the clips' size, for a reward that sees them.
             normalize: subtract the checkpoint's mean and divide by its standard deviation.

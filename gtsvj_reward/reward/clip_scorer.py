@@ -1,4 +1,4 @@
-"""A reward that is told once what clips it gets, for trainers that cannot say it with each call."""
+"""A reward with fixed input settings, for trainers that cannot pass them in each call."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,33 +19,31 @@ from gtsvj_reward.reward.texts import Encode, check_encode
 
 
 class ClipScorer:
-    """Scores latents of one named space, decoded videos, or both, and refuses everything else.
+    """Scores latents of one named space, decoded videos, or both, and rejects all other input.
 
-    Nothing is decoded or encoded unless `vae` says so: latents are scored as they are, and frames
-    only if a VAE was given. Scores of latents and of the frames that they decode to differ, since
-    decoding and encoding lose detail: do not mix both in one comparison.
+    Latents are scored without decoding, and frames only if `vae` is given. Scores of latents and of
+    their decoded frames differ, since decoding and encoding lose detail: do not mix both in one
+    comparison.
 
     Gradients follow the caller's mode, to the latents or through the VAE to the frames. Calls from
-    several threads wait for one another, also those of other scorers at a VAE that they share.
+    several threads run one at a time, also across scorers that share a VAE.
 
     Args:
         reward: a judge, or a combination of judges.
-        space: of the latents that will be given, or the pipeline or VAE that says so; None:
-            latents are refused.
-        vae: encodes the frames that will be given, the VAE of the judge's space; None: frames are
-            refused.
+        space: of the latents, or a pipeline or VAE to read it from; None: latents are rejected.
+        vae: the VAE of the judge's space, which encodes frames; None: frames are rejected.
         fps: frames per second of all clips; None: not checked.
-        first_frames: score the first frames of a video only, 4f + 1 of them; None: all of it.
+        first_frames: score only the first frames of a video, 4f + 1 of them; None: all.
         normalize: as for `GTSVJReward`.
-        concurrent: threads need not wait for one another at the reward, as at a client of a server,
-            which scores better what comes at once.
-        encode: prompts -> what the text encoder says of them, a `PromptEncoder`, for a reward that
-            reads prompts; each call brings them then.
+        concurrent: let threads call the reward concurrently, for a client of a server that batches
+            requests.
+        encode: prompts -> their embeddings, such as a `PromptEncoder`, for a reward that reads
+            prompts; each call then passes prompts.
 
     Raises:
         ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1; for a
             reward that needs prompts without `encode`, and one that reads none with it.
-        LatentSpaceError: if either is of another space than the judge's, naming both.
+        LatentSpaceError: if either has another space than the judge's, naming both.
     """
 
     def __init__(
@@ -89,7 +87,7 @@ class ClipScorer:
         *,
         prompts: Sequence[str] | None = None,
     ) -> RewardOutput:
-        """Scores of scaled latents, which are not decoded.
+        """Scores of scaled latents, without decoding.
 
         Args:
             latents: (batch, time, channel, height, width), or a sequence of clips without the batch
@@ -150,7 +148,7 @@ class ClipScorer:
                 self.vae.to(device)
 
     def encoded(self, frames: Tensor, space: LatentSpace, which: str = "") -> Tensor:
-        """Latents of videos in [0, 1], of their first frames if that was asked for."""
+        """Latents of videos in [0, 1], or of their first frames if set."""
         shape = tuple(frames.shape)
         if frames.ndim != 5 or shape[2] != 3 or not frames.is_floating_point():
             raise ValueError(
@@ -168,7 +166,7 @@ class ClipScorer:
     def scores(
         self, latents: Latents, space: LatentSpace, prompts: Sequence[str] | None
     ) -> RewardOutput:
-        """Scores of latents in this package's order, and what they are made of."""
+        """Scores of latents in this package's axis order, and their parts."""
         text = self.text(prompts, len(latents))
         with nullcontext() if self.concurrent else lock_of(self):
             return self.reward.score(
@@ -183,7 +181,7 @@ class ClipScorer:
             )
 
     def text(self, prompts: Sequence[str] | None, count: int) -> TextCondition | None:
-        """What the encoder says of the prompts of clips; None for a scorer without one."""
+        """The encoded prompts of clips; None for a scorer without one."""
         if self.encode is None or not count:
             return None
         if isinstance(prompts, str) or prompts is None or len(prompts) != count:

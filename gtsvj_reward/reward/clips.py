@@ -1,4 +1,4 @@
-"""`Clips`: what a reward is asked to score, and where a clip's index or name enters a message."""
+"""`Clips`: the input of a reward; adds a clip's index or name to errors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clips:
-    """Some clips, and what is known of all of them.
+    """Clips and their common properties.
 
     Raises:
         ValueError: for no clips, for another number of prompts, images or names than of clips, and
@@ -45,27 +45,26 @@ class Clips:
     latents: Latents
     """Scaled latents; a tensor, or a sequence of clips of any sizes."""
     space: LatentSpace | None = None
-    """The latent space they are of; None: the caller vouches for it."""
+    """Their latent space; None: not checked."""
     fps: float | None = None
     """Frames per second of the videos; None: not checked."""
     num_frames: int | None = None
-    """Frames that the generator was asked for; tells its padding, if it leaves any."""
+    """Frames requested from the generator, to drop its padding."""
     text: TextCondition | None = None
     """Prompt embeddings, one row per clip."""
     image: ImageCondition | None = None
-    """Reference images, one row per clip; clips of one size alone can have them."""
+    """Reference images, one row per clip; all clips must then have one size."""
     names: Sequence[str] | None = None
-    """What messages call the clips, beside their indices."""
+    """Names of the clips in messages, beside their indices."""
     unfinished: bool = False
-    """Predictions from the middle of sampling, whose values need not be spread as those of clips
-    are."""
+    """Predictions from the middle of sampling, whose statistics may differ from those of clips."""
     noise: float | None = None
-    """Share of noise, sigma / (alpha + sigma), that predictions were made from; None: not known."""
+    """Share of noise, sigma / (alpha + sigma), of the predictions' input; None: unknown."""
     may_be_empty: bool = False
-    """For a process without clips that takes part in a call of others; see `LiveBackbone`."""
+    """For a process without clips that takes part in a joint call; see `LiveBackbone`."""
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
+        """Reject inconsistent inputs."""
         count = len(self)
         if not count and not self.may_be_empty:
             raise ValueError("no clips to score: the batch is empty")
@@ -102,11 +101,11 @@ class Clips:
         names: Sequence[str] | None = None,
         may_be_empty: bool = False,
     ) -> "Clips":
-        """Clips from what a caller has: arrays, a pipeline for its space, numbers as text.
+        """Clips from arrays, a pipeline for the space, and numbers as text.
 
         Raises:
-            TypeError: for what cannot be taken, with what to pass.
-            ValueError: as the class, and for numbers that are none.
+            TypeError: for unsupported types, with what to pass.
+            ValueError: as the class, and for invalid numbers.
         """
         return cls(
             latents=as_latents(latents),
@@ -123,11 +122,11 @@ class Clips:
         return len(self.latents)
 
     def label(self, index: int) -> str:
-        """What messages call a clip."""
+        """Name of a clip in messages."""
         return clip_label(index, self.names)
 
     def each(self, act: Callable[[Tensor], T]) -> list[T]:
-        """What a function says of each clip (1, time, ...); its errors are said of that clip."""
+        """A function's result for each clip (1, time, ...); its errors name the clip."""
         found = []
         for index, clip in enumerate(self.latents):
             with self.about(index):
@@ -136,7 +135,7 @@ class Clips:
 
     @contextmanager
     def about(self, index: int) -> Iterator[None]:
-        """Errors of the block are said of a clip."""
+        """Add the clip's name to errors of the block."""
         try:
             yield
         except ValueError as error:
@@ -144,7 +143,7 @@ class Clips:
 
     @contextmanager
     def named(self, *errors: type[ValueError]) -> Iterator[None]:
-        """Add all names to errors of code that knows the clips by their indices alone."""
+        """Add all names to errors of code that only has the clips' indices."""
         try:
             yield
         except errors as error:
@@ -178,13 +177,13 @@ class Clips:
 
         Args:
             space: the judge's.
-            check_statistics: refuse values that no scaled latents have.
-            trained: how the clips of training are spread, for the same purpose; all clips of a call
-                are compared together, but for `unfinished` ones.
+            check_statistics: reject values that scaled latents cannot have.
+            trained: statistics of the training clips, for the same purpose; all clips of a call are
+                compared together, except `unfinished` ones.
 
         Raises:
             LatentSpaceError: as `LatentSpace.check` and `unpad`, with the clip's index; for clips
-                that are not spread as those of training.
+                whose statistics differ from those of training.
         """
         if not len(self):
             return self
@@ -197,12 +196,12 @@ class Clips:
             if isinstance(latents, Tensor):
                 check(latents)
             else:
-                # All of one kind at once: the device is waited for once per kind.
+                # Check clips of one kind together, to synchronise with the device once per kind.
                 for kind in self.buckets():
                     check(torch.stack([latents[index].detach() for index in kind]))
         except ValueError:
             if self.names is None and isinstance(latents, Tensor):
-                raise  # it names the index already
+                raise  # it already names the index
             self.each(check)
             raise
         if trained is not None and check_statistics and not self.unfinished:
@@ -225,7 +224,7 @@ class Clips:
             )
 
     def geometry(self, trained: Geometry | None, *, allow_untrained: bool) -> list[str | None]:
-        """Per clip, what of its geometry was not trained on; for clips that were checked.
+        """Per checked clip, what lies outside the trained geometry.
 
         Raises:
             GeometryError: for the first such clip, unless that is allowed.
@@ -268,11 +267,11 @@ class Clips:
 
 
 REFUSALS = (LatentSpaceError, GeometryError, NonFiniteError)
-"""What a reward raises for clips that it cannot score."""
+"""Errors of a reward for clips that it cannot score."""
 
 
 def clip_label(index: int, names: Sequence[str] | None = None) -> str:
-    """What messages call a clip."""
+    """Name of a clip in messages."""
     return f"clip {index}" if names is None else f"clip {index} ({names[index]})"
 
 
@@ -283,7 +282,7 @@ def require_finite(
     names: Sequence[str] | None = None,
     hint: str = "",
 ) -> None:
-    """Refuse a value that is NaN or infinite.
+    """Reject NaN and infinite values.
 
     Args:
         values: one per clip.

@@ -1,4 +1,4 @@
-"""Several rewards as one: a weighted sum, or an ensemble that says where its members disagree."""
+"""Several rewards as one: a weighted sum, or an ensemble that reports disagreement."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ class Combination(Reward):
                 parts[name] = reward.score(own, normalize).rewards
             except REFUSALS as error:
                 said, who = str(error), f"reward {name!r}"
-                if said.startswith(who):  # a function's scores are refused under its name
+                if said.startswith(who):  # the error already names the function
                     raise
                 raise type(error)(f"{who}: {said}") from error
         device = next(iter(parts.values())).device
@@ -119,8 +119,8 @@ class RewardEnsemble(Combination):
 
         RewardEnsemble({"seed 0": first, "seed 1": second}, pessimism=1.0)
 
-    A policy that finds what fools one judge seldom fools all of them: disagreement that grows
-    while the mean rises is a sign of it. Pessimism subtracts it from the score; with two members
+    A policy that exploits one judge seldom exploits all of them: growing disagreement while the
+    mean rises indicates it. Pessimism subtracts the disagreement from the score; with two members
     and pessimism 1 the score is the lower of the two.
 
     The gradient of the standard deviation does not exist where all members agree, and is 0 there.

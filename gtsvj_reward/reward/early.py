@@ -16,7 +16,7 @@ from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.reward import GTSVJReward
 
 REACH = 0.1
-"""Share of noise by which a readout's level may differ from that of the clips it scores."""
+"""Largest difference in share of noise between a readout's level and the clips it scores."""
 
 
 class EarlyReward(Reward):
@@ -55,7 +55,7 @@ class EarlyReward(Reward):
 
     @property
     def scored_space(self) -> LatentSpace | None:
-        """That of the judge."""
+        """The judge's latent space."""
         return self.reward.scored_space
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:

@@ -23,7 +23,7 @@ class Reading:
     """Whether shorter videos are read as far as they go, and `num_frames` is the most."""
 
     def arguments(self) -> dict[str, Any]:
-        """What `read_video` and `encode_folder` are called with."""
+        """Arguments for `read_video` and `encode_folder`."""
         return {
             "fps": self.fps,
             "height": self.height,
@@ -50,8 +50,8 @@ def reading_for(
         height: in pixels.
         width: in pixels.
         num_frames: 4f + 1 for CogVideoX.
-        any_length: where no number of frames is given and the judge was trained on several, read
-            each video as far as it goes, up to the longest.
+        any_length: if no number of frames is given and the judge was trained on several, read as
+            many frames of each video as possible, up to the longest.
 
     Raises:
         ValueError: naming all values that are not given although the judge was trained on several,

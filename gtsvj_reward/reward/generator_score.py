@@ -1,4 +1,4 @@
-"""A frozen generator as a reward: what a condition takes off its denoising errors."""
+"""A frozen generator as a reward: how much a condition lowers its denoising errors."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -25,30 +25,30 @@ from gtsvj_reward.reward.output import RewardOutput
 from gtsvj_reward.reward.texts import text_of
 
 LEVELS = (0.65, 0.75)
-"""Shares of noise at which the generator denoises unless others are asked for: two of those that
-tell captions of the toy world best; see docs/prompts.md."""
+"""Default shares of noise at which the generator denoises: two of the best on captions of the toy
+world; see docs/prompts.md."""
 
 
 class GeneratorScore(Reward):
     """How much better a frozen generator denoises a clip under a condition than without it.
 
     With the same noise for both, a mean over levels and steps. It needs no training, is
-    differentiable with respect to the latents and deterministic under a seed, and costs two passes
-    through the whole generator a level; memory is that of one pass.
+    differentiable with respect to the latents and deterministic given a seed, and costs two passes
+    through the whole generator per level; memory is that of one pass.
 
-    In its details, `trajectory` says where in the clip the condition is seen or lost, and `parts`
-    what each level says.
+    In its details, `trajectory` shows where in the clip the condition is met or not, and `parts`
+    has the score at each level.
 
     Args:
         generator: a pipeline (of two experts, as Wan 2.2's A14B, the one that denoises at the
-            levels), its transformer, or a `Backbone`. Frozen weights of a transformer are
-            shared as by `GTSVJReward.from_pretrained(..., transformer=...)`; adapters that train on
-            it are left out, so that a policy is judged by its base.
+            levels), its transformer, or a `Backbone`. Frozen weights of a transformer are shared as
+            by `GTSVJReward.from_pretrained(..., transformer=...)`; adapters in training are
+            disabled, so a policy is scored by its base.
         levels: shares of noise between 0 and 1; see `noise_levels`.
         scheduler: that of the generator, needed for a CogVideoX transformer without its pipeline.
-        empty: what the text encoder says of the empty prompt, one row. None: the pipeline's own
-            encoder is asked; without a pipeline, the null condition (embeddings of zeros).
-        space: of the latents; None: that of the pipeline, and without one the caller vouches.
+        empty: the encoded empty prompt, one row. None: encoded with the pipeline's own encoder;
+            without a pipeline, the null condition (embeddings of zeros).
+        space: of the latents; None: that of the pipeline; without a pipeline, not checked.
         seed: of the noise, which is the same for all clips of one shape.
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
         check_statistics: as for `GTSVJReward`.
@@ -115,7 +115,7 @@ class GeneratorScore(Reward):
     def gains(
         self, latents: Float[Tensor, "batch time channel height width"], clips: Clips
     ) -> Float[Tensor, "batch level step"]:
-        """What the condition takes off the generator's errors.
+        """How much the condition lowers the generator's errors.
 
         Args:
             latents: of clips of one shape, on the generator's device.
@@ -128,7 +128,7 @@ class GeneratorScore(Reward):
         text: TextCondition | None,
         image: ImageCondition | None,
     ) -> Float[Tensor, "batch level step"]:
-        """The generator's denoising errors at its levels; the noise is the same in every call."""
+        """The generator's denoising errors at its levels, with the same noise in every call."""
         levels = list(self.levels.values())
         return denoising_errors(
             self.backbone, latents, levels, text=text, image=image, seed=self.seed
@@ -137,7 +137,7 @@ class GeneratorScore(Reward):
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
         """Scores of clips under their condition; clips of one shape share forward passes.
 
-        `normalize` is of account after `with_statistics` alone.
+        `normalize` has an effect only after `with_statistics`.
 
         Raises:
             ValueError: without the condition, and for one that does not fit the generator.
@@ -163,7 +163,7 @@ class GeneratorScore(Reward):
     def output(
         self, gains: Sequence[Float[Tensor, "level _"]], clips: Clips, normalize: bool
     ) -> RewardOutput:
-        """Scores made of the gains of each clip."""
+        """Scores from the gains of each clip."""
         trajectory = [clip.mean(dim=0).float() for clip in gains]
         raw = torch.stack([steps.mean() for steps in trajectory])
         require_finite(raw, f"the {self.name.replace('_', ' ')} of", "is", clips.names)
@@ -179,13 +179,12 @@ class GeneratorScore(Reward):
         )
 
     def with_statistics(self, scores: Float[Tensor, " clip"]) -> "GeneratorScore":
-        """Normalise by the mean and deviation of raw scores, as those of a judge are.
+        """Normalise by the mean and standard deviation of raw scores, as for a judge.
 
-        Without it normalised scores are the raw ones, whose scale is that of the generator's
-        errors: much smaller than 1.
+        Without it scores are raw, on the scale of the generator's errors: much smaller than 1.
 
         Raises:
-            ValueError: for fewer than two scores, or scores that are all the same.
+            ValueError: for fewer than two scores, or equal scores.
         """
         if len(scores) < 2 or not scores.std() > 0:
             raise ValueError(f"expected two raw scores or more that differ, got {scores.tolist()}")
@@ -215,7 +214,7 @@ def expert_of(pipe: Any, levels: Sequence[float]) -> Any:
 
 
 def backbone_of(generator: nn.Module) -> Backbone:
-    """The whole of a generator; a `Backbone` as it is."""
+    """The backbone of a complete generator; a `Backbone` is returned unchanged."""
     backbone = generator if isinstance(generator, Backbone) else shared_backbone(generator)
     backbone.require_whole()
     return backbone
@@ -224,10 +223,10 @@ def backbone_of(generator: nn.Module) -> Backbone:
 def levels_by_name(
     backbone: Backbone, shares: Sequence[float], scheduler: Any
 ) -> dict[str, NoiseLevel]:
-    """The levels by the names that details have them under.
+    """Name in details -> level.
 
     Raises:
-        ValueError: for a share that is given twice, and what `noise_levels` refuses.
+        ValueError: for a repeated share, and as `noise_levels`.
     """
     if len(set(shares)) < len(shares):
         raise ValueError(f"`levels` must be different, got {list(shares)}")

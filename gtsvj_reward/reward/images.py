@@ -72,7 +72,7 @@ ENCODERS: dict[str, Encode] = {
 def image_of(
     pipe: Any, images: Sequence[Any] | Image, *, height: int, width: int, num_frames: int
 ) -> ImageCondition:
-    """What an image-to-video pipeline feeds its transformer of reference images, one row each.
+    """The transformer inputs that an image-to-video pipeline makes from images, one row each.
 
     Images are resized as the pipeline does. Where it draws from the VAE's posterior (CogVideoX),
     this takes the mode, so that the same image is always the same.

@@ -1,4 +1,4 @@
-"""What people have at hand (numpy, PIL, a pipeline for a space), as rewards take it, or why not."""
+"""Converts callers' inputs (numpy, PIL, a pipeline for a space) for rewards, or rejects them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ Array = Tensor | np.ndarray
 AnyLatents = Array | Sequence[Any]
 """Latents (batch, time, channel, height, width), or clips without the batch axis, of any sizes."""
 AnyFrames = Array | Sequence[Any]
-"""Decoded videos as diffusers returns or reads them; see `as_videos`."""
+"""Decoded videos in the formats of diffusers; see `as_videos`."""
 AnySpace: TypeAlias = LatentSpace | nn.Module | ConfigMixin
-"""A latent space, or the diffusers pipeline or VAE that it is read from."""
+"""A latent space, or a diffusers pipeline or VAE to read it from."""
 AnyNumber = float | str
 """A number, or its text."""
 
@@ -77,7 +77,7 @@ def as_clip(clip: Any, index: int) -> Tensor:
 
 
 def as_space(space: AnySpace | None) -> LatentSpace | None:
-    """A latent space as it is, or that of a diffusers pipeline or VAE, read anew each time.
+    """A latent space, or that of a diffusers pipeline or VAE, read at each call.
 
     Raises:
         TypeError: for anything else.
@@ -99,7 +99,7 @@ def as_space(space: AnySpace | None) -> LatentSpace | None:
 
 
 def as_number(name: str, value: AnyNumber | None) -> float | None:
-    """A positive, finite number; its text, as configuration files have it, will do.
+    """A positive, finite number, or its text as in configuration files.
 
     Raises:
         ValueError: for anything else, with the argument's name.
@@ -116,7 +116,7 @@ def as_number(name: str, value: AnyNumber | None) -> float | None:
 
 
 def as_count(name: str, value: AnyNumber | None) -> int | None:
-    """As `as_number`, a whole number.
+    """A whole number; otherwise as `as_number`.
 
     Raises:
         ValueError: for anything else, with the argument's name.
@@ -161,7 +161,7 @@ def as_image(image: ImageCondition | None) -> ImageCondition | None:
 def as_videos(frames: AnyFrames) -> Tensor | list[Tensor]:
     """Decoded videos in [0, 1]: (batch, time, 3, height, width), or a list without the batch axis.
 
-    Taken are tensors and arrays with the colours on axis 2 (diffusers' `pt`), 1, or the last one
+    Accepted are tensors and arrays with the colours on axis 2 (diffusers' `pt`), 1, or the last one
     (its `np`), in [0, 1] or bytes; one video without the batch axis; a list of PIL images, which is
     one video; and a list of any such videos (diffusers' default, `pil`).
 
@@ -244,7 +244,7 @@ def single(videos: Tensor | list[Tensor], index: int) -> Tensor:
 
 
 def described(value: Any) -> str:
-    """What a value is, in a few words, for messages."""
+    """Short description of a value for messages."""
     kind = type(value).__name__
     match value:
         case str() | int() | float():

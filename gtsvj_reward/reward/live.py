@@ -1,4 +1,4 @@
-"""A call of a live judge: scores, and their gradients, while the policy stands in for the base."""
+"""A call of a live judge: scores and gradients, with the policy as the base."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,31 +20,31 @@ from gtsvj_reward.reward.output import RewardOutput
 
 @dataclass(frozen=True)
 class Plan:
-    """What one process needs of a call that all make together."""
+    """One process's needs in a joint call."""
 
     passes: int
     """Forward passes."""
     gradients: bool
     """Whether any of its clips needs a gradient."""
     shape: tuple[int, ...] | None
-    """Of a clip as the policy sees it, (1, time, ...); None without clips."""
+    """Shape of a clip as the policy reads it, (1, time, ...); None without clips."""
     text: TextCondition | None
-    """Of a clip, on the meta device, where it has shapes alone; None without prompts."""
+    """Text of a clip on the meta device, for its shapes; None without prompts."""
     image: ImageCondition | None = None
-    """Likewise, of a judge that sees images."""
+    """The same for images."""
 
 
 @dataclass(frozen=True)
 class LiveCall:
-    """One call, which processes with shards of one policy make together.
+    """One joint call of the processes with shards of one policy.
 
-    Each does as many forward passes as the one that needs most, with a padding clip where it has no
-    clips left, and a backward pass after each if any of them needs gradients. Nothing but these
-    passes communicates, and errors are exchanged before and after them.
+    All run as many forward passes as the process that needs most, with padding clips if they have
+    no clips left, and a backward pass after each if any process needs gradients. Only these passes
+    communicate; errors are exchanged before and after them.
     """
 
     judge: VideoJudge
-    """On a `LiveBackbone`."""
+    """A judge on a `LiveBackbone`."""
     policy: LiveBackbone
     """That backbone."""
     batch_size: int
@@ -52,7 +52,7 @@ class LiveCall:
     prepare: Callable[[Clips], Clips]
     """Checks clips and moves them to the policy's device."""
     assemble: Callable[[Clips, Sequence[JudgeOutput]], RewardOutput]
-    """What the reward makes of the judge's outputs for prepared clips, differentiable."""
+    """Builds the reward's output from the judge's outputs for prepared clips, differentiably."""
 
     def score(self, clips: Clips) -> RewardOutput:
         """Scores of the clips.
@@ -83,14 +83,14 @@ class LiveCall:
                 out = self.assemble(clips, [outputs[index] for index in range(len(latents))])
                 require_finite_scores(out, clips.names)
         if isinstance(given, torch.Tensor) and not len(given) and given.requires_grad:
-            # So that a process without clips can do the same backward pass as the others.
+            # A process without clips must be able to run the same backward pass as the others.
             return replace(out, rewards=out.rewards + given.sum().to(out.rewards))
         if not plan.gradients:
             return out
         return handed_over(out, latents, [slopes[index] for index in range(len(latents))])
 
     def plan(self, clips: Clips, batches: list[list[int]]) -> Plan:
-        """What is needed for the clips, which are refused here if they will be anywhere.
+        """The plan for the clips; all errors about clips are raised here.
 
         Raises:
             ValueError: for clips, text or image that the judge or the policy does not take.
@@ -121,7 +121,7 @@ class LiveCall:
         return Plan(len(batches), gradients, shape, sort, sight)
 
     def padding(self, plans: Sequence[Plan]) -> Plan:
-        """The plan of the process whose clips padding is like.
+        """The plan whose clips the padding clips imitate.
 
         Raises:
             ValueError: in all processes, if some have prompts and others none, of a judge that
@@ -138,18 +138,18 @@ class LiveCall:
         return filled[0] if filled else plans[0]
 
     def forward(self, clips: Clips, gradients: bool) -> tuple[list[JudgeOutput], list[Tensor]]:
-        """What the judge says of a batch, and the gradient of each final score, if asked for."""
+        """The judge's outputs for a batch and, if needed, the gradient of each final score."""
         batch = torch.stack([clip.detach() for clip in clips.latents]).requires_grad_(gradients)
         with torch.set_grad_enabled(gradients):
             outputs = by_clip(self.judge(batch, clips.text, clips.image))
             if gradients:
-                # It ends at the clips: no weight of judge or base has a gradient.
+                # Only the clips get gradients, not the weights of judge or base.
                 self.assemble(clips, outputs).rewards.sum().backward()
         detached = [output.each(torch.Tensor.detach) for output in outputs]
         return detached, [] if batch.grad is None else list(batch.grad)
 
     def take_part(self, like: Plan, gradients: bool) -> None:
-        """The forward pass of a padding clip, whose outcome is dropped, as others do theirs."""
+        """A forward pass with a padding clip, whose result is dropped."""
         config, device = self.judge.config, self.policy.device
         clip = torch.zeros(like.shape or (), device=device, requires_grad=gradients)
         text = None if like.text is None else blank(like.text, device)
@@ -164,7 +164,7 @@ class LiveCall:
 
 
 def blank(text: TextCondition, device: torch.device) -> TextCondition:
-    """Text of the same shapes, which all is valid and says nothing."""
+    """Text of the same shapes: all zeros, all tokens valid."""
     return replace(
         text,
         embeds=torch.zeros_like(text.embeds, device=device),
@@ -185,7 +185,7 @@ def blank_image(image: ImageCondition, device: torch.device) -> ImageCondition:
 def handed_over(
     out: RewardOutput, clips: Sequence[Tensor], slopes: Sequence[Tensor]
 ) -> RewardOutput:
-    """An output whose `rewards` have the gradients of each clip; nothing else of it has any."""
+    """The output with each clip's gradient attached to `rewards` only."""
     (anchor, *_) = (clip for clip in clips if clip.requires_grad)
 
     def bare(values: Tensor, name: str) -> Tensor:
@@ -207,11 +207,11 @@ def handed_over(
 
 
 class HandOver(torch.autograd.Function):
-    """Scores of clips whose gradients are known already, one clip's score depending on it alone."""
+    """Scores with known gradients; each score depends only on its own clip."""
 
     @staticmethod
     def forward(ctx: Any, rewards: Tensor, slopes: tuple[Tensor, ...], *clips: Tensor) -> Tensor:
-        """The scores as they are."""
+        """The scores, unchanged."""
         del clips
         ctx.save_for_backward(*slopes)
         return rewards.view_as(rewards)
@@ -219,7 +219,7 @@ class HandOver(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of each score times that of the outcome with respect to the score."""
+        """Each clip's gradient times the incoming gradient of its score."""
         products = [
             (slope.float() * each).to(slope.dtype)
             for slope, each in zip(ctx.saved_tensors, gradient, strict=True)
@@ -228,18 +228,18 @@ class HandOver(torch.autograd.Function):
 
 
 class Bare(torch.autograd.Function):
-    """Numbers that say so when they are differentiated, rather than have no effect."""
+    """Numbers that raise an error when they are differentiated."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, name: str, anchor: Tensor) -> Tensor:
-        """The numbers as they are."""
+        """The numbers, unchanged."""
         del anchor
         ctx.name = name
         return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        """Refuse."""
+        """Raise an error."""
         del gradient
         raise RuntimeError(
             f"{ctx.name!r} of a live judge has no gradient: it is taken inside the call, for "

@@ -1,4 +1,4 @@
-"""What a reward returns, and how it refuses."""
+"""The output of a reward, and its errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,28 +9,29 @@ from torch import Tensor
 
 
 class GeometryError(ValueError):
-    """A clip is longer, shorter, larger, smaller, faster or slower than those trained on."""
+    """A clip is longer, shorter, larger, smaller, faster or slower than the training clips."""
 
 
 class NonFiniteError(ValueError):
-    """A score came out as NaN or infinity."""
+    """A score is NaN or infinite."""
 
 
 @dataclass(frozen=True, repr=False)
 class RewardOutput:
-    """Scores of clips, in the order they were given, and what they are made of.
+    """Scores of clips, in input order, and their parts.
 
-    Higher is better everywhere; all numbers are float32. What only a judge can say is empty for
-    combinations of rewards and for functions.
+    Higher is better everywhere; all numbers are float32. Fields that only a judge provides are
+    empty for combinations of rewards and for functions.
     """
 
     rewards: Float[Tensor, " clip"]
-    """The scores; a judge's are normalised by the checkpoint's statistics if asked for."""
+    """The scores; a judge's are normalised by the checkpoint's statistics unless
+    `normalize=False`."""
     raw: Float[Tensor, " clip"]
     """Scores on the judge's own scale: minus the mean energy for a discriminator, the mean of the
     range-normalised aspects for an aspect judge, the preference layer's logits after stage 3, or
-    the selection of aspects that the reward was made with. Of combinations and functions, which
-    have no such scale, `rewards` once more."""
+    the reward's selection of aspects. For combinations and functions, which have no such scale, the
+    same as `rewards`."""
     trajectory: list[Float[Tensor, " _"]] = field(default_factory=list)
     """A judge's, per clip: the raw score of each step; its mean is `raw`. Clips may differ in
     length."""
@@ -41,9 +42,9 @@ class RewardOutput:
     """A judge's, per clip: aspect name -> score of each step, whose mean is the clip's; empty
     dictionaries for a discriminator."""
     notes: tuple[str | None, ...] = ()
-    """A judge's, per clip: what of it lies outside the trained range, or None."""
+    """A judge's, per clip: what lies outside the trained range, or None."""
     uncertainty: Float[Tensor, " clip"] | None = None
-    """Standard deviation of each score, >= 0; None where it is not known."""
+    """Standard deviation of each score, >= 0; None if unknown."""
 
     def __repr__(self) -> str:
         first = [f"{value:.4f}" for value in self.rewards[:4].tolist()]
@@ -66,7 +67,7 @@ class RewardOutput:
 
     @property
     def components(self) -> dict[str, Float[Tensor, " clip"]]:
-        """What logs show beside the score: the parts, and first a judge's raw score."""
+        """Values to log beside the score: a judge's raw score first, then the parts."""
         return {"raw": self.raw, **self.parts} if self.trajectory else self.parts
 
     def numbers(self) -> dict[str, list[float]]:
@@ -75,7 +76,7 @@ class RewardOutput:
 
     @classmethod
     def cat(cls, outputs: Sequence["RewardOutput"]) -> "RewardOutput":
-        """The output of several lots of clips, scored by one reward, as that of all of them."""
+        """Concatenate outputs of one reward."""
         uncertain = [out.uncertainty for out in outputs if out.uncertainty is not None]
         return cls(
             rewards=torch.cat([out.rewards for out in outputs]),

@@ -1,4 +1,4 @@
-"""Where a judge's weights are: on a device for a call, spread over processes, or changed."""
+"""A judge's weights: on a device for a call, sharded over processes, or verified."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from gtsvj_reward.reward.clips import Clips
 
 @contextmanager
 def brought_to(judge: VideoJudge, device: torch.device | None, needs_grad: bool) -> Iterator[None]:
-    """Bring an offloaded judge to its device for the duration of a call; None: it stays.
+    """Move an offloaded judge to its device for a call; None: it stays.
 
     Raises:
-        ValueError: if gradients are needed, which come after the call.
+        ValueError: if gradients are needed, since the backward pass follows the call.
     """
     if device is None:
         yield
@@ -37,7 +37,7 @@ def brought_to(judge: VideoJudge, device: torch.device | None, needs_grad: bool)
 def outputs_of(
     judge: VideoJudge, clips: Clips, device: torch.device | None, batch_size: int
 ) -> list[JudgeOutput]:
-    """What a judge says of each clip, where it is or on a device that it is brought to.
+    """A judge's output for each clip, on its current device or after moving it.
 
     Args:
         judge: the judge.
@@ -55,7 +55,7 @@ def outputs_of(
 
 
 def shard(judge: VideoJudge, mesh: DeviceMesh) -> None:
-    """Spread a judge's own base weights over the processes of a mesh; see `GTSVJReward.shard`.
+    """Shard a judge's own base weights over a mesh; see `GTSVJReward.shard`.
 
     Raises:
         SharingError: for a judge on a transformer's weights, or with LoRA.
@@ -67,7 +67,7 @@ def shard(judge: VideoJudge, mesh: DeviceMesh) -> None:
 
 
 def verify(judge: VideoJudge) -> None:
-    """Check that the base weights still are those of training; see `GTSVJReward.verify`.
+    """Check that the base weights are still those of training; see `GTSVJReward.verify`.
 
     Raises:
         SharingError: if shared weights were replaced, changed, merged or are trained.

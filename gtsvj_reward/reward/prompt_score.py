@@ -1,4 +1,4 @@
-"""How well clips show their prompts, as the frozen generator sees it; nothing is trained."""
+"""How well clips show their prompts, scored by the frozen generator without training."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,9 +10,9 @@ from gtsvj_reward.reward.generator_score import GeneratorScore
 class PromptScore(GeneratorScore):
     """How much better a frozen generator denoises a clip under its prompt than under none.
 
-    The score is the generator's squared error under the empty prompt minus that under the clip's
-    own, with the same noise for both: high where the clip shows what the prompt says, about 0 where
-    the prompt is of no help. An image-to-video generator is given the clips' images in both passes.
+    The score is the generator's squared error with the empty prompt minus that with the clip's own
+    prompt, with the same noise for both: high if the clip shows its prompt, about 0 if the prompt
+    does not help. An image-to-video generator gets the clips' images in both passes.
 
     See `GeneratorScore` for arguments and details.
     """

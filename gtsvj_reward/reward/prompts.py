@@ -1,4 +1,4 @@
-"""Whether a reward listens to the prompt."""
+"""Whether a reward depends on the prompt."""
 
 from dataclasses import dataclass, replace
 
@@ -14,16 +14,16 @@ from gtsvj_reward.reward.clips import Clips, Latents, clip_label
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSensitivity:
-    """What another clip's prompt does to the score of a clip."""
+    """Effect of another clip's prompt on the score of a clip."""
 
     ignores_prompt: bool
-    """The reward takes no prompt, so nothing was run: the figures below are 0 by construction."""
+    """The reward takes no prompt, so nothing was run: the values below are 0 by construction."""
     mean_change: float
     """Mean |own - other|, in standard deviations of the own scores over the clips; 0 for a reward
-    that does not listen."""
+    that ignores prompts."""
     share_own_higher: float
     """Share of clips that score higher with their own prompt, 0..1; equal scores do not count. 0.5
-    is chance for a reward that listens but does not understand."""
+    is chance."""
     own: Float[Tensor, " clip"] | None = None
     """Scores with the clips' own prompts; None if nothing was run."""
     other: Float[Tensor, " clip"] | None = None
@@ -50,20 +50,19 @@ def prompt_sensitivity(
 ) -> PromptSensitivity:
     """Score each clip with its own prompt and with that of another clip.
 
-    Many published judges give nearly the same score whatever the prompt says, so that a policy is
-    not held to its prompt. A judge trained as in the paper takes no prompt at all: for one whose
-    `text_input` is not `prompt`, and for combinations of such, the result says so without running
-    anything. A callable of one's own is always run.
+    Many published judges give nearly the same score for any prompt, so a policy may ignore its
+    prompt. The paper's judge takes no prompt: for judges whose `text_input` is not `prompt`, and
+    for combinations of them, nothing is run and the result says so. Other callables are always run.
 
     Args:
-        reward: anything called as `GTSVJReward` is.
+        reward: any callable with the signature of `GTSVJReward`.
         latents: at least two clips, with different prompts.
         text: their prompts, in the same order.
-        shift: clip i gets the prompt of clip i + shift, counted round.
+        shift: clip i gets the prompt of clip i + shift, cyclically.
         space: as for `GTSVJReward.details`.
-        fps: likewise.
-        num_frames: likewise.
-        normalize: likewise; `mean_change` does not depend on it.
+        fps: as for `GTSVJReward.details`.
+        num_frames: as for `GTSVJReward.details`.
+        normalize: as for `GTSVJReward.details`; does not affect `mean_change`.
 
     Raises:
         ValueError: fewer than two clips, another number of prompts, a clip whose other prompt is
@@ -100,7 +99,7 @@ def sensitivity_of(own: Float[Tensor, " clip"], other: Float[Tensor, " clip"]) -
     """The figures, from scores with the clips' own prompts and with those of other clips.
 
     Raises:
-        ValueError: for own scores that are all the same.
+        ValueError: if all own scores are equal.
     """
     if (own == own[0]).all():
         raise ValueError(

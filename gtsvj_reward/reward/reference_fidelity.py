@@ -1,4 +1,4 @@
-"""How well clips keep to their reference images, as the frozen generator sees it."""
+"""How well clips match their reference images, scored by the frozen generator."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,10 +11,10 @@ from gtsvj_reward.reward.generator_score import GeneratorScore
 class ReferenceFidelity(GeneratorScore):
     """How much a clip's image helps a frozen image-to-video generator to denoise it.
 
-    The score is the generator's squared error with no image (zeros in its place) minus that with
-    the clip's own, under the clip's prompt if there is one: high where the clip keeps to what the
-    image shows. Its trajectory says how far into the clip; where the image takes the place of the
-    first latent frame (Wan 2.2's 5B model, HunyuanVideo), that one has the mean of the others.
+    The score is the generator's squared error without an image (zeros instead) minus that with the
+    clip's own, given the clip's prompt if there is one: high if the clip matches the image. Its
+    trajectory says how far into the clip; where the image takes the place of the first latent frame
+    (Wan 2.2's 5B model, HunyuanVideo), that one has the mean of the others.
 
     See `GeneratorScore` for arguments and details.
     """

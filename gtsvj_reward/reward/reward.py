@@ -39,10 +39,10 @@ class GTSVJReward(Reward):
     latents and nowhere else, and only if the caller records them.
 
     Args:
-        judge: scored with as it is, moved nowhere; its parameters stop requiring gradients.
-        aspects: score with the mean of these range-normalised aspects, in place of the judge's own
-            score; all aspects are reported all the same.
-        weights: likewise with a weighted sum, name -> weight.
+        judge: used as is and not moved; its parameters no longer require gradients.
+        aspects: score with the mean of these range-normalised aspects instead of the judge's own
+            score; all aspects are still reported.
+        weights: the same with a weighted sum, name -> weight.
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
         allow_untrained_geometry: score clips outside the trained range, and say so in
             `RewardOutput.notes`, instead of raising `GeometryError`.
@@ -109,18 +109,18 @@ class GTSVJReward(Reward):
 
         Args:
             name: a checkpoint folder, a bundled name, or a hub id (owner/name).
-            base_model: folder or hub id of the base transformer, in place of the checkpoint's own
+            base_model: folder or hub id of the base transformer, instead of the checkpoint's own
                 `base_model`; its weights must be the same.
             backbone: a transformer or `Backbone` in memory instead.
             transformer: the transformer of a pipeline or trainer, e.g. `pipe.transformer`: the
                 judge shares its frozen weights and adds its own adapter and head, under 1 % more
                 parameters. Adapters that train on the transformer are not part of the judge.
-            live: call `transformer` itself, its adapters off for the call, and share nothing: for
-                policies that are sharded, offloaded, or compiled. Processes that hold shards of
-                it call together, also those without clips (`latents[:0]`).
-            device: where the judge goes; the CPU by default, with the weights if they are shared.
-            dtype: dtype of the base weights, that of training by default. Adapter, head and
-                scores are float32 always.
+            live: call `transformer` itself with its adapters disabled, and share nothing: for
+                policies that are sharded, offloaded, or compiled. Processes that hold shards of it
+                must call together, including those without clips (`latents[:0]`).
+            device: device of the judge; default: the CPU, or that of shared weights.
+            dtype: dtype of the base weights; default: that of training. Adapter, head and scores
+                are always float32.
             revision: branch, tag or commit of a hub id.
             aspects: see the class.
             weights: see the class.
@@ -165,7 +165,7 @@ class GTSVJReward(Reward):
 
     @property
     def config(self) -> JudgeConfig:
-        """What the judge is."""
+        """Config of the judge."""
         return self.judge.config
 
     @property
@@ -180,11 +180,11 @@ class GTSVJReward(Reward):
 
     @property
     def takes_empty(self) -> bool:
-        """A live judge does, since processes with shards of its policy call together."""
+        """True for a live judge, since processes with shards of its policy call together."""
         return isinstance(self.judge.backbone, LiveBackbone)
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """What the judge says of some clips; clips of one shape share forward passes."""
+        """Scores of clips; clips of one shape share forward passes."""
         policy = self.judge.backbone
         if isinstance(policy, LiveBackbone):
             call = LiveCall(
@@ -200,7 +200,7 @@ class GTSVJReward(Reward):
         return require_finite_scores(self.assembled(prepared, outputs, normalize), clips.names)
 
     def prepared(self, clips: Clips, normalize: bool) -> Clips:
-        """The clips as they are scored, on the judge's device; all refusals of clips are here."""
+        """Checked clips without padding, on the judge's device; all errors about clips are here."""
         if normalize:
             self.statistics()
         clips = clips.checked(
@@ -214,7 +214,7 @@ class GTSVJReward(Reward):
     def assembled(
         self, clips: Clips, outputs: Sequence[JudgeOutput], normalize: bool
     ) -> RewardOutput:
-        """Scores of prepared clips, from what the judge says of them."""
+        """Scores of prepared clips, from the judge's outputs."""
         return assemble(
             outputs,
             self.config.aspects,
@@ -239,9 +239,9 @@ class GTSVJReward(Reward):
         """Scores of decoded videos: encodes them with the judge's VAE first.
 
         Args:
-            frames: colours in [0, 1] or bytes, (batch, time, 3, height, width), or what a pipeline
-                returns, see `reward.inputs.as_videos`; 4f + 1 frames for CogVideoX.
-            vae: the VAE of the judge's latent space; another one is refused.
+            frames: colours in [0, 1] or bytes, (batch, time, 3, height, width), or the output of a
+                pipeline, see `reward.inputs.as_videos`; 4f + 1 frames for CogVideoX.
+            vae: the VAE of the judge's latent space; others are rejected.
             fps: as for `details`.
             text: as for `details`.
             image: as for `details`.
@@ -252,16 +252,16 @@ class GTSVJReward(Reward):
         return self(latents, space=space, fps=fps, text=text, image=image, normalize=normalize)
 
     def statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation that scores are normalised by; raises if there are none."""
+        """Mean and standard deviation for normalising scores; raises if there are none."""
         return statistics_of(self.config, self.selection)
 
     def notes(self, clips: Clips) -> tuple[str | None, ...]:
-        """Per clip, what of its geometry was not trained on; raises unless that is allowed."""
+        """Per clip, what lies outside the trained geometry; raises unless that is allowed."""
         allowed = self.allow_untrained_geometry
         return tuple(clips.geometry(self.config.geometry, allow_untrained=allowed))
 
     def outputs(self, clips: Clips) -> list[JudgeOutput]:
-        """What the judge says of each prepared clip."""
+        """The judge's output for each prepared clip."""
         return placement.outputs_of(self.judge, clips, self.offload_to, self.batch_size)
 
     def to(
@@ -280,14 +280,14 @@ class GTSVJReward(Reward):
         return self
 
     def shard(self, mesh: DeviceMesh) -> "GTSVJReward":
-        """Spread the judge's own base weights over the processes of a mesh, by `fully_shard`.
+        """Shard the judge's own base weights over the processes of a mesh with `fully_shard`.
 
-        All processes of the mesh load the judge and call this together, and from then on the reward
-        as well: each with its own clips, of any number, as one on a sharded policy (docs/live.md).
+        All processes of the mesh load the judge, call this together, and afterwards call the reward
+        together, each with its own clips in any number (as for a sharded policy, docs/live.md).
 
         Raises:
-            SharingError: for a judge on a transformer's weights, with LoRA, or offloaded.
-            CheckpointError: for base weights that are not those of training.
+            SharingError: for a judge on shared weights, with LoRA, or offloaded.
+            CheckpointError: if the base weights are not those of training.
         """
         if self.offload_to is not None:
             raise SharingError("an offloaded judge cannot be sharded: use offload_to=None")
@@ -295,10 +295,10 @@ class GTSVJReward(Reward):
         return self
 
     def verify(self) -> None:
-        """Check that the base weights still are those that the judge was trained on.
+        """Check that the base weights are still those that the judge was trained on.
 
-        Calls compare a sample of shared weights with what it was when the judge was attached; this
-        reads every element, and compares the fingerprint of weights of any kind.
+        Each call compares a sample of shared weights with their values at attach; this compares
+        every element, and the fingerprint of weights of any kind.
 
         Raises:
             SharingError: if shared weights were replaced, changed, merged or are trained.
@@ -307,7 +307,7 @@ class GTSVJReward(Reward):
         placement.verify(self.judge)
 
     def merge(self) -> "GTSVJReward":
-        """Fold the adapter into the base weights: faster, equal to rounding, no longer savable."""
+        """Merge the adapter into the base weights: faster, equal up to rounding, not savable."""
         self.judge.merge()
         return self
 

@@ -1,4 +1,4 @@
-"""What a host's configuration file says of a reward: plain values, from which a scorer is made."""
+"""Settings of a reward in a trainer's configuration file: plain values that define a scorer."""
 
 import json
 import os
@@ -27,7 +27,7 @@ class Connect(Protocol):
 
 OF_THE_JUDGE = ("base_model", "aspects", "weights", "batch_size", "allow_untrained_geometry",
                 "check_statistics", "dtype")  # fmt: skip
-"""What is decided where the judge is loaded: on a server, by whoever started it."""
+"""Settings that apply where the judge is loaded; on a server, whoever starts it sets them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class ScorerConfig:
     """Whose latents will be scored: bundled name, folder or hub id of the generator's pipeline or
     VAE. None: latents are refused."""
     encode_with: str | None = None
-    """The judge's VAE, likewise, which encodes decoded videos. None: decoded videos are refused."""
+    """The judge's VAE (same kinds of names), to encode decoded videos. None: decoded videos are
+    refused."""
     fps: float | None = None
     """Frames per second of the clips, checked against the trained range; None: not checked."""
     text_encoder: str | None = None
@@ -59,7 +60,7 @@ class ScorerConfig:
     aspects: tuple[str, ...] | None = None
     """Score with the mean of these aspects; None: the judge's own score."""
     weights: Mapping[str, float] | None = None
-    """Likewise with a weighted sum, name -> weight."""
+    """The same with a weighted sum, name -> weight."""
     batch_size: int = 8
     """Clips per forward pass."""
     allow_untrained_geometry: bool = False
@@ -114,7 +115,7 @@ class ScorerConfig:
         return cls(**given)
 
     def on(self, device: Any, dtype: torch.dtype, batch_size: int | None = None) -> "ScorerConfig":
-        """With what the host itself says of the judge, where these settings say nothing of it.
+        """With the trainer's own values for settings that are not given here.
 
         A server's judge has its own dtype and batch size.
         """

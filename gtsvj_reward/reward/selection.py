@@ -13,7 +13,7 @@ from gtsvj_reward.judge import JudgeConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AspectSelection:
-    """A score made of some aspects: the sum of weight times range-normalised aspect."""
+    """A score from some aspects: the sum of weight times range-normalised aspect."""
 
     weights: tuple[float, ...]
     """One weight for each aspect of the judge, in its order; 0 leaves the aspect out."""
@@ -23,7 +23,7 @@ class AspectSelection:
         return aspects @ self.weights_like(aspects)
 
     def weights_like(self, aspects: Tensor) -> Float[Tensor, " aspect"]:
-        """The weights where the aspects are, which waits for a device: once per call will do."""
+        """The weights on the aspects' device; this synchronises, so call it once."""
         return aspects.new_tensor(self.weights)
 
     def statistics(self, config: JudgeConfig) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def select_aspects(
     aspects: Sequence[str] | None,
     weights: Mapping[str, float] | None,
 ) -> AspectSelection | None:
-    """The selection that a caller asked for; None: the judge's own score.
+    """The requested selection; None: the judge's own score.
 
     Args:
         config: of the judge.
@@ -82,8 +82,8 @@ def select_aspects(
         weights: name -> weight; the score is the weighted sum.
 
     Raises:
-        ValueError: for both at once, an unknown name, a name twice, a weight that is not finite,
-            weights that are all zero, or a judge that has no aspects.
+        ValueError: for both arguments, unknown or repeated names, non-finite weights, only zero
+            weights, or a judge without aspects.
     """
     if aspects is None and weights is None:
         return None

@@ -1,4 +1,4 @@
-"""What a text encoder said of the prompts of a folder of latent clips, kept beside them."""
+"""Encoded prompts of a folder of latent clips, stored beside them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,17 +37,17 @@ def write_texts(
     *,
     wrong: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
-    """Keep what an encoder says of the prompts of clips, beside their latents.
+    """Encode the prompts of clips and store them beside the latents.
 
     Args:
         latents: folder of latent files.
         sources: of its clips.
         prompts: video -> prompt; names match as those of label files do.
         encoder: that of the generator.
-        wrong: video -> prompts that are not true of it, for training.
+        wrong: video -> wrong prompts, for training.
 
     Returns:
-        Prompts that were encoded; those that are there already are not encoded again.
+        Number of newly encoded prompts; existing ones are not encoded again.
 
     Raises:
         PromptStoreError: for clips without a prompt, wrong prompts that are the own one or of no
@@ -91,14 +91,14 @@ def wrong_by_source(
 
 
 def write_made(latents: str | Path, encoder: PromptEncoder) -> int:
-    """Keep what an encoder says of the prompts that generated clips record in their settings.
+    """Encode the prompts in the settings of generated clips and store them beside the latents.
 
     Args:
         latents: folder of latent files, as `gtsvj negatives` writes them.
         encoder: that of the generator.
 
     Returns:
-        Prompts that were encoded; those that are there already are not encoded again.
+        Number of newly encoded prompts; existing ones are not encoded again.
     """
     made = sorted({prompt_of_settings(info) or "" for info in LatentFolder(latents).infos} - {""})
     return write_index(latents, {}, {}, encoder, further=made)
@@ -139,13 +139,13 @@ def prompt_of_settings(info: ClipInfo) -> str | None:
 
 
 class TextStore:
-    """The prompts that `write_texts` kept.
+    """The prompts that `write_texts` stored.
 
     Args:
         folder: the folder of prompts.
 
     Raises:
-        PromptStoreError: if there is no index, or it is none.
+        PromptStoreError: if the index is missing or invalid.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -164,11 +164,11 @@ class TextStore:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what it says."""
+        """SHA-256 of the index."""
         return sha256(self.text.encode()).hexdigest()
 
     def require_family(self, family: str | None, what: str) -> None:
-        """Refuse prompts that another family's text encoder read.
+        """Reject prompts encoded for another family.
 
         Args:
             family: class name of a transformer.
@@ -185,7 +185,7 @@ class TextStore:
             )
 
     def prompt(self, info: ClipInfo) -> str:
-        """The prompt of a clip: what a generated one was made under, else what the index says.
+        """The prompt of a clip: that of its generation, else the one in the index.
 
         Raises:
             PromptStoreError: if the clip has none.
@@ -201,7 +201,7 @@ class TextStore:
         return self.prompts[str(info.source)]
 
     def text_of(self, infos: Sequence[ClipInfo]) -> TextCondition:
-        """What the encoder said of the prompts of clips, one row each.
+        """The encoded prompts of clips, one row each.
 
         Raises:
             PromptStoreError: for a clip without a prompt, and a file that is not of its prompt.
@@ -209,7 +209,7 @@ class TextStore:
         return TextCondition.cat([self.read(self.prompt(info)) for info in infos])
 
     def read(self, prompt: str) -> TextCondition:
-        """What the encoder said of a prompt."""
+        """An encoded prompt."""
         file = self.folder / text_file(prompt)
         if not file.is_file():
             raise PromptStoreError(f"no {file}, which is of the prompt {prompt!r}: encode again")

@@ -23,10 +23,10 @@ EncodeOne = Callable[[Any, str, Mapping[str, Any], torch.device], TextCondition]
 """Pipeline, prompt, config of its transformer, device -> a batch of one."""
 
 Encode = Callable[[Sequence[str]], TextCondition]
-"""Prompts -> what the text encoder says of them; a `PromptEncoder`."""
+"""Prompts -> their embeddings; for example a `PromptEncoder`."""
 
 KNOWN: WeakKeyDictionary[Any, OrderedDict[str, TextCondition]] = WeakKeyDictionary()
-"""Pipeline -> what its encoder said, by prompt."""
+"""Pipeline -> prompt -> embedding."""
 
 Device = str | torch.device | None
 
@@ -68,7 +68,7 @@ def hunyuan_video_text(
     """Embeddings by the language model, in the pipeline's template, and CLIP's pooled one.
 
     Raises:
-        ValueError: for the image-to-video model, whose language model sees the image too.
+        ValueError: for the image-to-video model, whose language model also reads the image.
     """
     if config["image_condition_type"] is not None:
         raise ValueError(
@@ -87,20 +87,20 @@ ENCODERS: dict[str, EncodeOne] = {
     "MochiTransformer3DModel": masked_text,
     "WanTransformer3DModel": wan_text,
 }
-"""Class name of the transformer -> how its pipeline is asked to encode one prompt."""
+"""Class name of the transformer -> function that encodes one prompt with its pipeline."""
 
 
 class PromptEncoder:
-    """A pipeline's own text encoder, which sees each prompt once.
+    """A pipeline's own text encoder, with a cache of prompts.
 
-    Prompts are encoded one at a time, so that what is said of one depends on no other. The latest
+    Prompts are encoded one at a time, so an embedding does not depend on other prompts. The latest
     `CACHED` of them are kept on the CPU, for as long as the pipeline lives.
 
     Args:
         pipe: a diffusers pipeline with its text encoders; the transformer may be left out.
         transformer_config: `config.json` of the transformer, for a pipeline without it.
-        encode_on: device that the text encoders are brought to for a call, and back from; None:
-            they run where they are.
+        encode_on: device that the text encoders are moved to for a call, and back from; None: they
+            run where they are.
 
     Raises:
         ValueError: for a pipeline that is not known, or has no text encoder.
@@ -144,7 +144,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> TextCondition:
-        """What the encoder says of prompts, one row each, on the CPU.
+        """Embeddings of prompts, one row each, on the CPU.
 
         Raises:
             ValueError: for no prompts, or a single string.
@@ -206,7 +206,7 @@ def check_encode(reward: AnyReward, encode: Encode | None, setting: str = "encod
 
 
 def text_of(pipe: Any, prompts: Sequence[str], *, encode_on: Device = None) -> TextCondition:
-    """What a pipeline's own text encoder says of prompts, one row each; see `PromptEncoder`.
+    """Embeddings of prompts by a pipeline's own text encoder, one row each; see `PromptEncoder`.
 
     Args:
         pipe: a diffusers pipeline of a known family.

@@ -20,21 +20,21 @@ def group_z_scores(
     """Advantages as GRPO and DDPO take them: (reward - group mean) / (group std + ε).
 
     The standard deviation is that of the group itself (divided by its size), so that squared
-    z-scores average 1. A group whose rewards are all the same gets exactly 0: it says nothing about
-    which clip to prefer. Gather the rewards of all processes first if a group is spread over them.
+    z-scores average 1. A group with equal rewards gets exactly 0, since it has no preference.
+    Gather the rewards of all processes first if a group is spread over them.
 
     Args:
         rewards: scores of generated clips, in any order; a tensor, an array or a list.
-        groups: what each clip was generated from, usually its prompt.
-        epsilon: ε > 0, in units of the reward; a spread far below it counts as none.
-        allow_single: give a group of one clip the z-score 0, in place of refusing it.
+        groups: the group of each clip, usually its prompt.
+        epsilon: ε > 0, in units of the reward; a much smaller spread counts as zero.
+        allow_single: give a group of one clip the z-score 0 instead of raising an error.
 
     Returns:
         Z-score per clip, without gradient, in the dtype of the rewards but at least float32.
 
     Raises:
         ValueError: no rewards, another number of groups, an epsilon that is not positive and
-            finite, or groups of one clip, unless those are allowed.
+            finite, or groups of one clip unless allowed.
         NonFiniteError: a reward that is NaN or infinite.
     """
     if not 0 < epsilon < float("inf"):
