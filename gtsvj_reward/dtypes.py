@@ -7,7 +7,7 @@ from importlib.metadata import version
 import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
-"""What weights can be in."""
+"""dtypes of weights."""
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -19,7 +19,7 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     """The dtype of a name, e.g. of `bfloat16`; a dtype as it is.
 
     Raises:
-        ValueError: if torch has none of that name.
+        ValueError: if torch has no such dtype.
     """
     found = name if isinstance(name, torch.dtype) else getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
@@ -28,16 +28,16 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
 
 
 def weights_in(dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """What diffusers' `from_pretrained` takes for the dtype of weights; 0.40 renamed it."""
+    """The dtype argument of diffusers' `from_pretrained`, which 0.40 renamed."""
     release = tuple(int(part) for part in version("diffusers").split(".")[:2])
     return {"dtype" if release >= (0, 40) else "torch_dtype": dtype}
 
 
 @contextmanager
 def built_in_float32() -> Iterator[None]:
-    """Modules are built in float32 inside, whatever `torch.set_default_dtype` says.
+    """Build modules in float32, independent of `torch.set_default_dtype`.
 
-    The default is one for all threads of the process; it is put back at the end.
+    The default applies to all threads of the process; it is restored at the end.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

@@ -1,4 +1,4 @@
-"""Files on disk: replaced in one step when written, rejected by name when they are damaged."""
+"""Files on disk: written atomically, and rejected by name if damaged."""
 
 import errno
 import hashlib
@@ -39,15 +39,15 @@ def file_sha256(path: Path) -> str:
 
 
 def part_of(path: Path) -> Path:
-    """A hidden name beside a file or folder for what is not whole yet; nobody else has it.
+    """A unique hidden name beside a file or folder, for incomplete content.
 
-    A process id would not do: processes in containers share them, on one machine and on several.
+    A process id is not unique: processes in different containers may have the same one.
     """
     return path.with_name(f"{_parts_start(path)}{socket.gethostname()[:40]}.{uuid4().hex}.part")
 
 
 def _parts_start(path: Path) -> str:
-    """What the names of all parts of a file begin with; a name that is too long is cut."""
+    """Common prefix of the names of all parts of a file; long names are cut."""
     name = path.name
     if len(os.fsencode(name)) > LONGEST_NAME:
         digest = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -56,7 +56,7 @@ def _parts_start(path: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or all of the new, also after a crash."""
+    """Write a file atomically: readers see the old or the new content, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
@@ -73,12 +73,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what runs that were killed while writing a file or folder left beside it."""
+    """Remove incomplete parts of a file or folder that killed runs left beside it."""
     _remove(path.parent.glob(f"{escape(_parts_start(path))}*.part"))
 
 
 def remove_parts_in(folder: Path) -> None:
-    """Remove what runs that were killed left in a folder, whatever they were writing."""
+    """Remove all incomplete parts that killed runs left in a folder."""
     _remove(folder.glob(".*.part"))
 
 
@@ -94,7 +94,7 @@ def _remove(paths: Iterable[Path]) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A hidden folder to write into, which becomes `path` when all of it is on disk.
 
-    What was at `path` is replaced. If the block fails, `path` stays as it was.
+    An existing `path` is replaced. If the block fails, `path` does not change.
     """
     part = part_of(path)
     try:
@@ -110,7 +110,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def whole_files(folder: Path, last: str | None = None) -> Iterator[Path]:
     """A hidden folder to write files into, which move to `folder` when all are on disk.
 
-    Other files stay. If the block fails, all of them stay as they were.
+    Other files stay. If the block fails, no file changes.
 
     Args:
         folder: where the files go.
@@ -132,7 +132,7 @@ def whole_files(folder: Path, last: str | None = None) -> Iterator[Path]:
 
 
 def put_folder(part: Path, path: Path) -> None:
-    """Wait until a folder's content is on disk, then let it take its name."""
+    """Wait until a folder's content is on disk, then rename it."""
     for file in [*part.rglob("*"), part]:
         sync(file)
     remove_folder(path)
@@ -141,7 +141,7 @@ def put_folder(part: Path, path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, if it is there, so that nobody ever sees a half of it."""
+    """Remove a folder, if it exists, so that it is never seen incomplete."""
     if path.exists():
         part = path.rename(part_of(path))
         shutil.rmtree(part)
@@ -157,7 +157,7 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text in one step; see `write_bytes`."""
+    """Write UTF-8 text atomically; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
@@ -168,7 +168,7 @@ def whole_lines(path: Path) -> list[bytes]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and string metadata in one step; see `write_bytes`."""
+    """Write tensors and string metadata atomically; see `write_bytes`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(plain, metadata=metadata))
 
@@ -199,7 +199,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 def read_safetensors(
     path: Path, names: Container[str] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of a file, and its metadata; see `open_safetensors` for what is refused.
+    """Tensors and metadata of a file; for errors see `open_safetensors`.
 
     Args:
         path: the file.
@@ -244,7 +244,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Say of a write that found no room which file it was, and how to go on.
+    """Add the file and what to do to errors of a full disk.
 
     Raises:
         OSError: if the disk is full, or a quota or limit is reached.

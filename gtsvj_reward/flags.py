@@ -24,10 +24,10 @@ SETTING = re.compile(
     """,
     re.VERBOSE,
 )
-"""How messages name a setting of a Python call, and what they say that it is or should be."""
+"""How messages name a setting of a Python call and its value."""
 
 COLUMN = re.compile(r"(columns?|cells of|has|scores? in|beside|repeat \w+) (`[^`]*`, )*$")
-"""What stands before the name of a column of a table, which may be that of a flag too."""
+"""Text before the name of a table column, which may also be the name of a flag."""
 
 
 def documented(settings: type[Settings]) -> type[Settings]:

@@ -1,4 +1,4 @@
-"""Locks of objects, kept beside them (copies carry none), and of folders that one run writes to."""
+"""Locks of objects, which copies do not inherit, and of folders that a run writes to."""
 
 import json
 import logging
@@ -22,8 +22,8 @@ _LOCKS: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
 def lock_of(owner: Any) -> Any:
     """The lock of an object in this process, the same for all threads.
 
-    A thread may take it again while it holds it. A forked process has a lock of its own, which is
-    free whatever its parent's threads held: they are not there to release it.
+    A thread may take it again while it holds it. A forked process has its own free lock, since its
+    parent's threads could not release one.
     """
     # Each `setdefault` is one step for other threads, so that all of them get the same lock.
     return _LOCKS.setdefault(owner, {}).setdefault(os.getpid(), RLock())
@@ -50,7 +50,7 @@ def folder_lock(folder: str | Path, *, again: bool = True) -> Iterator[None]:
 
     Args:
         folder: what is written to.
-        again: whether the thread may; False refuses a second time by this thread as well.
+        again: whether the same thread may; False: a second lock by this thread is an error.
 
     Raises:
         FolderInUseError: if another run holds it, with that run's host and process id.
@@ -98,7 +98,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock_file(file: Path) -> int:
-    """Open and lock a file; a holder that ends meanwhile removes it, then another is opened."""
+    """Open and lock a file; retry if its previous holder removes it in between."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:

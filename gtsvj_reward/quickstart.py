@@ -1,6 +1,6 @@
-"""From a pipeline and a folder of real videos to a judge: the commands, and what they will take.
+"""From a pipeline and a folder of real videos to a judge: the commands and an estimate.
 
-Each step is a command of `gtsvj` that can be repeated by hand, and each goes on where it was.
+Each step is a command of `gtsvj` that can be repeated by hand; each resumes.
 """
 
 import time
@@ -23,25 +23,25 @@ from gtsvj_reward.training import DiscriminatorFit
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command of the way."""
+    """One command."""
 
     title: str
     argv: list[str]
     """Its words, without `gtsvj`."""
     done: Path | None = None
-    """What is there when the step is finished, for a step that would not notice by itself."""
+    """A file that exists when the step is finished, for a step that does not check this itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What is fitted to what."""
+    """The plan."""
 
     pipeline: str
     """Bundled name, folder or hub id."""
     real: Path
     """Folder of real videos."""
     prompts: Path
-    """Prompts of which clips are made."""
+    """File of prompts for the generated clips."""
     out: Path
     """Folder for the judge."""
     work: Path
@@ -59,7 +59,7 @@ class Quickstart:
 
     @property
     def sampled(self) -> Path:
-        """Latents of the clips that are made of prompts."""
+        """Latents of the clips generated from prompts."""
         return self.work / "latents" / "generated" / "sampled"
 
     @property
@@ -116,7 +116,7 @@ class Quickstart:
         ]  # fmt: skip
 
     def next_commands(self) -> list[str]:
-        """What to do with the judge."""
+        """The next commands."""
         return [
             f"gtsvj label {self.videos} --latents {self.sampled} --judge {self.out} --prompts "
             f"{self.videos / PROMPTS} --out labels",
@@ -127,7 +127,7 @@ class Quickstart:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the steps will take, in their order, from one measured clip of each kind."""
+    """Time and disk space of the steps, from one measured clip of each kind."""
 
     seconds: list[float]
     latent_bytes: int
@@ -135,10 +135,10 @@ class Estimate:
 
 
 def size_of(pipe: Any, given: dict[str, int | None]) -> ClipSize:
-    """The size of clips: what is given, else what a CogVideoX transformer was trained on.
+    """The size of clips: the given one, else the training size of a CogVideoX transformer.
 
     Raises:
-        ValueError: naming what nobody says.
+        ValueError: naming missing values.
     """
     check_scored(pipe)
     config, space = pipe.transformer.config, latent_space(pipe)

@@ -54,7 +54,7 @@ def optional_texts(column: Column) -> list[str | None]:
 
 
 def identifiers(column: Column) -> list[str | None]:
-    """Cells that tell groups apart, as text, or None where they are empty.
+    """Cells that name groups, as text, or None if empty.
 
     Raises:
         ValueError: for cells that are neither text nor whole numbers, with their rows.
@@ -80,8 +80,7 @@ def scores(column: Column, scale: AspectScale | None = None) -> list[float | Non
         scale: range that they must be in; None: any.
 
     Raises:
-        ValueError: for cells that are none of that, NaN among them, or out of range, with their
-            rows.
+        ValueError: for other cells, including NaN and values out of range, with their rows.
     """
     numbers = [number(cell) for cell in column.cells]
     check(
@@ -111,13 +110,13 @@ def scores_of(labels: Mapping[str, Sequence[float | None]], row: int) -> dict[st
 def labels(
     column: Column, known: Mapping[str, int | None], hint: str = ""
 ) -> tuple[list[int | None], Counter[str]]:
-    """Cells that are one of a few words, whatever their case and the spaces around them.
+    """Cells that are one of a few words, ignoring case and surrounding spaces.
 
     Args:
         column: what to read.
-        known: word in lower case -> its label; None: the format says to leave it out. `""` stands
-            for an empty cell.
-        hint: what the message about other cells adds.
+        known: word in lower case -> its label; None: the format leaves it out. `""` stands for an
+            empty cell.
+        hint: added to the message about other cells.
 
     Returns:
         A label for each row, None where it is left out, and how many were left out by reason.
@@ -137,7 +136,7 @@ def labels(
 
 
 def check(column: Column, wrong: Sequence[bool], complaint: str) -> None:
-    """Refuse a column in which any cell is wrong.
+    """Reject a column with an invalid cell.
 
     Args:
         column: what was read.
@@ -179,7 +178,7 @@ def number(cell: Any) -> float | None:
 
 
 def word(cell: Any) -> str:
-    """What a label says, in lower case; of a number its shortest form, so that 1.0 says 1."""
+    """A label in lower case; numbers in their shortest form, so that 1.0 equals 1."""
     value = number(cell)
     if value is None:
         return ""

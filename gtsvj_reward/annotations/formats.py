@@ -56,7 +56,7 @@ def read_labelled_comparisons(
         labels: of the plain format, what words mean: `0=B`, `0.5=tie`.
 
     Raises:
-        ValueError: for labels of another format or form, and what the reader refuses.
+        ValueError: for `labels` with another format or of another form, and as the reader.
     """
     if not labels:
         return COMPARISON_FORMATS[name](path)

@@ -30,7 +30,7 @@ class ComparisonLayout:
     video_b: str
     """Column of the second video."""
     labels: Mapping[str, str]
-    """Dimension -> its column, in the order in which results list them."""
+    """Dimension -> its column, in the order of results."""
     words: Mapping[str, int | None]
     """Word in lower case -> +1 (A), -1 (B), 0 (the same) or None (left out), as for `labels`."""
     probabilities: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class ComparisonLayout:
     group: str | None = None
     """Column of the group; None: there is none."""
     hint: str = ""
-    """What messages about other words add."""
+    """Added to messages about other words."""
 
     def read(self, table: Table, name: str) -> Comparisons:
         """Make comparisons of the rows of a table.
@@ -130,7 +130,7 @@ class ComparisonLayout:
 
 
 def _of_row(columns: Mapping[str, list[Value | None]], index: int) -> dict[str, Value]:
-    """What the columns have in one row, where they have anything."""
+    """The non-empty values of the columns in one row."""
     return {name: cell for name, cells in columns.items() if (cell := cells[index]) is not None}
 
 

@@ -10,9 +10,9 @@ def match_videos(wanted: Iterable[str], known: Iterable[str], table: str) -> dic
     """Find the row of each video in another table, by the rules of `NameIndex`.
 
     Args:
-        wanted: videos as one table names them, say one of comparisons.
-        known: videos as the other names them, say one of scores.
-        table: what messages call the other.
+        wanted: videos as one table names them, for example a table of comparisons.
+        known: videos as the other names them, for example a table of scores.
+        table: name of the other table in messages.
 
     Returns:
         Wanted name -> known name, for those that have one.

@@ -12,19 +12,19 @@ from gtsvj_reward.latents.sources import VIDEO_SUFFIXES
 
 @dataclass(frozen=True, order=True)
 class Identity:
-    """What of a name says which video it is; equal for two names of one video."""
+    """The identifying part of a name; equal for two names of one video."""
 
     host: str
     """Of a URL; "" for a path."""
     parts: tuple[str, ...]
     """Components of the path, the last without the suffix of a video."""
     suffix: str = ""
-    """That suffix, or "" where a name has none."""
+    """The suffix, or "" if there is none."""
     query: tuple[tuple[str, str], ...] = ()
     """Names and values of a URL's query, in alphabetical order."""
 
     def may_be(self, other: "Identity") -> bool:
-        """Whether nothing that both say differs, up to the folders above."""
+        """Whether everything that both names contain agrees, except for leading folders."""
         if self.host and other.host and self.parts != other.parts:
             return False
         said = ("host", "suffix", "query")
@@ -33,7 +33,7 @@ class Identity:
 
 
 def identity(name: str) -> Identity:
-    r"""What of a name says which video it is.
+    r"""The identifying part of a name.
 
     Of a URL host, decoded path and query count, whatever the order in the query; the fragment does
     not (`#t=1`). Of a path the components count, between / or \ alike. Letters with accents are the
@@ -66,7 +66,7 @@ def identity(name: str) -> Identity:
 
 
 def names_video(name: str) -> bool:
-    """Whether `identity` can say which video a name means."""
+    """Whether `identity` can identify the video of a name."""
     try:
         identity(name)
     except ValueError:
@@ -77,8 +77,8 @@ def names_video(name: str) -> bool:
 class NameIndex:
     """Names to look up: by the same text or identity, else by an equal path, else by the end of it.
 
-    Ends are whole components: `videos/kling1.5/x.mp4` and `x.mp4` both match `kling1.5/x.mp4`. What
-    only one of two names says makes no difference: the host and the query of a URL, or the suffix
+    Ends are whole components: `videos/kling1.5/x.mp4` and `x.mp4` both match `kling1.5/x.mp4`.
+    Parts that only one of two names has are ignored: the host and the query of a URL, or the suffix
     (`x` matches `x.mp4`, but neither of them `x.webm` if it has a suffix, and `watch?v=A` never
     `watch?v=B`). URLs of one host must have the same path.
 

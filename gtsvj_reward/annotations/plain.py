@@ -35,8 +35,8 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
     Columns: `video_a`, `video_b`, and `label` (the dimension `overall`) or `label_<dimension>`;
     where there are any, `prompt`, `model_a`, `model_b`, `group`, and `row`, which identifies a row.
     Others are not read. A label is 1 or A (A is better), -1 or B, 0, same, tie, equal or draw; an
-    empty cell is no label, which is counted. Where 0 is there but neither -1 nor B, it may mean B:
-    that is refused until `labels` says what it means.
+    empty cell is no label, which is counted. If there is 0 but neither -1 nor B, it may mean B:
+    this is an error unless `labels` says what it means.
 
     Instead of a label a row may have `probability` or `probability_<dimension>`, from 0 to 1: that
     A is better, such as its share of votes. `weight` is how many comparisons the row counts as.
@@ -47,8 +47,8 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
 
     Raises:
         ValueError: for a missing column, another label, zeros of unknown meaning, a probability
-            outside 0..1 or beside a label, a weight that is not above 0, a row id that comes twice,
-            or a video compared with itself; with rows and counts.
+            outside 0..1 or beside a label, a weight that is not above 0, a repeated row id, or a
+            video compared with itself; with rows and counts.
     """
     table = _table(path)
     own = _meanings(labels or {})
@@ -157,7 +157,7 @@ def _by_dimension(table: Table, kind: str) -> dict[str, str]:
 
 
 def _meanings(labels: Mapping[str, str]) -> dict[str, int | None]:
-    """What words mean, as +1, -1 or 0.
+    """Word -> +1, -1 or 0.
 
     Raises:
         ValueError: for a meaning other than A, B and tie.

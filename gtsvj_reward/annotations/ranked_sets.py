@@ -27,8 +27,8 @@ def read_ranked_sets(
 ) -> Comparisons:
     """Read sets that are rows, such as Datapoint AI's text-to-video rankings.
 
-    Its data card says that five videos of a prompt are ranked by 15 people in three dimensions, and
-    no public file shows the columns: name them. Pairs and weights are those of `read_rankings`.
+    According to its data card, 15 people ranked five videos per prompt in three dimensions; no
+    public file shows the columns: name them. Pairs and weights are those of `read_rankings`.
 
     Args:
         path: a parquet file, or the same rows as JSON or JSONL.

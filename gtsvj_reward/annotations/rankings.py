@@ -24,16 +24,16 @@ class RankedSet:
     videos: list[str] = field(default_factory=list)
     """As the data set names them."""
     models: list[str | None] = field(default_factory=list)
-    """What generated each."""
+    """Generator of each."""
     prompt: str | None = None
-    """What they were to show."""
+    """Their prompt."""
     places: dict[Identity, int] = field(default_factory=dict)
     """Video -> its place in `videos`."""
     rankings: dict[str, list[Ranking]] = field(default_factory=dict)
     """Dimension -> a ranking for each person; videos that one left out are not in it."""
 
     def add(self, video: str, model: str | None) -> None:
-        """Add a video, unless it is there."""
+        """Add a video if it is new."""
         if self.places.setdefault(identity(video), len(self.videos)) == len(self.videos):
             self.videos.append(video)
             self.models.append(model)
@@ -77,7 +77,7 @@ def read_rankings(path: str | Path) -> Comparisons:
     Each pair of a set becomes a comparison. Its probability is the share of those who ranked both
     videos that put the first one in front, ties counted half; where all agree it is a label. A set
     of n videos has n (n - 1) / 2 pairs of weight 2 / n: it counts as n - 1 comparisons, the number
-    that puts n videos in order. The group of its pairs is the set.
+    needed to order n videos. The group of its pairs is the set.
 
     Args:
         path: CSV, TSV, JSONL, JSON or parquet.
@@ -139,7 +139,7 @@ def _add(
     raters: Sequence[str | None],
     ranks: Sequence[float | None],
 ) -> None:
-    """Add the rankings of a dimension; refuse a video that a person ranks twice."""
+    """Add the rankings of a dimension; reject a video that a person ranks twice."""
     by_person: dict[tuple[str, str | None], dict[int, float]] = defaultdict(dict)
     twice = []
     keys = identifiers(table.column("set"))
@@ -164,7 +164,7 @@ def _add(
 def comparisons_of(
     name: str, sets: Sequence[RankedSet], dimensions: tuple[str, ...], skipped: Counter[str]
 ) -> Comparisons:
-    """All pairs of all sets; refuses sets of one video."""
+    """All pairs of all sets; rejects sets of one video."""
     alone = [found.name for found in sets if len(found.videos) < 2]
     if alone:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What people said about videos: ratings of one, comparisons of two."""
+"""People's labels of videos: ratings of one, comparisons of two."""
 
 import math
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ class Rating:
     scores: Mapping[str, float]
     """Aspect -> label on the aspect's own scale; an aspect without a label is left out."""
     prompt: str | None = None
-    """What the video was to show."""
+    """Prompt of the video."""
     model: str | None = None
-    """What generated it."""
+    """Its generator."""
     group: str | None = None
-    """Rows of one group stay together, whatever is held out or left out; None: says nothing."""
+    """Rows of one group stay together in splits and folds; None: no group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,13 @@ class Comparison:
     weight: float = 1.0
     """How many comparisons the row counts as, in fits and where metrics weigh; above 0."""
     prompt: str | None = None
-    """What the videos were to show."""
+    """Prompt of the videos."""
     model_a: str | None = None
-    """What generated the first."""
+    """Generator of the first."""
     model_b: str | None = None
-    """What generated the second."""
+    """Generator of the second."""
     group: str | None = None
-    """Rows of one group stay together, whatever is held out or left out; None: says nothing."""
+    """Rows of one group stay together in splits and folds; None: no group."""
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
@@ -81,13 +81,13 @@ class Ratings:
     """A file of ratings."""
 
     name: str
-    """What results call it, e.g. `VisionRewardDB-Video train`."""
+    """Its name in results, e.g. `VisionRewardDB-Video train`."""
     rows: tuple[Rating, ...]
     """In the order of the file."""
     aspects: tuple[str, ...]
     """All aspects that the file can label, in the data set's order."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> number of labels that the format says to leave out."""
+    """Reason -> number of labels that the format leaves out."""
     scales: tuple[AspectScale, ...] = ()
     """Range of each aspect, in the order of `aspects`; empty where the format fixes none."""
 
@@ -101,13 +101,13 @@ class Comparisons:
     """A file of comparisons."""
 
     name: str
-    """What results call it, e.g. `VideoGen-RewardBench`."""
+    """Its name in results, e.g. `VideoGen-RewardBench`."""
     rows: tuple[Comparison, ...]
     """In the order of the file."""
     dimensions: tuple[str, ...]
     """All dimensions that the file can label, `overall` last where there is one."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Reason -> number of labels that the format says to leave out."""
+    """Reason -> number of labels that the format leaves out."""
 
     def videos(self) -> tuple[str, ...]:
         """Each video once, in the order of its first row."""

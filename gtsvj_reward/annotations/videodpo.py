@@ -22,7 +22,7 @@ _LAYOUT = ComparisonLayout(
 
 
 def read_videodpo(path: str | Path) -> Comparisons:
-    """Read `pair.json` of VideoDPO, and `metadata.json` beside it; its dimension is `overall`.
+    """Read VideoDPO's `pair.json` and the `metadata.json` beside it; the dimension is `overall`.
 
     `video1`, which won, and `video2` are numbers of videos in `metadata.json`, whose
     `basic.clip_path` names them. The prompt is `frame_caption`, or the first of a list. `label` and
@@ -34,7 +34,7 @@ def read_videodpo(path: str | Path) -> Comparisons:
     Raises:
         FileNotFoundError: without `metadata.json`.
         ValueError: for a missing column, a number that no video has, videos shorter than a second
-            (which the original loader leaves out before it counts), or a cell that names no video;
+            (which the original loader drops before it numbers them), or a cell that names no video;
             with rows and counts.
     """
     table = read_table(path)

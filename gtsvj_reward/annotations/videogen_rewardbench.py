@@ -130,7 +130,7 @@ def _read_side(
 def _merged(
     path: Path, ratings: list[Rating], aspects: tuple[str, ...], skipped: Counter[str]
 ) -> tuple[Rating, ...]:
-    """One rating for each video and prompt, with all its scores; counts what is said twice."""
+    """One rating for each video and prompt, with all its scores; counts repeated scores."""
     merged: dict[tuple[Identity, str | None], Rating] = {}
     conflicts = []
     for rating in ratings:

@@ -16,7 +16,7 @@ class FoundClips:
     clips: dict[str, ClipInfo]
     """Name as the annotations have it -> its latent file."""
     missing: tuple[str, ...]
-    """Names without a latent file, in the order in which they were asked for."""
+    """Names without a latent file, in input order."""
 
 
 def find_clips(
@@ -24,15 +24,15 @@ def find_clips(
 ) -> FoundClips:
     """Find the latent files of videos by the source that each file records.
 
-    A name is a path or a URL; `identity` says what counts of it. It matches a source if they are
-    equal, or else if the last components of one are the whole other: both `videos/kling1.5/x.mp4`
-    and `x.mp4` match the source `kling1.5/x.mp4` (see `NameIndex`). Nothing is guessed where that
-    is ambiguous. Latent files without a source match nothing.
+    A name is a path or a URL; See `identity`. It matches a source if they are equal, or if one ends
+    with the other: both `videos/kling1.5/x.mp4` and `x.mp4` match the source `kling1.5/x.mp4` (see
+    `NameIndex`). Nothing is guessed where that is ambiguous. Latent files without a source match
+    nothing.
 
     Args:
         names: videos as annotations name them, in any order, repeated or not.
         folder: the latent files.
-        allow_missing: return names that match nothing, instead of refusing them.
+        allow_missing: return names that match nothing instead of raising an error.
 
     Raises:
         ValueError: if a name matches several files, two names of different videos match one file,
@@ -76,7 +76,7 @@ def keep_found_comparisons(comparisons: Comparisons, found: FoundClips) -> tuple
     """The comparisons both of whose videos were found, and the number of the others.
 
     Raises:
-        ValueError: for a video that `find_clips` was not asked for.
+        ValueError: for a video that was not passed to `find_clips`.
     """
     _check_asked(comparisons.videos(), found)
     kept = tuple(
@@ -89,7 +89,7 @@ def keep_found_ratings(ratings: Ratings, found: FoundClips) -> tuple[Ratings, in
     """The ratings whose video was found, and the number of the others.
 
     Raises:
-        ValueError: for a video that `find_clips` was not asked for.
+        ValueError: for a video that was not passed to `find_clips`.
     """
     _check_asked(ratings.videos(), found)
     kept = tuple(row for row in ratings.rows if row.video in found.clips)

@@ -36,8 +36,8 @@ def read_visionreward_ratings(
     Args:
         path: a parquet file, or the folder of them.
         zero_is_missing: leave out, and count, labels of 0 where the scale begins at 1. Whether 0
-            means "not applicable" there is not documented, so that by default it is refused.
-        id_column: what identifies a row; None numbers the rows.
+            means "not applicable" there is not documented, so by default it is an error.
+        id_column: column that identifies a row; None numbers the rows.
         video_column: what names a video: `"video_path"`, or `"url"`.
         aspects: names of those to read; None: all 21.
 
@@ -94,10 +94,10 @@ def read_visionreward_comparisons(
     Args:
         path: a parquet file, or the folder of them.
         name: what results call it.
-        id_column: what identifies a row; None numbers the rows.
+        id_column: column that identifies a row; None numbers the rows.
 
     Raises:
-        ValueError: for a missing column, an id that comes twice, or a `standard_answer` other than
+        ValueError: for a missing column, a repeated id, or a `standard_answer` other than
             video1, video2 and tie; with rows and counts.
     """
     table = read_table(path)

@@ -15,7 +15,7 @@ SHARE = "weighted_results{side}_{dimension}"
 """Column of the share of votes for a side, 1 or 2."""
 
 OVERALL = "Preference"
-"""What Rapidata calls the question which video is better, all in all."""
+"""Rapidata's name of the question about overall preference."""
 
 ROUNDING = 0.01
 """By which two shares may miss 1 together."""
@@ -73,7 +73,7 @@ def _read(path: str | Path, name: str) -> Comparisons:
 
 
 def _computed(question: str) -> str:
-    """What messages call the share that both columns of a question give."""
+    """Name of a question's share in messages."""
     return f"{SHARE.format(side=1, dimension=question)} of both"
 
 

@@ -22,9 +22,9 @@ def write_comparisons(path: str | Path, comparisons: Comparisons) -> None:
         comparisons: what to write.
 
     Raises:
-        ValueError: for another suffix, or rows that would not read back as they are: an empty
-            text, an id that comes twice, a label that is not +1, -1 or 0, or one of a dimension
-            that is not in `dimensions`.
+        ValueError: for another suffix, or rows that would not read back as they are: an empty text,
+            a repeated id, a label that is not +1, -1 or 0, or one of a dimension that is not in
+            `dimensions`.
     """
     _check_rows(comparisons.rows, [row.labels for row in comparisons.rows], comparisons.dimensions)
     wrong = [row.row for row in comparisons.rows if not set(row.labels.values()) <= {-1, 0, 1}]
@@ -61,9 +61,9 @@ def write_ratings(path: str | Path, ratings: Ratings) -> None:
         ratings: what to write.
 
     Raises:
-        ValueError: for another suffix, or rows that would not read back as they are: an empty
-            text, an id that comes twice, a score that is not finite, or one of an aspect that is
-            not in `aspects`; or an aspect called like another column.
+        ValueError: for another suffix, or rows that would not read back as they are: an empty text,
+            a repeated id, a score that is not finite, or one of an aspect that is not in `aspects`;
+            or an aspect called like another column.
     """
     if set(ratings.aspects) & set(RATING_COLUMNS):
         raise ValueError(

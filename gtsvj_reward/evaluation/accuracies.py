@@ -112,7 +112,7 @@ def measure(name: str, pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
 
 
 def measure_cross_fitted(pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
-    """Accuracy of all pairs, each at a threshold of other folds, which the bootstrap fits anew."""
+    """Accuracy of all pairs, each with a threshold from other folds; the bootstrap refits them."""
     split = (pairs.differences, pairs.labels, pairs.folds)
     found = cross_fitted_accuracy_with_ties(*split)
     zeros = torch.zeros_like(pairs.differences)
@@ -137,8 +137,8 @@ def measure_cross_fitted(pairs: Pairs, settings: EvaluationSettings) -> Accuracy
 def measure_held_out(pairs: Pairs, settings: EvaluationSettings) -> Accuracy:
     """Accuracy on the other half at the threshold of the calibration half.
 
-    The bootstrap draws from the reported half and keeps the threshold: it says how far the accuracy
-    of this threshold is known, not how much the threshold itself varies.
+    The bootstrap draws from the reported half and keeps the threshold: it measures the uncertainty
+    of the accuracy at this threshold, not the variation of the threshold.
     """
     found = held_out_accuracy_with_ties(pairs.differences, pairs.labels, pairs.calibration)
     reported = pairs.where(~pairs.calibration)
@@ -184,10 +184,10 @@ def interval(
 
 
 def chance_with_ties(fitted: Pairs, reported: Pairs) -> float:
-    """What random scores tend to when the tie threshold is fitted.
+    """The limit for random scores when the tie threshold is fitted.
 
-    Calling a share q of the pairs ties gets q t + (1 - q)(1 - t) / 2 of them right, t being the
-    share of human ties: linear in q, so the best is to call all pairs ties or none.
+    Predicting a share q of ties is correct on q t + (1 - q)(1 - t) / 2 of the pairs, where t is the
+    share of human ties. This is linear in q, so the best is to predict only ties or none.
     """
     fitted_ties = (fitted.labels == 0).double().mean().item()
     ties = (reported.labels == 0).double().mean().item()

@@ -1,4 +1,4 @@
-"""Comparisons and a table of scores, brought together."""
+"""Matches comparisons with a table of scores."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from gtsvj_reward.evaluation.result import EvaluationSettings
 from gtsvj_reward.evaluation.scores import ScoreTable, named
 
 OVERALL = "overall"
-"""Name, in any case, of the dimension that aspects are held against."""
+"""Name (case-insensitive) of the dimension that aspects are compared with."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ScoredComparisons:
     columns: Mapping[str, str]
     """Dimension -> column."""
     overall: str | None
-    """The dimension that aspects are held against; None: no dimension is the overall one."""
+    """The dimension that aspects are compared with; None: no dimension is the overall one."""
     scores: Mapping[str, Mapping[str, float]]
     """Column in use -> video, as the comparisons name it -> score."""
     missing: tuple[str, ...]

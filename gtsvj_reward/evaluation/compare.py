@@ -20,7 +20,7 @@ SHOWN = {"with_ties": "w/ ties", "without_ties": "w/o ties"}
 """Methods of the paper's table -> its headings."""
 
 Column = tuple[str, str]
-"""Benchmark, and the fingerprint of the data where everybody brings their own."""
+"""Benchmark, plus the fingerprint of the data if users bring their own."""
 
 
 def read_results(paths: Sequence[str | Path]) -> dict[str, EvaluationResult]:
@@ -91,12 +91,12 @@ def columns_of(results: Mapping[str, EvaluationResult]) -> list[Column]:
 
 
 def column_of(result: EvaluationResult) -> Column:
-    """Where a result stands: only equal data share a column of one's own."""
+    """The column of a result: only results on equal data share a column of `pairs`."""
     return result.benchmark, "" if result.benchmark in TITLES else result.fingerprint
 
 
 def own_title(results: Mapping[str, EvaluationResult], fingerprint: str) -> str:
-    """What a column of one's own data is called, with its fingerprint if the name is not enough."""
+    """Name of a column of own data, with its fingerprint if the name is ambiguous."""
     names = {result.fingerprint: result.data for result in results.values()}
     name = names[fingerprint]
     alone = list(names.values()).count(name) == 1
@@ -146,7 +146,7 @@ def overall(path: str, result: EvaluationResult) -> Agreement:
 
 
 def basis_table(results: Mapping[str, EvaluationResult]) -> list[list[str]]:
-    """What each measured number rests on, and what uninformed scores get on the same pairs."""
+    """The basis of each measured number, and the accuracy of uninformed scores on its pairs."""
     header = ["file", "scorer", "benchmark", "data", "label", "column", "evaluated"]
     header += [
         "w/ ties: chance",
@@ -170,7 +170,7 @@ def basis_table(results: Mapping[str, EvaluationResult]) -> list[list[str]]:
 
 
 def notes(results: Mapping[str, EvaluationResult]) -> str:
-    """What must be known to read the table."""
+    """Notes for reading the table."""
     lines = [
         f'Rows marked "{NOTE}" are from the {SOURCE} (there MonetBench is called MonteBench, and '
         "VideoGen-RewardBench VideoReward-Bench). Their data, number of pairs and treatment of "

@@ -21,7 +21,7 @@ PLAYABLE = (".mp4", ".m4v", ".webm")
 def disagreement_cards(
     scored: ScoredComparisons, item: Agreement, videos: Path | None, out: Path
 ) -> list[Markup]:
-    """The pairs whose scores say most clearly what people did not, most clearly first.
+    """The pairs on which scores and people disagree most, largest first.
 
     Args:
         scored: comparisons and scores.
@@ -52,7 +52,7 @@ def disagreement_cards(
 
 
 def _copied(rows: list[Comparison], videos: Path, folder: Path) -> dict[str, str]:
-    """Video -> where it lies beside the page, of those that browsers play."""
+    """Video -> its path beside the page, for those that browsers can play."""
     there = {path.relative_to(videos).as_posix(): path for path in list_videos(videos)}
     wanted = dict.fromkeys(name for row in rows for name in (row.video_a, row.video_b))
     matches = match_videos(wanted, there, str(videos))

@@ -37,16 +37,16 @@ def evaluate_comparisons(
     """Measure how well scores agree with what people preferred.
 
     Args:
-        comparisons: what people said.
-        table: what the scorer said.
-        benchmark: what the comparisons are; results of one benchmark are compared with each other.
-        column: column of the table that is held against every dimension; `reward`, else `score`,
-            else the only one by default.
+        comparisons: people's labels.
+        table: the scores.
+        benchmark: name of the benchmark; results of one benchmark are compared with each other.
+        column: column of the table to compare with every dimension; `reward`, else `score`, else
+            the only one by default.
         columns: dimension -> its own column instead; columns joined by `+` are added.
         allow_missing: leave out comparisons with a video that has no score, and record it.
         settings: split, bootstrap and seed.
         progress: show a progress bar.
-        notes: what the result says besides.
+        notes: further notes for the result.
 
     Raises:
         ValueError: for videos without a score (unless allowed), scores that are not finite, a
@@ -148,7 +148,7 @@ def model_scores(scored: ScoredComparisons) -> tuple[ModelScore, ...]:
 
 
 def fingerprint(rows: Iterable[Comparison]) -> str:
-    """SHA-256 over all that comparisons say, in order; not over the ids of their rows."""
+    """SHA-256 over the content of comparisons, in order, without the ids of their rows."""
     digest = hashlib.sha256()
     for row in rows:
         labels = sorted(row.labels.items())

@@ -50,11 +50,11 @@ def write_evaluation(
     """Write `index.html`: agreement with its intervals, and the pairs that go most wrong.
 
     Args:
-        result: what `evaluate_comparisons` returned.
-        comparisons: what it was given.
-        table: likewise.
+        result: from `evaluate_comparisons`.
+        comparisons: its input.
+        table: its input.
         out: folder for the page.
-        videos: folder of the videos, of which those of the pairs are copied beside the page.
+        videos: folder of the videos; those of the pairs are copied beside the page.
 
     Returns:
         The page.

@@ -57,7 +57,8 @@ class Pairs:
     models: tuple[frozenset[str], ...]
     """The generators of each pair, as far as they are known."""
     probabilities: Float[Tensor, " pair"]
-    """That A is better, float64: of a label 1, 1/2 (a tie) or 0, else as people's votes say."""
+    """Probability that A is better, float64: 1, 1/2 (a tie) or 0 for a label, else the share of
+    votes."""
     weights: Float[Tensor, " pair"]
     """How many comparisons each pair counts as, float64."""
 
@@ -96,13 +97,12 @@ def group_rows(rows: Sequence[Comparison], *, fraction: float, seed: int) -> Gro
     """Group comparisons by prompt, set groups aside for calibration, and deal them into folds.
 
     Rows of one prompt share videos and raters, so they are not independent: they are resampled
-    together and never stand on both sides of a split. Where a row names a group, that counts
-    instead of the prompt. Without both every row is its own group, and a video may then be on both
-    sides.
+    together and are never on both sides of a split. Where a row names a group, that counts instead
+    of the prompt. Without both every row is its own group, and a video may then be on both sides.
 
     Args:
-        rows: all comparisons of a file, so that no split depends on what was scored.
-        fraction: share of the groups that is set aside; at least one, and never all of several.
+        rows: all comparisons of a file, so that splits do not depend on which were scored.
+        fraction: share of the groups to hold out; at least one, and never all.
         seed: of the splits.
     """
     numbers: dict[tuple[str, str | int], int] = {}

@@ -1,4 +1,4 @@
-"""Accuracies printed in the paper, to stand beside measured ones; nothing here was measured."""
+"""Accuracies quoted from the paper, to compare with measured ones; none was measured here."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ SOURCE = "GT-SVJ paper, Table 1"
 """Where the numbers come from."""
 
 NOTE = "quoted from the paper, not measured here"
-"""What every table says about them."""
+"""Note on them for every table."""
 
 
 @dataclass(frozen=True)

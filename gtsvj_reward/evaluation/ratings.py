@@ -21,7 +21,7 @@ class AspectResult:
     """One aspect: scores against ratings."""
 
     aspect: str
-    """As the ratings call it."""
+    """Its name in the ratings."""
     column: str
     """Of the table of scores."""
     ratings: int
@@ -37,7 +37,7 @@ class AspectResult:
     mean_error: float
     """Mean of |score - rating|, for scores on the raters' scale."""
     constant_error: float
-    """What the best constant gets: the mean of |rating - median|."""
+    """Error of the best constant: the mean of |rating - median|."""
     undefined: str | None
     """Why a correlation or its interval is None."""
 
@@ -47,9 +47,9 @@ class RatingsResult:
     """All numbers of one scorer on one file of ratings; stored as `ratings.json`."""
 
     data: str
-    """What the ratings call themselves."""
+    """Name of the ratings."""
     scorer: str
-    """What gave the scores."""
+    """Name of the scorer."""
     rows: int
     """Rows of the file."""
     evaluated: int
@@ -63,7 +63,7 @@ class RatingsResult:
     aspects: tuple[AspectResult, ...]
     """In the order of the file."""
     notes: tuple[str, ...] = ()
-    """What else a reader must know."""
+    """Further notes."""
 
     def to_json(self) -> str:
         """The text of `ratings.json`."""
@@ -82,13 +82,13 @@ def evaluate_ratings(
     """Measure how well scores of aspects agree with ratings.
 
     Args:
-        ratings: what people said.
-        table: what the scorer said.
+        ratings: people's ratings.
+        table: the scores.
         columns: aspect -> its column; `aspect:<name>`, else `<name>` by default. Aspects without
             one are left out, and named in the result.
         allow_missing: leave out ratings of videos without a score, and record it.
         settings: resamples, confidence and seed.
-        notes: what the result says besides.
+        notes: further notes for the result.
 
     Raises:
         ValueError: for unknown aspects or columns, no column at all, or videos without a score
@@ -213,7 +213,7 @@ def ratings_rows(result: RatingsResult) -> list[list[str]]:
 
 
 def ratings_facts(result: RatingsResult) -> list[str]:
-    """How much was evaluated, and what a reader must know."""
+    """How much was evaluated, and notes."""
     lines = [
         f"n = {result.evaluated} of {result.rows} ratings ({result.data}), scored by "
         f"{result.scorer}; intervals {result.settings.confidence:.0%}, "
@@ -230,7 +230,7 @@ def ratings_facts(result: RatingsResult) -> list[str]:
 
 
 def ratings_text(result: RatingsResult) -> str:
-    """What the command prints."""
+    """The text that the command prints."""
     return "\n".join(ratings_facts(result)) + "\n\n" + text_table(ratings_rows(result))
 
 

@@ -11,12 +11,12 @@ SHORT = (CROSS_FITTED, "without_ties", "with_ties")
 """Methods in the tables of one line per generator or aspect."""
 
 READING = (
-    "Accuracies are in percent. Read each beside its `chance` (what random scores tend to) and its "
-    "`constant` (what one and the same score for every video gets): with ties, 50 can be worse "
-    "than saying nothing. `threshold` is the largest score difference that counts as a tie. "
-    f'"{METHODS[CROSS_FITTED]}" answers each pair at a threshold of other pairs, as new ones '
-    f'would be. "{METHODS["with_ties"]}" is fitted on the very pairs of the row, as published '
-    "tables are: it is too high, the more so the fewer pairs there are, and has no interval."
+    "Accuracies are in percent. Compare each with `chance` (random scores) and `constant` (the "
+    "same score for every video): with ties, 50 can be worse than a constant score. `threshold` "
+    "is the largest score difference that counts as a tie. "
+    f'"{METHODS[CROSS_FITTED]}" uses a threshold fitted on other pairs, as for new pairs. '
+    f'"{METHODS["with_ties"]}" is fitted on the pairs of the row, as in published tables: it is '
+    "too high, most of all with few pairs, and has no interval."
 )
 
 
@@ -48,7 +48,7 @@ def result_markdown(result: EvaluationResult) -> str:
 
 
 def result_text(result: EvaluationResult) -> str:
-    """What the command prints: the facts, and a line per label."""
+    """The text that the command prints: the facts, and a line per label."""
     text = "\n".join(facts(result)) + "\n\n" + text_table(label_rows(result.dimensions))
     if any(item.votes is not None for item in result.dimensions):
         text += "\n" + text_table(vote_rows(result.dimensions))
@@ -125,7 +125,7 @@ def aspect_rows(items: Sequence[Agreement]) -> list[list[str]]:
 def short_rows(
     items: Sequence[Agreement], headings: Sequence[str], starts: Sequence[Sequence[str]]
 ) -> list[list[str]]:
-    """A line for each agreement with the most read methods, after cells that say what it is."""
+    """A line for each agreement with the main metrics, after cells that name it."""
     rows = [[*headings, "column", "pairs", "human ties"]]
     for name in SHORT:
         rows[0] += [METHODS[name], "chance / constant"]
@@ -139,7 +139,7 @@ def short_rows(
 
 
 def short_cells(name: str, found: Accuracy) -> list[str]:
-    """Accuracy with its interval, and what it is to be read beside."""
+    """Accuracy with its interval and its baselines."""
     return [
         f"{percent(found.accuracy)} ({interval_text(name, found)}, n {found.pairs})",
         f"{percent(found.chance)} / {percent(found.constant)}",
@@ -209,7 +209,7 @@ def vote_rows(items: Sequence[Agreement]) -> list[list[str]]:
 
 
 def undefined_notes(items: Sequence[Agreement]) -> list[str]:
-    """What could not be computed, and why."""
+    """Metrics that are undefined, and why."""
     return [
         f"{item.dimension} by `{item.column}`{f' for {item.model}' if item.model else ''}, "
         f"{METHODS.get(name, 'win rates')}: {reason}"

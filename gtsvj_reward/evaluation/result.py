@@ -1,4 +1,4 @@
-"""What an evaluation found, and its file `result.json`."""
+"""The result of an evaluation, and its file `result.json`."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ FORMAT_VERSION = 3
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What an evaluation leaves to choose; the numbers depend on it."""
+    """Settings of an evaluation, on which the numbers depend."""
 
     calibration_fraction: float = 0.5
     """Share of the prompts (of the pairs, without prompts) that the held-out method fits its
@@ -38,21 +38,21 @@ class Accuracy:
     accuracy: float
     """0..1."""
     interval: tuple[float, float] | None
-    """Bootstrap over groups; None: the counted pairs are of one group alone, or the threshold was
-    fitted on these very pairs, whose resamples do not speak for other pairs."""
+    """Bootstrap over groups; None: all counted pairs are in one group, or the threshold was fitted
+    on the same pairs, whose resamples would be biased."""
     pairs: int
     """Pairs that count; without the human ties where the method leaves them out."""
     human_ties: int
-    """Pairs of the input that people called the same; part of `pairs` unless left out."""
+    """Human ties of the input; part of `pairs` unless left out."""
     predicted_ties: int
     """Pairs of `pairs` that the scores call the same."""
     threshold: float | None
     """Differences up to it are predicted ties; None: the method has no threshold. The
     cross-fitted method's is fitted on all pairs, for new ones."""
     constant: float
-    """What the method gives a scorer that gives every video the same score."""
+    """The metric of a constant score."""
     chance: float
-    """What it tends to, with many pairs, for random scores without equal values."""
+    """The limit with many pairs for random scores without equal values."""
     calibration_pairs: int | None = None
     """Pairs that the threshold was fitted on, none of them in `pairs`; None: on `pairs`, all or
     those of other folds."""
@@ -89,11 +89,11 @@ class Votes:
     """Agreement with votes, where labels are probabilities or rows have weights of their own."""
 
     agreement: float
-    """Share of votes for the clip that the scores put in front, see `vote_agreement`; 0..1."""
+    """Share of votes for the clip with the higher score, see `vote_agreement`; 0..1."""
     interval: tuple[float, float] | None
     """Bootstrap over groups; None: all pairs are of one group."""
     ceiling: float
-    """What the best scores could get, since people differ."""
+    """Agreement of the best possible scores, since people disagree."""
     log_loss: float | None
     """Mean cross entropy, in nats, of the votes and P(A) = sigmoid((score A - score B) / s), at the
     most likely s, by weight; None: the scores order pairs no better than chance, or s is 0."""
@@ -120,15 +120,15 @@ class Agreement:
     pairs: int
     """Labelled pairs with two scores."""
     human_ties: int
-    """Those of them that people called the same."""
+    """Human ties among them."""
     groups: int
-    """Prompts (or pairs, see `EvaluationResult.resampled`) that they come from."""
+    """Number of their prompts (or pairs, see `EvaluationResult.resampled`)."""
     accuracies: Mapping[str, Accuracy]
     """Method of `METHODS` -> accuracy."""
     win_rates: WinRates | None
     """Calibration of the score differences; None if undefined."""
     votes: Votes | None = None
-    """Agreement with votes; None where all labels are sides and ties that count alike."""
+    """Agreement with votes; None if all labels are sides or ties of equal weight."""
     undefined: Mapping[str, str]
     """Method (or `win_rates`) that these pairs do not define -> why not."""
 
@@ -154,11 +154,11 @@ class EvaluationResult:
     benchmark: str
     """Which benchmark: a name of `COMPARISON_FORMATS`, or `pairs` for one's own comparisons."""
     data: str
-    """What the comparisons call themselves."""
+    """Name of the comparisons."""
     fingerprint: str
     """SHA-256 of all comparisons, those left out included: equal data, equal fingerprint."""
     scorer: str
-    """What gave the scores."""
+    """Name of the scorer."""
     comparisons: int
     """Rows of the file."""
     evaluated: int
@@ -168,9 +168,9 @@ class EvaluationResult:
     videos: int
     """Different videos in the evaluated rows."""
     left_out_labels: Mapping[str, int]
-    """Reason -> labels that the format says to leave out."""
+    """Reason -> number of labels that the format leaves out."""
     resampled: str
-    """What the bootstrap draws and the calibration split keeps together: `groups`, `prompts`,
+    """Units that the bootstrap draws and the calibration split keeps together: `groups`, `prompts`,
     `pairs`, or several of them (`prompts and pairs`) if only some rows have a prompt."""
     settings: EvaluationSettings
     """Choices that the numbers depend on."""
@@ -183,7 +183,7 @@ class EvaluationResult:
     model_scores: tuple[ModelScore, ...]
     """Mean scores, highest first within a column."""
     notes: tuple[str, ...] = ()
-    """What else a reader must know, such as that the scorer was trained on some of the pairs."""
+    """Further notes, for example that the scorer was trained on some of the pairs."""
 
     def to_json(self) -> str:
         """The text of `result.json`."""

@@ -15,7 +15,7 @@ VIDEO = "video"
 PREFERRED_COLUMNS = ("reward", "score")
 """Taken in this order when no column is named."""
 ASPECT_PREFIX = "aspect:"
-"""What the names of aspect columns begin with."""
+"""Prefix of aspect columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +27,12 @@ class ScoreTable:
     """
 
     name: str
-    """What results call the scorer, and messages the table."""
+    """Name of the scorer in results, and of the table in messages."""
     columns: Mapping[str, Mapping[str, float]]
     """Column -> video -> score; a video without a value in a column is left out of it."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Column that cannot be used -> why, with the first cell that is no number. Such a column is
-    refused where it is wanted, and no other is taken in its place."""
+    """Column that cannot be used -> why, with the first cell that is no number. Using such a column
+    is an error; no other column replaces it."""
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ def read_scores(path: str | Path, *, name: str | None = None) -> ScoreTable:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: for a table without `video` or without numeric columns, a row without a video,
-            or a video that stands twice with different scores.
+            or a video with two different scores.
     """
     table = read_table(path)
     names = table.column(VIDEO)

@@ -27,8 +27,8 @@ def fit_scale(differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"])
         labels: h, +1 or -1; pairs with a human tie (0) are left out.
 
     Raises:
-        UndefinedScaleError: if the maximum lies at β <= 0 (the scores order pairs no better than
-            chance) or at infinity (no pair is ordered wrongly), or there are no pairs without tie.
+        UndefinedScaleError: if the maximum lies at β <= 0 (the scores rank pairs no better than
+            chance) or at infinity (no pair is ranked wrongly), or there are no pairs without tie.
     """
     signed = (differences.double() * labels)[labels != 0]
     if len(signed) == 0:
@@ -37,7 +37,7 @@ def fit_scale(differences: Float[Tensor, " pair"], labels: Int[Tensor, " pair"])
 
 
 def most_likely_scale(signed: Float[Tensor, " vote"], weights: Float[Tensor, " vote"]) -> float:
-    """The scale of votes that count differently; see `fit_scale`.
+    """The scale for weighted votes; see `fit_scale`.
 
     Args:
         signed: score of the winner minus that of the loser, float64, at least one.
@@ -70,8 +70,8 @@ def win_rates(
 ) -> WinRates:
     """Observed win rates by ranges of the predicted one, at the fitted scale.
 
-    The scale is fitted on the same pairs: with one free number and many pairs that flatters little,
-    but the curve shows the shape of the relation, not how well the scale carries over.
+    The scale is fitted on the same pairs: with one parameter and many pairs the bias is small, but
+    the curve shows the shape of the relation, not how well the scale generalises.
 
     Args:
         differences: score(A) - score(B).

@@ -20,7 +20,7 @@ class Agreement:
     """1: perfect; 0: as by chance; None if it is not defined, without such units or where all
     labels are the same."""
     conflicts: int
-    """Units on which they do not all say the same."""
+    """Units on which raters disagree."""
 
 
 Table = Mapping[tuple[str, ...], Mapping[str, float]]

@@ -34,7 +34,7 @@ FILES = {
     "server.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-"""What the page is made of -> media type."""
+"""File of the page -> media type."""
 
 HEADERS = {
     "content-security-policy": (
@@ -46,18 +46,17 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Of every answer: nothing but this server's own files is loaded, and no name can run as code."""
+"""Headers of every answer: load only this server's own files, and never run names as code."""
 
 LONGEST_NAME = 60
 """Characters of a rater's name."""
 
 
 class Desk:
-    """What all routes share; `app.state.service`, as the server wants it.
+    """State shared by all routes; `app.state.service`, as the server wants it.
 
     Args:
-        session: that is labelled.
-        token: what the page must know; None: nothing.
+        session: the session. token: the token of the page; None: nothing.
     """
 
     def __init__(self, session: Session, token: str | None) -> None:
@@ -100,8 +99,8 @@ def create_app(session: Session, *, token: str | None) -> FastAPI:
     """The application of one session, for any ASGI server.
 
     Args:
-        session: that is labelled; closed when the application ends.
-        token: what the page must know, in a cookie that its address with `?token=` sets, or as
+        session: the session; closed when the application ends.
+        token: the token of the page, in a cookie that its address with `?token=` sets, or as
             `Authorization: Bearer TOKEN`; None: nothing.
     """
     desk = Desk(session, token)
@@ -154,7 +153,7 @@ def static(name: str) -> Response:
 
 @routes.get("/video/{number}")
 async def video(request: Request, number: int) -> Response:
-    """A video, or the range of it that was asked for."""
+    """A video, or the requested range of it."""
     desk: Desk = request.app.state.service
     try:
         path = await asyncio.to_thread(desk.session.clips.file_of, number)
@@ -166,13 +165,13 @@ async def video(request: Request, number: int) -> Response:
 
 @routes.get("/api/settings")
 async def settings(request: Request) -> Response:
-    """What does not change while the page is open."""
+    """The constant data of a page."""
     return JSONResponse(view.settings(session_of(request)))
 
 
 @routes.get("/api/progress")
 async def progress(request: Request) -> Response:
-    """What the labels have bought."""
+    """Progress of the judge."""
     return JSONResponse(await asyncio.to_thread(view.progress, session_of(request)))
 
 
@@ -188,7 +187,7 @@ async def clips(request: Request) -> Response:
 
 @routes.post("/api/{action}")
 async def act(request: Request, action: str) -> Response:
-    """Do what a rater asks for, and say what is next."""
+    """Apply a rater's action, and return the next task."""
     if action not in ACTIONS:
         raise NotScoredError(404, f"expected one of {list(ACTIONS)}, got {action!r}")
     desk: Desk = request.app.state.service
@@ -214,7 +213,7 @@ def session_of(request: Request) -> Session:
 
 
 def rater_of(said: Any) -> str:
-    """The name of who asks.
+    """Name of the rater.
 
     Raises:
         ValueError: for a name that is empty, too long, or not to be printed.
@@ -271,4 +270,4 @@ ACTIONS: dict[str, Callable[[Session, str, Any], dict[str, Any]]] = {
     "undo": undo,
     "checkpoint": checkpoint,
 }
-"""What can be posted."""
+"""Actions that can be posted."""

@@ -21,7 +21,7 @@ Chosen = tuple[tuple[int, ...], str]
 
 
 class Asking:
-    """Draws tasks; every draw depends on the seed, the rater and the number of the task alone.
+    """Draws tasks; every draw depends only on the seed, the rater and the number of the task.
 
     Args:
         clips: to label.
@@ -33,14 +33,14 @@ class Asking:
         self.clips, self.settings, self.labels = clips, settings, labels
 
     def known(self, names: Collection[str]) -> bool:
-        """Whether clips are in the set, and nobody called them broken."""
+        """Whether clips are in the set and not marked as broken."""
         return set(names) <= self.clips.numbers.keys() - self.labels.broken()
 
     def draw(self, rater: str, beliefs: Beliefs | None, number: int) -> dict[str, Any] | None:
         """The next task as fields of its event; None if all is answered.
 
         Args:
-            rater: who is asked.
+            rater: name of the rater.
             beliefs: of the judge; None without one.
             number: of the task.
         """
@@ -68,7 +68,7 @@ class Asking:
         }
 
     def fresh(self, beliefs: Beliefs | None, generator: torch.Generator) -> Chosen | None:
-        """Clips that nobody was asked about: the best of some for a judge, or at random."""
+        """Clips not shown to anyone: the most informative of a sample, or random ones."""
         taken = self.asked()
         choice = "random"
         active = beliefs is not None and beliefs.vectors is not None
@@ -97,7 +97,7 @@ class Asking:
         return chosen, choice
 
     def doubled(self, rater: str, generator: torch.Generator) -> Chosen | None:
-        """Clips that others answered and this rater was never asked about."""
+        """Clips that others answered and this rater has not seen."""
         mine = {frozenset(task.clips) for task in self.labels.tasks.values() if task.rater == rater}
         others = {
             frozenset(answer.task.clips): answer.task.clips
@@ -111,7 +111,7 @@ class Asking:
         return tuple(self.clips.numbers[name] for name in drawn), "double"
 
     def asked(self) -> set[Any]:
-        """Clips or pairs that were shown to anybody, by number, pairs in order."""
+        """Clips or pairs that were shown to anyone, by number, pairs in order."""
         return {
             ordered(self.clips.numbers[name] for name in task.clips)
             for task in self.labels.tasks.values()
@@ -123,7 +123,7 @@ class Asking:
         return all(name in self.clips.numbers for name in task.clips)
 
     def predicted(self, beliefs: Beliefs, shown: tuple[int, ...]) -> Any:
-        """What the judge expects of a task."""
+        """The judge's prediction for a task."""
         if self.settings.kind == "compare":
             return round(beliefs.probability(*shown), 6)
         (number,) = shown

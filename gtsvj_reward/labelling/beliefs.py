@@ -1,4 +1,4 @@
-"""What a judge thinks of all clips, and how sure it is, in a form that is quick to ask."""
+"""A judge's posterior over the scores of all clips, in a form that is fast to query."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -43,12 +43,12 @@ class Beliefs:
         return means, (self.vectors[first] - self.vectors[second]).square().sum(dim=1)
 
     def probability(self, first: int, second: int) -> float:
-        """That the first clip is better, if it is not a tie: a logistic curve under a normal."""
+        """Probability that the first clip is better, given no tie."""
         mean, variance = (value.item() for value in self.gaps([(first, second)]))
         return 1 / (1 + math.exp(-mean / math.sqrt(1 + math.pi * variance / 8)))
 
     def most_telling(self, pairs: Sequence[Pair]) -> Pair:
-        """The pair whose outcome tells most."""
+        """The pair with the most informative outcome."""
         return pairs[int(information(*self.gaps(pairs)).argmax())]
 
     def least_known(self, clips: Sequence[int]) -> int:
@@ -58,17 +58,17 @@ class Beliefs:
         return clips[int(self.vectors[list(clips)].square().sum(dim=1).argmax())]
 
     def expect(self, first: int, second: int) -> None:
-        """Count an answer in that has been asked for: it makes the judge surer, whichever it is.
+        """Condition on a pending answer: it reduces the variance, whatever the answer.
 
         The posterior's precision grows by the curvature p (1 - p) of the loss along the difference
-        of the two clips. Without it the next pair would ask the same question once more.
+        of the two clips. Without this the next pair would ask the same question again.
         """
         if self.vectors is not None:
             p = self.probability(first, second)
             self.shrink(self.vectors[first] - self.vectors[second], p * (1 - p))
 
     def expect_rating(self, clip: int) -> None:
-        """Count a rating in that has been asked for."""
+        """Condition on a pending rating."""
         if self.vectors is not None:
             self.shrink(self.vectors[clip].clone(), self.rating_precision)
 
@@ -86,7 +86,7 @@ class Beliefs:
 def beliefs_of(
     judge: VideoJudge, features: Iterable[Float[Tensor, "_ feature"]], labels: int
 ) -> Beliefs:
-    """What a moment judge thinks of clips, from their features.
+    """A moment judge's posterior for clips, from their features.
 
     Scores of a judge that was fitted to comparisons are logits; those of others are divided by the
     judge's own standard deviation of scores, for want of a better unit.
@@ -94,7 +94,7 @@ def beliefs_of(
     Args:
         judge: of readout `moments`, fitted to something.
         features: of the clips, in parts; see `FeatureCache`.
-        labels: that it has seen here.
+        labels: those it was fitted to here.
     """
     head, config = judge.head, judge.config
     if not isinstance(head, MomentReadout):

@@ -1,10 +1,10 @@
-"""Which clips to ask about next.
+"""Choice of the next clips.
 
-Compared clips: the pair whose outcome tells most about the judge (Houlsby, Huszár, Ghahramani and
-Lengyel 2011, "Bayesian Active Learning for Classification and Preference Learning",
+Compared clips: the pair whose outcome is most informative about the judge (Houlsby, Huszár,
+Ghahramani and Lengyel 2011, "Bayesian Active Learning for Classification and Preference Learning",
 arXiv:1112.5745, eq. 3). With the difference d of two scores in logits, N(m, v) under the posterior,
-and a probit in place of the logistic curve, it is what is not known of the outcome, less what would
-not be known even if d were:
+and a probit instead of the logistic curve, it is the entropy of the outcome minus its expected
+entropy given d:
 
     I = h(Φ(m / √(v + 1))) - C / √(v + C²) · exp(-m² / (2 (v + C²))),   C = √(π ln 2 / 2)
 
@@ -36,7 +36,7 @@ SHARPNESS = math.sqrt(math.pi * math.log(2) / 2)
 def information(
     mean: Float[Tensor, " pair"], variance: Float[Tensor, " pair"]
 ) -> Float[Tensor, " pair"]:
-    """Bits that the outcome of a comparison is expected to tell; see above.
+    """Expected information of a comparison in bits; see above.
 
     Args:
         mean: of the difference of scores, in logits.

@@ -36,7 +36,7 @@ class Clip:
     group: str
     """Clips of one group are compared: those of a prompt, or of a folder."""
     prompt: str | None
-    """What it was to show, if that is known."""
+    """Its prompt, if known."""
     latents: ClipInfo | None
     """Its latent file, if there is one."""
 
@@ -105,7 +105,7 @@ def read_clips(
         folder: of videos.
         prompts: table with the columns `video` and `prompt`; videos of one prompt are a group.
         latents: folder of their latent files, found by the source that each records.
-        allow_missing_latents: leave out videos without a latent file, instead of refusing them.
+        allow_missing_latents: leave out videos without a latent file instead of raising an error.
 
     Raises:
         ValueError: if there are no such videos, a video has no prompt in the table, or, unless

@@ -29,7 +29,7 @@ Conflicts = Literal["keep", "votes", "majority", "drop"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export holds."""
+    """Contents of an export."""
 
     comparisons: int
     """Rows of `comparisons.csv`."""
@@ -53,15 +53,15 @@ def export(
 ) -> Exported:
     """Join folders of labels into one: tables, and a journal of all answers and skips.
 
-    A rating is the mean of its raters. What was taken back is left behind. An answer that is in
-    several folders, since one is a copy of another, counts once; the latest counts.
+    A rating is the mean of its raters. Undone answers are left out. An answer that is in several
+    folders, since one is a copy of another, counts once; the latest counts.
 
     Args:
         folders: each with a `labels.jsonl`.
         out: folder to write; none of those above.
-        conflicts: of raters on a pair: `keep` a row for each answer, write the share of `votes`
-            for the first clip (a tie is half a vote) as the probability of one row, take the
-            `majority` (as many votes for both sides are a tie), or `drop` the pair.
+        conflicts: of raters on a pair: `keep` a row for each answer, write the share of `votes` for
+            the first clip (a tie is half a vote) as the probability of one row, take the `majority`
+            (equal votes are a tie), or `drop` the pair.
 
     Raises:
         FileNotFoundError: for a folder without labels.
@@ -114,9 +114,9 @@ def write_labels(
 
     Args:
         out: folder to write.
-        compared: answers about pairs, one a row.
+        compared: answers about pairs, one per row.
         rated: answers about clips; a rating is the mean of its raters.
-        shares: ticket -> share of votes for the first clip, which is written in place of the label.
+        shares: ticket -> share of votes for the first clip, written instead of the label.
     """
     comparisons = [
         Comparison(
@@ -149,7 +149,7 @@ def write_labels(
 
 
 def resolved(answers: Sequence[Answer], conflicts: Conflicts) -> list[Answer]:
-    """Answers about pairs as they are written; see `export`."""
+    """Answers about pairs to write; see `export`."""
     if conflicts == "keep":
         return list(answers)
     votes = compared_table(answers)

@@ -23,7 +23,7 @@ from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry
 
 TIE_THRESHOLD = math.log(2)
-"""Of Rao and Kupper's model, in logits: equal clips are a tie one time in three."""
+"""Tie threshold of Rao and Kupper's model, in logits: equal clips tie one time in three."""
 
 AT_ONCE = 256
 """Clips between two reports of progress, and whose features are held in float64."""
@@ -37,7 +37,7 @@ class KnownClips(FeatureCache):
         self.names: dict[Load, str] = {}
 
     def read(self, clips: Sequence[Load], what: str) -> list[str]:
-        """As for any `FeatureCache`; a clip is known by its `Load` object."""
+        """As for any `FeatureCache`; a clip is identified by its `Load` object."""
         new = [clip for clip in dict.fromkeys(clips) if clip not in self.names]
         if new:
             self.names.update(zip(new, super().read(new, what), strict=True))
@@ -49,13 +49,13 @@ class Model:
 
     Attributes:
         judge: as fitted last.
-        beliefs: what it thinks; None before clips are read, or while it has seen nothing at all.
-        summary: what the last fit says of itself.
+        beliefs: what it thinks; None before clips are read, or without any fit.
+        summary: summary of the last fit.
 
     Args:
         start: the judge to begin with, of readout `moments`; fresh, or fitted before.
         clips: with latents.
-        features: folder that keeps the moments of clips; None: memory alone.
+        features: folder that keeps the moments of clips; None: memory only.
         batch_size: clips of one shape per forward pass.
         seed: of the projection in which the uncertainty is kept.
 
@@ -88,7 +88,7 @@ class Model:
         self.summary: dict[str, Any] = {}
 
     def read(self, report: Callable[[int], None]) -> None:
-        """Read all clips, a part at a time; then the starting judge has its say.
+        """Read all clips in parts; then compute the starting judge's posterior.
 
         Args:
             report: called with the number of clips that are read.
@@ -111,7 +111,7 @@ class Model:
         Answers about clips that are not in the set any more do not count.
 
         Raises:
-            ValueError: for answers from which nothing can be learnt.
+            ValueError: if the answers are not enough for a fit.
             RuntimeError: if they leave the judge undetermined.
         """
         began = time.monotonic()
@@ -137,8 +137,8 @@ class Model:
     def compared(self, answers: Sequence[Answer]) -> list[Compared]:
         """Answers about pairs, for `refit`.
 
-        Pairs of one prompt are left out together when penalties are chosen. Where all are of one
-        prompt, each pair is left out alone.
+        Pairs of one prompt are left out together when penalties are chosen. If all are of one
+        prompt, pairs are left out one by one.
         """
         rows = []
         numbers = [[self.clips.numbers[name] for name in a.task.clips] for a in answers]

@@ -1,8 +1,8 @@
-"""What happened, as lines of JSON that are on disk before anybody is told.
+"""The event log, as lines of JSON that are on disk before they are confirmed.
 
-`labels.jsonl` is only ever appended to. An answer that is taken back stays, followed by an event
-that says so. What a process that was killed had not finished to write was told to nobody, and is
-cut off when the file is opened again.
+`labels.jsonl` is only ever appended to. An undone answer stays, followed by an undo event. An
+incomplete last line of a killed process was never confirmed, and is removed when the file is opened
+again.
 """
 
 import json
@@ -19,8 +19,8 @@ from gtsvj_reward.locks import folder_lock
 JOURNAL = "labels.jsonl"
 VERSION = 1
 EVENTS = ("start", "shown", "answer", "skip", "undo", "fit")
-"""start: the page was opened with these settings. shown: a task, with what the judge expects of
-it. answer, skip: of a task. undo: an answer or skip is taken back. fit: the judge was fitted."""
+"""start: the page was opened with these settings. shown: a task, with the judge's prediction.
+answer, skip: of a task. undo: an answer or skip is undone. fit: the judge was fitted."""
 
 Event = Mapping[str, Any]
 

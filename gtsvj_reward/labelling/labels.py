@@ -16,7 +16,7 @@ REASONS = ("broken", "too alike", "no opinion")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What was shown to a rater."""
+    """A task shown to a rater."""
 
     ticket: str
     """Its name, unlike that of any other task in any folder."""
@@ -27,7 +27,7 @@ class Task:
     choice: Choice | Literal["double"]
     """How it was chosen; `double`: another rater has answered it."""
     prompt: str | None = None
-    """What the clips were to show, if that is known."""
+    """Prompt of the clips, if known."""
     predicted: Any = None
     """Before the label was known: probability that the left clip is better, or aspect -> rating;
     None without a judge."""
@@ -37,7 +37,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a rater said of a task."""
+    """A rater's answer to a task."""
 
     task: Task
     label: int | None = None
@@ -58,9 +58,8 @@ class Labels:
     """State that events add up to; `apply` takes them one by one.
 
     Attributes:
-        tasks: ticket -> what was shown.
-        answers: ticket -> answer or skip, in the order in which they came, without those that were
-            taken back.
+        tasks: ticket -> task.
+        answers: ticket -> answer or skip, in order, without those that were undone.
     """
 
     def __init__(self, events: Iterable[Event] = ()) -> None:

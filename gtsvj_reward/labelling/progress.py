@@ -1,4 +1,4 @@
-"""What the labels have bought so far: predictions that were made before a label was known."""
+"""Progress of the judge: its accuracy on predictions made before a label was known."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from gtsvj_reward.metrics import proportion_interval
 from gtsvj_reward.metrics.student import student_quantile
 
 LEAST = 20
-"""Predictions from which a trend is looked for."""
+"""Minimum number of predictions for a trend."""
 RECENT = 50
-"""The accuracy of so many predictions is that of the judge of now."""
+"""Number of latest predictions that measure the current accuracy."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Trial:
     """A random pair whose outcome was predicted."""
 
     labels: int
-    """That the judge knew when it predicted."""
+    """Labels that the judge was fitted to when it predicted."""
     right: float
     """1, 0, or 1/2 where it had no preference."""
 
 
 def trials(answers: Sequence[Answer]) -> list[Trial]:
-    """Of the pairs that were drawn at random and are no tie, in the order of their answers."""
+    """Predictions for random pairs without ties, in the order of their answers."""
     found = []
     for answer in answers:
         task = answer.task
@@ -61,12 +61,12 @@ def last_point(found: Sequence[Trial], labels: int) -> dict[str, Any] | None:
     """How many labels the latest percentage point of accuracy took.
 
     Least squares of right or wrong on the logarithm of the labels known, accuracy = a + b log n:
-    with n labels the last point took n (1 - exp(-0.01 / b)). With the smallest and the largest b of
-    a 95% interval it took more, or fewer; where b may be 0, no rise can be told.
+    with n labels the last point took n (1 - exp(-0.01 / b)). The smallest and the largest b of a
+    95% interval give the upper and the lower number; if b may be 0, there is no significant rise.
 
     Returns:
-        `cost` and `at_most` labels, each None if no rise can be told; None for fewer than `LEAST`
-        predictions that were made after the first fit, or all at one number of labels.
+        `cost` and `at_most` labels, each None without a significant rise; None for fewer than
+        `LEAST` predictions that were made after the first fit, or all at one number of labels.
     """
     later = [trial for trial in found if trial.labels > 0]
     places = [math.log(trial.labels) for trial in later]
@@ -91,7 +91,7 @@ def last_point(found: Sequence[Trial], labels: int) -> dict[str, Any] | None:
 
 
 def rating_error(answers: Sequence[Answer]) -> dict[str, Any] | None:
-    """Mean absolute error of predicted ratings of random clips, and that of always saying the mean.
+    """Mean absolute error of predicted ratings of random clips, and of predicting the mean.
 
     The mean is over the ratings of that aspect before, as the prediction was.
     """

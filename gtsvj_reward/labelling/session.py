@@ -1,4 +1,4 @@
-"""A session of labelling: who is asked what, what they said, and the judge that learns from it."""
+"""A labelling session: tasks, answers, and the judge that learns from them."""
 
 import secrets
 from collections import Counter
@@ -35,14 +35,14 @@ class RefusedAnswerError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSettings:
-    """What is asked, and how clips are chosen."""
+    """The task, and how clips are chosen."""
 
     kind: Kind = "compare"
     """Two clips of a prompt, or one after the other on scales."""
     question: str = ""
-    """What people see above the clips; the kind's own by default."""
+    """Text above the clips; default: that of the kind."""
     aspects: tuple[str, ...] = ("overall",)
-    """What is rated, each from 1 to 5."""
+    """Aspects to rate, each from 1 to 5."""
     choice: Choice = "random"
     """`active` needs a judge; `random_share` of the tasks are drawn at random even so."""
     random_share: float = 0.25
@@ -50,7 +50,7 @@ class SessionSettings:
     double_share: float = 0.1
     """Share of tasks that another rater has answered before, where there are such tasks."""
     seed: int = 0
-    """Of every draw."""
+    """Seed of all draws."""
 
     def __post_init__(self) -> None:
         for name in ("random_share", "double_share"):
@@ -74,10 +74,10 @@ class Session:
     """Everything behind the page, without HTTP; any number of threads may call it.
 
     Args:
-        out: folder of the labels; a session that is there is resumed.
+        out: folder of the labels; an existing session is resumed.
         clips: to label.
-        settings: what is asked.
-        model: the judge that is fitted; None: a plain labelling tool.
+        settings: the task.
+        model: the judge to fit; None: a plain labelling tool.
 
     Raises:
         FolderInUseError: if the folder is in use.
@@ -120,7 +120,7 @@ class Session:
         return len(self.labels.given(self.settings.kind))
 
     def task(self, rater: str) -> Task | None:
-        """What a rater is asked now; None if there is nothing left to ask.
+        """A rater's current task; None if there are no tasks left.
 
         The same until it is answered or skipped, also after a restart.
         """
@@ -148,12 +148,12 @@ class Session:
         """Take an answer; it is on disk when this returns. One that comes twice is taken once.
 
         Args:
-            rater: who says it.
+            rater: name of the rater.
             ticket: of the task.
             label: of a comparison: 1 if the left clip is better, -1 if the right one is, 0 for a
                 tie.
-            scores: of a clip: aspect -> 1 to 5; those that nothing can be said of are left out.
-            seconds: that it took.
+            scores: of a clip: aspect -> 1 to 5; aspects without an opinion are left out.
+            seconds: time taken.
 
         Raises:
             RefusedAnswerError: for an unknown task, one of somebody else, one that was answered
@@ -177,7 +177,7 @@ class Session:
             self.changed()
 
     def skip(self, rater: str, ticket: str, reason: str, broken: tuple[str, ...] = ()) -> None:
-        """Pass over a task; clips that are broken are not shown to anybody any more.
+        """Skip a task; broken clips are not shown again.
 
         Raises:
             RefusedAnswerError: as for `answer`, and for an unknown reason.
@@ -197,7 +197,7 @@ class Session:
                 self.worker.write()
 
     def undo(self, rater: str) -> bool:
-        """Take a rater's last answer or skip back, so that it is asked again; False if none is."""
+        """Undo a rater's last answer or skip, so that it is asked again; False if none is."""
         with self.lock:
             task = self.labels.undoable(rater, self.settings.kind)
             if task is None:
@@ -207,7 +207,7 @@ class Session:
             return True
 
     def changed(self) -> None:
-        """Write the tables anew, and fit the judge where enough has changed."""
+        """Rewrite the tables, and refit the judge if enough has changed."""
         self.worker.write()
         self.unfitted += 1
         if self.model is not None and self.unfitted >= FIT_EVERY:

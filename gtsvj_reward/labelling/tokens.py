@@ -1,4 +1,4 @@
-"""The token of a folder of labels, which stays the same so that an open page goes on."""
+"""The token of a folder of labels, which stays the same so that open pages keep working."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 from gtsvj_reward.serving.access import read_token
 
 TOKEN = ".token"
-"""Name of the file; readable by its owner alone."""
+"""Name of the file; only its owner can read it."""
 
 
 def token_of(out: Path, file: Path | None) -> str:

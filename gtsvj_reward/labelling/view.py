@@ -1,4 +1,4 @@
-"""What the page shows, as plain data."""
+"""The data of the page."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,7 +20,7 @@ MOST_ROWS = 200
 
 
 def settings(session: Session) -> dict[str, Any]:
-    """What does not change while the page is open."""
+    """The constant data of a page."""
     chosen = session.settings
     return {
         "kind": chosen.kind,
@@ -78,7 +78,7 @@ def frame_rate(path: Path) -> float | None:
 
 
 def progress(session: Session) -> dict[str, Any]:
-    """What the labels have bought, and what goes on."""
+    """Progress of the judge and of background work."""
     with session.lock:
         kind = session.settings.kind
         given = session.labels.given(kind)
@@ -112,7 +112,7 @@ def progress(session: Session) -> dict[str, Any]:
 
 
 def judge_state(session: Session) -> dict[str, Any] | None:
-    """What the judge does, knows, and thinks of the clips; None without one."""
+    """State and accuracy of the judge, and its ranking of the clips; None without one."""
     if session.model is None:
         return None
     worker, beliefs = session.worker, session.model.beliefs

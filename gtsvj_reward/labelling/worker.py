@@ -1,4 +1,4 @@
-"""What goes on in the background: clips are read, tables written, judges fitted; one at a time."""
+"""Background jobs, one at a time: reading clips, writing tables, fitting judges."""
 
 import logging
 from collections.abc import Callable
@@ -21,8 +21,8 @@ class Worker:
 
     Attributes:
         read_clips: how many the judge has read.
-        busy: what it is doing, for people; empty when it has nothing to do.
-        failures: job -> why it failed when it was last done.
+        busy: description of the current job; empty when idle.
+        failures: job -> why it failed the last time.
 
     Args:
         tables: writes the tables.
@@ -58,7 +58,7 @@ class Worker:
         self.read_clips = clips
 
     def submit(self, name: str, job: Job) -> None:
-        """Do a job after those that wait, unless it waits already."""
+        """Queue a job, unless it is queued already."""
         with self.lock:
             waiting = self.waiting.get(name)
             if waiting is None or waiting.running() or waiting.done():
@@ -78,7 +78,7 @@ class Worker:
             self.busy = ""
 
     def wait(self) -> None:
-        """Return when all that was asked for is done."""
+        """Wait until all queued jobs are done."""
         for future in list(self.waiting.values()):
             future.result()
 

@@ -21,12 +21,12 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """What all cards of a page share."""
+    """Common data of all cards of a page."""
 
     rewards: Axis
-    """Of the rewards of all clips."""
+    """Range of the rewards of all clips."""
     aspects: Mapping[str, Axis]
-    """Of each aspect over all clips."""
+    """Range of each aspect over all clips."""
     curves: Mapping[str, Axis]
     """Curve -> axis of the steps of all clips that are shown."""
     spread: Mapping[str, Range]
@@ -103,7 +103,7 @@ def clip_card(clip: ScoredClip, rank: int, sources: Sources, scales: Scales) -> 
 
 
 def _more_values(clip: ScoredClip) -> list[float]:
-    """What cards can be sorted by, after reward and raw score."""
+    """Sort keys of cards, after reward and raw score."""
     known = [] if clip.uncertainty is None else [clip.uncertainty]
     return [*known, *clip.aspects.values()]
 
@@ -136,7 +136,7 @@ def _heading(clip: ScoredClip, scales: Scales) -> Markup:
 
 
 def _curves(clip: ScoredClip, sources: Sources, scales: Scales) -> list[Markup]:
-    """The curves, of which the page shows one, and a line for what is said of the moment."""
+    """The curves, of which the page shows one, and a line for the current value."""
     info = clip_info(sources.latents / clip.latents)
     spans = [
         (start / info.fps, end / info.fps)

@@ -61,12 +61,12 @@ def encode_for(
         reading: how the videos are read.
         space_id: name of the VAE's latent space; read from the VAE by default.
         frames_fps: frames per second of folders of frames.
-        overwrite: replace latent files made otherwise.
+        overwrite: replace latent files made with other settings.
         process_index: as for `encode_folder`.
         num_processes: as for `encode_folder`.
 
     Returns:
-        What became of the videos; see `refuse_left_out`.
+        Results for the videos; see `refuse_left_out`.
 
     Raises:
         LatentSpaceError: for a VAE of another latent space than the judge's.

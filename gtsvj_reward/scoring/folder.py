@@ -30,17 +30,17 @@ def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
 def prompts_for(
     reward: GTSVJReward, clips: LatentFolder, *, under_prompts: bool = True
 ) -> TextStore | None:
-    """The prompts that are stored beside clips, for a judge that reads them.
+    """The stored prompts of clips, for a judge that reads prompts.
 
     Args:
         reward: the judge.
         clips: latent files.
-        under_prompts: False leaves them out, to see what a judge says without.
+        under_prompts: False: score without prompts.
 
     Raises:
-        ValueError: if there are none, or shall be none, and the judge was never trained without; if
-            another family's text encoder read them; for a judge that sees reference images, which
-            are not stored beside clips.
+        ValueError: if there are none, or `under_prompts` is False, and the judge needs prompts; if
+            they were encoded for another family; for a judge that reads reference images, which are
+            not stored beside clips.
     """
     if reward.reads_image:
         raise ValueError(
@@ -66,7 +66,7 @@ def score_folder(
     """Score every latent file below a folder, in the order of their paths, and keep nothing.
 
     Raises:
-        ValueError: for any clip that `GTSVJReward` refuses; nothing is left out.
+        ValueError: for any clip that `GTSVJReward` rejects; no clip is left out.
     """
     infos, store = named_clips(clips), prompts_for(reward, clips)
     scored: dict[str, ScoredClip] = {}
@@ -88,12 +88,12 @@ def score_shard(
     progress: bool = True,
     under_prompts: bool = True,
 ) -> int:
-    """Score this process's share of a folder, and add each batch to its shard at once.
+    """Score this process's share of a folder, and append each batch to its shard.
 
-    Clips that any shard holds already are not scored again, whatever number of processes wrote
-    them. A batch goes to disk in one write, so that a run killed between two batches, and started
-    again with as many processes, forms the same batches as one that was not: its scores are the
-    same to the last bit. With other batches they agree to 1e-5.
+    Clips in any shard are not scored again, also if another number of processes wrote them. A batch
+    is written at once. So a run that is killed between two batches and restarted with the same
+    number of processes forms the same batches as an uninterrupted one: its scores are bitwise
+    equal. With other batches they agree to 1e-5.
 
     Args:
         reward: how to score; `batch_size` clips of one shape and frame rate share a forward pass.
@@ -110,7 +110,7 @@ def score_shard(
     Raises:
         ScoringMismatchError: for finished scores of another judge, other settings, clips that are
             not in the folder, or latent files that have changed since.
-        ValueError: for any clip that `GTSVJReward` refuses; nothing is left out.
+        ValueError: for any clip that `GTSVJReward` rejects; no clip is left out.
     """
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
@@ -164,8 +164,8 @@ def score_clips(
 ) -> Path:
     """Score latent files and write a table that `read_scores` reads.
 
-    Finished batches go to disk at once, into `<stem>-shards`, so that a stopped run goes on where
-    it was; `gtsvj score` does the same with several processes.
+    Finished batches are written at once, to `<stem>-shards`, so an interrupted run resumes; `gtsvj
+    score` does the same with several processes.
 
     Args:
         reward: the judge; its `batch_size` clips of one shape and frame rate share a pass.
@@ -264,9 +264,9 @@ def score_batch(
 
 
 def video_name(info: ClipInfo, name: str) -> str:
-    """What the table calls a clip: its source, with the folders above that its file lies in.
+    """Name of a clip in the table: its source, with the parent folders of its file.
 
-    Two sets of videos that were encoded into two folders are so told apart.
+    This distinguishes two sets of videos encoded into two folders.
 
     Args:
         info: the latent file.

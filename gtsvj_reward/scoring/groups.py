@@ -1,4 +1,4 @@
-"""What ranking reads: scores of videos, and which videos are of one prompt."""
+"""Inputs of ranking: scores of videos, and their groups."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def read_groups(path: str | Path) -> dict[str, str]:
 
 
 def read_several(path: str | Path) -> dict[str, list[str]]:
-    """Video -> prompts, of a table in which a video may have several rows.
+    """Video -> prompts, from a table where a video may have several rows.
 
     Raises:
         ValueError: for a missing column, an empty cell, or a row that comes twice; with rows.

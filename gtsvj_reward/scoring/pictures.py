@@ -13,7 +13,7 @@ from gtsvj_reward.latents.store import SUFFIX, ClipInfo
 from gtsvj_reward.latents.video import read_video
 
 _READING = ("fps", "height", "width", "start", "frames_fps")
-"""Settings of a latent file that say how its video was read."""
+"""Settings of a latent file about reading its video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Sources:
     temporal_patch: int
     """Latent frames per step of the judge."""
     temporal_stride: int = 1
-    """The judge looks at one in so many latent frames."""
+    """The judge reads every K-th latent frame."""
 
 
 def has_video(info: ClipInfo, videos: Path) -> bool:
@@ -45,7 +45,7 @@ def decoded_path(info: ClipInfo, videos: Path) -> Path:
 def source_frames(
     info: ClipInfo, videos: str | Path, name: str | None = None
 ) -> UInt8[Tensor, "time height width 3"]:
-    """The frames that a latent file was encoded from, or that `gtsvj decode` made of it.
+    """The frames that a latent file was encoded from, or that `gtsvj decode` wrote.
 
     Args:
         info: the latent file.
@@ -54,7 +54,7 @@ def source_frames(
         name: of the video below `videos`, with the folders above its source.
 
     Raises:
-        ValueError: for a latent file that does not say which video it is of, or how it was read.
+        ValueError: for a latent file without its source or reading settings.
         UnreadableVideoError: if the video is not there or cannot be read.
     """
     if info.source is None:

@@ -32,7 +32,7 @@ class RankedClip:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedPair:
-    """The best and the worst clip of a group, for DPO and the like.
+    """The best and the worst clip of a group, for DPO.
 
     As a row of JSONL it is also a comparison in the plain format of annotations: `prompt`,
     `video_a`, `video_b`, and `label`, which is always +1 since the first is the better one. Swap
@@ -64,7 +64,7 @@ class Ranking:
     """All groups in order, and what did not make a pair."""
 
     clips: tuple[RankedClip, ...]
-    """Group by group, best first; groups in the order in which the scores first name them."""
+    """By group, best first; groups in the order of the scores."""
     pairs: tuple[RankedPair, ...]
     """At most one for each group, in the same order."""
     groups: int
@@ -98,13 +98,13 @@ def rank_clips(
         rewards: video -> score; higher is better.
         groups: video -> its group, for exactly the videos of `rewards`; names match as those of
             label files do.
-        min_margin: least difference between best and worst of a group to make a pair, in the units
-            of `rewards`; equal scores make none even at 0.
-        allow_singletons: rank groups of one clip, which make no pair, instead of refusing them.
+        min_margin: minimum difference between best and worst of a group for a pair, in the units of
+            `rewards`; equal scores never make a pair.
+        allow_singletons: rank groups of one clip, without a pair, instead of raising an error.
 
     Raises:
         ValueError: for no clips, clips without a group or without a score, a group of one clip, or
-            a margin that is negative or no number; with counts and the first names.
+            a margin that is negative or NaN; with counts and the first names.
     """
     if not min_margin >= 0:
         raise ValueError(f"--min_margin (`min_margin`) must be >= 0, got {min_margin}")

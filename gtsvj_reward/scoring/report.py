@@ -23,7 +23,7 @@ from gtsvj_reward.scoring.pictures import Sources
 from gtsvj_reward.scoring.table import ScoredClip
 
 TOP = 12
-"""Clips that a report shows of each end, unless told otherwise."""
+"""Default number of best and of worst clips in a report."""
 MOST_GROUPS = 60
 """More groups than this are neither listed nor offered as a choice."""
 
@@ -47,16 +47,15 @@ def write_report(
         sources: where their videos come from.
         out: folder for the page.
         title: heading of the page; plain text, like all names of clips.
-        top: clips to show of each end; the page says how many are not shown.
-        spread: curve -> range of values that is shaded; see `training_spread`.
+        top: best and worst clips to show; the page states how many are not shown.
+        spread: curve -> range of values to shade; see `training_spread`.
         progress: show a progress bar.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: for no clips, `top` below 1, or a latent file that does not say how its video
-            was read.
+        ValueError: for no clips, `top` below 1, or a latent file without reading settings.
         UnreadableVideoError: if a video is not there or cannot be read.
     """
     if top < 1 or not scored:
@@ -78,7 +77,7 @@ def write_report(
 def training_spread(config: JudgeConfig) -> dict[str, Range]:
     """Mean less and plus one standard deviation over the clips that a judge is normalised by.
 
-    Of the raw score as `score`, and of each aspect; empty where the judge does not know them.
+    For the raw score (as `score`) and each aspect; empty if the judge does not have them.
     """
     found: dict[str, Range] = {}
     if config.reward_mean is not None and config.reward_std is not None:
@@ -98,7 +97,7 @@ def training_spread(config: JudgeConfig) -> dict[str, Range]:
 
 
 def best_first(scored: Sequence[ScoredClip]) -> list[ScoredClip]:
-    """Clips by falling raw score, in which order the rewards fall too; equal ones by name."""
+    """Clips by decreasing raw score, which is also the order of rewards; equal ones by name."""
     return sorted(scored, key=lambda clip: (-clip.raw, clip.video, clip.latents))
 
 
@@ -195,7 +194,7 @@ def _groups(ordered: Sequence[ScoredClip], ranks: Sequence[int]) -> list[Markup]
 
 
 def _tools(ordered: Sequence[ScoredClip]) -> Markup:
-    """What cards are sorted by and chosen with; the script reads it."""
+    """Data for sorting and filtering cards, read by the script."""
     first = ordered[0]
     known = ["uncertainty"] if first.uncertainty is not None else []
     keys = ["reward", "raw", *known, *first.aspects, "name"]

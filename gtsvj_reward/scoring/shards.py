@@ -1,4 +1,4 @@
-"""Finished scores of a run on disk, so that a run that was killed goes on where it was."""
+"""Finished scores of a run on disk, so that an interrupted run resumes."""
 
 import json
 import os
@@ -69,7 +69,7 @@ class Shards:
     folder: Path
     """Where the files are; made when the first is written."""
     header: Mapping[str, Any]
-    """What the scores depend on besides the latent files; see `run_header`."""
+    """Everything that the scores depend on besides the latent files; see `run_header`."""
 
     def clear(self) -> None:
         """Remove all finished scores."""
@@ -77,15 +77,15 @@ class Shards:
             path.unlink()
 
     def paths(self) -> list[Path]:
-        """The files that are there, sorted."""
+        """The existing files, sorted."""
         return sorted(self.folder.glob("shard-*.jsonl"))
 
     def read(self) -> dict[str, FinishedClip]:
-        """Path of the latent file -> finished clip, of all files, whatever number wrote them.
+        """Path of the latent file -> finished clip, from all files.
 
         Raises:
             ScoringMismatchError: if a file was written for another judge or with other settings.
-            ValueError: for a line that is not a record, or a clip that is there twice.
+            ValueError: for a line that is not a record, or a repeated clip.
         """
         finished: dict[str, FinishedClip] = {}
         for path in self.paths():
@@ -136,7 +136,7 @@ class Shards:
 def run_header(
     checkpoint: str | Path, reward: GTSVJReward, store: TextStore | None = None
 ) -> dict[str, Any]:
-    """What scores depend on: the checkpoint's files by hash, the reward's settings, the package.
+    """Everything that scores depend on: checkpoint hashes, the reward's settings, the package.
 
     The base weights are part of it through the fingerprint in the checkpoint's `config.json`.
 

@@ -23,8 +23,8 @@ class ScoredClip:
     """The scores of a latent file, exactly those of the judge's float32."""
 
     video: str
-    """Where the clip comes from, as its file says, with the folders above that the file lies in;
-    the file's own path if it says nothing."""
+    """The clip's source as recorded in its file, with the file's parent folders; the file's own
+    path if there is no source."""
     latents: str
     """The file's path below the folder that was scored."""
     reward: float | None
@@ -38,11 +38,11 @@ class ScoredClip:
     aspect_trajectory: dict[str, list[float]]
     """Aspect -> score of each step; empty for a discriminator."""
     untrained_geometry: str | None
-    """What of the clip's geometry the judge was not trained on."""
+    """What lies outside the trained geometry."""
     prompt: str | None = None
-    """The prompt under which it was scored, by a judge that reads prompts."""
+    """The prompt with which it was scored, for a judge that reads prompts."""
     uncertainty: float | None = None
-    """Standard deviation of the score, in its units, >= 0; None for a judge that does not know."""
+    """Standard deviation of the score, in its units, >= 0; None for a judge without uncertainty."""
 
     @classmethod
     def of(
@@ -90,8 +90,8 @@ def write_scores(scored: Sequence[ScoredClip], path: str | Path) -> None:
 
     Columns: `video`, `latents`, `reward` (empty without statistics), `raw`, `aspect:<name>` for
     each aspect, `trajectory` (a JSON list) and `untrained_geometry`; `prompt` if clips were scored
-    under prompts; `uncertainty` if the judge knows it. JSONL also has `aspect_trajectory`, an
-    object of lists.
+    under prompts; `uncertainty` if the judge has it. JSONL also has `aspect_trajectory`, an object
+    of lists.
 
     Raises:
         ValueError: for no clips, clips of different aspects, or another suffix.
@@ -117,7 +117,7 @@ def check_suffix(path: str | Path) -> str:
     """The suffix of a table.
 
     Raises:
-        ValueError: if it is none of `SUFFIXES`.
+        ValueError: if it is not one of `SUFFIXES`.
     """
     suffix = Path(path).suffix
     if suffix not in SUFFIXES:

@@ -38,8 +38,8 @@ class Service:
 
     Args:
         judges: their `batch_size` is set to that of the limits.
-        limits: what is taken.
-        token: what clients must know; None: nothing.
+        limits: limits on requests.
+        token: the token of clients; None: nothing.
     """
 
     encoder: Encoder
@@ -79,7 +79,7 @@ class Service:
         self.encoder.close()
 
     def drain(self) -> None:
-        """Say in `/healthz` that the server stops, and score what waits at once."""
+        """Report the shutdown in `/healthz`, and score queued jobs without waiting for more."""
         self.draining = True
         if self.batcher is not None:
             self.batcher.hurry()
@@ -94,7 +94,7 @@ class Service:
             raise NotScoredError(401, "this server needs its token: `Authorization: Bearer TOKEN`")
 
     async def score(self, job: Job, *, admitted: bool = False) -> RewardOutput:
-        """Scores of a job; one that was admitted before is not refused for want of room."""
+        """Scores of a job; an admitted job is not rejected for lack of space."""
         if self.batcher is None:
             raise NotScoredError(503, "the server is not running yet", retry_after=1)
         output = await self.batcher.submit(job, admitted=admitted)
@@ -107,7 +107,7 @@ class Service:
         return self.judges.default.reward
 
     def describe(self) -> dict[str, Any]:
-        """What `/healthz` says: of the default judge, and of all by their names."""
+        """The content of `/healthz`: the default judge, and all judges by name."""
         return {
             "status": "draining" if self.draining else "ok",
             "protocol_versions": [HOST_VERSION, VERSION],
@@ -129,9 +129,9 @@ def create_app(
     """The application of one judge or several, for any ASGI server.
 
     Args:
-        reward: the judge that answers where none is named; its name is `default`.
-        limits: what is taken; the defaults of `Limits` by default.
-        token: what clients must send, see `access.py`; None: nothing.
+        reward: the default judge, named `default`.
+        limits: limits on requests; default: those of `Limits`.
+        token: the token of clients, see `access.py`; None: nothing.
         routers: further routes, which find the service in `request.app.state.service`.
         judges: name -> further judges.
         loaders: name -> what loads the checkpoint again, for judges that can be reloaded.
@@ -148,9 +148,9 @@ def create_app(
 
 
 def bare_app(service: Any, lifespan: Any) -> FastAPI:
-    """An application with a service, its refusals, and no routes.
+    """An application with a service and error handlers, without routes.
 
-    It has no pages of FastAPI, which would tell everybody what is served here.
+    It has no FastAPI documentation pages, which would be public.
     """
     app = FastAPI(
         lifespan=lifespan,
@@ -177,7 +177,7 @@ async def score(request: Request) -> Response:
 
 @routes.post(JUDGE_PATH)
 async def score_by_name(name: str, request: Request) -> Response:
-    """Likewise, with the judge of a name."""
+    """The same, with a judge by name."""
     service: Service = request.app.state.service
     service.authorise(request)
     return await score_with(service, service.judges.find(name), request)

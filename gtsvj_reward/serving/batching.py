@@ -34,16 +34,16 @@ class Batcher:
     """A queue in front of one scorer.
 
     While a batch is scored, others gather. The next one is of the kind of the job that waits
-    longest, unless that may wait and another kind fills a batch already; so no kind starves.
-    A job that nobody waits for any more leaves the queue.
+    longest, unless that may wait and another kind fills a batch already; so no kind starves. A job
+    whose client has disconnected leaves the queue.
 
     Args:
         score: see `Score`.
         max_batch_size: clips at which a batch starts at once; a request's clips stay together.
         max_wait: seconds that a job waits for other jobs while the scorer is idle.
-        max_queue: waiting clips beyond which further requests are refused with 429.
-        max_queue_seconds: likewise, seconds that the work ahead of a request will take.
-        metrics: where batches are counted.
+        max_queue: queued clips beyond which requests are rejected with 429.
+        max_queue_seconds: the same for the seconds of work ahead of a request.
+        metrics: counts batches.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Batcher:
         return batch
 
     async def score_batch(self, batch: Sequence[Waiting]) -> None:
-        """Score jobs in the thread and answer them, whatever happens there."""
+        """Score jobs in the thread and answer them, also after errors."""
         clips, began = sum(entry.job.size for entry in batch), time.monotonic()
         jobs = [entry.job for entry in batch]
         work = sum(job.work for job in jobs)
@@ -223,7 +223,7 @@ class Batcher:
 
 
 def refusal(failure: BaseException) -> NotScoredError:
-    """What clients are told when the judge itself failed; the log has the rest."""
+    """The message to clients when the judge failed; the log has the details."""
     logger.error("the judge failed", exc_info=failure)
     if is_out_of_memory(failure):
         return NotScoredError(503, "the judge ran out of memory", retry_after=10)

@@ -1,7 +1,7 @@
-"""safetensors bodies of HTTP requests: tensors and metadata from bytes that anybody may have sent.
+"""safetensors bodies of HTTP requests: tensors and metadata from untrusted bytes.
 
 The library checks offsets and lengths; names, types, sizes and the header's JSON are checked here
-first, so that whatever the bytes are, they are read or refused with a `MalformedError`.
+first, so any bytes are either read or rejected with a `MalformedError`.
 """
 
 import json
@@ -23,7 +23,7 @@ FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class MalformedError(ValueError):
-    """A body that is not what the protocol says; the message says how."""
+    """A body that violates the protocol; the message says how."""
 
 
 def write_body(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -101,7 +101,7 @@ def read_json(text: bytes | str, what: str) -> Any:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refused if a name is given twice: two readers could take different ones."""
+    """A JSON object; duplicate names are errors, since parsers treat them differently."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is given twice")

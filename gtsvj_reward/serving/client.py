@@ -34,10 +34,9 @@ class ScoreClient(Reward):
     """Scores latents on a server started with `gtsvj serve`.
 
     Called like a `GTSVJReward`, and taken by the adapters in its place. No gradients: latents that
-    record them are refused. What the server refuses raises `RefusedError`; when it is full,
-    restarting or out of reach, the request is repeated, with growing and random pauses or after
-    what the server asks for, until `retry_for` seconds are over. No score is ever put in place of
-    one that is missing.
+    require them are rejected. A rejected request raises `RefusedError`. If the server is full,
+    restarting or unreachable, the request is retried until `retry_for` seconds have passed, after
+    growing random pauses or the time that the server asks for. Missing scores are never replaced.
 
     Threads may share a client; `asyncio.to_thread(client, latents)` awaits one. It can be pickled,
     and used on both sides of a `fork`: each process has connections of its own.
@@ -49,12 +48,12 @@ class ScoreClient(Reward):
         ```
 
     Args:
-        url: of the server, without a path, unless a proxy serves it below one; 404 is then final.
+        url: of the server; with a path only if a proxy serves it below one (404 is then final).
         judge: name of one of several judges; the server's default one otherwise.
         token: the server's, if it has one.
-        space: the latent space of all latents that are sent, or the pipeline or VAE that says so;
-            each call may name another.
-        timeout: seconds for an attempt, waiting for a free place and scoring included.
+        space: the latent space of all latents, or a pipeline or VAE to read it from; calls may
+            override it.
+        timeout: seconds per attempt, including queueing and scoring.
         retry_for: seconds after which the last failure is raised.
         clips_per_request: longer batches are sent in parts.
 
@@ -96,8 +95,8 @@ class ScoreClient(Reward):
     def http(self) -> Any:
         """The connection pool of this process.
 
-        A pool that came along through `fork` is left alone: its sockets are the parent's too, and
-        whoever reads first from one takes the other's answer.
+        A pool inherited through `fork` is not used: its sockets are shared with the parent, so one
+        process could read the other's answer.
         """
         process, pool = self.pool
         if process != os.getpid():
@@ -114,16 +113,16 @@ class ScoreClient(Reward):
         headers = {"content-type": CONTENT_TYPE, VERSION_HEADER: VERSION}
         if self.token is not None:
             headers["authorization"] = f"Bearer {self.token}"
-        # A proxy from the environment would see latents and token, and most cannot reach localhost.
+        # A proxy from the environment would get latents and token, and most cannot reach localhost.
         return httpx.Client(headers=headers, timeout=self.timeout, trust_env=False)
 
     @property
     def route(self) -> str:
-        """Where scores are asked for, below the URL."""
+        """Path for scores, below the URL."""
         return PATH if self.judge is None else JUDGE_PATH.format(name=quote(self.judge, safe=""))
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """What the server says of some clips, on the CPU; `aspect_trajectory` stays empty.
+        """The server's scores of clips, on the CPU; `aspect_trajectory` stays empty.
 
         Raises:
             RefusedError: with the server's reason.
@@ -142,7 +141,7 @@ class ScoreClient(Reward):
                 "GTSVJReward in this process"
             )
         parts = clips.buckets(self.clips_per_request)
-        if len(parts) > 1:  # the server knows them by their places in a part
+        if len(parts) > 1:  # the server only knows indices within a request
             clips = replace(clips, names=[clips.label(index) for index in range(len(clips))])
         outputs = [self.ask(clips.rows(indices), space, normalize) for indices in parts]
         order = [index for indices in parts for index in indices]
@@ -150,7 +149,7 @@ class ScoreClient(Reward):
         return RewardOutput.cat(outputs).rows(places)
 
     def ask(self, clips: Clips, space: LatentSpace, normalize: bool) -> RewardOutput:
-        """The scores of clips of one shape, asked for again and again where that may help.
+        """The scores of clips of one shape, with retries.
 
         Raises:
             RefusedError: with the server's reason.
@@ -173,7 +172,7 @@ class ScoreClient(Reward):
             raise ScoreServerError(f"{self.url} gave no usable answer: {error}") from error
 
     def health(self) -> dict[str, Any]:
-        """What the server says of itself and its judge; one attempt."""
+        """The server's description of itself and its judge, without retries."""
         response = self.http.get(f"{self.url}/healthz")
         if response.status_code != 200:
             raise ScoreServerError(f"{self.url}: HTTP {response.status_code}: {response.text}")
@@ -204,7 +203,7 @@ class ScoreClient(Reward):
 
 
 def body_of(clips: Clips, space: LatentSpace, normalize: bool) -> bytes:
-    """The body that asks for the scores of clips of one shape."""
+    """The body of a score request for clips of one shape."""
     return write_request(
         ScoreRequest(
             latents=torch.stack(list(clips.latents)),

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how long one may take to say what it wants."""
+"""Limits on connections: their number, and the time for a request's head."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from gtsvj_reward.serving.metrics import Counter
 
 
 class OncePerSecond(logging.Filter):
-    """Lets each warning through once a second, with the number of those that it stands for.
+    """Passes each warning at most once a second, with the number of suppressed ones.
 
     Anybody can make a server warn as often as he likes.
     """
@@ -45,7 +45,7 @@ BACKLOG = 128
 """Connections that the system keeps until they are accepted, and the most accepted in one go."""
 
 RESERVED = 3 * BACKLOG
-"""Descriptors for files and libraries, and for connections that are accepted to be refused."""
+"""Descriptors for files, libraries and connections that are rejected after accept."""
 
 _REASON = json.dumps({"detail": "too many connections are open: come back later"}).encode()
 _FULL = (
@@ -55,7 +55,7 @@ _FULL = (
 
 
 def affordable(wanted: int) -> int:
-    """So many connections as are wanted, or fewer where the process may not open so many files."""
+    """The requested number of connections, or fewer if the process may not open that many files."""
     if sys.platform == "win32":  # where files and sockets have no limit of that kind
         return wanted
     import resource
@@ -76,14 +76,14 @@ def affordable(wanted: int) -> int:
 
 
 class LimitedProtocol(H11Protocol):
-    """Refuses connections beyond a number, and closes those that show no whole head in time.
+    """Rejects connections beyond a limit, and closes those without a complete head in time.
 
-    uvicorn itself counts requests and not connections, and waits forever for the head of a first
-    request and for the end of a body that was refused already. Subclasses set the attributes.
+    uvicorn itself limits requests, not connections, and waits forever for the head of a first
+    request and for the end of a rejected body. Subclasses set the attributes.
     """
 
     most: int
-    """Connections at once."""
+    """Open connections."""
     seconds: float
     """For the head of a request to arrive."""
     refused: Counter
@@ -95,7 +95,7 @@ class LimitedProtocol(H11Protocol):
         self.logger = logger
 
     def connection_made(self, transport: Any) -> None:
-        """Start to wait, or refuse."""
+        """Start the timeout, or reject the connection."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
             self.refused.add()

@@ -32,13 +32,13 @@ class Encoder:
     async def parse(
         self, read: Callable[[bytes], list[tuple[str, str]]], body: bytes
     ) -> list[tuple[str, str]]:
-        """What is read from a body; one at a time, since it takes several times its size."""
+        """Parse a body; one at a time, since parsing takes several times its size in memory."""
         async with self.parsing:
             return await asyncio.to_thread(read, body)
 
     @contextmanager
     def hold(self, videos: int) -> Iterator["Share"]:
-        """The place of a request with so many videos, given back at the end.
+        """Reserve queue space for a request with this many videos until the end of the block.
 
         Raises:
             NotScoredError: 429 if too many are waiting, or for too long.

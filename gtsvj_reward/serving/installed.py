@@ -1,10 +1,10 @@
-"""Whether what a server needs is installed, said before any work."""
+"""Checks early that the server's dependencies are installed."""
 
 from importlib.util import find_spec
 
 
 def require_server(*further: str) -> None:
-    """Refuse to go on without FastAPI, uvicorn and any further packages.
+    """Raise an error without FastAPI, uvicorn or further packages.
 
     Args:
         further: names of packages that are extras of their own, e.g. `ray`.

@@ -53,7 +53,7 @@ class Job:
 
 
 def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
-    """Everything about a request that can be refused before scoring it.
+    """Raise all errors of a request that can be found before scoring.
 
     Args:
         reward: what will score it.
@@ -105,7 +105,7 @@ def as_float32(text: TextCondition) -> TextCondition:
 def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
     """For each job of one kind its scores, or why there are none.
 
-    What is wrong with one job is said of that job alone: if a batch fails, each is tried by itself.
+    An error of one job affects only that job: if a batch fails, each job is scored alone.
     """
     reward = jobs[0].reward
     try:
@@ -136,7 +136,7 @@ def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
 def outputs_of(
     reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
 ) -> list[JudgeOutput]:
-    """What the judge says of clips of one shape, a batch at a time."""
+    """The judge's output for clips of one shape, in batches."""
     size = reward.batch_size
     batches = (rows(clips, text, start, start + size) for start in range(0, len(clips), size))
     return [output for batch in batches for output in halving(reward, *batch)]
@@ -145,7 +145,7 @@ def outputs_of(
 def halving(
     reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
 ) -> list[JudgeOutput]:
-    """What the judge says of a batch, in as many parts as its memory needs.
+    """The judge's output for a batch, split into as many parts as memory requires.
 
     Raises:
         RuntimeError: if there is not enough memory for one clip; see `is_out_of_memory`.

@@ -28,7 +28,7 @@ class ServedJudge:
     """How often it was loaded."""
 
     def describe(self) -> dict[str, Any]:
-        """What `/healthz` says of it."""
+        """Its description in `/healthz`."""
         config = self.reward.config
         return {
             "stage": config.stage,
@@ -41,7 +41,7 @@ class ServedJudge:
 
 
 class Judges:
-    """What a server scores with.
+    """The judges of a server.
 
     Args:
         judges: name -> judge.
@@ -86,7 +86,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def share_base(judge: VideoJudge, others: Iterable[VideoJudge]) -> int:
-    """Put weights of other judges in place of equal ones of a judge's own.
+    """Replace a judge's weights by equal ones of other judges.
 
     Only frozen base weights are shared, tensor by tensor, where name, type and all values are the
     same; adapters and heads are each judge's own.

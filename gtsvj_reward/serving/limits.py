@@ -17,10 +17,10 @@ MAX_HEAD_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is taken, and what is refused with a status of 4xx."""
+    """Limits on requests; beyond them a request gets a status of 4xx."""
 
     max_batch_size: int = 8
-    """Clips at which a batch starts at once, and the most in one forward pass."""
+    """Clips at which a batch starts at once, and the maximum of one forward pass."""
     max_wait_ms: float = 10.0
     """Milliseconds that a request waits for others while the judge is idle."""
     max_queue: int = 256
@@ -35,11 +35,11 @@ class Limits:
     max_pending_mib: float = 1024.0
     """Size of all bodies that are being received, wait or are scored, in MiB; then 429."""
     max_connections: int = 512
-    """Open at once, fewer where the process may not open so many files; then 503."""
+    """Open connections, or fewer if the process may not open that many files; then 503."""
     body_seconds: float = 60.0
-    """Time in which a body must arrive; then 408."""
+    """Seconds in which a body must arrive; then 408."""
     head_seconds: float = 20.0
-    """Time in which the head of a request must arrive; then the connection is closed."""
+    """Seconds in which the head of a request must arrive; then the connection is closed."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -67,7 +67,7 @@ class Pending:
 
     @contextmanager
     def hold(self) -> Iterator["Held"]:
-        """What one request holds; given back at the end."""
+        """Memory reserved by one request; released at the end."""
         held = Held(self)
         try:
             yield held
@@ -83,7 +83,7 @@ class Held:
     size: int = 0
 
     def grow_to(self, size: int) -> None:
-        """Hold at least so many bytes.
+        """Reserve at least this many bytes.
 
         Raises:
             NotScoredError: 429 if all requests together would hold too many.
@@ -96,10 +96,10 @@ class Held:
 
 
 async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
-    """The body of a request, refused as soon as it is known to be too large or too slow.
+    """The body of a request, rejected as soon as it is too large or too slow.
 
     Raises:
-        NotScoredError: 413, 408, 429, 431; 400 if the client went away, which nobody will read.
+        NotScoredError: 413, 408, 429, 431; 400 if the client disconnected.
     """
     # h11 only limits heads that come in pieces.
     if sum(len(name) + len(value) for name, value in request.headers.raw) > MAX_HEAD_BYTES:
@@ -123,7 +123,7 @@ async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
 
 
 async def receive(request: Request, held: Held, largest: int) -> bytes:
-    """The body, or a refusal once more than `largest` bytes have come."""
+    """The body, or an error once more than `largest` bytes have arrived."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():

@@ -22,7 +22,7 @@ class Counter:
         self.values[labels] = self.values.get(labels, 0) + amount
 
     def lines(self) -> Iterator[str]:
-        """What Prometheus reads."""
+        """Lines in Prometheus format."""
         yield from (f"# HELP {self.name} {self.help}", f"# TYPE {self.name} counter")
         for labels, value in sorted(self.values.items()):
             pairs = ",".join(f'{k}="{v}"' for k, v in zip(self.labels, labels, strict=True))
@@ -48,7 +48,7 @@ class Histogram:
         self.total += value
 
     def lines(self) -> Iterator[str]:
-        """What Prometheus reads: counts up to each bound, accumulated."""
+        """Lines in Prometheus format: cumulative counts up to each bound."""
         yield from (f"# HELP {self.name} {self.help}", f"# TYPE {self.name} histogram")
         seen = 0
         for bound, count in zip(
@@ -68,7 +68,7 @@ class Gauge:
     value: Callable[[], float]
 
     def lines(self) -> Iterator[str]:
-        """What Prometheus reads."""
+        """Lines in Prometheus format."""
         yield from (f"# HELP {self.name} {self.help}", f"# TYPE {self.name} gauge")
         yield f"{self.name} {self.value():g}"
 

@@ -8,10 +8,10 @@ class Pace:
         self.seconds_per_unit: float | None = None
 
     def learn(self, units: float, seconds: float) -> None:
-        """Note that so many units took so long."""
+        """Record the time of a number of units."""
         found, known = seconds / units, self.seconds_per_unit
         self.seconds_per_unit = found if known is None else 0.8 * known + 0.2 * found
 
     def seconds(self, units: float) -> float:
-        """How long so many units will take; 0 if nothing is known."""
+        """Expected time of a number of units; 0 without data."""
         return units * (self.seconds_per_unit or 0.0)

@@ -1,4 +1,4 @@
-"""Work that is done only while its client is there."""
+"""Work that stops when its client disconnects."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,7 +11,7 @@ from gtsvj_reward.serving.refusals import NotScoredError
 T = TypeVar("T")
 
 CLIENT_GONE = 499
-"""What nginx logs for it; nobody receives this status."""
+"""The status that nginx logs for it; no client receives it."""
 
 
 async def while_present(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -19,7 +19,7 @@ async def while_present(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     Args:
         request: its body has been read.
-        work: what it asks for.
+        work: the requested work.
 
     Raises:
         NotScoredError: 499 for a client that is gone.

@@ -45,20 +45,20 @@ TENSORS_1 = {
     "u": (1, frozenset({"F32"})),
     "seeds": (1, frozenset({"I64"})),
 }
-"""Version 1, likewise."""
+"""The same for version 1."""
 SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize", "prompt_family"}
 """Metadata of version 2; version 1 has the first four in the URL."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreRequest(Clips):
-    """What a client asks: scores of clips of one shape."""
+    """A client's request: scores of clips of one shape."""
 
     latents: Float[Tensor, "clip time channel height width"]
     """As they were sent, in float32, float16 or bfloat16."""
     space_id: str
-    """Name of the latent space that the client says they are of; `space` is the whole of it, if the
-    client sent that."""
+    """Name of the latent space according to the client; `space` is the whole of it, if the client
+    sent that."""
     normalize: bool = True
     """Also give the score that is normalised by the checkpoint's mean and standard deviation."""
     version: str = VERSION
@@ -175,7 +175,7 @@ def _text(tensors: Mapping[str, Tensor], family: str | None) -> TextCondition | 
 
 
 def _check_host_tensors(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what version 1 can say and no judge here can do."""
+    """Reject features of version 1 that judges do not support."""
     missing = {"latents", "prompt_embeds", "pooled_prompt_embeds", "u"} - set(tensors)
     if missing:
         raise MalformedError(f"tensors are missing: {sorted(missing)}")

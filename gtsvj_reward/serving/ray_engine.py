@@ -1,10 +1,10 @@
 """Several copies of the judge behind one address, as a Ray Serve deployment.
 
 Each replica loads the judge and runs the same application, with a queue and limits of its own;
-Ray's proxy receives bodies and spreads requests. Ray is imported when it is asked for.
+Ray's proxy receives bodies and spreads requests. Ray is imported when needed.
 
-Whoever reaches Ray's own ports can run code as the server. So a Ray that is started here listens
-on 127.0.0.1 and wants a token, which only its own processes know.
+Whoever reaches Ray's own ports can run code as the server. A Ray started here therefore listens on
+127.0.0.1 and requires a token that only its own processes have.
 """
 
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "gtsvj"
 FIRST_SAFE = (2, 58)
-"""Before, a replica unpickled whatever came to a port that is open to all, token or not."""
+"""Earlier versions unpickled anything sent to a public port, with or without a token."""
 DRAIN_SECONDS = 600.0
 """How long a replica may take to answer what it has taken when it is stopped."""
 
@@ -32,7 +32,7 @@ def import_serve() -> Any:
     """The module `ray.serve`.
 
     Raises:
-        ImportError: saying how to install it.
+        ImportError: with how to install it.
     """
     try:
         from ray import serve as ray_serve
@@ -44,12 +44,12 @@ def import_serve() -> Any:
 
 
 def start_ray() -> None:
-    """Start Ray on this machine, for its own processes alone, or join the cluster of `RAY_ADDRESS`.
+    """Start Ray on this machine, for its own processes only, or join the cluster of `RAY_ADDRESS`.
 
     Raises:
         ImportError: if Ray is not installed, or is too old.
     """
-    joins = "RAY_ADDRESS" in os.environ  # who may come there was said when it was started
+    joins = "RAY_ADDRESS" in os.environ  # access was configured when it was started
     if not joins:
         # All are read when Ray is imported. A token that was set is kept: others may know it.
         os.environ["RAY_AUTH_MODE"] = "token"
@@ -95,7 +95,7 @@ def application(settings: ServeSettings, *, replicas: int, replica_gpus: float =
     decorate = ray_serve.deployment(
         name=NAME,
         num_replicas=replicas,
-        # The application itself says when it is full; Ray only must not hold requests back.
+        # The application itself answers when it is full; Ray only must not hold requests back.
         max_ongoing_requests=2 * settings.limits.max_queue,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         ray_actor_options={"num_gpus": replica_gpus},
@@ -117,7 +117,7 @@ def serve(
 
     Args:
         settings: what each replica serves.
-        host: address of Ray's proxy; others than this machine's own need a token.
+        host: address of Ray's proxy; any but 127.0.0.1 requires a token.
         port: of the proxy.
         replicas: copies of the judge.
         announce: gets the address once all replicas run.

@@ -21,7 +21,7 @@ class NotScoredError(Exception):
 
 
 async def answer_refusal(request: Request, refusal: Exception) -> JSONResponse:
-    """The HTTP answer of a refusal: `{"detail": reason}`."""
+    """The HTTP answer to a rejected request: `{"detail": reason}`."""
     del request
     if not isinstance(refusal, NotScoredError):
         raise refusal

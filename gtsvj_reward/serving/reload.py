@@ -46,7 +46,7 @@ async def reload(name: str, request: Request) -> dict[str, Any]:
 async def replace_judge(
     service: Service, judge: ServedJudge, body: bytes, version: str | None
 ) -> dict[str, Any]:
-    """Load, try, and only then replace; says what both think of the canary.
+    """Load, test, and only then replace; returns both judges' scores of the test clips.
 
     Raises:
         NotScoredError: 409 with the reason if the old judge stays.

@@ -1,4 +1,4 @@
-"""What the server answers: JSON, whose numbers are the judge's own to the last bit."""
+"""The server's answers: JSON, whose numbers are the judge's own to the last bit."""
 
 import json
 import math
@@ -18,8 +18,8 @@ class ScoreReply:
     """Scores of the clips of a request, in their order; higher is better everywhere."""
 
     scores: tuple[float, ...]
-    """Normalised by the checkpoint's mean and standard deviation if that was asked for, else raw;
-    version 1 has raw ones only."""
+    """Normalised by the checkpoint's mean and standard deviation if requested, else raw; version 1
+    has raw ones only."""
     raw_scores: tuple[float, ...]
     """On the judge's own scale."""
     aspects: dict[str, tuple[float, ...]]
@@ -29,12 +29,12 @@ class ScoreReply:
     untrained_geometry: tuple[str | None, ...]
     """Per clip, what lies outside the trained range, for a server that scores such clips."""
     uncertainty: tuple[float, ...] | None = None
-    """Standard deviation of each of `scores`; None for a judge that does not know it, and from
-    servers of before it was sent."""
+    """Standard deviation of each of `scores`; None for a judge without uncertainty, and from older
+    servers."""
 
     @classmethod
     def from_output(cls, output: RewardOutput) -> "ScoreReply":
-        """What the reward said; float32 numbers are exact in JSON."""
+        """The reward's output; float32 numbers are exact in JSON."""
         return cls(
             scores=tuple(output.rewards.tolist()),
             raw_scores=tuple(output.raw.tolist()),
@@ -47,7 +47,7 @@ class ScoreReply:
         )
 
     def output(self) -> RewardOutput:
-        """As the reward said it, without the aspects of each step, which are not sent."""
+        """The reward's output, without the aspects of each step, which are not sent."""
         return RewardOutput(
             rewards=torch.tensor(self.scores),
             raw=torch.tensor(self.raw_scores),

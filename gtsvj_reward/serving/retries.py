@@ -18,7 +18,7 @@ LONGEST_PAUSE = 30.0
 
 
 class RefusedError(ValueError):
-    """The server refused a request, with its reason; sending it again would change nothing."""
+    """The server rejected a request, with a reason; retrying would not help."""
 
 
 class ScoreServerError(RuntimeError):
@@ -35,8 +35,8 @@ def asked_pause(header: str | None) -> float:
 def may_pass(response: Any, retried: Collection[int]) -> bool:
     """Whether the same request may succeed later.
 
-    500 with a reason is the server's own, of a judge that failed; without one it is that of a proxy
-    whose replica died.
+    500 with a reason means that the judge failed; without a reason it is from a proxy whose replica
+    died.
     """
     if response.status_code != 500:
         return response.status_code in retried
@@ -52,13 +52,13 @@ def repeat(
 ) -> Any:
     """The answer with status 200, from as many attempts as there is time for.
 
-    Pauses are random, so that many clients do not come back at once.
+    Pauses are random, so that many clients do not retry at the same time.
 
     Args:
         send: sends the request with httpx; called once per attempt.
         retry_for: seconds after which the last failure is raised.
         where: the server, for messages.
-        retried: statuses after which the request is sent again.
+        retried: statuses to retry.
 
     Raises:
         RefusedError: for a status below 500 that no repetition changes, with the server's reason.

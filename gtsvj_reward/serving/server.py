@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class Served(Protocol):
-    """What an application has as `app.state.service`."""
+    """Interface of an application's `app.state.service`."""
 
     token: str | None
     limits: Limits
     metrics: Metrics
 
     def drain(self) -> None:
-        """The server was told to stop."""
+        """Called when the server is stopped."""
 
 
 def serve(
@@ -46,8 +46,8 @@ def serve(
 
     Args:
         app: from `create_app`, or another with a `Served` as its `state.service`.
-        host: address to listen on; others than this machine's own need a token.
-        port: 0 takes a free one.
+        host: address to listen on; any but 127.0.0.1 requires a token.
+        port: 0 picks a free one.
         announce: gets the address once the server listens.
 
     Raises:
@@ -64,7 +64,7 @@ def serve(
 
 
 def configuration(app: FastAPI) -> uvicorn.Config:
-    """Settings of uvicorn that do not depend on which packages are installed beside it."""
+    """Settings of uvicorn that do not depend on other installed packages."""
     service: Served = app.state.service
     limits = service.limits
 
@@ -94,7 +94,7 @@ def configuration(app: FastAPI) -> uvicorn.Config:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one."""
+    """A listening socket; port 0 picks a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named as TCP, or asyncio leaves Nagle's algorithm on: 40 ms more for each small answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -108,7 +108,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 class DrainingServer(uvicorn.Server):
-    """Says when it listens, and in `/healthz` that it was told to stop.
+    """Announces when it listens, and reports a shutdown in `/healthz`.
 
     Args:
         config: of uvicorn.

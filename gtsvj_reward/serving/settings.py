@@ -1,4 +1,4 @@
-"""What `gtsvj serve` was asked for, in a form that travels to other processes, and its app."""
+"""Settings of `gtsvj serve`, in a form that can be sent to other processes, and its app."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ class VideoSettings:
     """How videos are read and encoded; numbers that are None are those of training."""
 
     vae: str
-    """That of the judge: bundled name, folder or hub id."""
+    """The judge's VAE: bundled name, folder or hub id."""
     dtype: str = "float32"
-    """Of the VAE's weights."""
+    """dtype of the VAE's weights."""
     space_id: str | None = None
     """Name of its latent space; None: read from it."""
     fps: float | None = None
@@ -37,11 +37,11 @@ class VideoSettings:
     num_frames: int | None = None
     """4f + 1 for CogVideoX."""
     max_megapixels: int = 1024
-    """Of all pictures of a video that have to be decoded; then an error of that video."""
+    """Of all frames of a video that must be decoded; then that video is an error."""
     text_encoder: str | None = None
     """The generator's pipeline, whose text encoder reads the prompts, for a judge that does."""
     text_dtype: str = "float32"
-    """Of the text encoder's weights."""
+    """dtype of the text encoder's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ServeSettings:
     """A judge to serve, and how."""
 
     checkpoint: str
-    """Of the judge that answers where none is named: folder, bundled name or hub id."""
+    """The default judge: folder, bundled name or hub id."""
     judges: Mapping[str, str] = field(default_factory=dict)
     """Name -> checkpoint of further judges; equal weights of their bases are held once."""
     base_model: str | None = None
@@ -57,7 +57,7 @@ class ServeSettings:
     device: str = "cpu"
     """Where to score."""
     dtype: str | None = None
-    """Of the base weights; None: that of training."""
+    """dtype of the base weights; None: that of training."""
     aspects: tuple[str, ...] | None = None
     """Score with the mean of these; None: with the judge's own score. Not of further judges."""
     pessimism: float = 0.0
@@ -69,9 +69,9 @@ class ServeSettings:
     videos: VideoSettings | None = None
     """Also serve UniRL's format, for videos; None: latents only."""
     limits: Limits = field(default_factory=Limits)
-    """What is taken."""
+    """Limits on requests."""
     token: str | None = field(default=None, repr=False)
-    """What clients must send; None: nothing."""
+    """The token of clients; None: nothing."""
     reloads: bool = True
     """Whether judges can be loaded again while they are served; not where there are replicas."""
 

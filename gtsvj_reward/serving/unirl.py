@@ -27,11 +27,11 @@ from gtsvj_reward.serving.refusals import NotScoredError
 from gtsvj_reward.serving.videos import VideoReader
 
 NAME = "gtsvj"
-"""What `required_rewards` of the trainer must list."""
+"""The name to list in the trainer's `required_rewards`."""
 
 MAX_PARTS = 1 << 16
-"""Brackets, commas and colons of a body. Each can begin a value, which takes 60 bytes and more: a
-body full of them would take 30 times its size, and seconds in which nothing else is done."""
+"""Brackets, commas and colons of a body. Each can begin a value, which takes 60 bytes or more: a
+body full of them would take 30 times its size and block the server for seconds."""
 
 
 def unirl_routes(reader: VideoReader) -> APIRouter:
@@ -73,10 +73,10 @@ async def outcomes_of(
 async def score_video(
     service: Service, reader: VideoReader, share: Share, video: str, prompt: str
 ) -> RewardOutput:
-    """Encode one video, then score it together with whatever else waits.
+    """Encode one video, then score it together with other queued clips.
 
     Raises:
-        NotScoredError: 422 for a video that cannot be scored; what the queue says.
+        NotScoredError: 422 for a video that cannot be scored; errors of the queue.
     """
     try:
         request = await share.encode(partial(reader.request, video, prompt))
@@ -119,8 +119,8 @@ def read_videos(body: bytes, max_clips: int) -> list[tuple[str, str]]:
     """The last video of each request in a body, in base64, and its prompt.
 
     Raises:
-        NotScoredError: 400 for a body that is not of the format or asks for what is not served
-            here; 422 for too many videos.
+        NotScoredError: 400 for a body of another format or with unsupported requests; 422 for too
+            many videos.
     """
     parts = sum(map(body.count, (b"[", b"{", b",", b":")))
     if parts > MAX_PARTS:

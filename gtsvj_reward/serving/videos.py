@@ -1,4 +1,4 @@
-"""Videos that are sent in place of latents: read and encoded with the judge's own VAE."""
+"""Videos sent instead of latents: read and encoded with the judge's own VAE."""
 
 import base64
 import binascii
@@ -23,10 +23,10 @@ class VideoReader:
 
     Args:
         reward: the judge.
-        vae: of its latent space, on the device to use; another one is refused.
+        vae: of its latent space, on the device to use; others are rejected.
         reading: how every video is read.
         space_id: name of the VAE's latent space; read from the VAE by default.
-        limit: the most that is decoded of a video.
+        limit: limit on the decoded part of a video.
         encode: a `PromptEncoder` of the generator's pipeline, for a judge that reads prompts.
 
     Raises:
@@ -54,14 +54,14 @@ class VideoReader:
 
     @torch.no_grad()
     def request(self, video: str, prompt: str = "") -> ScoreRequest:
-        """What is asked of a judge for one video: the raw score of its latents.
+        """A judge's request for one video: the raw score of its latents.
 
         Args:
             video: an mp4 file in base64.
-            prompt: what it was asked to show; read with `encode`.
+            prompt: its prompt, encoded with `encode`.
 
         Raises:
-            ValueError: if it is none, or cannot be read as `reading` says.
+            ValueError: if it is not an mp4 file, or cannot be read with `reading`.
         """
         try:
             content = base64.b64decode(video, validate=True)

@@ -140,7 +140,7 @@ def test_compare_prints_and_writes(files, capsys):
         ),
         ("--benchmark pairs --data d --out o --judge j", "--judge and --latents"),
         ("--benchmark pairs --data d --out o --scores s --latents l", "--judge and"),
-        ("--compare r --scores s", "--compare scores nothing"),
+        ("--compare r --scores s", "--compare does not score"),
         ("--benchmark genai", "invalid choice: 'genai'"),
     ],
 )

@@ -219,7 +219,7 @@ def test_rank_by_a_file_of_prompts_and_another_column(tmp_path):
     ("words", "message"),
     [
         (["--scores", "s.csv"], "give --groups FILE, --group_by folder or"),
-        (["--scores", "s.csv", "--groups", "g.csv", "--group_by", "folder"], "either --groups"),
+        (["--scores", "s.csv", "--groups", "g.csv", "--group_by", "folder"], "give --groups FILE"),
         (["--group_by", "folder"], "a judge and a folder, or --scores"),
         (["judge", "--group_by", "folder"], "a judge and a folder, or --scores"),
         (["judge", "x", "--scores", "s.csv", "--group_by", "folder"], "checkpoint has no use"),
