@@ -170,7 +170,7 @@ def _meanings(labels: Mapping[str, str]) -> dict[str, int | None]:
 
 
 def _check_zeros(columns: Sequence[Column], own: Mapping[str, int | None]) -> None:
-    """Refuse files with 1 and 0 in which 0 may mean that B is better."""
+    """Reject files with 1 and 0 in which 0 may mean that B is better."""
     counts = Counter(word(cell) for column in columns for cell in column.cells)
     decided = "0" in own or any({**_WORDS, **own}.get(text) == -1 for text in counts)
     if counts["0"] and not decided:

@@ -42,8 +42,8 @@ def read_visionreward_ratings(
         aspects: names of those to read; None: all 21.
 
     Raises:
-        ValueError: for a missing column or aspect, an aspect that is not one of the 21, an id that
-            comes twice, or a label out of range; with rows and counts.
+        ValueError: for a missing column or aspect, an aspect that is not one of the 21, a repeated
+            id, or a label out of range; with rows and counts.
     """
     table = read_table(path)
     table.require(["prompt", video_column, "annotation"])

@@ -1,6 +1,6 @@
 """Models that come with the package: names to folders, checked by hash.
 
-Each folder holds a model card (`README.md`) that says how it was made and what it can do.
+Each folder holds a model card (`README.md`) that describes its training and its abilities.
 """
 
 import json

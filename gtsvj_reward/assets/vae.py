@@ -23,10 +23,10 @@ def load_vae(
         name: a bundled name, the folder of a VAE or of a pipeline with a `vae` folder inside, or a
             hub id of a pipeline.
         dtype: of the weights; the latents' values depend on it.
-        device: where it goes.
+        device: of the VAE.
 
     Raises:
-        FileNotFoundError: if it is none of these.
+        FileNotFoundError: if there is no such VAE.
         ValueError: if it is a VAE of an unknown family.
     """
     folder = Path(folder_of(name))

@@ -151,7 +151,7 @@ def measure_ratings(args: argparse.Namespace) -> int:
     from gtsvj_reward.files import write_text
 
     if args.column or args.labels:
-        raise ValueError("--column and --labels are for comparisons; set the columns of aspects with "
+        raise ValueError("--column and --labels are for comparisons; set columns of aspects with "
                          "--column_for ASPECT=COLUMN")  # fmt: skip
     columns = columns_for(args.column_for)
     ratings = RATING_FORMATS[RATINGS[args.benchmark]](args.data)

@@ -111,7 +111,7 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(args: argparse.Namespace, kind: type, *other: str) -> dict[str, Any]:
-    """What the flags say of the fields of a dataclass, but those that have another name there."""
+    """Values of flags for the fields of a dataclass, except those with another name."""
     names = [item.name for item in fields(kind)]
     return {name: vars(args)[name] for name in names if name not in other}
 

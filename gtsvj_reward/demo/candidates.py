@@ -1,4 +1,4 @@
-"""Clips of the toy generator, with what a ruler in their pixels says of them."""
+"""Clips of the toy generator, with a metric of their pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def choose_prompts(first: str, ranked: int, rated: int, seed: int) -> tuple[list
     """Prompts whose clips are ranked, `first` in front, and others whose clips are rated.
 
     Raises:
-        ValueError: for a prompt that is none of the world's captions.
+        ValueError: for a prompt that is not a caption of the toy world.
     """
     known = captions()
     if first not in known:

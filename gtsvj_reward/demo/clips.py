@@ -33,15 +33,15 @@ TRAINING = [
     Shot("bikes.mp4", 137 / 25, 186 / 25),
     Shot("bigbuckbunny.mp4", 0.0, 80 / 25),
 ]
-"""What codec and judge are trained on; the codec saw the same frames and photos."""
+"""Training clips of codec and judge; the codec was trained on the same frames and photos."""
 
 UNSEEN = [
     Shot("bikes.mp4", 188 / 25, 241 / 25),
     Shot("bigbuckbunny.mp4", 82 / 25, 129 / 25),
     Shot("carphone_pristine.mp4", 0.0, 97 / 25),
 ]
-"""What neither codec nor judge has seen. The bikes shot is another scene of a video in training,
-the bunny's is later in the same scene."""
+"""Clips that were in no training set. The bikes shot is another scene of a video in training, the
+bunny's is later in the same scene."""
 
 PAIR = ("carphone_pristine.mp4", "carphone_distorted.mp4")
 """The same footage; the second was compressed until it fell to pieces."""
@@ -69,9 +69,9 @@ def default_videos() -> Path:
 
 
 def own_shots(folder: Path) -> tuple[list[Shot], list[Shot]]:
-    """Of each of your videos the first 60% to train on, the last 30% unseen.
+    """The first 60% of each of your videos for training, the last 30% unseen.
 
-    Cuts inside a video are not looked for: a clip across a cut counts as real all the same.
+    Cuts inside a video are not detected: a clip across a cut counts as real.
 
     Raises:
         ValueError: for a video too short to have a clip in both parts.

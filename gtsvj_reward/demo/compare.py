@@ -22,7 +22,7 @@ class Comparison:
     """Raw scores of unseen clean clips and of the same clips with one fault."""
 
     kind: str
-    """What is wrong with the second."""
+    """Fault of the second."""
     trained: bool
     """Whether this kind of fault was among the training negatives."""
     clean: list[float]

@@ -57,10 +57,10 @@ def write_page(
         out / "index.html",
         kind="Demo",
         title=f"{len(story.ratings)} ratings, {fit[1]:.1f} seconds: best of {lot.each} takes "
-        f"{percent(after)} of the possible gain, in place of {percent(before)}",
+        f"{percent(after)} of the possible gain instead of {percent(before)}",
         lead="On this machine a small video generator made clips, a judge was fitted to read them "
-        "as latents, and a simulated person rated some. No training steps, no GPU, no clip decoded "
-        f"to be judged. All of it took {story.seconds['everything'] / 60:.1f} minutes.",
+        "as latents, and a simulated person rated some. No training steps, no GPU, no decoding for "
+        f"scoring. Everything took {story.seconds['everything'] / 60:.1f} minutes.",
         body=pages.Markup(body),
         style=STYLE.read_text(encoding="utf-8"),
     )
@@ -82,7 +82,7 @@ def clip_row(out: Path, story: Story, number: int) -> str:
 
 
 def figure(out: Path, story: Story, number: int, place: int, title: str, note: str) -> str:
-    """One clip that plays, with what the pixels say of it."""
+    """One playing clip, with its pixel metric."""
     lot = story.candidates
     frames = lot.frames[lot.rows(number)][place]
     name = f"videos/prompt-{number}-clip-{place}.mp4"

@@ -10,10 +10,10 @@ from gtsvj_reward.demo.story import Story
 from gtsvj_reward.metrics import pairwise_accuracy
 
 CANNOT = (
-    "This says nothing about real footage or about CogVideoX. The base transformer is tiny and was "
-    "trained on a few scenes, no generator took part, and the pairs come from very few scenes. "
-    "When such a judge ranked other real clips of which one was known to be better, it was right "
-    "no more often than chance. What works is the path, from video files to scores."
+    "These results do not apply to real footage or CogVideoX. The base transformer is tiny and was "
+    "trained on a few scenes, there is no generator, and the pairs come from very few scenes. "
+    "When such a judge ranked other real clips with a known better one, its accuracy was at "
+    "chance. The demo only shows the workflow, from video files to scores."
 )
 
 

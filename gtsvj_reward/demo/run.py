@@ -11,7 +11,7 @@ from gtsvj_reward.demo.story import Sizes, tell
 from gtsvj_reward.files import write_text
 
 PROMPT = "two yellow circles falling"
-"""The first of the prompts whose clips are ranked, unless told otherwise."""
+"""The default of the first ranked prompt."""
 
 
 def run_demo(

@@ -60,7 +60,7 @@ class Choice:
     best: int
     """Place of the clip with the highest score among the prompt's."""
     worst: int
-    """Of that with the lowest."""
+    """Index of the clip with the lowest score."""
     gain: float
     """Share of the possible gain that the best one takes: 0 is a clip at random, 1 the steadiest
     of all, measured in the pixels."""
@@ -68,7 +68,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Story:
-    """What happened."""
+    """Results of the first part."""
 
     candidates: Lot
     ratings: list[int]
@@ -76,7 +76,7 @@ class Story:
     before: list[Choice]
     """Per prompt, of the judge without labels."""
     after: list[Choice]
-    """Of the judge after the ratings."""
+    """Choices of the judge after the ratings."""
     seconds: dict[str, float]
     """Step -> how long it took."""
     counts: dict[str, int]
@@ -185,7 +185,7 @@ def contrast(real: Tensor, generated: Tensor, seed: int) -> list[Contrast]:
 
 
 def simulated_ratings(steadiness: Float[Tensor, " clip"], seed: int) -> list[int]:
-    """Whole ratings from 1 to 5 by a person who sees the clips and errs.
+    """Integer ratings from 1 to 5 by a simulated person, with errors.
 
     Between the tenth and the ninetieth percentile they grow in proportion to the steadiness; the
     error has the deviation of the study's raters.
@@ -198,7 +198,7 @@ def simulated_ratings(steadiness: Float[Tensor, " clip"], seed: int) -> list[int
 
 
 def choose(judge: VideoJudge, lot: Lot, space: LatentSpace) -> list[Choice]:
-    """What a judge picks for each prompt; it sees latents alone."""
+    """A judge's choice for each prompt; it only reads latents."""
     with torch.no_grad():
         scores = GTSVJReward(judge)(lot.latents, space=space, fps=FPS)
     return [
@@ -211,7 +211,7 @@ def choice_of(scores: Float[Tensor, " clip"], measured: Float[Tensor, " clip"]) 
     """The best and the worst by score, and what the best is worth.
 
     Raises:
-        ValueError: if the measure says that all clips are alike, so that there is no gain.
+        ValueError: if all clips have the same metric, so that there is no gain.
     """
     best, mean = int(scores.argmax()), measured.mean()
     possible = (measured.max() - mean).item()

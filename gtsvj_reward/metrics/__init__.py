@@ -1,4 +1,4 @@
-"""Numbers that say how well scores agree with people, always with what they rest on."""
+"""Metrics of the agreement of scores with people, with counts and baselines."""
 
 from gtsvj_reward.metrics.bootstrap import bootstrap_interval as bootstrap_interval
 from gtsvj_reward.metrics.correlation import pearson as pearson, spearman as spearman

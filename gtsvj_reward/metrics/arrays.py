@@ -1,4 +1,4 @@
-"""What metrics take: tensors, numpy arrays, lists, columns of a table."""
+"""Inputs of metrics: tensors, numpy arrays, lists, columns of a table."""
 
 from collections.abc import Sequence
 

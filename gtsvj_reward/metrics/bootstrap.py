@@ -27,17 +27,17 @@ def bootstrap_interval(
     drawn. The interval holds asymptotically; with few groups (below about 20) it is too narrow.
 
     Args:
-        statistic: gets the indices of the drawn pairs, with repetitions, and returns a number. An
-            error in it is not caught: leave out beforehand what it cannot do without (human ties,
-            for an accuracy without ties).
+        statistic: gets the indices of the drawn pairs, with repetitions, and returns a number. Its
+            errors are not caught: leave out unsuitable pairs first (human ties, for an accuracy
+            without ties).
         count: number of pairs.
         groups: number of the group that each pair belongs to, any integers; None: each pair is one.
             Draws then differ in their number of pairs if groups do.
-        resamples: how many times to draw.
+        resamples: number of resamples.
         confidence: coverage, between 0 and 1.
         seed: of the draws; the same interval in every run.
-        around: moves all draws so that this is their mean, for a statistic that repeated pairs
-            bias; None: they stay where they are.
+        around: shifts all draws so that this is their mean, for a statistic that repeated pairs
+            bias; None: no shift.
 
     Returns:
         Lower and upper end, in the units of the statistic.

@@ -15,8 +15,8 @@ def pearson(first: Scores, second: Scores) -> float:
         second: other scores of the same clips, for example people's.
 
     Raises:
-        ValueError: unequal lengths, fewer than two, a score that is not finite, or scores that are
-            all the same, with which no correlation is defined.
+        ValueError: unequal lengths, fewer than two, a score that is not finite, or constant scores,
+            for which the correlation is undefined.
     """
     one, other = _checked(first, second)
     product = _direction(one.double()) @ _direction(other.double())

@@ -20,9 +20,9 @@ def cross_fitted_accuracy_with_ties(
 ) -> TieAccuracy:
     """Accuracy on all pairs, each answered at the threshold that suits the other folds best.
 
-    What a threshold that is fitted on such pairs reaches on new ones: without bias, but for the
-    threshold being fitted on a fold less. `accuracy_with_ties` answers each pair at a threshold
-    that was fitted on it too, which is too high, by several points where pairs are few.
+    Estimates the accuracy of a fitted threshold on new pairs, without bias except that the
+    threshold is fitted on one fold less. `accuracy_with_ties` answers each pair at a threshold that
+    was fitted on it too, which is too high, by several points where pairs are few.
 
     Args:
         differences: as for `accuracy_with_ties`.
@@ -54,9 +54,9 @@ def cross_fitted_interval(
 ) -> tuple[float, float]:
     """Bootstrap interval of `cross_fitted_accuracy_with_ties`.
 
-    Every resample fits its thresholds anew, out of fold: copies of a pair stay in its fold.
-    Repeated pairs make thresholds worse than new ones would, so the resamples are moved to have the
-    accuracy as their mean.
+    Every resample refits its thresholds out of fold: copies of a pair stay in its fold. Repeated
+    pairs make thresholds worse than new ones would, so the resamples are moved to have the accuracy
+    as their mean.
 
     Args:
         differences: as for `accuracy_with_ties`.

@@ -1,8 +1,8 @@
 """Accuracy on pairs that people may have called a tie.
 
-Everywhere a difference is score(A) - score(B), higher scores being better, and a label is +1 where
-people preferred A, -1 where they preferred B, 0 where they saw no difference. A threshold turns
-scores into the same three answers: |difference| <= threshold is a predicted tie.
+A difference is score(A) - score(B), where higher scores are better. A label is +1 if people
+preferred A, -1 if they preferred B, 0 for no difference. A threshold turns scores into the same
+three answers: |difference| <= threshold is a predicted tie.
 """
 
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ class TieAccuracy:
 def accuracy_with_ties(differences: Scores, labels: Labels) -> TieAccuracy:
     """Accuracy at the threshold that suits these very pairs best.
 
-    The tie calibration of Deutsch et al. (2023, arXiv:2305.14324). Threshold 0, at which only equal
-    scores are ties, and every distinct |difference| are tried, so that pairs with the same one
-    become ties together; the smallest of the best thresholds is kept. O(n log n).
+    The tie calibration of Deutsch et al. (2023, arXiv:2305.14324). Tries threshold 0, at which only
+    equal scores are ties, and every distinct |difference|. Pairs with equal |difference| become
+    ties together; the smallest of the best thresholds is kept. O(n log n).
 
-    The threshold is fitted on the pairs that it is judged by, as in published tables, which is
-    optimistic: see `cross_fitted_accuracy_with_ties` for what new pairs would get. A constant score
-    reaches the share of human ties.
+    The threshold is fitted and evaluated on the same pairs, as in published tables, which is
+    optimistic: see `cross_fitted_accuracy_with_ties` for the accuracy on new pairs. A constant
+    score reaches the share of human ties.
 
     Args:
         differences: score(A) - score(B); compared in float64, so that rounding in the subtraction
@@ -58,7 +58,7 @@ def accuracy_with_ties(differences: Scores, labels: Labels) -> TieAccuracy:
 def accuracy_against_threshold(
     differences: Scores, labels: Labels
 ) -> tuple[Float64[Tensor, " threshold"], Float64[Tensor, " threshold"]]:
-    """Accuracy at every threshold that tells: 0 and each distinct |difference|.
+    """Accuracy at every relevant threshold: 0 and each distinct |difference|.
 
     Between two of them the accuracy is that of the lower one.
 
@@ -218,13 +218,13 @@ def at_threshold(
     threshold: float,
     applied: Float64[Tensor, " pair"] | None = None,
 ) -> TieAccuracy:
-    """What `accuracy_at_threshold` returns, for pairs that were checked.
+    """`accuracy_at_threshold` for checked pairs.
 
     Args:
         values: the differences.
-        labels: what people said.
-        threshold: what is reported, and applied to every pair.
-        applied: the thresholds of the pairs instead.
+        labels: people's labels.
+        threshold: reported, and applied to every pair.
+        applied: thresholds per pair, applied instead.
     """
     limit = torch.full_like(values, threshold) if applied is None else applied
     answers = values.sign().masked_fill(values.abs() <= limit, 0)

@@ -15,8 +15,7 @@ class VoteAgreement:
     """Weighted mean, over the pairs, of the share of votes for the clip that the scores put in
     front; equal scores get one half."""
     ceiling: float
-    """What scores get that side with the majority in every pair; votes that are split allow no
-    more."""
+    """Agreement of scores that follow the majority in every pair, the maximum with split votes."""
     pairs: int
     """All of them."""
     weight: float
@@ -35,8 +34,8 @@ def vote_agreement(
         agreement = sum w a / sum w,   a = p where d > 0, 1 - p where d < 0, 1/2 where d = 0
         ceiling   = sum w max(p, 1 - p) / sum w
 
-    Random scores tend to one half, and so does one and the same score for all clips. It does not
-    jump where votes are nearly even, as an accuracy on sides does, and each vote counts.
+    Random scores tend to one half, and so do constant scores. It does not jump where votes are
+    nearly even, as an accuracy on sides does, and each vote counts.
 
     Args:
         differences: score of the first clip minus that of the second.

@@ -32,7 +32,7 @@ class Axis:
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def ticks(self, most: int = 5) -> list[float]:
-        """At most so many round numbers inside, evenly spaced."""
+        """At most `count` round numbers inside, evenly spaced."""
         step = 10 ** math.floor(math.log10((self.high - self.low) / most))
         for factor in (1, 2, 5, 10):
             first = math.ceil(self.low / (step * factor))
@@ -133,7 +133,7 @@ class Plot:
         return tag("text", {"x": x, "y": y, "class": css}, said)
 
     def svg(self, label: str, *inside: str, attributes: Attributes | None = None) -> Markup:
-        """The picture; `label` says to those who cannot see it what it shows."""
+        """The picture; `label` describes it for screen readers."""
         own: Attributes = {"viewBox": f"0 0 {self.width} {self.height}", "role": "img",
                            "aria-label": label, "class": "plot"}  # fmt: skip
         return tag("svg", {**own, **(attributes or {})}, *inside)

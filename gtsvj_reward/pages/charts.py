@@ -16,8 +16,8 @@ def histogram(
 
     Args:
         values: finite, of at least two different sizes; a histogram of fewer shows nothing.
-        what: what the values are, e.g. "reward".
-        band: a range that is shaded, such as the spread of training clips.
+        what: name of the values, e.g. "reward".
+        band: a range to shade, such as the spread of training clips.
 
     Raises:
         ValueError: for values that are all equal.
@@ -58,8 +58,8 @@ def trajectory(
         values: one per step.
         spans: of each step, in seconds.
         axis: of the values, the same for all clips of a page.
-        what: what the values are.
-        band: a range of values that is shaded.
+        what: name of the values.
+        band: a range of values to shade.
 
     Raises:
         ValueError: for no steps, or another number of spans.
@@ -110,8 +110,8 @@ def strip(
         axis: from one end of the line to the other.
         value: of the dot.
         spread: ends of the bar through the dot.
-        marks: (value, what it is) of other ticks on the line.
-        band: a range that is shaded.
+        marks: (value, label) of other ticks on the line.
+        band: a range to shade.
     """
     parts: list[Markup] = []
     for ends, css in ((band, "shade"), (spread, "spread")):

@@ -19,11 +19,11 @@ def write_page(
 
     Args:
         path: the file.
-        kind: what sort of page it is, a word or two.
+        kind: kind of page, one or two words.
         title: heading.
-        lead: what the page says, in a sentence or two; text or `Markup`.
-        body: what is below.
-        style: CSS that this page has beside that of all.
+        lead: summary in one or two sentences; text or `Markup`.
+        body: content below it.
+        style: further CSS of this page.
     """
     script = (STATIC / "report.js").read_text(encoding="utf-8")
     shared = [(STATIC / name).read_text(encoding="utf-8") for name in ("base.css", "report.css")]

@@ -1,4 +1,4 @@
-"""HTML that cannot be injected into: text is escaped unless it is `Markup` already."""
+"""HTML without injection: text is escaped unless it is `Markup`."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -7,7 +7,7 @@ Attributes = Mapping[str, object]
 """Name -> text, number, bool or None; see `tag`."""
 
 VOID = ("input", "img", "meta", "br", "line", "rect", "circle", "polyline")
-"""Elements that are written without an end tag, or closed at once."""
+"""Elements without an end tag or content."""
 
 
 class Markup(str):
@@ -21,7 +21,7 @@ def tag(name: str, attributes: Attributes | None = None, *children: str) -> Mark
 
     Args:
         name: of the element.
-        attributes: name -> value. True writes the name alone; False and None leave it out.
+        attributes: name -> value. True writes only the name; False and None leave it out.
         children: escaped, but for `Markup`.
     """
     written = "".join(_attribute(key, value) for key, value in (attributes or {}).items())

@@ -1,4 +1,4 @@
-"""Pieces that pages are made of: cards, tables, figures, videos."""
+"""Parts of pages: cards, tables, figures, videos."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ TableRow = Sequence[str]
 
 
 def card(*children: str, title: str = "", note: str = "") -> Markup:
-    """A box with a heading and, below it, a line that says how to read it."""
+    """A box with a heading and a line that explains it."""
     head = [tag("h2", {}, title)] if title else []
     said = [tag("p", {"class": "note"}, note)] if note else []
     return tag("section", {"class": "card"}, *head, *said, *children)
@@ -50,7 +50,7 @@ def video(mp4: bytes | str, *, label: str) -> Markup:
 
     Args:
         mp4: its bytes, which go into the page; or where it lies beside the page.
-        label: what it shows.
+        label: description of its content.
     """
     source = mp4 if isinstance(mp4, str) else f"data:video/mp4;base64,{b64encode(mp4).decode()}"
     return tag("video", {"src": source, "loop": True, "muted": True, "playsinline": True,
@@ -62,7 +62,7 @@ def gallery(clips: Sequence[bytes], labels: Sequence[str], *, width: int = 130) 
 
     Args:
         clips: mp4 files, such as `gtsvj_reward.latents.preview` makes; they go into the text.
-        labels: what stands below each.
+        labels: caption of each.
         width: of a clip on the page, in pixels.
 
     Raises:

@@ -1,8 +1,8 @@
 """Two perturbations beyond the paper's five: latents that lose detail in space, or run together.
 
 Generators fail so more often than by the paper's perturbations, and an energy that has only seen
-those does not mind it. Both have a strength that is drawn anew for every clip, so that negatives
-are graded; conventions are those of `gtsvj_reward.perturbations.operations`.
+those does not mind it. Both have a strength that is drawn for every clip, so that negatives are
+graded; conventions are those of `gtsvj_reward.perturbations.operations`.
 """
 
 import torch

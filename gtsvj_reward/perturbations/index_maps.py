@@ -1,8 +1,8 @@
 """Where each frame of a perturbed clip comes from, drawn for one clip of T latent steps.
 
 An index map `index` of length T means `perturbed[t] = clip[index[t]]`. No map drawn here is the
-identity; a clip whose frames are all equal still comes out unchanged, which no map can help.
-Everything is drawn on the CPU, so that results do not depend on where the latents live.
+identity; a clip of equal frames is still unchanged under every map. Everything is drawn on the CPU,
+so that results do not depend on where the latents live.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class SlicePair:
         return index
 
     def overwrite(self, steps: int) -> Int[Tensor, " time"]:
-        """Index map that copies the second slice over the first and leaves the second alone."""
+        """Index map that copies the second slice over the first and leaves the second unchanged."""
         index = torch.arange(steps)
         index[self.first : self.first + self.length] = torch.arange(self.length) + self.second
         return index

@@ -25,7 +25,7 @@ from gtsvj_reward.perturbations.index_maps import (
 
 
 class Perturbation(Protocol):
-    """What a perturbation looks like to a sampler."""
+    """Signature of a perturbation."""
 
     def __call__(self, latents: Tensor, *, generator: torch.Generator) -> Tensor:
         """Perturb a batch of latents (batch, time, channels, height, width)."""
@@ -141,8 +141,8 @@ def patch_swap(
 ) -> Float[Tensor, "batch time channels height width"]:
     """Exchange one spatial region Ω between two non-overlapping slices of 1..⌊T/2⌋ frames.
 
-    The paper's text says that the region is exchanged, its formula changes the first slice alone;
-    the text is the default. Under one seed both forms draw the same slices and region.
+    In the paper's text the region is exchanged, in its formula only the first slice changes; the
+    default follows the text. Under one seed both forms draw the same slices and region.
 
     Args:
         latents: clean latents, at least 3 steps and 2 latent pixels.

@@ -23,7 +23,7 @@ GENERATED = "generated"
 
 @dataclass(frozen=True)
 class NegativeDraw:
-    """What one training pair is made of.
+    """Composition of one training pair.
 
     A real anchor is the positive; its negative is a generated clip or, for any other kind, the
     anchor perturbed. A generated anchor is the positive, its perturbation the negative.
@@ -139,9 +139,9 @@ class PerturbationSampler:
         """Draw the anchor and the kind of negative of one training pair.
 
         Args:
-            generator: CPU generator; advances by two numbers whatever comes out.
+            generator: CPU generator; always advances by two numbers.
             generated_available: whether there are generated clips. Without them every anchor is
-                real and the real column is renormalised, as `probabilities` tells.
+                real and the real column is renormalised, see `probabilities`.
 
         Raises:
             ValueError: only generated negatives are configured, and there are no generated clips.
@@ -192,7 +192,7 @@ class PerturbationSampler:
         """Sampler from what `to_dict` wrote; names left out keep their defaults.
 
         Raises:
-            ValueError: an unknown name, or values that the sampler refuses.
+            ValueError: an unknown name or invalid values.
         """
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(values) - known)

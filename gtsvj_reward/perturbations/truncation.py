@@ -65,7 +65,7 @@ def truncated_length(
     With `probability` it is one of the lengths that last between `min_seconds` and `max_seconds`
     (`lengths_between`), up to the clip's own, each as likely as the others, and raised to
     `minimum_latents`. Otherwise, and for a clip shorter than `min_seconds`, all steps are kept. The
-    generator advances alike in every case.
+    generator advances equally in every case.
 
     Args:
         steps: latent steps of the clip.
@@ -121,9 +121,9 @@ def truncate(
 ) -> Float[Tensor, "*batch kept channels height width"]:
     """Prefix of a clip, of the length that `truncated_length` draws.
 
-    A prefix, because the first latent of a causal VAE is special: it stands for a single frame, and
-    a cut elsewhere would put an ordinary latent in its place. A batch is cut to one length. To cut
-    both sides of a pair alike, draw `truncated_length` once and slice both.
+    A prefix, because the first latent of a causal VAE covers a single frame; a cut elsewhere would
+    put an ordinary latent in its place. A batch is cut to one length. To cut both sides of a pair
+    alike, draw `truncated_length` once and slice both.
 
     Args:
         latents: one clip (time, channels, height, width) or a batch of them.

@@ -1,4 +1,4 @@
-"""Curves of an alignment run: the reward that is trained on, beside what is only watched."""
+"""Curves of an alignment run: the trained reward and the eval metrics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from gtsvj_reward.plotting.canvas import (
 from gtsvj_reward.plotting.training import Series, series
 
 HELD = ("kl", "drift", "clip_fraction")
-"""What says how far the policy has gone, in order of preference."""
+"""Measures of the distance from the reference, in order of preference."""
 
 
 def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Path) -> Path:

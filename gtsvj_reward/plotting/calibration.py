@@ -34,7 +34,7 @@ def plot_calibration(
         gradient_norms: kind -> gradient norm at steps 1, 2, ... of its run.
         losses: kind -> loss at those steps.
         decay_times: kind -> step at which the norm fell to ε (Eq. A.2); `None` for a run that never
-            did, which is drawn hatched.
+            did, drawn hatched.
         probabilities: kind -> sampling probability.
         epsilon: threshold ε, one for all runs or one for each.
         path: file to write; the suffix sets the format.

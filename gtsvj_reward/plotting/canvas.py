@@ -1,7 +1,7 @@
 """The look that all plots share, and the only place where figures are made and saved.
 
-Figures are built as objects, with no `pyplot` state and no change of backend or settings, so that
-drawing from a server, a notebook or a training loop touches nothing of the caller's.
+Figures are built as objects, without `pyplot` state or changes of backend and settings, so drawing
+from a server, a notebook or a training loop does not affect the caller.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PANEL = "#f6f6f4"
 
 
 class LineStyle(NamedTuple):
-    """How one kind of clip is drawn: colour and marker, so that neither carries meaning alone."""
+    """Style of one kind of clip: colour and marker, so that plots are readable without colour."""
 
     colour: str
     marker: str
@@ -55,7 +55,7 @@ def spoken(name: str) -> str:
 
 
 def check_matplotlib() -> None:
-    """See to it, before the work of which a picture is drawn, that one can be.
+    """Check before long work that its result can be plotted.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -144,7 +144,7 @@ def save(figure: Any, path: str | Path) -> Path:
     from matplotlib.text import Text
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # Names of clips and scorers are no formulas, whatever stands between two dollar signs.
+    # Names of clips and scorers are not formulas, even between dollar signs.
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     figure.savefig(path)

@@ -30,11 +30,11 @@ def plot_training(
     """Draw loss, mean energies, gradient norm and held-out accuracy against the training step.
 
     Args:
-        log_history: what `Trainer.state.log_history` holds: entries with `step` and some of `loss`,
+        log_history: `Trainer.state.log_history`: entries with `step` and some of `loss`,
             `grad_norm`, `<energy_prefix><kind>` and `<accuracy_prefix><kind>`.
         bound: least value of the loss, drawn as a line.
-        energy_prefix: what the names of mean energies begin with.
-        accuracy_prefix: what the names of pairwise accuracies begin with.
+        energy_prefix: prefix of mean energies.
+        accuracy_prefix: prefix of pairwise accuracies.
         path: file to write; the suffix sets the format.
 
     Returns:

@@ -38,9 +38,9 @@ def plot_trajectory(
 ) -> Path:
     """Draw values per latent step against time, above frames of the clip on the same time axis.
 
-    Each point stands at the middle of the frames that its step covers, and a bar through it spans
-    them. A judge with bidirectional attention reads the whole clip for each step: a peak says where
-    something is wrong, not that the frames before it were fine.
+    Each point is at the middle of the frames of its step, with a bar that spans them. A judge with
+    bidirectional attention reads the whole clip for each step: a peak shows where something is
+    wrong, not that the frames before it are correct.
 
     Args:
         frames: the clip in pixels (frame, height, width, 3), uint8.
@@ -48,8 +48,8 @@ def plot_trajectory(
         fps: frames per second of the clip.
         temporal_compression: frames per latent after the first.
         temporal_patch: latents per step of the judge (2 for CogVideoX 1.5).
-        temporal_stride: of a judge that looks at one in so many latents.
-        ylabel: what the values are.
+        temporal_stride: of a judge that reads every K-th latent.
+        ylabel: name of the values.
         title: heading of the picture.
         path: file to write; the suffix sets the format.
 
@@ -99,8 +99,8 @@ def step_spans(
     Args:
         frame_count: number of frames, at least 1.
         temporal_compression: c, frames per latent after the first.
-        temporal_patch: latents per step, of those that are looked at.
-        temporal_stride: one in so many latents is looked at, the first one among them.
+        temporal_patch: latents that are read per step.
+        temporal_stride: every K-th latent is read, beginning with the first.
 
     Raises:
         ValueError: an argument below 1.
@@ -114,7 +114,7 @@ def step_spans(
     latents = 1 + (frame_count - 1) // temporal_compression
     seen = -(-latents // temporal_stride)
     steps = -(-seen // temporal_patch)
-    # The last latent that each of those looked at stands for, and the frame after it.
+    # The last latent that each read latent represents, and the frame after it.
     stands_for = [min((k + 1) * temporal_stride, latents) - 1 for k in range(seen)]
     ends = [1 + temporal_compression * latent for latent in stands_for]
     last = [seen - 1 - temporal_patch * (steps - 1 - step) for step in range(steps)]

@@ -107,7 +107,7 @@ def aspect_steps(output: JudgeOutput, aspects: Sequence[Aspect]) -> dict[str, Fl
 
 
 def check_pessimism(pessimism: float, noise: float | None) -> float:
-    """The pessimism, if it is in its range and the judge knows how sure it is."""
+    """The pessimism, if it is in range and the judge has an uncertainty."""
     if not 0 <= pessimism < math.inf:
         raise ValueError(f"`pessimism` must be >= 0 and finite, got {pessimism}")
     if pessimism and noise is None:

@@ -29,9 +29,9 @@ class Reward(ABC):
     reads_text: bool = False
     """Whether it takes prompt embeddings."""
     wants_text: bool = False
-    """Whether whoever knows the prompts should encode them: it surely reads them."""
+    """Whether callers with prompts should encode them: the reward certainly reads them."""
     needs_text: bool = False
-    """Whether it refuses clips without prompts."""
+    """Whether it rejects clips without prompts."""
     reads_image: bool = False
     """Whether it takes reference images."""
 

@@ -76,7 +76,7 @@ class Clips:
             self.check_images(self.image)
 
     def check_images(self, image: ImageCondition) -> None:
-        """Refuse images that do not pair up with the clips."""
+        """Reject images that do not match the clips."""
         if len(image) != len(self):
             raise ValueError(f"{len(image)} reference images for {len(self)} clips")
         size = tuple(image.latents.shape[-2:])
@@ -213,7 +213,7 @@ class Clips:
         return replace(self, latents=self.each(lambda clip: space.unpad(clip, num_frames)[0]))
 
     def compare(self, trained: LatentStatistics) -> None:
-        """Refuse clips that, taken together, are not spread as those of training are."""
+        """Reject clips whose common statistics differ from those of training."""
         complaint = trained.complaint(list(self.latents))
         if complaint is not None:
             which = "the clips" if len(self) > 1 else self.label(0)

@@ -105,11 +105,11 @@ class GeneratorScore(Reward):
         return next(tensor for _, tensor in self.backbone.base_tensors()).device
 
     def check_generator(self) -> None:
-        """Refuse a generator that cannot tell; any can, unless a subclass says otherwise."""
+        """Reject an unsuitable generator; by default any is accepted."""
 
     @abstractmethod
     def check(self, clips: Clips) -> None:
-        """Refuse clips without what the score is about."""
+        """Reject clips without the condition."""
 
     @abstractmethod
     def gains(

@@ -87,6 +87,6 @@ def verify(judge: VideoJudge) -> None:
 
 
 def refuse_shared(judge: VideoJudge, what: str) -> None:
-    """Refuse what would change weights that are a transformer's own."""
+    """Reject operations that would change shared weights."""
     if judge.backbone.live is not None:
         raise SharingError(f"a judge on shared weights cannot {what}: move the transformer instead")

@@ -22,7 +22,7 @@ class PromptScore(GeneratorScore):
     wants_text = needs_text = True
 
     def check_generator(self) -> None:
-        """Any can tell; images are read where the generator does."""
+        """Accept any generator; read images if it does."""
         self.reads_image = self.backbone.image_use != "never"
 
     def check(self, clips: Clips) -> None:

@@ -44,11 +44,11 @@ class GTSVJReward(Reward):
             score; all aspects are still reported.
         weights: the same with a weighted sum, name -> weight.
         batch_size: clips per forward pass; scores do not depend on it (to 1e-5).
-        allow_untrained_geometry: score clips outside the trained range, and say so in
+        allow_untrained_geometry: score clips outside the trained range and note them in
             `RewardOutput.notes`, instead of raising `GeometryError`.
-        check_statistics: refuse latents that are not spread as scaled ones are, or as those that
-            the judge was trained on, if its checkpoint says how these are.
-        offload_to: device to run on; the judge waits on the CPU between calls. No gradients then.
+        check_statistics: reject latents whose statistics differ from those of scaled latents, or
+            from those of the training clips if the checkpoint has them.
+        offload_to: device to run on; between calls the judge is on the CPU. Excludes gradients.
         pessimism: k >= 0; a score is r - k u, with u the `uncertainty` that a moment judge gives.
 
     Raises:

@@ -26,7 +26,7 @@ def read_token(file: Path | None) -> str | None:
 
 
 def check_address(host: str, token: str | None) -> None:
-    """Refuse to listen where other machines can reach the server without a token."""
+    """Reject an address that other machines can reach if there is no token."""
     if token is None and not is_loopback(host):
         raise ValueError(
             f"{host} can be reached from other machines, which needs a token: pass --token_file "

@@ -25,7 +25,7 @@ _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*")
 
 
 def read_cells(path: Path) -> Cells:
-    """Read a file by its suffix; `read_table` says what is read and refused."""
+    """Read a file by its suffix; See `read_table` for accepted files."""
     if path.suffix.lower() not in _READERS:
         raise ValueError(f"expected a file ending in {', '.join(_READERS)}, got {path}")
     return _READERS[path.suffix.lower()](path)
@@ -88,7 +88,7 @@ def _read_csv(path: Path) -> Cells:
 
 
 def _separator(path: Path, header: str) -> str:
-    """What stands between cells: the one of comma, semicolon and tab that the header has."""
+    """The separator: whichever of comma, semicolon and tab the header has."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     there = [separator for separator in _SEPARATORS if separator in header]
@@ -99,7 +99,7 @@ def _separator(path: Path, header: str) -> str:
 
 
 def _with_points(path: Path, cells: Cells) -> Cells:
-    """Columns of numbers with decimal commas, as spreadsheets write them beside semicolons."""
+    """Columns of numbers with decimal commas, as spreadsheets write them with semicolons."""
     found = [
         name
         for name, column in cells.items()

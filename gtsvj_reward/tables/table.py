@@ -23,9 +23,9 @@ class Column:
     table: str
     """The file."""
     rows: tuple[str, ...]
-    """What identifies each row."""
+    """Identifier of each row."""
     cells: tuple[Any, ...]
-    """As the file has them: text in CSV; what JSON or parquet holds otherwise."""
+    """Values as in the file: text in CSV, otherwise the JSON or parquet value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Table:
     path: Path
     """The file or folder."""
     rows: tuple[str, ...]
-    """What identifies each row: file name and number from 1, or the data set's id."""
+    """Identifier of each row: file name and number from 1, or the data set's id."""
     cells: Mapping[str, tuple[Any, ...]]
     """Column -> its cells, in the order of the file; None where JSON or parquet has no value."""
 
@@ -119,11 +119,11 @@ def read_table(path: str | Path) -> Table:
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write rows as `.csv` or `.jsonl`, in one step.
 
-    In CSV a text that a spreadsheet would run as a formula (it begins with `=`, `+`, `-` or `@`,
-    and is no number) gets an apostrophe in front, which `read_table` takes away again.
+    In CSV a text that a spreadsheet would run as a formula (it begins with `=`, `+`, `-` or `@` and
+    is not a number) gets a leading apostrophe, which `read_table` removes.
 
     Args:
-        path: its suffix says which.
+        path: its suffix sets the format.
         columns: names, all different.
         rows: a cell for each column: text, a number, or None for an empty cell.
 

@@ -101,7 +101,7 @@ def encode_frames(
 def save_latents(
     path: Path, latents: Tensor, space: LatentSpace, frames: int, settings: dict[str, Any]
 ) -> None:
-    """Write one clip (time, channel, height, width); its settings stand for its source."""
+    """Write one clip (time, channel, height, width); its settings replace a source."""
     record = json.dumps([path.stem, settings], sort_keys=True)
     save_clip(
         path,

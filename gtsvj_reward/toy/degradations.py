@@ -1,7 +1,7 @@
 """Faults of video, each with a severity: in the pixels, or in what the scene does.
 
 None of them is one of the five latent perturbations that a discriminator is trained on. A severity
-lies in 0..1, where 0 changes nothing and 1 is plain to see.
+is in 0..1, where 0 changes nothing and 1 is obvious.
 """
 
 import math

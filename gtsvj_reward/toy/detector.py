@@ -1,8 +1,8 @@
 """A small network that reads a clip's caption back: the world's own measure of generated clips.
 
-It was trained on rendered clips and never saw a judge, a generator or the codec, so what it finds
-does not move with the reward that a generator is trained on. It looks at every second pixel row and
-column, averaged, where the codec's blur hardly shows.
+It was trained on rendered clips, without a judge, a generator or the codec, so it is independent of
+the reward that a generator is trained on. It reads frames averaged to half the resolution, where
+the codec's blur is hardly visible.
 """
 
 import itertools
@@ -35,7 +35,7 @@ CLASSES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Detection:
-    """What a clip shows."""
+    """Content of a clip."""
 
     count: int
     colour: str
@@ -60,7 +60,7 @@ class Detector(nn.Module):
             for i in range(4)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in channels[1:])
-        # Mean and maximum over space and time: the maximum says that something is there at all.
+        # Mean and maximum over space and time: the maximum detects small objects.
         self.mix = nn.Linear(2 * WIDTH, WIDTH)
         self.heads = nn.ModuleDict(
             {name: nn.Linear(WIDTH, len(values)) for name, values in CLASSES.items()}
@@ -69,7 +69,7 @@ class Detector(nn.Module):
     def features(
         self, frames: UInt8[Tensor, "clip time height width 3"]
     ) -> Float[Tensor, "clip feature"]:
-        """What is known of a clip before it is named; for Fréchet distances."""
+        """Features before the classifiers; for Fréchet distances."""
         x = frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         x = F.avg_pool3d(x, (1, 2, 2))
         for layer, norm in zip(self.layers, self.norms, strict=True):
@@ -157,7 +157,7 @@ def classes_of(text: str) -> dict[str, int]:
 
 
 def agreement(found: list[Detection], wanted: list[str]) -> dict[str, float]:
-    """Share of clips in which each attribute, and the whole caption, is as it was asked for.
+    """Share of clips in which each attribute, and the whole caption, is correct.
 
     Args:
         found: what the clips show.

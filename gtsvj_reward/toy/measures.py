@@ -1,4 +1,4 @@
-"""What can be measured in a clip's pixels without any model."""
+"""Metrics of a clip's pixels without a model."""
 
 import torch
 from jaxtyping import Float, UInt8

@@ -22,9 +22,9 @@ Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 PIPELINE = "gtsvj-toy-pipeline"
 UNSTEADY = "gtsvj-toy-unsteady"
 STEPS = 25
-"""Denoising steps unless others are asked for."""
+"""Default denoising steps."""
 GUIDANCE = 3.0
-"""Classifier-free guidance unless another is asked for."""
+"""Default classifier-free guidance."""
 
 CALL: dict[str, Any] = {
     "num_frames": FRAMES,
@@ -32,16 +32,16 @@ CALL: dict[str, Any] = {
     "width": SIZE,
     "max_sequence_length": TEXT_LENGTH,
 }
-"""What every call of the pipeline needs: its size, and the length that its texts have."""
+"""Arguments of every pipeline call: size and text length."""
 
 
 def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
     """A pipeline in float32 on the CPU, without gradients and without progress bars.
 
     Args:
-        source: a folder; `gtsvj-toy-pipeline`; or `gtsvj-toy-unsteady`, the same generator after
-            it learned from clips half of which flicker or drift in colour, with which alignment
-            has something to do.
+        source: a folder; `gtsvj-toy-pipeline`; or `gtsvj-toy-unsteady`, the same generator
+            fine-tuned on
+    clips of which half flicker or drift in colour, as a start for alignment.
     """
     lora = folder_of(UNSTEADY) if str(source) == UNSTEADY else None
     pipe = CogVideoXPipeline.from_pretrained(
@@ -57,7 +57,7 @@ def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
 def with_short_texts(pipe: CogVideoXPipeline) -> CogVideoXPipeline:
     """The pipeline itself, whose `max_sequence_length` is at most that of its transformer.
 
-    Calls need not say it: the default of `CogVideoXPipeline`, 226, is that of published models.
+    Sets the default; `CogVideoXPipeline`'s own, 226, is for published models.
     """
     pipe.encode_prompt = partial(encode_short, pipe.encode_prompt)
     return pipe
@@ -87,7 +87,7 @@ def sample(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
 ) -> Float[Tensor, "clip time channel height width"]:
-    """Latents of one clip per prompt and seed; a clip depends on its own seed alone, to rounding.
+    """Latents of one clip per prompt and seed; a clip depends only on its own seed, up to rounding.
 
     Raises:
         ValueError: if there are not as many seeds as prompts.
@@ -109,7 +109,7 @@ def decode(pipe: CogVideoXPipeline, latents: Tensor) -> list[Frames]:
     """Pixels of each clip; `LatentSpace.decode` to rounding, faster for small clips.
 
     Raises:
-        ValueError: for an even number of latent frames, of which the VAE makes too many frames.
+        ValueError: for an even number of latent frames, which the VAE decodes to too many frames.
     """
     if latents.shape[1] % 2 == 0:
         raise ValueError(

@@ -23,7 +23,7 @@ ASPECTS: dict[str, tuple[str, ...]] = {
     "clarity": ("blur", "noise"),
     "persistence": ("popping", "morphing"),
 }
-"""What is rated -> the faults that it suffers from."""
+"""Aspect -> the faults that lower it."""
 
 WEIGHTS: dict[str, float] = {
     "steadiness": 0.3,
@@ -31,7 +31,7 @@ WEIGHTS: dict[str, float] = {
     "clarity": 0.2,
     "persistence": 0.25,
 }
-"""What each aspect counts for in a comparison; they add up to 1."""
+"""Weight of each aspect in a comparison; they add up to 1."""
 
 LOW, HIGH = 1, 5
 RATING_NOISE = 0.5
@@ -43,12 +43,12 @@ Severities = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a rater says of two clips."""
+    """A rater's comparison of two clips."""
 
     label: int
     """1: the first is better; -1: the second; 0: a tie."""
     gap: float
-    """Utility of the first minus that of the second, in logits: what an infallible rater knows."""
+    """Utility of the first minus that of the second, in logits, without rater noise."""
 
 
 def qualities(severities: Severities) -> dict[str, float]:

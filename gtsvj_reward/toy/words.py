@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from gtsvj_reward.toy.world import COLOURS, COUNTS, MOTIONS, SHAPES
 
 TEXT_LENGTH = 8
-"""Tokens of a prompt: `max_sequence_length` of the pipeline, which says 226 by default."""
+"""Tokens of a prompt: `max_sequence_length` of the pipeline, whose default is 226."""
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 WORDS = (*COUNTS.values(), *COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *MOTIONS)

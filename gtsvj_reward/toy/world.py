@@ -2,7 +2,7 @@
 
 A seed gives a scene, and a scene gives a clip and a caption that is true of it. The world is small
 enough for two CPU cores to learn to generate, and has what a temporal judge needs: objects that
-persist, move by simple laws, and hide one another.
+persist, move by simple laws and occlude one another.
 """
 
 import math
@@ -43,7 +43,7 @@ Track = Float[Tensor, "time 2"]
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """One moving shape; its track says where it is in each frame."""
+    """One moving shape; its track has its position in each frame."""
 
     shape: Shape
     colour: tuple[float, float, float]
@@ -55,9 +55,9 @@ class Body:
     angle: Float[Tensor, " time"]
     """Radians per frame."""
     opacity: Float[Tensor, " time"]
-    """1 where it is there, 0 where it is not."""
+    """1 if it is visible, 0 if not."""
     other_shape: Shape
-    """What it turns into where `morph` is above 0."""
+    """The shape it turns into if `morph` is above 0."""
     morph: Float[Tensor, " time"]
     """0: `shape`; 1: `other_shape`; in between the outline is in between."""
 
@@ -77,7 +77,7 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a clip shows. `caption` holds for the undamaged scene."""
+    """Content of a clip. `caption` holds for the undamaged scene."""
 
     count: int
     colour: str

@@ -86,7 +86,7 @@ function show(desk) {
   byId("question").parentElement.hidden = task === null;
   if (task !== null && task.ticket !== state.task?.ticket) showTask(task);
   state.task = task;
-  say(task === null ? "Nothing is left to ask" : `Saved. ${desk.all} answers so far.`);
+  say(task === null ? "No tasks left" : `Saved. ${desk.all} answers so far.`);
 }
 
 function showTask(task) {
@@ -142,7 +142,7 @@ function reasons() {
     ["The left clip is broken", "broken", [names[0]]],
     ["The right clip is broken", "broken", [names[1]]],
     ["Both are broken", "broken", names],
-    ["Too alike to compare", "too alike", []],
+    ["Too similar to compare", "too alike", []],
     ["No opinion", "no opinion", []],
   ];
 }
@@ -204,7 +204,7 @@ async function list() {
     element("td", {}, clip.labels), element("td", {}, clip.score === null ? "" : clip.score.toFixed(2)))));
   const last = found.offset + found.rows.length;
   byId("found").textContent = found.found
-    ? `${found.offset + 1} to ${last} of ${found.found} clips` : "No clip has that in its name or prompt";
+    ? `${found.offset + 1} to ${last} of ${found.found} clips` : "No clip with this name or prompt";
   byId("earlier").disabled = found.offset === 0;
   byId("later").disabled = last >= found.found;
   state.step = found.rows.length;
@@ -219,7 +219,7 @@ function listFrom(offset) {
 // ---- keys
 
 const KEYS = [
-  ["← →", "one frame back, one on"],
+  ["← →", "one frame back, one forward"],
   ["p or space", "play, pause"],
   ["↑ ↓", "faster, slower"],
   ["s", "skip, with a reason"],

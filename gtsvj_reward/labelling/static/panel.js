@@ -52,7 +52,7 @@ function accuracy(progress) {
   const found = progress.accuracy;
   if (!found) {
     return section("Accuracy on random pairs",
-      muted("Shown once the judge has predicted a pair that was drawn at random."));
+      muted("Shown after the judge's first prediction for a random pair."));
   }
   const parts = [
     figure(percent(found.share), `${percent(found.low)} to ${percent(found.high)}`),
@@ -63,7 +63,7 @@ function accuracy(progress) {
   if (point) {
     const most = point.at_most === null ? "" : `, at most ${point.at_most}`;
     parts.push(muted(point.cost === null
-      ? "The last labels show no rise of accuracy."
+      ? "No significant rise in accuracy."
       : `The last point took about ${point.cost} labels${most}.`));
   }
   return section("Accuracy on random pairs", ...parts);
@@ -73,7 +73,7 @@ function ratings(progress) {
   const found = progress.rating_error;
   if (!found) {
     return section("Predicted ratings",
-      muted("Shown once the judge has predicted a clip that was drawn at random."));
+      muted("Shown after the judge's first prediction for a random clip."));
   }
   const half = found.half === null ? "" : ` ± ${found.half.toFixed(2)}`;
   return section("Predicted ratings",
@@ -85,12 +85,12 @@ function ratings(progress) {
 function judge(state, clips, save) {
   if (state.read < clips) {
     return section("Judge", element("p", {}, `reading clips: ${state.read} of ${clips}`),
-      muted("Until then pairs are drawn at random."), ...failures(state));
+      muted("Until then pairs are random."), ...failures(state));
   }
   const fit = state.fit;
   const said = fit.labels
     ? `fitted to ${fit.labels} answers in ${fit.seconds.toFixed(1)} s`
-    : "has seen no answer yet";
+    : "not fitted to answers yet";
   const button = element("button", { type: "button", id: "checkpoint", onclick: save }, "Write checkpoint");
   return section("Judge", element("p", {}, state.busy && state.busy !== "writing tables" ? `${state.busy} …` : said),
     ...failures(state), button);
@@ -153,7 +153,7 @@ export class Panel {
     }
     parts.push(...agreement(progress.agreement));
     const names = Object.entries(progress.raters);
-    if (!names.length) parts.push(section("Answers", muted("None yet. They are kept under your name.")));
+    if (!names.length) parts.push(section("Answers", muted("None yet. They are stored under your name.")));
     if (names.length) {
       const rows = names.flatMap(([name, count]) => [element("dt", { title: name }, name), element("dd", {}, count)]);
       parts.push(section("Answers", element("dl", { class: "raters" }, ...rows)));

@@ -32,7 +32,7 @@ export async function post(action, body, offline) {
         offline(null);
         throw error;
       }
-      offline("The server does not answer. What you said is kept on this page and sent again.");
+      offline("The server does not respond. Your answers are kept on this page and will be sent again.");
       await new Promise((done) => setTimeout(done, PAUSE));
     }
   }
