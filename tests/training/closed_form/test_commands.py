@@ -222,7 +222,7 @@ def test_settings_of_the_other_readout_are_refused(folders, base, capsys):
     fit_energy(folders, base, "--head_width", 4, status=1)
     assert "['head_width'] are settings of `--readout mlp`" in capsys.readouterr().err
     fit_energy(folders, base, "--lora_rank", 4, status=1)
-    assert "'cpu'] are no settings of --readout moments with --lora_rank" in capsys.readouterr().err
+    assert "--readout moments with --lora_rank has no settings" in capsys.readouterr().err
     fit_energy(folders, base, "--max_steps", 4, status=1)
     printed = capsys.readouterr().err
     assert "--readout moments has no settings ['--max_steps', '4']" in printed
