@@ -182,7 +182,7 @@ class LiveBackbone(Backbone):
             raise SharingError(f"a live judge computes as its policy does, in {self.dtype}")
 
     def together(self) -> AbstractContextManager[None]:
-        """See `Backbone.together`; the block may not communicate."""
+        """See `Backbone.together`; passes of the policy are all that may communicate in it."""
         return self.ranks.agreeing()
 
     @contextmanager
@@ -204,6 +204,7 @@ class LiveBackbone(Backbone):
     def gather(self, gradient: Tensor) -> None:
         """When a backward pass comes to the blocks: have the weights that are around them."""
         del gradient
+        self.ranks.agree()
         self.shards.gather_around(self.blocks())
 
 

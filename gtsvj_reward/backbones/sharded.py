@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from gtsvj_reward.backbones.ranks import Ranks
+from gtsvj_reward.backbones.ranks import Ranks, meet
+
+RESETTABLE = "reset_iter_state" in vars(FSDPModule)
+"""Whether torch can make an end of a pass that an exception has left (2.13 can)."""
 
 
 class Shards:
@@ -34,11 +37,20 @@ class Shards:
         gathered = [module for module in self.modules if resharded(module)]
         try:
             yield
+        except BaseException:
+            self.reset()
+            raise
         finally:
             for module in self.modules:
                 module.reshard()
         for module in gathered:
             module.unshard()
+
+    def reset(self) -> None:
+        """End a forward or backward pass that raised, so that the next one begins anew."""
+        for module in self.modules if RESETTABLE else []:
+            if module._get_fsdp_state()._is_root:
+                module.reset_iter_state()
 
     def gather_around(self, blocks: Sequence[nn.Module]) -> None:
         """Gather the weights of modules that contain blocks, but are none of them.
@@ -53,7 +65,12 @@ class Shards:
                 module.unshard()
 
     def ranks(self) -> Ranks:
-        """The processes that hold the shards; to be asked for within `sharded`."""
+        """The processes that hold the shards, all of which ask for this together in `sharded`.
+
+        Within `Ranks.agreeing` they agree before each module that gathers weights.
+        """
+        for module in self.modules:
+            meet(module)
         for module in self.modules:
             for parameter in own_parameters(module):
                 if isinstance(parameter, DTensor):

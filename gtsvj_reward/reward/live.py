@@ -40,7 +40,7 @@ class LiveCall:
 
     All run as many forward passes as the process that needs most, with padding clips if they have
     no clips left, and a backward pass after each if any process needs gradients. Only these passes
-    communicate; errors are exchanged before and after them.
+    communicate; errors are exchanged before, in and after them.
     """
 
     judge: VideoJudge
@@ -73,13 +73,13 @@ class LiveCall:
             gradients = any(each.gradients for each in plans)
             outputs: dict[int, JudgeOutput] = {}
             slopes: dict[int, Tensor] = {}
-            for chosen in batches:
-                found, slope = self.forward(clips.rows(chosen), gradients)
-                outputs.update(zip(chosen, found, strict=True))
-                slopes.update(zip(chosen, slope, strict=False))
-            for _ in range(max(each.passes for each in plans) - len(batches)):
-                self.take_part(padding, gradients)
             with self.policy.together():
+                for chosen in batches:
+                    found, slope = self.forward(clips.rows(chosen), gradients)
+                    outputs.update(zip(chosen, found, strict=True))
+                    slopes.update(zip(chosen, slope, strict=False))
+                for _ in range(max(each.passes for each in plans) - len(batches)):
+                    self.take_part(padding, gradients)
                 out = self.assemble(clips, [outputs[index] for index in range(len(latents))])
                 require_finite_scores(out, clips.names)
         if isinstance(given, torch.Tensor) and not len(given) and given.requires_grad:

@@ -2,7 +2,11 @@
 
 import faulthandler
 import json
+import os
+import sys
 import traceback
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +27,8 @@ from tests.judge.test_moment_judge import moment_judge
 from tests.tiny import ASPECTS, clips, tiny_transformer
 
 PROCESSES = 2
+ANSWER = timedelta(seconds=200)
+"""Time after which a process that waits for the other raises, and says where."""
 TARGETS = ["to_q", "to_v", "to_out.0"]
 MODELS = {
     "wan": lambda: tiny_wan(layers=3).requires_grad_(False),
@@ -246,6 +252,56 @@ def refused_together(folder, rank):
     torch.testing.assert_close(live(latents), expected)
 
 
+class Failing(nn.Linear):
+    """A layer that fails in a forward or a backward pass, as one that finds no memory."""
+
+    fails = ""
+
+    def forward(self, inputs):
+        if self.fails == "forward":
+            no_memory()
+        out = super().forward(inputs)
+        if self.fails == "backward":
+            out.register_hook(lambda gradient: no_memory())
+        return out
+
+
+def no_memory():
+    raise MemoryError("no room for a block")
+
+
+def fails_inside(folder, rank):
+    """What fails in a pass of one process, all raise; the next calls and steps are as before."""
+    path, latents = folder / "wan" / "judge", clips(2, seed=rank)
+    for prepare in (lambda model: model, recomputing):
+        many = prepare(policy("wan"))
+        layer = blocks(many)[1].attn1.to_k
+        layer.__class__ = Failing
+        sharded(many)
+        live = GTSVJReward.from_pretrained(path, transformer=many, live=True, batch_size=1)
+        expected, step = live(latents), gradients_of_a_step(many)
+        kept = in_shards(many)
+        for place in ("forward", "backward"):
+            layer.fails = place if rank else ""
+            # the second process has two passes, the first takes part with padding in one
+            given = latents[: 1 + rank].clone().requires_grad_()
+            error = raises(MemoryError if rank else RankError, partial(live, given))
+            assert rank or "1 of the 2 processes" in str(error), error
+            assert rank or "number 1: MemoryError: no room" in str(error), error
+            layer.fails = ""
+            assert in_shards(many) == kept
+            torch.testing.assert_close(live(latents), expected)
+            for key, gradient in gradients_of_a_step(many).items():
+                torch.testing.assert_close(gradient, step[key])
+
+
+def gradients_of_a_step(model):
+    """Of the policy's own training."""
+    model.zero_grad()
+    made(model, clips(1, seed=9)).square().sum().backward()
+    return {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None}
+
+
 def raises(kind, call):
     try:
         call()
@@ -327,15 +383,24 @@ CHECKS = {
     "predictions": predictions,
     "prompts": prompts,
     "refused": refused_together,
+    "fails inside": fails_inside,
     "wrappers": other_wrappers,
 }
 
 
 def work(rank, folder):
-    """All checks, one after another, in one of the processes."""
-    faulthandler.enable((Path(folder) / f"{rank}.log").open("w"))  # a crash says where it was
+    """All checks, one after another, in one of the processes; the first that fails is the last.
+
+    The other process is then somewhere else in its calls: to go on would mix them up.
+    """
+    log = os.open(Path(folder) / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, sys.stderr.fileno())  # what C++ says when it ends a process comes there as well
+    faulthandler.enable()
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=PROCESSES)
+    dist.init_process_group(
+        "gloo", init_method=store, rank=rank, world_size=PROCESSES, timeout=ANSWER
+    )
     outcomes = {}
     for name, check in CHECKS.items():
         try:
@@ -344,4 +409,7 @@ def work(rank, folder):
         except Exception:  # noqa: BLE001
             outcomes[name] = traceback.format_exc()
         (Path(folder) / f"{rank}.json").write_text(json.dumps(outcomes))
+        if outcomes[name] != "passed":
+            return
+    dist.barrier()  # whoever leaves first would close connections that the other still uses
     dist.destroy_process_group()
