@@ -11,7 +11,6 @@ from diffusers.hooks import (
     apply_group_offloading,
     apply_layerwise_casting,
 )
-from diffusers.hooks.hooks import HookRegistry, ModelHook
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -349,6 +348,19 @@ def test_blocks_that_were_compiled_and_have_run_are_seen(path, unchecked):
     torch._dynamo.reset()
 
 
+def quantised_by_torchao(transformer):
+    torchao = pytest.importorskip("torchao.quantization")
+    torchao.quantize_(transformer, torchao.Int8WeightOnlyConfig())
+
+
+def quantised_by_bitsandbytes(transformer):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    attention = transformer.transformer_blocks[0].attn1
+    made = bitsandbytes.nn.Linear4bit(32, 32)
+    made.load_state_dict(attention.to_k.state_dict())
+    attention.to_k = made.to("cpu").requires_grad_(False)
+
+
 def hooked(transformer):
     transformer.transformer_blocks[0].register_forward_hook(lambda m, i, o: (o[0] * 1.3, o[1]))
 
@@ -371,9 +383,12 @@ def cached(transformer):
 
 
 def split_over_processes(transformer):
-    """The name that `enable_parallelism` registers its hooks by."""
-    registry = HookRegistry.check_if_exists_or_initialize(transformer)
-    registry.register_hook(ModelHook(), "cp_input---")
+    """As `enable_parallelism`, which asks for GPUs, but for the groups of processes."""
+    parallel = pytest.importorskip("diffusers.hooks.context_parallel")
+    from diffusers.models._modeling_parallel import ContextParallelConfig, ContextParallelInput
+
+    plan = {"": {"hidden_states": ContextParallelInput(split_dim=1)}}
+    parallel.apply_context_parallel(transformer, ContextParallelConfig(ulysses_degree=2), plan)
 
 
 def on_meta(transformer):
@@ -393,12 +408,14 @@ REFUSALS = [
     (trainable, "requires grad: a judge would change"),
     (merged, "an adapter is merged into"),
     (quantised, r"of torch.int8: quantised weights are others than those"),
+    (quantised_by_torchao, r"a Int8Tensor of torch.float32: quantised .* dequantised model"),
+    (quantised_by_bitsandbytes, r"a Params4bit of torch.uint8: quantised .* dequantised model"),
     (hooked, r"blocks\.0 of the transformer has a hook from 'tests\..*take it off"),
     (steered, r"to_q of the transformer has a hook from 'tests"),
     (replaced, "its `forward` replaced"),
     (cast_by_layers, "'layerwise_casting', which stores weights in fewer bits"),
     (cached, "as caches do"),
-    (split_over_processes, r"'cp_input---', which splits the tokens of a clip over processes"),
+    (split_over_processes, r"'cp_input---.*', which splits the tokens of a clip over processes"),
     (on_meta, "is not in memory.*on meta"),
     (partitioned, "is not in memory.*ZeRO-3"),
     (changed, "values of 1 of .* changed|trained on other base weights"),
