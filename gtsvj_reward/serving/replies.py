@@ -58,6 +58,21 @@ class ScoreReply:
         )
 
 
+def by_name(output: RewardOutput, normalized: bool) -> dict[str, list[float]]:
+    """Scores of each clip by names, that to train with first.
+
+    Args:
+        output: what the judge says.
+        normalized: whether its rewards are; else `raw` is the first.
+    """
+    found = {"score": output.rewards} if normalized else {}
+    found["raw"] = output.raw
+    if output.uncertainty is not None:
+        found["uncertainty"] = output.uncertainty
+    found |= {f"aspect:{name}": scores for name, scores in output.aspects.items()}
+    return {name: scores.tolist() for name, scores in found.items()}
+
+
 def write_reply(reply: ScoreReply, version: str) -> bytes:
     """The body of an answer in a version of the protocol.
 

@@ -111,7 +111,7 @@ def build_app(settings: ServeSettings) -> "FastAPI":
         FileNotFoundError: if the judge, its base or the VAE is not there.
         ValueError: for a VAE of another space, or a way to read videos that is not clear.
     """
-    from gtsvj_reward.serving import reload
+    from gtsvj_reward.serving import cosmos_rl, reload
     from gtsvj_reward.serving.app import Service, create_app
     from gtsvj_reward.serving.unirl import unirl_routes
     from gtsvj_reward.serving.videos import VideoReader
@@ -121,7 +121,7 @@ def build_app(settings: ServeSettings) -> "FastAPI":
     for name in (DEFAULT, *settings.judges):
         loaded[name] = load_reward(settings, name, loaded.values)
     reward = loaded.pop(DEFAULT)
-    routers = [reload.routes]
+    routers = [reload.routes, cosmos_rl.routes]
     if settings.videos is not None:
         videos = settings.videos
         reading = reading_for(

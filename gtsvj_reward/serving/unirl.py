@@ -24,6 +24,7 @@ from gtsvj_reward.serving.jobs import admit, has_statistics
 from gtsvj_reward.serving.limits import read_limited
 from gtsvj_reward.serving.presence import while_present
 from gtsvj_reward.serving.refusals import NotScoredError
+from gtsvj_reward.serving.replies import by_name
 from gtsvj_reward.serving.videos import VideoReader
 
 NAME = "gtsvj"
@@ -105,12 +106,8 @@ def answer(
             continue
         if isinstance(outcome, BaseException):
             raise outcome
-        scores = {"score": outcome.rewards.item()} if normalized else {}
-        scores["raw"] = outcome.raw.item()
-        if outcome.uncertainty is not None:
-            scores["uncertainty"] = outcome.uncertainty.item()
-        scores |= {f"aspect:{name}": x.item() for name, x in outcome.aspects.items()}
-        results.append({NAME: scores})
+        scores = by_name(outcome, normalized)
+        results.append({NAME: {name: values[0] for name, values in scores.items()}})
         errors.append({})
     return {"results": results, "errors": errors}
 
