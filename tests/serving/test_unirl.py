@@ -195,7 +195,7 @@ def test_json_of_many_small_values_is_refused_in_little_memory_and_time(filling)
         seconds, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 100_000
+    assert peak < 1_000_000  # of all threads; the body has two million
     assert seconds < 0.5
 
 
