@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from statistics import NormalDist
@@ -227,7 +227,7 @@ def build_all(settings: dict[str, Any], data: Path) -> None:
         build_own(data, settings["own"])
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line; build what is missing, run, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("studies/moments.yaml"))
@@ -235,7 +235,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("studies/moment_results"))
     parser.add_argument("--page", type=Path, default=Path("docs/study/moments.md"))
     parser.add_argument("--only", nargs="+", help="run these rows alone")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     settings = yaml.safe_load(args.config.read_text())
     settings["only"] = args.only or settings.get("only")
     torch.set_num_threads(settings["threads"])

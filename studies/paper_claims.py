@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,14 @@ def result_file(results: Path, task: Task) -> Path:
     return results / f"{task.name}-{task.seed}.json"
 
 
-def main() -> int:
+def work(settings: dict[str, Any], args: argparse.Namespace) -> int:
+    """Run what is missing, as one of the workers; the exit status."""
+    failed = work_through(Study(settings, args.work), tasks(settings), args.results)
+    print("failed:" if failed else "done", *failed, flush=True)
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line; build the data, start the workers, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=Path("studies/paper_claims.yaml"))
@@ -134,21 +141,19 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="run these rows alone")
     parser.add_argument("--seeds", type=int, help="of each row, at most")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(given)
     settings = yaml.safe_load(args.config.read_text())
     settings["only"] = args.only or settings.get("only")
     settings["seeds"] = args.seeds or settings.get("seeds", 5)
     torch.set_num_threads(settings["threads"])
     if args.worker:
-        study = Study(settings, args.work)
-        failed = work_through(study, tasks(settings), args.results)
-        print("failed:" if failed else "done", *failed, flush=True)
-        return 1 if failed else 0
+        return work(settings, args)
     build(args.work / "data", settings["sizes"], pipeline=settings["pipeline"])
     build_generated(args.work / "data", settings["sizes"], pipeline=settings["pipeline"])
-    command = [sys.executable, "-m", "studies.paper_claims", *sys.argv[1:], "--worker"]
-    workers = [subprocess.Popen(command) for _ in range(settings["workers"])]
-    status = max(worker.wait() for worker in workers)
+    command = [sys.executable, "-m", "studies.paper_claims", *given, "--worker"]
+    others = [subprocess.Popen(command) for _ in range(settings["workers"] - 1)]
+    status = max(work(settings, args), *(worker.wait() for worker in others), 0)
     write_page(args.results, args.page, settings)
     return status
 

@@ -97,16 +97,6 @@ def scores(column: Column, scale: AspectScale | None = None) -> list[float | Non
     return numbers
 
 
-def scores_of(labels: Mapping[str, Sequence[float | None]], row: int) -> dict[str, float]:
-    """Aspect -> score of one row; an aspect whose cell is empty is left out.
-
-    Args:
-        labels: aspect -> a cell for each row.
-        row: index into the cells.
-    """
-    return {aspect: cell for aspect, cells in labels.items() if (cell := cells[row]) is not None}
-
-
 def labels(
     column: Column, known: Mapping[str, int | None], hint: str = ""
 ) -> tuple[list[int | None], Counter[str]]:

@@ -1,7 +1,7 @@
-"""Which columns of a table make a comparison."""
+"""Which columns of a table make a comparison, or a rating."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from gtsvj_reward.annotations.columns import (
     videos,
 )
 from gtsvj_reward.annotations.names import identity
-from gtsvj_reward.annotations.records import Comparison, Comparisons, likelier_side
+from gtsvj_reward.annotations.records import Comparison, Comparisons, Rating, Ratings, likelier_side
 from gtsvj_reward.tables import Table
 
 Value = TypeVar("Value")
@@ -66,11 +66,9 @@ class ComparisonLayout:
         )
         sides, shares, left_out = self._labels(table)
         weights = _weights(table, self.weight)
-        prompts = _texts(table, self.prompt)
-        model_a, model_b = _texts(table, self.model_a), _texts(table, self.model_b)
-        groups: list[str | None] = [None] * len(table.rows)
-        if self.group is not None:
-            groups = identifiers(table.column(self.group))
+        prompts = texts_of(table, self.prompt)
+        model_a, model_b = texts_of(table, self.model_a), texts_of(table, self.model_b)
+        groups = _groups(table, self.group)
         rows = tuple(
             Comparison(
                 row=row,
@@ -129,8 +127,55 @@ class ComparisonLayout:
         return sides, shares, left_out
 
 
-def _of_row(columns: Mapping[str, list[Value | None]], index: int) -> dict[str, Value]:
-    """The non-empty values of the columns in one row."""
+def ratings_of(
+    table: Table,
+    name: str,
+    labels: Mapping[str, Sequence[float | None]],
+    *,
+    video: str,
+    skipped: Mapping[str, int],
+    scales: Sequence[AspectScale] = (),
+    prompt: str | None = None,
+    model: str | None = None,
+    group: str | None = None,
+) -> Ratings:
+    """Ratings of the rows of a table.
+
+    Args:
+        table: what was read.
+        name: what results call it.
+        labels: aspect -> a number for each row, or None.
+        video: column of the videos.
+        skipped: reason -> labels that are left out.
+        scales: of the aspects, where the format says them.
+        prompt: column of the prompts; None: there is none.
+        model: column of what generated the videos; None: there is none.
+        group: column of the groups; None: there is none.
+    """
+    names = videos(table.column(video))
+    prompts, models, groups = texts_of(table, prompt), texts_of(table, model), _groups(table, group)
+    rows = tuple(
+        Rating(
+            row=row,
+            video=names[index],
+            scores=_of_row(labels, index),
+            prompt=prompts[index],
+            model=models[index],
+            group=groups[index],
+        )
+        for index, row in enumerate(table.rows)
+    )
+    return Ratings(
+        name=name,
+        rows=rows,
+        aspects=tuple(labels),
+        skipped={reason: count for reason, count in skipped.items() if count > 0},
+        scales=tuple(scales),
+    )
+
+
+def _of_row(columns: Mapping[str, Sequence[Value | None]], index: int) -> dict[str, Value]:
+    """What the columns have in one row, where they have anything."""
     return {name: cell for name, cells in columns.items() if (cell := cells[index]) is not None}
 
 
@@ -143,5 +188,10 @@ def _weights(table: Table, name: str | None) -> list[float]:
     return [weight or 1.0 for weight in weights]
 
 
-def _texts(table: Table, column: str | None) -> list[str | None]:
+def _groups(table: Table, column: str | None) -> list[str | None]:
+    return [None] * len(table.rows) if column is None else identifiers(table.column(column))
+
+
+def texts_of(table: Table, column: str | None) -> list[str | None]:
+    """Texts of a column; None for all rows without one."""
     return [None] * len(table.rows) if column is None else optional_texts(table.column(column))

@@ -5,17 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale, chosen_names
-from gtsvj_reward.annotations.columns import (
-    identifiers,
-    is_nameless,
-    optional_texts,
-    scores,
-    scores_of,
-    videos,
-    word,
-)
-from gtsvj_reward.annotations.layout import ComparisonLayout
-from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
+from gtsvj_reward.annotations.columns import is_nameless, scores, word
+from gtsvj_reward.annotations.layout import ComparisonLayout, ratings_of
+from gtsvj_reward.annotations.records import Comparisons, Ratings
 from gtsvj_reward.tables import Column, Table, quoted, read_table
 
 _OVERALL = "overall"
@@ -62,13 +54,9 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
         labels=columns,
         words=_WORDS | own,
         probabilities=shares,
-        weight="weight" if "weight" in table.cells else None,
         hint="; what others mean can be said with --labels, for example `--labels 2=B 0.5=tie` "
         '(in Python `labels={"2": "B"}`)',
-        prompt="prompt" if "prompt" in table.cells else None,
-        model_a="model_a" if "model_a" in table.cells else None,
-        model_b="model_b" if "model_b" in table.cells else None,
-        group="group" if "group" in table.cells else None,
+        **_where_there(table, "weight", "prompt", "model_a", "model_b", "group"),
     )
     return layout.read(table, table.path.name)
 
@@ -110,30 +98,15 @@ def read_ratings(
             f"{quoted(RATING_COLUMNS)}"
         )
     table.require(["video", *ranges])
-    names = videos(table.column("video"))
-    prompts, models = _optional(table, "prompt"), _optional(table, "model")
-    groups: list[str | None] = [None] * len(table.rows)
-    if "group" in table.cells:
-        groups = identifiers(table.column("group"))
     labels = {name: scores(table.column(name), scale) for name, scale in ranges.items()}
-    skipped = Counter({f"`{name}` is empty": cells.count(None) for name, cells in labels.items()})
-    rows = tuple(
-        Rating(
-            row=row,
-            video=names[index],
-            scores=scores_of(labels, index),
-            prompt=prompts[index],
-            model=models[index],
-            group=groups[index],
-        )
-        for index, row in enumerate(table.rows)
-    )
-    return Ratings(
-        name=table.path.name,
-        rows=rows,
-        aspects=tuple(labels),
-        skipped=dict(+skipped),
-        scales=() if scales is None else tuple(scales),
+    return ratings_of(
+        table,
+        table.path.name,
+        labels,
+        video="video",
+        skipped={f"`{name}` is empty": cells.count(None) for name, cells in labels.items()},
+        scales=() if scales is None else scales,
+        **_where_there(table, "prompt", "model", "group"),
     )
 
 
@@ -187,7 +160,6 @@ def _table(path: str | Path) -> Table:
     return table.identified_by("row") if "row" in table.cells else table
 
 
-def _optional(table: Table, name: str) -> list[str | None]:
-    if name not in table.cells:
-        return [None] * len(table.rows)
-    return optional_texts(table.column(name))
+def _where_there(table: Table, *names: str) -> dict[str, str | None]:
+    """The columns by these names, None for one that the table lacks."""
+    return {name: name if name in table.cells else None for name in names}

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from gtsvj_reward.annotations.columns import check, optional_texts, videos as video_cells
+from gtsvj_reward.annotations.columns import check, videos as video_cells
+from gtsvj_reward.annotations.layout import texts_of
 from gtsvj_reward.annotations.rankings import (
     RankedSet,
     Ranking,
     comparisons_of,
 )
 from gtsvj_reward.annotations.records import Comparisons
-from gtsvj_reward.tables import Column, Table, first_few, read_table
+from gtsvj_reward.tables import Column, first_few, read_table
 
 
 def read_ranked_sets(
@@ -47,10 +48,10 @@ def read_ranked_sets(
     table = read_table(path)
     names = [video_cells(table.column(name)) for name in videos]
     columns: Sequence[str | None] = models or [None] * len(videos)
-    generators = [_texts(table, name) for name in columns]
+    generators = [texts_of(table, name) for name in columns]
     if len(generators) != len(names):
         raise ValueError(f"{len(videos)} columns of videos, but {len(generators)} of models")
-    prompts = _texts(table, prompt)
+    prompts = texts_of(table, prompt)
     votes = {
         dimension: _rankings(table.column(name), len(videos), holds)
         for dimension, name in rankings.items()
@@ -100,7 +101,3 @@ def _ranking(numbers: Sequence[int], holds: str) -> Ranking:
     if holds == "ranks":
         return dict(enumerate(numbers))
     return {number - 1: rank for rank, number in enumerate(numbers, 1)}
-
-
-def _texts(table: Table, name: str | None) -> list[str | None]:
-    return [None] * len(table.rows) if name is None else optional_texts(table.column(name))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from gtsvj_reward.annotations.columns import check, identifiers, optional_texts, scores, videos
+from gtsvj_reward.annotations.columns import check, identifiers, scores, videos
+from gtsvj_reward.annotations.layout import texts_of
 from gtsvj_reward.annotations.names import Identity, identity
 from gtsvj_reward.annotations.records import Comparison, Comparisons, likelier_side
 from gtsvj_reward.tables import Table, first_few, read_table
@@ -112,7 +113,9 @@ def _sets(table: Table) -> dict[str, RankedSet]:
     column = table.column("set")
     keys = identifiers(column)
     check(column, [key is None for key in keys], "are empty")
-    prompts, models = _optional(table, "prompt"), _optional(table, "model")
+    prompts, models = (
+        texts_of(table, name if name in table.cells else None) for name in ("prompt", "model")
+    )
     sets: dict[str, RankedSet] = {}
     others = []
     for key, video, prompt, model in zip(
@@ -178,9 +181,3 @@ def comparisons_of(
         dimensions=tuple(sorted(dimensions, key=lambda dimension: dimension == "overall")),
         skipped=dict(+skipped),
     )
-
-
-def _optional(table: Table, name: str) -> list[str | None]:
-    if name not in table.cells:
-        return [None] * len(table.rows)
-    return optional_texts(table.column(name))

@@ -1,13 +1,13 @@
 """VideoFeedback (5 aspects, 1 to 4) and VideoFeedback2 (3 aspects, 1 to 5) of TIGER-Lab."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations.aspects import AspectScale, chosen_names
-from gtsvj_reward.annotations.columns import optional_texts, scores, scores_of, videos
-from gtsvj_reward.annotations.records import Rating, Ratings
-from gtsvj_reward.tables import Table, read_table
+from gtsvj_reward.annotations.columns import scores
+from gtsvj_reward.annotations.layout import ratings_of
+from gtsvj_reward.annotations.records import Ratings
+from gtsvj_reward.tables import read_table
 
 VIDEOFEEDBACK_ASPECTS = tuple(
     AspectScale(name, 1, 4)
@@ -98,32 +98,18 @@ def _read(
         wanted: names of aspects; None: all.
     """
     video, prompt, identifier = where
-    table: Table = read_table(path)
+    table = read_table(path)
     by_aspect = {scale.name: (column, scale) for column, scale in columns.items()}
     chosen = tuple(by_aspect) if wanted is None else chosen_names(by_aspect, wanted, str(path))
     table.require([video, prompt, *(by_aspect[aspect][0] for aspect in chosen)])
     if identifier is not None:
         table = table.identified_by(identifier)
-    names, prompts = videos(table.column(video)), optional_texts(table.column(prompt))
-    labels = {}
-    skipped: Counter[str] = Counter()
+    labels, skipped = {}, {}
     for aspect in chosen:
         column, scale = by_aspect[aspect]
         labels[aspect] = scores(table.column(column), scale)
         skipped[f"`{column}` is empty"] = labels[aspect].count(None)
-    rows = tuple(
-        Rating(
-            row=row,
-            video=names[index],
-            scores=scores_of(labels, index),
-            prompt=prompts[index],
-        )
-        for index, row in enumerate(table.rows)
-    )
-    return Ratings(
-        name=name,
-        rows=rows,
-        aspects=chosen,
-        skipped=dict(+skipped),
-        scales=tuple(by_aspect[aspect][1] for aspect in chosen),
+    scales = [by_aspect[aspect][1] for aspect in chosen]
+    return ratings_of(
+        table, name, labels, video=video, prompt=prompt, skipped=skipped, scales=scales
     )

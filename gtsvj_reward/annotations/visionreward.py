@@ -1,14 +1,13 @@
 """VisionRewardDB-Video: 21 aspect ratings (`train`), comparisons (`regression`, `test`)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gtsvj_reward.annotations.aspects import VISIONREWARD_ASPECTS, chosen_names
-from gtsvj_reward.annotations.columns import optional_texts, scores, scores_of, videos
-from gtsvj_reward.annotations.layout import ComparisonLayout
-from gtsvj_reward.annotations.records import Comparisons, Rating, Ratings
+from gtsvj_reward.annotations.columns import scores
+from gtsvj_reward.annotations.layout import ComparisonLayout, ratings_of
+from gtsvj_reward.annotations.records import Comparisons, Ratings
 from gtsvj_reward.tables import Column, read_table
 
 _COMPARISONS = ComparisonLayout(
@@ -49,11 +48,9 @@ def read_visionreward_ratings(
     table.require(["prompt", video_column, "annotation"])
     if id_column is not None:
         table = table.identified_by(id_column)
-    names = videos(table.column(video_column))
-    prompts = optional_texts(table.column("prompt"))
     annotation = table.column("annotation")
     _check_aspects(annotation)
-    skipped: Counter[str] = Counter()
+    skipped: dict[str, int] = {}
     labels: dict[str, list[float | None]] = {}
     known = {scale.name: scale for scale in VISIONREWARD_ASPECTS}
     chosen = known if aspects is None else chosen_names(known, aspects, str(path))
@@ -65,20 +62,13 @@ def read_visionreward_ratings(
         skipped[f"`{scale.name}` is 0"] = zeros
         skipped[f"`{scale.name}` is empty"] = values.count(None) - zeros
         labels[scale.name] = values
-    rows = tuple(
-        Rating(
-            row=row,
-            video=names[index],
-            scores=scores_of(labels, index),
-            prompt=prompts[index],
-        )
-        for index, row in enumerate(table.rows)
-    )
-    return Ratings(
-        name="VisionRewardDB-Video train",
-        rows=rows,
-        aspects=tuple(labels),
-        skipped=dict(+skipped),
+    return ratings_of(
+        table,
+        "VisionRewardDB-Video train",
+        labels,
+        video=video_column,
+        prompt="prompt",
+        skipped=skipped,
         scales=scales,
     )
 

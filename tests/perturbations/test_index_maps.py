@@ -41,7 +41,7 @@ def assert_uniform(found, outcomes):
 
 @pytest.mark.parametrize("name", MAPS)
 @steps_and_seed
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_is_never_the_identity(name, steps, seed):
     index = MAPS[name](steps, keyed_generator(seed))
     assert index.shape == (steps,)
@@ -57,7 +57,7 @@ def test_is_a_permutation(name, steps, seed):
 
 
 @steps_and_seed
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_a_dropped_frame_repeats_an_original_one(steps, seed):
     index = frame_drop_index(steps, keyed_generator(seed)).tolist()
     dropped = [t for t in range(steps) if index[t] != t]
@@ -103,7 +103,7 @@ def test_frame_shuffle_law():
 
 
 @given(steps=st.integers(2, 20), seed=st.integers(0, 2**40))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_slices_fit_and_do_not_overlap(steps, seed):
     pair = slice_pair(steps, keyed_generator(seed))
     assert 1 <= pair.length <= steps // 2
@@ -154,7 +154,7 @@ def test_a_noisy_segment_is_a_local_slice(steps, seed):
     seed=st.integers(0, 2**40),
     fraction=st.sampled_from([(0.25, 0.5), (0.01, 0.99), (0.9, 0.99), (0.3, 0.3)]),
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_a_region_fits_and_is_smaller_than_the_frame(height, width, seed, fraction):
     region = patch_swap_region(height, width, keyed_generator(seed), fraction)
     assert 0 <= region.top <= region.top + region.height <= height

@@ -49,7 +49,7 @@ def test_latent_steps_inverts_the_frame_count(latents, compression):
     probability=st.floats(0, 1),
     seed=st.integers(0, 2**40),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 def test_the_length_stays_in_range(steps, fps, probability, seed):
     kept = truncated_length(
         steps, fps=fps, probability=probability, generator=keyed_generator(seed)

@@ -46,7 +46,7 @@ def slow_ranks(rewards, groups):
     }  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     scored=st.dictionaries(
         st.text("abc", min_size=1, max_size=4),

@@ -89,7 +89,7 @@ SEEN = Counter()
 
 @given(body=BODIES, version=st.sampled_from(["2", "2", "2", "1"]))
 @settings(
-    max_examples=2000,
+    max_examples=500,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -107,12 +107,12 @@ def refuse_or_score(client, body, version):
         assert answer["detail"]
 
 
-def test_2000_bodies_are_scored_or_refused(port):
+def test_bodies_are_scored_or_refused(port):
     SEEN.clear()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         refuse_or_score(client)
         assert client.post(PATH, content=body_of(SMALL)).status_code == 400  # no version
-    assert SEEN.total() >= 2000
+    assert SEEN.total() >= 500
     assert min(SEEN[200], SEEN[400], SEEN[422]) >= 10, f"one-sided, it proves little: {SEEN}"
 
 
