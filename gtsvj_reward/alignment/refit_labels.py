@@ -9,12 +9,7 @@ from pathlib import Path
 
 from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.pairs import latent_files
-from gtsvj_reward.annotations import (
-    Comparison,
-    Rating,
-    read_labelled_comparisons,
-    read_ratings,
-)
+from gtsvj_reward.annotations import Comparison, Rating, read_labelled_comparisons, read_ratings
 from gtsvj_reward.files import file_sha256
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import clip_info

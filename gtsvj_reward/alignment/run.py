@@ -15,12 +15,7 @@ from gtsvj_reward.alignment.checkpoints import Checkpoints, Stateful
 from gtsvj_reward.alignment.evaluation import EvalMetric, Evaluation
 from gtsvj_reward.alignment.guards import Guards
 from gtsvj_reward.alignment.journal import Journal, latest
-from gtsvj_reward.alignment.processes import (
-    Metrics,
-    average_gradients,
-    check_share,
-    mean_metrics,
-)
+from gtsvj_reward.alignment.processes import Metrics, average_gradients, check_share, mean_metrics
 from gtsvj_reward.alignment.refits import Refits
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents

@@ -8,11 +8,7 @@ from typing import Any, Literal
 
 from gtsvj_reward.annotations.columns import check, videos as video_cells
 from gtsvj_reward.annotations.layout import texts_of
-from gtsvj_reward.annotations.rankings import (
-    RankedSet,
-    Ranking,
-    comparisons_of,
-)
+from gtsvj_reward.annotations.rankings import RankedSet, Ranking, comparisons_of
 from gtsvj_reward.annotations.records import Comparisons
 from gtsvj_reward.tables import Column, first_few, read_table
 

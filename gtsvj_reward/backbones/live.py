@@ -15,11 +15,7 @@ from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.backbones.image import ImageCondition
 from gtsvj_reward.backbones.load import known_family
 from gtsvj_reward.backbones.lora import lora_layers
-from gtsvj_reward.backbones.policy import (
-    PolicyWeights,
-    adapters_off,
-    called_and_model,
-)
+from gtsvj_reward.backbones.policy import PolicyWeights, adapters_off, called_and_model
 from gtsvj_reward.backbones.sharded import Shards, whole
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import check_depth

@@ -1,7 +1,5 @@
 """`gtsvj demo`."""
 
-import argparse
-import sys
 from pathlib import Path
 
 from gtsvj_reward.cli.parsing import subparser
@@ -19,13 +17,7 @@ def demo(argv: list[str]) -> int:
     parser.add_argument("--prompt", help="a prompt of the toy world whose clips are ranked too")
     parser.add_argument("--candidates", type=int, default=10, help="clips per ranked prompt")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.steps is not None:
-        print(
-            "--steps is ignored: the demo's judges are solved exactly, without training steps",
-            file=sys.stderr,
-        )
 
     from gtsvj_reward.cli import main
     from gtsvj_reward.demo import PROMPT, Sizes, run_demo

@@ -1,6 +1,5 @@
 """Faults in pixel space that no stage trains on: frames (time, height, width, 3), uint8."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -57,9 +56,3 @@ DEGRADATIONS: dict[str, Callable[[Frames, torch.Generator], Frames]] = {
 def to_bytes(frames: Float[Tensor, "time height width 3"]) -> Frames:
     """Rounded and clipped to 0..255."""
     return frames.round().clamp(0, 255).byte()
-
-
-def psnr(first: Frames, second: Frames) -> float:
-    """Peak signal-to-noise ratio in decibels; infinite for equal clips."""
-    mse = (first.float() - second.float()).square().mean().item()
-    return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)

@@ -8,6 +8,7 @@ import torch
 from gtsvj_reward.demo.compare import Comparison
 from gtsvj_reward.demo.story import Story
 from gtsvj_reward.metrics import pairwise_accuracy
+from gtsvj_reward.tables import text_table
 
 CANNOT = (
     "These results do not apply to real footage or CogVideoX. The base transformer is tiny and was "
@@ -48,25 +49,18 @@ def story_rows(story: Story) -> list[list[str]]:
     return [*rows, ["mean", *(percent(gain) for gain in story.gains())]]
 
 
-def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(lines)
-
-
 def print_story(story: Story) -> None:
     """The first part in the terminal."""
     print(
         f"\nBest of {story.candidates.each}, measured in pixels: share of the possible gain\n"
-        f"(0%: a clip at random; 100%: the steadiest of all)\n\n{as_text(story_rows(story))}",
+        f"(0%: a clip at random; 100%: the steadiest of all)\n\n{text_table(story_rows(story))}",
         flush=True,
     )
 
 
 def print_footage(comparisons: Sequence[Comparison]) -> None:
     """The second part in the terminal."""
-    print(f"\n{as_text(table_rows(comparisons))}\n\n{CANNOT}", flush=True)
+    print(f"\n{text_table(table_rows(comparisons))}\n{CANNOT}", flush=True)
 
 
 def story_record(story: Story) -> dict[str, Any]:

@@ -7,13 +7,7 @@ from gtsvj_reward.annotations import Comparisons
 from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, METHODS
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
 from gtsvj_reward.evaluation.disagreements import disagreement_cards
-from gtsvj_reward.evaluation.report import (
-    READING,
-    WIN_RATES,
-    facts,
-    interval_text,
-    undefined_notes,
-)
+from gtsvj_reward.evaluation.report import READING, WIN_RATES, facts, interval_text, undefined_notes
 from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
 from gtsvj_reward.evaluation.scores import ASPECT_PREFIX, ScoreTable
 from gtsvj_reward.metrics import accuracy_against_threshold

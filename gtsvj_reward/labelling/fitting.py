@@ -15,7 +15,7 @@ from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.labelling.beliefs import Beliefs, beliefs_of
 from gtsvj_reward.labelling.clips import Clip, ClipSet
 from gtsvj_reward.labelling.labels import Answer, Kind, mean_ratings
-from gtsvj_reward.latents.store import ClipInfo, load_clip
+from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.losses import rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, FeatureCache, Rated, refit
 from gtsvj_reward.training.closed_form.features import Load
@@ -174,8 +174,3 @@ def latent_file(clip: Clip) -> ClipInfo:
     if clip.latents is None:
         raise ValueError(f"{clip.name} has no latent file, which the judge would read")
     return clip.latents
-
-
-def latents_of(info: ClipInfo) -> Tensor:
-    """Scaled latents of a file."""
-    return load_clip(info.path).latents

@@ -26,12 +26,8 @@ def plot_alignment(log_history: Sequence[Mapping[str, float]], *, path: str | Pa
             `drift` and `clip_fraction`, as `AlignmentRun` logs them.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: no entry with an iteration and a proxy.
-        ImportError: matplotlib is not installed.
     """
     entries = [{**entry, "step": entry["iteration"]} for entry in log_history]
     proxy = series(entries, "proxy")

@@ -39,12 +39,8 @@ def plot_calibration(
         epsilon: threshold ε, one for all runs or one for each.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: arguments that do not name the same kinds.
-        ImportError: matplotlib is not installed.
     """
     kinds = list(gradient_norms)
     thresholds = (

@@ -55,20 +55,12 @@ def spoken(name: str) -> str:
 
 
 def check_matplotlib() -> None:
-    """Check before long work that its result can be plotted.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Check before long work that its result can be plotted."""
     new_figure(1, 1)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Empty matplotlib figure of that size in inches.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Empty matplotlib figure of that size in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -37,12 +37,8 @@ def plot_film_strips(
         title: heading of the picture.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: no clips, not one label and one score per clip, or frames that are not RGB.
-        ImportError: matplotlib is not installed.
     """
     if not clips or not len(clips) == len(labels) == len(scores):
         raise ValueError(

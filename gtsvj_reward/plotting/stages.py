@@ -33,12 +33,8 @@ def plot_stage(log_history: Sequence[Mapping[str, float]], *, path: str | Path) 
             holds.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: no entry with a step and a loss.
-        ImportError: matplotlib is not installed.
     """
     if not series(log_history, "loss")[0]:
         raise ValueError(

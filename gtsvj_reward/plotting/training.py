@@ -37,12 +37,8 @@ def plot_training(
         accuracy_prefix: prefix of pairwise accuracies.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: no entry with a step and a loss.
-        ImportError: matplotlib is not installed.
     """
     loss = series(log_history, "loss")
     if not loss[0]:

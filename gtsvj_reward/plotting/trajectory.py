@@ -53,12 +53,8 @@ def plot_trajectory(
         title: heading of the picture.
         path: file to write; the suffix sets the format.
 
-    Returns:
-        The path written.
-
     Raises:
         ValueError: no trajectory, one of another length than the clip's, or bad frames or fps.
-        ImportError: matplotlib is not installed.
     """
     pictures = as_frames(frames)
     if not 0 < fps < float("inf"):

@@ -11,12 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gtsvj_reward.serving.access import check_address
-from gtsvj_reward.serving.connections import (
-    BACKLOG,
-    LimitedProtocol,
-    affordable,
-    report,
-)
+from gtsvj_reward.serving.connections import BACKLOG, LimitedProtocol, affordable, report
 from gtsvj_reward.serving.limits import MAX_HEAD_BYTES, Limits
 from gtsvj_reward.serving.metrics import Metrics
 

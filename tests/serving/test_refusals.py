@@ -70,7 +70,7 @@ MALFORMED = {
     "unknown tensor": (plain({"latents": clips(), "video": clips()}), "unknown tensor 'video'"),
     "unknown setting": (plain(fsp="8"), "unknown settings .'fsp'"),
     "no space": (plain(latent_space_id=None), "`latent_space_id` must name"),
-    "half a space": (plain(latent_space='{"id": "tiny"}'), "no usable value for"),
+    "half a space": (plain(latent_space='{"id": "tiny"}'), "is none: not a latent space"),
     "two spaces": (plain(latent_space=json.dumps(tiny_space(id="x").to_dict())), "must name"),
     "fps": (plain(fps="nan"), "`fps` must be a positive number"),
     "num_frames": (plain(num_frames="-17"), "`num_frames` must be a positive whole number"),

@@ -8,12 +8,11 @@ from gtsvj_reward.toy.detector import (
     CLASSES,
     Detection,
     Detector,
-    agreement,
     detect,
-    frechet_distance,
     load_detector,
 )
 from gtsvj_reward.toy.world import captions, draw_scene, render
+from tools.toy.measure import agreement, frechet_distance
 
 
 def test_features_make_the_logits_of_every_attribute():

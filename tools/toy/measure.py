@@ -20,7 +20,7 @@ from gtsvj_reward.latents import LatentSpace
 from gtsvj_reward.metrics.pairwise import proportion_interval
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import encode_frames
-from gtsvj_reward.toy.detector import Detector, agreement, detect, frechet_distance, load_detector
+from gtsvj_reward.toy.detector import Detection, Detector, detect, load_detector
 from gtsvj_reward.toy.pipeline import STEPS, decode, load_pipeline, sample
 from gtsvj_reward.toy.world import captions, draw_scene, render
 
@@ -54,6 +54,47 @@ def measure(
         distance = frechet_distance(detector.features(clips), reference)
     intervals = {name: proportion_interval(share, len(texts)) for name, share in shares.items()}
     return {"clips": len(texts), "shares": shares, "intervals": intervals, "frechet": distance}
+
+
+def agreement(found: list[Detection], wanted: list[str]) -> dict[str, float]:
+    """Share of clips in which each attribute, and the whole caption, is as it was asked for.
+
+    Args:
+        found: what the clips show.
+        wanted: captions, in the same order.
+    """
+    if len(found) != len(wanted):
+        raise ValueError(f"{len(found)} clips for {len(wanted)} captions")
+    counts = dict.fromkeys(("count", "colour", "shape", "motion", "caption"), 0)
+    for detection, text in zip(found, wanted, strict=True):
+        words, asked = detection.caption.split(), text.split()
+        counts["count"] += words[0] == asked[0]
+        counts["colour"] += words[1] == asked[1]
+        counts["shape"] += words[2].removesuffix("s") == asked[2].removesuffix("s")
+        counts["motion"] += words[3] == asked[3]
+        counts["caption"] += detection.caption == text
+    return {name: count / len(wanted) for name, count in counts.items()}
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Fréchet distance of two sets of features (clip, feature), each taken as Gaussian.
+
+    |μ₁ - μ₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½), in float64. It is biased upwards for few clips:
+    compare only sets of equal size.
+    """
+    a, b = first.double(), second.double()
+    root = root_of(a.T.cov())
+    crossed = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp_min(0).sqrt().sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum()
+    spread = a.T.cov().trace() + b.T.cov().trace() - 2 * crossed
+    return float(distance + spread)
+
+
+def root_of(matrix: Tensor) -> Tensor:
+    """Symmetric square root of a positive semi-definite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root
 
 
 def contact_sheet(clips: Tensor, path: Path, columns: int = 9) -> None:

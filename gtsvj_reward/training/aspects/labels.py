@@ -2,12 +2,7 @@
 
 from collections.abc import Sequence
 
-from gtsvj_reward.annotations import (
-    RATING_FORMATS,
-    AspectScale,
-    find_clips,
-    keep_found_ratings,
-)
+from gtsvj_reward.annotations import RATING_FORMATS, AspectScale, find_clips, keep_found_ratings
 from gtsvj_reward.judge import Aspect
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.training.aspects.data import RatedClip

@@ -16,11 +16,7 @@ from gtsvj_reward.flags import documented
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import contrastive_loss
-from gtsvj_reward.perturbations import (
-    GENERATED,
-    PERTURBATIONS,
-    PerturbationSampler,
-)
+from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.tables import duration
 from gtsvj_reward.training.discriminator.data import check_lengths

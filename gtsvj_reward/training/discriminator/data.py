@@ -8,12 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.perturbations import (
-    GENERATED,
-    MINIMUM_STEPS,
-    NegativeDraw,
-    PerturbationSampler,
-)
+from gtsvj_reward.perturbations import GENERATED, MINIMUM_STEPS, NegativeDraw, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.training.data import Truncation, same_duration
 
