@@ -53,13 +53,8 @@ class CogVideoXFamily(PolicyFamily):
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
     ) -> dict[str, Any]:
         """See `PolicyFamily.inputs`."""
-        del guidance
-        return {
-            "hidden_states": latents,
-            "encoder_hidden_states": text.embeds,
-            "timestep": timesteps,
-            "image_rotary_emb": self.rotary,
-        }
+        found = super().inputs(latents, timesteps, text, guidance)
+        return {**found, "hidden_states": latents, "image_rotary_emb": self.rotary}
 
     @cached_property
     def rotary(self) -> Any:
@@ -116,17 +111,6 @@ class WanFamily(PolicyFamily):
             )
         return super().make_scheduler(flow_shift)
 
-    def inputs(
-        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
-    ) -> dict[str, Any]:
-        """See `PolicyFamily.inputs`."""
-        del guidance
-        return {
-            "hidden_states": latents.transpose(1, 2),
-            "timestep": timesteps,
-            "encoder_hidden_states": text.embeds,
-        }
-
 
 class MochiFamily(PolicyFamily):
     """Mochi: levels are shares of clean latents, and the schedule has two parts."""
@@ -134,18 +118,6 @@ class MochiFamily(PolicyFamily):
     def set_timesteps(self, steps: int) -> None:
         """See `PolicyFamily.set_timesteps`."""
         mochi_timesteps(self.scheduler, steps, self.positions)
-
-    def inputs(
-        self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
-    ) -> dict[str, Any]:
-        """See `PolicyFamily.inputs`."""
-        del guidance
-        return {
-            "hidden_states": latents.transpose(1, 2),
-            "encoder_hidden_states": text.embeds,
-            "timestep": timesteps,
-            "encoder_attention_mask": text.mask,
-        }
 
 
 class HunyuanVideoFamily(PolicyFamily):
@@ -162,14 +134,8 @@ class HunyuanVideoFamily(PolicyFamily):
     ) -> dict[str, Any]:
         """See `PolicyFamily.inputs`."""
         told = torch.full((len(latents),), guidance, dtype=latents.dtype, device=latents.device)
-        return {
-            "hidden_states": latents.transpose(1, 2),
-            "timestep": timesteps,
-            "encoder_hidden_states": text.embeds,
-            "encoder_attention_mask": text.mask,
-            "pooled_projections": text.pooled,
-            "guidance": told * 1000.0,
-        }
+        found = super().inputs(latents, timesteps, text, guidance)
+        return {**found, "pooled_projections": text.pooled, "guidance": told * 1000.0}
 
 
 class LTXFamily(PolicyFamily):
@@ -183,14 +149,11 @@ class LTXFamily(PolicyFamily):
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
     ) -> dict[str, Any]:
         """See `PolicyFamily.inputs`."""
-        del guidance
         _, time, _, height, width = latents.shape
         side = self.space.spatial_compression
         return {
+            **super().inputs(latents, timesteps, text, guidance),
             "hidden_states": latents.movedim(2, -1).flatten(1, 3),
-            "encoder_hidden_states": text.embeds,
-            "timestep": timesteps,
-            "encoder_attention_mask": text.mask,
             "num_frames": time,
             "height": height,
             "width": width,

@@ -1,6 +1,5 @@
 """Adapter between a policy and a pipeline: scheduler, text encoder, inputs of the transformer."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,7 @@ Timestep = float | Float[Tensor, " clip"] | Int[Tensor, " clip"]
 """Of all clips, or of each."""
 
 
-class PolicyFamily(ABC):
+class PolicyFamily:
     """A pipeline of flow matching as a policy uses it; its latents are (batch, channel, time, ...).
 
     Args:
@@ -101,7 +100,6 @@ class PolicyFamily(ABC):
         """Set the scheduler to a number of steps, at the pipeline's noise levels."""
         self.scheduler.set_timesteps(steps)
 
-    @abstractmethod
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
     ) -> dict[str, Any]:
@@ -113,6 +111,14 @@ class PolicyFamily(ABC):
             text: of the same clips.
             guidance: w, for models with such an input.
         """
+        del guidance
+        mask = {} if text.mask is None else {"encoder_attention_mask": text.mask}
+        return {
+            "hidden_states": latents.transpose(1, 2),
+            "timestep": timesteps,
+            "encoder_hidden_states": text.embeds,
+            **mask,
+        }
 
     def as_latents(self, output: Tensor) -> Latents:
         """The transformer's output in the order of latents."""
