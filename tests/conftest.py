@@ -9,6 +9,7 @@ import jaxtyping
 import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from hypothesis import settings
 
 import gtsvj_reward
 
@@ -16,6 +17,8 @@ import gtsvj_reward
 TREE = str(Path(gtsvj_reward.__file__).parents[1])
 os.environ["PYTHONPATH"] = os.pathsep.join([TREE, *filter(None, [os.environ.get("PYTHONPATH")])])
 
+settings.register_profile("suite", max_examples=50, deadline=None)  # busy machines are slow
+settings.load_profile("suite")
 
 HANGS_AFTER = 600
 """Seconds; before, at `faulthandler_timeout`, pytest writes where all threads are."""

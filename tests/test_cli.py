@@ -106,20 +106,25 @@ def test_help_of_training_shows_its_own_settings_and_all_if_asked(capsys):
     assert "--adam_beta1" in shown["--help_all"]
 
 
-def test_help_and_version_load_no_torch():
+def test_what_imports_load():
     code = (
         "import sys, gtsvj_reward, gtsvj_reward.cli as cli\n"
         "cli.main(['--help'])\n"
         "try: cli.main(['--version'])\n"
         "except SystemExit: pass\n"
-        "print({'torch', 'diffusers', 'transformers'} & set(sys.modules))\n"
-        "print(gtsvj_reward.GTSVJReward.__name__, 'GTSVJReward' in dir(gtsvj_reward))"
+        "heavy = {'torch', 'diffusers', 'transformers', 'gtsvj_reward.toy', 'gtsvj_reward.demo'}\n"
+        "print(heavy & set(sys.modules))\n"
+        "print(gtsvj_reward.GTSVJReward.__name__, 'GTSVJReward' in dir(gtsvj_reward))\n"
+        "import gtsvj_reward.serving, gtsvj_reward.serving.protocol\n"
+        "web = {'fastapi', 'starlette', 'uvicorn', 'httpx', 'ray', 'gtsvj_reward.toy'}\n"
+        "print(web & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *_, version, loaded, names = done.stdout.splitlines()
+    *_, version, loaded, names, web = done.stdout.splitlines()
     assert version == f"gtsvj {gtsvj_reward.__version__}"
     assert loaded == "set()"
     assert names == "GTSVJReward True"
+    assert web == "set()", "a client needs no web server, and a judge no toy world"
 
 
 def test_unknown_names_of_the_package_are_refused():

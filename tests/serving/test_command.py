@@ -1,8 +1,6 @@
 """`gtsvj serve` as people start it."""
 
 import signal
-import subprocess
-import sys
 
 import httpx
 import pytest
@@ -121,11 +119,3 @@ def test_a_taken_port_is_an_error_of_one_line(tmp_path, port, capsys):
     error = capsys.readouterr().err
     assert "in use" in error
     assert error.count("\n") == 1
-
-
-def test_client_and_package_load_no_web_server():
-    code = (
-        "import sys, gtsvj_reward, gtsvj_reward.serving, gtsvj_reward.serving.protocol\n"
-        "assert not {'fastapi', 'starlette', 'uvicorn', 'httpx', 'ray'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,8 +1,5 @@
 """The bundled models of the toy world do what their cards say."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -90,15 +87,6 @@ def test_the_unsteady_generator_is_what_its_card_says(pipe):
     assert not getattr(unsteady.transformer, "peft_config", None)
     with pytest.raises(CheckpointError, match="other base weights"):
         GTSVJReward.from_pretrained("gtsvj-toy", transformer=unsteady.transformer)
-
-
-def test_importing_the_package_reads_none_of_it():
-    code = (
-        "import sys, gtsvj_reward\n"
-        "bad = [n for n in sys.modules if 'gtsvj_reward.toy' in n or 'gtsvj_reward.demo' in n]\n"
-        "assert not bad, bad\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_clip_is_a_function_of_its_prompt_and_seed(pipe):
