@@ -1,12 +1,13 @@
 """The server's answers: JSON, whose numbers are the judge's own to the last bit."""
 
 import json
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
 
+from gtsvj_reward.latents.json_types import from_values
 from gtsvj_reward.reward import RewardOutput
 from gtsvj_reward.serving.bodies import MalformedError, read_json
 
@@ -48,13 +49,14 @@ class ScoreReply:
 
     def output(self) -> RewardOutput:
         """The reward's output, without the aspects of each step, which are not sent."""
+        numbers = partial(torch.tensor, dtype=torch.float32)
         return RewardOutput(
-            rewards=torch.tensor(self.scores),
-            raw=torch.tensor(self.raw_scores),
-            trajectory=[torch.tensor(steps) for steps in self.trajectory],
-            parts={name: torch.tensor(scores) for name, scores in self.aspects.items()},
+            rewards=numbers(self.scores),
+            raw=numbers(self.raw_scores),
+            trajectory=[numbers(steps) for steps in self.trajectory],
+            parts={name: numbers(scores) for name, scores in self.aspects.items()},
             notes=self.untrained_geometry,
-            uncertainty=None if self.uncertainty is None else torch.tensor(self.uncertainty),
+            uncertainty=None if self.uncertainty is None else numbers(self.uncertainty),
         )
 
 
@@ -110,32 +112,13 @@ def read_reply(body: bytes, clips: int, version: str) -> ScoreReply:
     found = values.get("protocol_version") if isinstance(values, dict) else None
     if found != version:
         raise MalformedError(f"expected an answer of protocol version {version!r}, got {found!r}")
-    aspects, steps = values.get("aspects"), values.get("trajectory")
-    notes = values.get("untrained_geometry")
-    if not isinstance(aspects, dict) or not _is_list(steps, clips) or not _is_list(notes, clips):
-        raise MalformedError(f"expected aspects, and a trajectory and a note for {clips} clips")
-    if not all(note is None or isinstance(note, str) for note in notes):
-        raise MalformedError("`untrained_geometry` must hold texts and nulls")
-    uncertainty = values.get("uncertainty")
-    return ScoreReply(
-        scores=_numbers(values.get("scores"), clips, "scores"),
-        raw_scores=_numbers(values.get("raw_scores"), clips, "raw_scores"),
-        aspects={name: _numbers(row, clips, name) for name, row in aspects.items()},
-        trajectory=tuple(_numbers(row, None, "trajectory") for row in steps),
-        untrained_geometry=tuple(notes),
-        uncertainty=None if uncertainty is None else _numbers(uncertainty, clips, "uncertainty"),
-    )
-
-
-def _is_list(value: Any, length: int | None) -> bool:
-    return isinstance(value, list) and (length is None or len(value) == length)
-
-
-def _numbers(value: Any, length: int | None, name: str) -> tuple[float, ...]:
-    """A list of finite numbers."""
-    if not _is_list(value, length):
-        raise MalformedError(f"`{name}` must be a list of {length} numbers, one per clip")
-    for item in value:
-        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
-            raise MalformedError(f"`{name}` has {item!r}, which is not a finite number")
-    return tuple(float(item) for item in value)
+    given = {item.name: values.get(item.name) for item in fields(ScoreReply)}
+    try:
+        reply = from_values(ScoreReply, given)
+    except ValueError as error:
+        raise MalformedError(f"the answer has another form: {error}") from error
+    rows = [reply.scores, reply.raw_scores, reply.trajectory, reply.untrained_geometry]
+    rows += [*reply.aspects.values(), *(() if reply.uncertainty is None else (reply.uncertainty,))]
+    if any(len(row) != clips for row in rows):
+        raise MalformedError(f"expected {clips} entries, one per clip, in every list")
+    return reply

@@ -144,7 +144,7 @@ def test_answers_that_are_no_json_objects_are_refused(body):
 def test_scores_of_infinite_size_are_refused():
     text = write_reply(REPLY, "2").replace(b"0.1", b"1e999")
     assert b"1e999" in text
-    with pytest.raises(MalformedError, match="not a finite number"):
+    with pytest.raises(MalformedError, match="must be a list of a finite number"):
         read_reply(text, 2, "2")
 
 
