@@ -6,8 +6,9 @@ from gtsvj_reward.demo import clips as module
 from gtsvj_reward.demo.clips import FRAMES, SIZE, TRAINING, UNSEEN, Shot, own_shots, windows
 from gtsvj_reward.demo.compare import Comparison
 from gtsvj_reward.demo.degradations import DEGRADATIONS
-from gtsvj_reward.demo.report import as_text, table_rows
+from gtsvj_reward.demo.report import table_rows
 from gtsvj_reward.latents import write_video
+from gtsvj_reward.tables import text_table
 
 
 def pattern(frames=FRAMES, size=SIZE, speed=0.15):
@@ -61,7 +62,7 @@ def test_windows_stay_inside_their_shot():
 def test_the_table_counts_wins():
     rows = table_rows([Comparison("frame_drop", True, [1.0, 2.0, 3.0], [0.0, 2.0, 4.0])])
     assert rows[1] == ["frame drop", "perturbation", "1.5 of 3"]
-    assert len({len(line.rstrip()) for line in as_text(rows).splitlines()}) <= 2
+    assert len({len(line.rstrip()) for line in text_table(rows).splitlines()}) <= 2
 
 
 def test_videos_too_short_to_split_are_refused(tmp_path):
