@@ -102,15 +102,8 @@ def settings_text(settings: Settings) -> str:
 
 def refuse_changes(checkpoint: Path, settings: Settings) -> None:
     """Refuse to go on with other settings than those of a checkpoint."""
-    file = checkpoint / SETTINGS_FILE
-    if not file.is_file():
-        logger.warning(
-            "%s is of an earlier version, which did not write down the settings: see to it that "
-            "they are the same",
-            checkpoint,
-        )
-        return
-    then, now = json.loads(file.read_text()), json.loads(settings_text(settings))
+    then = json.loads((checkpoint / SETTINGS_FILE).read_text())
+    now = json.loads(settings_text(settings))
     changed = [name for name in sorted(then.keys() & now.keys()) if then[name] != now[name]]
     if changed:
         values = "; ".join(f"`{n}` was {short(then[n])}, is now {short(now[n])}" for n in changed)

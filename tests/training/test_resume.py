@@ -295,12 +295,6 @@ def test_the_length_of_a_run_is_that_of_transformers(home, tmp_path):
         assert trainer.batches_per_epoch() == len(trainer.get_train_dataloader())
 
 
-def test_a_checkpoint_of_an_earlier_version_is_resumed_with_a_warning(home, copy, caplog):
-    (copy / "checkpoint-5" / "settings.json").unlink()
-    run(home, copy)
-    assert "checkpoint-5 is of an earlier version" in caplog.text
-
-
 def test_a_checkpoint_that_is_asked_for_must_be_whole(home, copy):
     cut(copy / "checkpoint-4" / "scheduler.pt")
     for asked in (copy / "checkpoint-4", copy / "nothing"):
