@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from gtsvj_reward.sampling.scoring import Scoring
 T = TypeVar("T", bound="RewardCallback")
 
 
+@dataclass(eq=False, repr=False)
 class RewardCallback:
     """Records the reward of the predicted clean latents x̂₀ against the step; changes nothing.
 
@@ -26,49 +28,45 @@ class RewardCallback:
     A judge of clean latents has not seen the blurred predictions of early steps: its scores become
     comparable with those of finished clips late in the schedule only.
 
-    Args:
-        pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`, with a scheduler that
-            `predicted_clean_latents` knows.
-        reward: anything that is called as `GTSVJReward` is.
-        num_frames: what the pipeline is called with.
-        steps: indices of the steps to score, from 0; None: all.
-        fps: passed to the reward.
-        text: prompt embeddings, one row per clip, or one for all.
-        normalize: passed to the reward.
-
     Raises:
         ValueError: for a pipeline or scheduler that is not known, or a reward that needs prompts
             without `text`.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        reward: AnyReward,
-        *,
-        num_frames: int,
-        steps: Sequence[int] | None = None,
-        fps: float | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> None:
-        if steps is not None and (not steps or min(steps) < 0):
-            raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(steps)}")
-        if text is None and as_reward(reward).needs_text:
+    pipe: Any
+    """A `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`, with a scheduler that
+    `predicted_clean_latents` knows."""
+    reward: AnyReward
+    """Anything that is called as `GTSVJReward` is."""
+    _: KW_ONLY
+    num_frames: int
+    """What the pipeline is called with."""
+    steps: Sequence[int] | None = None
+    """Indices of the steps to take, from 0; None: `default_steps`."""
+    fps: float | None = None
+    """Passed to the reward."""
+    text: TextCondition | None = None
+    """Prompt embeddings, one row per clip, or one for all."""
+    normalize: bool = True
+    """Passed to the reward."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be watched."""
+        if self.steps is not None and (not self.steps or min(self.steps) < 0):
+            raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(self.steps)}")
+        if self.text is None and as_reward(self.reward).needs_text:
             raise ValueError(
                 "the reward reads prompts, and a callback is not told those of the pipeline: give "
                 "`text`, for example text_of(pipe, prompts)"
             )
-        check_scored(pipe)
-        self.pipe = pipe
-        self.steps = steps
+        check_scored(self.pipe)
         self.scoring = Scoring(
-            reward=reward,
-            space=latent_space(pipe),
-            num_frames=num_frames,
-            fps=fps,
-            text=text,
-            normalize=normalize,
+            reward=self.reward,
+            space=latent_space(self.pipe),
+            num_frames=self.num_frames,
+            fps=self.fps,
+            text=self.text,
+            normalize=self.normalize,
         )
         self.records: list[dict[str, Any]] = []
         self.seen: CleanLatents | None = None

@@ -1,15 +1,13 @@
 """Steering a pipeline by the gradient of a reward."""
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.reward.clips import clip_label, require_finite
 from gtsvj_reward.sampling.callbacks import RewardCallback
 from gtsvj_reward.sampling.clean import Step
@@ -21,6 +19,7 @@ def last_quarter(count: int) -> range:
     return range(count - max(1, count // 4), count)
 
 
+@dataclass(eq=False, repr=False)
 class RewardGuidance(RewardCallback):
     """Moves the latents along the gradient of the reward at the predicted clean latents x̂₀.
 
@@ -34,44 +33,21 @@ class RewardGuidance(RewardCallback):
     A judge of clean latents is reliable late in the schedule only, so the last quarter is the
     default. Gradients find what fools a judge as readily as what pleases it: look at the videos.
 
-    Args:
-        pipe: as for `RewardCallback`.
-        reward: likewise; must be differentiable with respect to the latents.
-        num_frames: what the pipeline is called with.
-        scale: s > 0, in lengths of the step's own update; small numbers, 0.05 or so, first.
-        steps: indices of the steps to guide, from 0; None: the last quarter.
-        fps: passed to the reward.
-        text: prompt embeddings, one row per clip, or one for all.
-        normalize: passed to the reward; the direction does not depend on it.
+    Other settings are those of `RewardCallback`; the reward must be differentiable with respect to
+    the latents, and by default the last quarter of the steps is guided.
 
     Raises:
-        ValueError: for a pipeline or scheduler that is not known, or a scale out of range.
+        ValueError: as `RewardCallback`, or for a scale out of range.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        reward: AnyReward,
-        *,
-        num_frames: int,
-        scale: float,
-        steps: Sequence[int] | None = None,
-        fps: float | None = None,
-        text: TextCondition | None = None,
-        normalize: bool = True,
-    ) -> None:
-        if not 0 < scale < math.inf:
-            raise ValueError(f"`scale` must be > 0 and finite, got {scale}")
-        self.scale = scale
-        super().__init__(
-            pipe,
-            reward,
-            num_frames=num_frames,
-            steps=steps,
-            fps=fps,
-            text=text,
-            normalize=normalize,
-        )
+    scale: float = field(kw_only=True)
+    """s > 0, in lengths of the step's own update; small numbers, 0.05 or so, first."""
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that guides nowhere."""
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"`scale` must be > 0 and finite, got {self.scale}")
+        super().__post_init__()
 
     def default_steps(self, count: int) -> range:
         """The last quarter of a run's steps."""
