@@ -42,7 +42,7 @@ def made(hint: Any, value: Any) -> Any:
         return tuple(made(*pair) for pair in zip_longest(kinds, value, fillvalue=Any))
     if origin is list and isinstance(value, list):
         return [made(arguments[0], item) for item in value]
-    if origin is Mapping and isinstance(value, dict):
+    if origin in (Mapping, dict) and isinstance(value, dict):
         return {name: made(arguments[1], item) for name, item in value.items()}
     if is_dataclass(hint) and isinstance(value, dict):
         return from_values(hint, value)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def fits(hint: Any, value: Any) -> bool:
         if origin is list or arguments[-1] is ...:
             return all(fits(arguments[0], item) for item in value)
         return len(value) == len(arguments) and all(map(fits, arguments, value))
-    if origin is Mapping:
+    if origin in (Mapping, dict):
         kinds = arguments or (Any, Any)
         return isinstance(value, Mapping) and all(fits(kinds[1], item) for item in value.values())
     if hint is float:

@@ -43,7 +43,7 @@ def test_details_are_the_offline_ones():
         assert_same_scores(found.aspects[name], values)
     for ours, theirs in zip(found.trajectory, expected.trajectory, strict=True):
         assert_same_scores(ours, theirs)
-    assert found.untrained_geometry == (None, None, None)
+    assert found.notes == (None, None, None)
 
 
 def test_raw_scores_on_request(port, offline):
@@ -102,7 +102,7 @@ def test_untrained_geometry_is_reported_where_it_is_allowed():
     reward = reward_of(tiny_judge(geometry=narrow), allow_untrained_geometry=True)
     with serving(reward) as (_, port), client_of(port) as client:
         found = client.details(clips(1, 4), fps=24.0)
-    assert found.untrained_geometry == ("latent frames 4 outside 5..5, fps 24 outside 8..8",)
+    assert found.notes == ("latent frames 4 outside 5..5, fps 24 outside 8..8",)
 
 
 def test_requests_that_wait_together_share_a_batch(reward, offline):
