@@ -10,11 +10,12 @@ from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.reward import Clips
 from gtsvj_reward.toy.corpus import SEEN, UNSEEN, ClipSpec, encode_frames, random_specs
-from gtsvj_reward.toy.detector import agreement, detect, load_detector
+from gtsvj_reward.toy.detector import detect, load_detector
 from gtsvj_reward.toy.measures import colour_unrest
 from gtsvj_reward.toy.pipeline import decode, load_pipeline, sample
 from gtsvj_reward.toy.raters import ASPECTS
 from gtsvj_reward.toy.world import FPS, captions, draw_scene, render
+from tools.toy.measure import agreement
 
 TOY = [name for name in ASSETS if name.startswith("gtsvj-toy")]
 

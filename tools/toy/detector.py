@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.degradations import blur
-from gtsvj_reward.toy.detector import CLASSES, Detector, agreement, detect
+from gtsvj_reward.toy.detector import CLASSES, Detector, detect
 from gtsvj_reward.toy.world import (
     COLOURS,
     COUNTS,
@@ -27,6 +27,7 @@ from gtsvj_reward.toy.world import (
     draw_scene,
     render,
 )
+from tools.toy.measure import agreement
 
 TRAIN_KEY, HELD_OUT_KEY = 201, 202
 
