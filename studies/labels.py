@@ -23,10 +23,10 @@ from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.labelling import Clip, ClipSet, SessionSettings
 from gtsvj_reward.labelling.asking import Asking
 from gtsvj_reward.labelling.beliefs import beliefs_of
-from gtsvj_reward.labelling.fitting import Model, latents_of
+from gtsvj_reward.labelling.fitting import Model
 from gtsvj_reward.labelling.labels import Choice, Labels
 from gtsvj_reward.latents import LatentSpace
-from gtsvj_reward.latents.store import clip_info
+from gtsvj_reward.latents.store import clip_info, load_clip
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import save_latents
 from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, load_pipeline
@@ -60,7 +60,7 @@ class World:
         self.model = Model(judge, self.clips, features=self.folder / "features", batch_size=16)
         self.model.read(lambda _: None)
         names = self.model.cache.read(
-            [lambda i=clip.latents: latents_of(i) for clip in self.clip_set("test")],  # type: ignore[misc]
+            [lambda i=clip.latents: load_clip(i.path).latents for clip in self.clip_set("test")],  # type: ignore[misc]
             "test clips",
         )
         self.test = self.model.cache.features(names)

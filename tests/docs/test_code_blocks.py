@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from gtsvj_reward.reward.scorer_config import ScorerConfig
+from gtsvj_reward.serving.judges import DEFAULT
 from tests.docs.commands import FOREIGN, ROOT, calls_of, check
 from tests.docs.pages import NAMES, World, smaller
 
@@ -163,11 +164,19 @@ def read_json(block, world, names, work, capsys):
     assert json.loads(block.text).keys() == names["answer"].keys()
 
 
+def read_toml(block, world, names, work, capsys):
+    """Settings of another program: they can be read, and name what a server serves."""
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    settings = tomllib.loads(block.text)["train"]["train_policy"]["remote_reward"]
+    assert [entry["name"] for entry in settings["reward_fns"]] == [DEFAULT]
+
+
 READERS = {
     "python": run_python,
     "bash": read_commands,
     "yaml": read_settings,
     "json": read_json,
+    "toml": read_toml,
 }
 """Language -> what is done with a block."""
 
