@@ -1,4 +1,4 @@
-"""What every host gets, from latents: the judge's number, or a stop. One row per host."""
+"""What every host gets, from latents or frames: the judge's number, or a stop. A row per host."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +16,13 @@ from gtsvj_reward.integrations.dancegrpo import VideoAlignReward
 from gtsvj_reward.integrations.ddpo import DDPOReward
 from gtsvj_reward.integrations.fastvideo import media_scorer
 from gtsvj_reward.integrations.trl import LatentsRewardFunc
+from gtsvj_reward.integrations.vader import vader_loss_fn
 from gtsvj_reward.integrations.videox_fun import GTSVJVideoReward
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
-from tests.integrations.tiny import ROUNDING
+from tests.integrations.tiny import ROUNDING, videos
 from tests.tiny import clips
 
 
@@ -54,6 +55,19 @@ def with_verl_omni(settings):
         return [row["score"] for row in asyncio.run(run())]
 
     return score
+
+
+def with_verl_omni_native(settings):
+    model = verl_omni.GTSVJRewardModel(settings["judge"], "cpu", **without_judge(settings))
+
+    def score(latents, count=None):
+        return [model.infer(latents=clip.transpose(0, 1))["score"] for clip in latents]
+
+    return score
+
+
+def without_judge(settings):
+    return {name: value for name, value in settings.items() if name != "judge"}
 
 
 def with_flow_factory(settings):
@@ -138,6 +152,7 @@ def with_trl(settings):
 
 HOSTS = {
     "verl-omni": with_verl_omni,
+    "verl-omni, a native model": with_verl_omni_native,
     "Flow-Factory": with_flow_factory,
     "UniRL": with_unirl,
     "VideoX-Fun": with_videox_fun,
@@ -146,8 +161,65 @@ HOSTS = {
     "DDPO": with_ddpo,
     "TRL": with_trl,
 }
-BATCHES = sorted({*HOSTS} - {"verl-omni", "DanceGRPO", "Flow-Factory"})
+BATCHES = sorted({*HOSTS} - {"verl-omni", "verl-omni, a native model", "DanceGRPO", "Flow-Factory"})
 """Hosts whose call with a batch names its prompts or samples too."""
+
+
+def frames_with_verl_omni(settings):
+    def score(frames):
+        return [
+            verl_omni.score_sample(settings, (clip * 255).round().to(torch.uint8), {})["score"]
+            for clip in frames
+        ]
+
+    return score
+
+
+def frames_with_flow_factory(settings):
+    scorer = ScorerConfig.from_dict(settings).load()
+    return lambda frames: flow_factory.score_samples(
+        scorer, list(frames), None, None
+    ).rewards.tolist()
+
+
+def frames_with_unirl(settings):
+    scorer = unirl.load_scorer(settings, "cpu")
+    return lambda frames: unirl.score_videos(
+        scorer, [clip.transpose(0, 1) for clip in frames]
+    ).rewards.tolist()
+
+
+def frames_with_videox_fun(settings):
+    built = GTSVJVideoReward(device="cpu", **settings)
+    return lambda frames: built.get_reward(frames.transpose(1, 2), ["a dog"] * len(frames)).tolist()
+
+
+def frames_with_vader(settings):
+    loss_fn = vader_loss_fn(ScorerConfig.from_dict(settings).load())
+    return lambda frames: [loss_fn(clip[None] * 2 - 1, "a dog")[1].item() for clip in frames]
+
+
+def frames_with_fastvideo(settings):
+    scored = media_scorer(ScorerConfig.from_dict(settings).load())
+    return lambda frames: scored(frames.transpose(1, 2), ["a dog"] * len(frames)).tolist()
+
+
+def frames_with_ddpo(settings):
+    scorer = ScorerConfig.from_dict(settings).load()
+    function = DDPOReward(scorer.reward, images_are="pixels", vae=scorer.vae, fps=scorer.fps)
+    return lambda frames: function(frames, ["a dog"] * len(frames), {})[0].tolist()
+
+
+OF_FRAMES = {
+    "verl-omni": frames_with_verl_omni,
+    "Flow-Factory": frames_with_flow_factory,
+    "UniRL": frames_with_unirl,
+    "VideoX-Fun": frames_with_videox_fun,
+    "VADER": frames_with_vader,
+    "FastVideo": frames_with_fastvideo,
+    "DDPO": frames_with_ddpo,
+}
+"""Hosts that hand over decoded videos, or can."""
 
 
 def settings_of(saved, **changes):
@@ -216,3 +288,25 @@ def test_what_the_judge_refuses_stops_the_host(host, scoring, saved):
 def test_prompts_and_clips_are_counted(host, scoring):
     with pytest.raises(ValueError, match=r"\b[13]\b"):
         scoring(host)(clips(3), count=1)
+
+
+@pytest.mark.parametrize("host", OF_FRAMES)
+def test_frames_are_encoded_with_the_judges_vae(host, saved, judge, vae):
+    """Three clips at two per pass, of colours that eight bits can say."""
+    frames = (videos(3) * 255).round() / 255
+    settings = {"judge": saved.judge, "encode_with": saved.vae, "fps": 8, "batch_size": 2}
+    score = OF_FRAMES[host](settings)
+    expected = judge.score_frames(frames, vae=vae, fps=8.0)
+    assert score(frames) == pytest.approx(expected.tolist(), abs=ROUNDING)
+    assert expected.std() > 1e-3
+    if host != "verl-omni":  # whose colours are whole numbers
+        frames[1, 2, 0, 3, 4] = torch.nan
+        with pytest.raises(ValueError, match=r"in \[0, 1\]|finite|nan"):
+            score(frames)
+
+
+@pytest.mark.parametrize("host", ["verl-omni", "Flow-Factory", "UniRL"])
+def test_frames_are_refused_where_no_vae_was_named(host, saved):
+    score = OF_FRAMES[host](settings_of(saved))
+    with pytest.raises(ValueError, match=r"no VAE to encode them|Name the judge's VAE"):
+        score(videos(1))

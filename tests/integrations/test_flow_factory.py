@@ -153,12 +153,6 @@ def test_evaluation_scores_videos_if_a_vae_was_named(saved, judge, vae):
         compute_rewards(both, [Sample()])
 
 
-def test_pixels_only(saved, judge, vae):
-    model = loaded({"judge": saved.judge, "encode_with": saved.vae})
-    expected = judge.score_frames(videos(2), vae=vae)
-    torch.testing.assert_close(compute_rewards(model, finished(2)), expected, rtol=0, atol=ROUNDING)
-
-
 def test_what_scores_are_made_of_is_handed_on(saved, judge):
     made = trajectory(clips(1)[0], [4])
     output = loaded(latent_settings(saved))(["a dog"], **{k: [v] for k, v in made.items()})

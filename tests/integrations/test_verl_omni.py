@@ -12,7 +12,7 @@ from gtsvj_reward.integrations import verl_omni
 from gtsvj_reward.latents import LatentSpaceError
 from gtsvj_reward.reward import GeometryError
 from gtsvj_reward.serving import RefusedError
-from tests.integrations.tiny import ROUNDING, videos
+from tests.integrations.tiny import ROUNDING
 from tests.serving.server import serving
 from tests.tiny import clips
 
@@ -114,16 +114,6 @@ def test_latents_score_as_the_judge_says(saved, judge):
         assert again["reward_extra_info"]["reward/gtsvj/gtsvj_raw"] == extra["gtsvj_raw"]
     assert out.rewards.std() > 1e-3
     assert len(verl_omni.SCORERS) == 1, "the judge is loaded once, whoever calls"
-
-
-def test_decoded_videos_are_encoded_only_if_that_was_asked_for(saved, judge, vae):
-    video = (videos(1)[0] * 255).round().to(torch.uint8)
-    settings = {"judge": saved.judge, "encode_with": saved.vae}
-    expected = judge.score_frames(video[None].float() / 255, vae=vae).item()
-    found = single(video, settings, output_type="image", router="http://router")
-    assert found["reward_score"] == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="got decoded frames, but no VAE to encode them"):
-        single(video, {"judge": saved.judge, "latents_of": saved.vae}, output_type="image")
 
 
 def test_latents_beside_pixels_are_preferred(saved, judge):

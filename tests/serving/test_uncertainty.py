@@ -1,5 +1,7 @@
 """How sure a moment judge is of its scores reaches the clients of all formats."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.serving import RefusedError
 from gtsvj_reward.serving.protocol import ScoreRequest, write_request
 from gtsvj_reward.serving.reload import noise
+from gtsvj_reward.serving.replies import ScoreReply, write_reply
 from tests.serving.server import HEADERS, assert_same_scores, client_of, post, serving
 from tests.tiny import clips
 
@@ -31,6 +34,8 @@ def test_uncertainty_and_pessimism_are_those_of_the_judge():
     assert_same_scores(found.uncertainty, expected.uncertainty)
     assert_same_scores(found.rewards, expected.rewards - 2 * expected.uncertainty)
     assert_same_scores(found.raw, expected.raw)
+    first_version = json.loads(write_reply(ScoreReply.from_output(expected), "1"))
+    assert first_version["uncertainty"] == pytest.approx(expected.uncertainty.tolist())
 
 
 def test_latents_that_are_not_spread_as_those_of_training_are_refused():
