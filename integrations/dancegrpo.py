@@ -3,7 +3,7 @@
 Written against XueZeyue/DanceGRPO (`fastvideo/train_grpo_hunyuan.py`, `train_grpo_skyreels_i2v.py`,
 `fastvideo/models/videoalign/inference.py`). The scripts call `inferencer.reward([path], [prompt],
 use_norm=True)`, read `VQ` and `MQ` of the first dictionary, and put -1.0 in their place after any
-`Exception`. Nothing here imports them.
+`Exception`. This module does not import them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ from gtsvj_reward.reward.encoding import Reading
 
 
 class ScoringStopped(BaseException):
-    """Something cannot be scored; not an `Exception`, for which a host would put a number."""
+    """A clip cannot be scored. Not an `Exception`: DanceGRPO turns those into a number."""
 
 
 @contextmanager
 def stopping(stop_the_run: bool) -> Iterator[None]:
-    """Turn errors into `ScoringStopped`, if that is wanted."""
+    """Turn errors into `ScoringStopped` if `stop_the_run` is set."""
     try:
         yield
     except Exception as error:
@@ -37,7 +37,7 @@ def stopping(stop_the_run: bool) -> Iterator[None]:
 
 
 class NamedScores(dict[str, float]):
-    """Scores of one video under VideoAlign's names; what the judge cannot know has none."""
+    """Scores of one video under VideoAlign's names; names without a score are missing."""
 
     def __missing__(self, name: str) -> float:
         raise KeyError(
@@ -61,17 +61,17 @@ class VideoAlignReward:
 
     Args:
         scorer: of a judge with aspects; with its VAE, for files.
-        reading: how files are read: the judge's own length, size and rate.
+        reading: how files are read: the length, size and frame rate of the judge's training.
         vq: aspects of visual quality.
         mq: aspects of motion quality.
-        ta: aspects that are to pass for text alignment; a judge that reads no prompts guesses them
-            from the video alone.
-        stop_the_run: raise `ScoringStopped`, which DanceGRPO does not catch, in place of each
-            error. False: errors as they are, which DanceGRPO turns into a reward of -1.0.
+        ta: aspects to report as text alignment; a judge that reads no prompts predicts them from
+            the video alone.
+        stop_the_run: raise `ScoringStopped`, which DanceGRPO does not catch, instead of each
+            error. False: raise the errors themselves, which DanceGRPO turns into -1.0.
 
     Raises:
-        ValueError: for a judge without one of the aspects, a scorer that does not normalise, or
-            one of another frame rate than `reading`.
+        ValueError: if the judge lacks one of the aspects, or the scorer does not normalise or has
+            another frame rate than `reading`.
     """
 
     def __init__(
@@ -111,14 +111,14 @@ class VideoAlignReward:
 
         Args:
             video_paths: the files.
-            prompts: one per file; read by a scorer with `encode`, else only counted.
-            fps: VideoAlign's sampling; here None, or what `reading` says, like the next.
-            num_frames: see there.
-            max_pixels: see there; None.
-            use_norm: False gives the mean of aspects scaled to 0..1, and the judge's raw score.
+            prompts: one per file; used by a scorer with `encode`, otherwise only counted.
+            fps: VideoAlign's sampling rate; None, or the value in `reading`.
+            num_frames: None, or the value in `reading`.
+            max_pixels: None.
+            use_norm: False gives means of aspects scaled to 0..1, and the judge's raw score.
 
         Raises:
-            ScoringStopped: for whatever cannot be read or scored, with the error as its cause.
+            ScoringStopped: for a file that cannot be read or scored, with the error as its cause.
         """
         with stopping(self.stop_the_run), torch.no_grad():
             videos = self.videos(video_paths, prompts, (fps, num_frames, max_pixels))
@@ -132,7 +132,7 @@ class VideoAlignReward:
         layout: Layout = "BCTHW",
         use_norm: bool = True,
     ) -> list[NamedScores]:
-        """Scores of scaled latents, for a script that is changed to hand them over undecoded.
+        """Scores of scaled latents, for a script changed to pass them undecoded.
 
         Args:
             latents: of the clips.
@@ -141,7 +141,7 @@ class VideoAlignReward:
             use_norm: as for `reward`.
 
         Raises:
-            ScoringStopped: for whatever cannot be scored, with the error as its cause.
+            ScoringStopped: for latents that cannot be scored, with the error as its cause.
         """
         with stopping(self.stop_the_run), torch.no_grad():
             scores = self.scorer.score_latents(latents, layout, prompts=prompts)

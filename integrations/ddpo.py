@@ -25,12 +25,12 @@ Scorer = Callable[[Any, Sequence[str], Any], tuple[list[float], dict[str, Any]]]
 
 
 class DDPOReward:
-    """Scores videos, or their latents, in the place of images. Metadata are not read.
+    """Scores videos, or their latents, in place of images. It ignores metadata.
 
-    A judge needs videos: the published image pipelines of these trainers give it nothing to score.
-    flow_grpo's Wan script hands out decoded videos; elsewhere a pipeline of your own does.
+    A judge needs videos, so the published image pipelines of these trainers do not work.
+    flow_grpo's Wan script passes decoded videos; other trainers need a video pipeline of your own.
 
-    Calls from several threads wait for one another; at the VAE, for all that share it.
+    Calls from several threads run one at a time, and so do all users of a shared VAE.
 
     Example:
         ```python
@@ -42,18 +42,18 @@ class DDPOReward:
         reward: a judge, or a combination of judges.
         images_are: `latents`, scaled, as `output_type="latent"` gives them; or `pixels`, colour
             values in [0, 1], which are encoded first.
-        vae: for pixels, the VAE of the judge's latent space, on its device; another one is refused.
-        space: for latents, the space they are of; None: you vouch for it.
+        vae: for pixels, the VAE of the judge's latent space, on its device; any other is an error.
+        space: for latents, their latent space; None: not checked.
         layout: order of the axes: (batch, time, channel, height, width), or with the channels
             before time.
         fps: frames per second of the videos.
-        num_frames: for latents, the frames that the generator was asked for; drops the padding of
-            CogVideoX 1.5.
+        num_frames: for latents, the number of frames requested from the generator; drops the
+            padding of CogVideoX 1.5.
         normalize: as for `GTSVJReward`.
-        encode: prompts -> what the text encoder says of them, a `PromptEncoder` of the generator's
-            pipeline; for a reward that reads prompts, which gets them then.
-        differentiable: let gradients through to the images, for AlignProp. They are recorded if the
-            caller has gradients on; otherwise, and by default, there is no graph.
+        encode: encodes prompts: a `PromptEncoder` of the generator's pipeline, for a reward that
+            reads prompts.
+        differentiable: keep the gradient to the images, for AlignProp, if the caller has gradients
+            enabled. By default there is no graph.
 
     Raises:
         ValueError: for arguments that do not belong together.

@@ -1,8 +1,8 @@
 """FastVideo: a scorer of media for the rewards of its DiffusionNFT trainer.
 
 Written against hao-ai-lab/FastVideo (`fastvideo/train/methods/rl/rewards/media.py`,
-`diffusion_nft.py`). `MultiRewardScorer` calls each of its scorers with a batch and its prompts, and
-expects one number for each. Nothing here imports it.
+`diffusion_nft.py`). `MultiRewardScorer` calls each scorer with a batch and its prompts, and expects
+one number per clip. This module does not import it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ def media_scorer(scorer: ClipScorer) -> MediaScorer:
         ```
 
     Args:
-        scorer: for FastVideo's decoded media, with the judge's VAE; or, with the generator's space,
-            for latents, if the trainer is changed to hand over `latents_clean` instead.
+        scorer: with the judge's VAE, for FastVideo's decoded media; or with the generator's latent
+            space, if the trainer is changed to pass `latents_clean`.
 
     Raises:
         ValueError: for a scorer of both.

@@ -1,9 +1,9 @@
 """Flow-Factory: `GTSVJRewardModel`, a `PointwiseRewardModel` for `reward_model:` in its YAML.
 
 Written against X-GenGroup/Flow-Factory (`rewards/abc.py`, `rewards/reward_processor.py`,
-`utils/trajectory_collector.py`, `models/wan/wan2_t2v.py`). Which fields of a sample arrive is read
-from the signature of `__call__`; a field that is None in any sample does not. The class is made
-when it is asked for, since its base class is the host's.
+`utils/trajectory_collector.py`, `models/wan/wan2_t2v.py`). Flow-Factory passes the fields of a
+sample that the signature of `__call__` names, unless one is None in any sample of the batch. The
+class is created on first access, since its base class belongs to Flow-Factory.
 """
 
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def __getattr__(name: str) -> Any:
-    """`GTSVJRewardModel`, to whoever names it."""
+    """Create `GTSVJRewardModel` on first access."""
     if name == "GTSVJRewardModel":
         return reward_model_class()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -63,7 +63,7 @@ def reward_model_class() -> type:
             all_latents: Sequence[Tensor] | None = None,
             latent_index_map: Sequence[Tensor] | None = None,
         ) -> Any:
-            """One reward per sample; `extra_info` has what they are made of."""
+            """One reward per sample, with its parts in `extra_info`."""
             scores = score_samples(self.scorer, video, all_latents, latent_index_map, prompt)
             if len(scores.rewards) != len(prompt):
                 raise ValueError(f"got {len(prompt)} prompts for {len(scores.rewards)} clips")
@@ -86,7 +86,7 @@ def score_samples(
     latent_index_map: Sequence[Tensor] | None,
     prompt: Sequence[str] | None = None,
 ) -> RewardOutput:
-    """Scores of what the host handed over: latents if the scorer takes them, else videos.
+    """Scores of a batch: of its latents if the scorer takes them, otherwise of its videos.
 
     Args:
         scorer: for latents, decoded videos, or both.
@@ -98,7 +98,7 @@ def score_samples(
         prompt: per sample, for a scorer that encodes prompts.
 
     Raises:
-        ValueError: if the clean latents are not there, and no VAE was named to encode videos with.
+        ValueError: if there are no clean latents, and no VAE to encode videos with.
     """
     clean = None if scorer.space is None else clean_latents(all_latents, latent_index_map)
     if clean is not None:

@@ -1,9 +1,9 @@
 """UniRL: a reward service that reads the latents of a sample, and the backend that it holds.
 
 Written against Tencent-Hunyuan/UniRL (`unirl/reward/service.py`, `base.py`, `types/sample.py`,
-`types/segments/latent.py`). UniRL hands its backends decoded media only; the latents are on
-the segment of a sample's last part, so that `LatentRewardService` reads them there. Both classes
-are named by `_target_`, and made when they are asked for, since their base classes are the host's.
+`types/segments/latent.py`). UniRL passes its backends decoded media only. `LatentRewardService`
+reads the latents from the segment of a sample's last part. Both classes are named by `_target_` and
+created on first access, since their base classes belong to UniRL.
 """
 
 import time
@@ -23,7 +23,7 @@ from gtsvj_reward.serving import ScoreClient
 
 
 def __getattr__(name: str) -> Any:
-    """`GTSVJBackend` and `LatentRewardService`, to whoever names them."""
+    """Create `GTSVJBackend` or `LatentRewardService` on first access."""
     makers = {"GTSVJBackend": backend_class, "LatentRewardService": service_class}
     if name in makers:
         return makers[name]()
@@ -43,8 +43,8 @@ def backend_class() -> type:
     class GTSVJBackend(RewardBackend):
         """Scores decoded videos, and latents for a `LatentRewardService`.
 
-        `config:` in the recipe holds fields of `ScorerConfig`; `base_device` is where the judge
-        goes, unless that says otherwise.
+        `config:` in the recipe contains fields of `ScorerConfig`. The judge is placed on
+        `base_device` unless `config` names a device.
         """
 
         input_kind = "video"
@@ -55,7 +55,7 @@ def backend_class() -> type:
             self.device = config.get("device") or base_device
 
         def compute_rewards(self, request: Any) -> Any:
-            """Scores of the decoded videos of a request; what cannot be scored raises."""
+            """Scores of the decoded videos of a request; one that cannot be scored is an error."""
             start = time.time()
             scores = score_videos(self.scorer, request.videos, request.prompts)
             count = len(scores.rewards)
@@ -70,13 +70,13 @@ def backend_class() -> type:
         def compute_rewards_differentiable(
             self, media_tensor: Tensor, prompts: Sequence[str], records: Any = None
         ) -> Tensor:
-            """Scores of decoded videos (sample, 3, time, height, width), with their graph."""
+            """Differentiable scores of decoded videos (sample, 3, time, height, width)."""
             del records
             frames = media_tensor.float().transpose(1, 2)
             return self.scorer.score_frames(frames, prompts=prompts).rewards
 
         def is_available(self) -> bool:
-            """Loaded backends are."""
+            """Always: the judge is loaded by the constructor."""
             return True
 
         def offload(self) -> None:
@@ -115,8 +115,8 @@ def service_class() -> type:
     class LatentRewardService(RewardService):
         """Scores the clean latents of a sample's last part, with a `GTSVJBackend` as backend.
 
-        Of the host's settings, those that shape rewards of text (`truncated_reward`,
-        `overlong_...`) are taken and have no effect on videos.
+        UniRL's settings for rewards of text (`truncated_reward`, `overlong_...`) are accepted and
+        have no effect.
         """
 
         def __init__(
@@ -146,7 +146,7 @@ def service_class() -> type:
 
         @distributed(dispatch_mode=Dispatch.DP_SCATTER)  # type: ignore[untyped-decorator]
         def score_and_attach(self, sample: Any) -> Any:
-            """A copy of the sample whose last part has its rewards and what they are made of."""
+            """A copy of the sample whose last part has its rewards and their components."""
             *before, last = sample.parts
             scorer = self.backend.scorer
             prompts = None if scorer.encode is None else prompts_of(sample.turns())
@@ -181,7 +181,7 @@ def scored_part(scorer: ClipScorer, part: Any, prompts: Sequence[str] | None = N
     """A copy of a part with `rewards` and `component_rewards`, from its clean latents.
 
     Raises:
-        RuntimeError: for a part that has rewards already.
+        RuntimeError: if the part already has rewards.
         ValueError: for a part without clean latents of its samples.
     """
     if part.rewards is not None:

@@ -22,8 +22,8 @@ OVERSHOOT = 0.5
 def vader_loss_fn(scorer: ClipScorer, *, target: float | None = None, scale: float = 1.0) -> LossFn:
     """Make the function that VADER calls once per step.
 
-    VADER's generators have image VAEs, whose latents no judge reads: videos are decoded by the
-    host, all frames with a graph, and encoded anew by the scorer's VAE.
+    VADER's generators use image VAEs, whose latents no judge can score. VADER decodes all frames
+    with a graph, and the scorer's VAE encodes them again.
 
     Example:
         ```python

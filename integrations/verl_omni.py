@@ -1,11 +1,11 @@
 """verl-omni: `compute_score`, for one sample, in the worker's process or on a scoring server.
 
 Written against verl-project/verl-omni (`reward_loop/reward_manager/visual.py` and `multi.py`).
-Both managers call by keyword, with further keys from the run's configuration, and take a number or
-a dictionary with `score`, whose other entries become metrics. Set `required: true` for it:
+Both managers call it with keywords, including keys from the run's configuration. They accept a
+number, or a dictionary with `score`, whose other entries become metrics. Set `required: true`:
 otherwise `MultiVisualRewardManager` logs an exception and counts the reward as 0.
-`GTSVJRewardModel` is a named native model for GPUs of the reward's own, and `compute_native_score`
-what asks it. Nothing here imports verl-omni.
+`GTSVJRewardModel` is a named native model on GPUs of its own; `compute_native_score` calls it.
+This module does not import verl-omni.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gtsvj_reward.reward.scorer_config import ScorerConfig
 from gtsvj_reward.serving import ScoreClient
 
 SCORERS: dict[str, ClipScorer] = {}
-"""What was loaded in this process, by configuration."""
+"""Scorers loaded in this process, by configuration."""
 
 RANKS = {"latents": "(channel, time, height, width)", "frames": "(time, 3, height, width)"}
 
@@ -40,32 +40,32 @@ async def compute_score(
     reward_model: Any = None,
     **settings: Any,
 ) -> dict[str, float]:
-    """Score of one generated video, and as `gtsvj_<part>` what it is made of.
+    """Score of one generated video, with its parts as `gtsvj_<part>`.
 
     With `latents_of`, latents are scored and nothing is decoded: those of
     `pipeline.output_type=latent`, or those that the rollout left in `extra_info` (see
     `latents_beside`). With `encode_with`, decoded videos are encoded with the judge's VAE. With
-    both, latents where there are any.
+    both, latents are preferred.
 
     Args:
         solution_image: latents (channel, time, height, width) in the generator's own scale, or a
             video (time, 3, height, width) of uint8.
-        data_source: not read, like the next.
-        ground_truth: the prompt; read with `text_encoder`.
-        extra_info: of the rollout; latents are read.
-        reward_router_address: verl-omni's own reward model, not read, like the next four.
-        reward_model_tokenizer: see there.
-        model_name: see there.
-        sampling_params: see there.
+        data_source: ignored.
+        ground_truth: the prompt; used with `text_encoder`.
+        extra_info: of the rollout; may contain latents.
+        reward_router_address: of verl-omni's own reward model; ignored, like the next three.
+        reward_model_tokenizer: ignored.
+        model_name: ignored.
+        sampling_params: ignored.
         reward_model: handle of a named model; see `compute_native_score`.
         settings: fields of `ScorerConfig`, e.g. `judge` or `server_url`, and `latents_of`.
 
     Raises:
-        ValueError: for settings that are not known, or a sample of a kind that they do not cover.
+        ValueError: for unknown settings, or a sample that the settings do not cover.
         LatentSpaceError, GeometryError, NonFiniteError: from the reward, or as `RefusedError` with
-            the reason from a server; `ScoreServerError` if that does not answer.
+            the reason from a server; `ScoreServerError` if the server does not answer.
     """
-    # Loading, tensor copies and scoring would hold up the event loop of the reward worker.
+    # Loading, tensor copies and scoring would block the event loop of the reward worker.
     return await asyncio.to_thread(
         score_sample, settings, solution_image, extra_info or {}, ground_truth
     )
@@ -77,7 +77,7 @@ def score_sample(
     extra_info: Mapping[str, Any],
     prompt: str | None = None,
 ) -> dict[str, float]:
-    """Score of a sample by the scorer of the settings."""
+    """Score of a sample, by the scorer that the settings describe."""
     scorer = scorer_for(ScorerConfig.from_dict(settings))
     return numbers(score_media(scorer, *media_of(sample, extra_info), prompt))
 
@@ -95,8 +95,8 @@ async def compute_native_score(
     Args:
         solution_image: as for `compute_score`.
         reward_model: handle of the named model.
-        data_source: not read.
-        ground_truth: the prompt; read with `text_encoder`.
+        data_source: ignored.
+        ground_truth: the prompt; used with `text_encoder`.
         extra_info: as for `compute_score`.
     """
     del data_source
@@ -136,27 +136,27 @@ class GTSVJRewardModel:
         return numbers(score_media(self.scorer, latents, frames, prompt))
 
     def close(self) -> None:
-        """Let go of judge and VAE."""
+        """Release the judge and the VAE."""
         self.scorer = None
 
 
 def numbers(scores: RewardOutput) -> dict[str, float]:
-    """The score of a batch of one, and as `gtsvj_<part>` what it is made of."""
+    """The score of a batch of one, with its parts as `gtsvj_<part>`."""
     parts = {f"gtsvj_{name}": values[0] for name, values in scores.numbers().items()}
     return {"score": float(scores.rewards[0]), **parts}
 
 
 def media_of(sample: Tensor, extra_info: Mapping[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """Latents and decoded frames of a sample, as far as the host hands them over."""
+    """Latents and decoded frames of a sample; None for what verl-omni does not pass."""
     if sample.dtype == torch.uint8:
         return latents_beside(extra_info), sample
     return sample, None
 
 
 def latents_beside(extra_info: Mapping[str, Any]) -> Tensor | None:
-    """Clean latents that a rollout left beside decoded frames; None if it left none.
+    """Clean latents that a rollout stores beside decoded frames; None if there are none.
 
-    Those are the media artifact `video_latent`, and `latents_clean` of earlier releases.
+    They are the media artifact `video_latent`, or `latents_clean` in earlier releases.
 
     Raises:
         ValueError: for an artifact whose axes are not channel, time, height, width.

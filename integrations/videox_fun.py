@@ -1,9 +1,9 @@
 """VideoX-Fun (CogVideoX-Fun): a reward for `train_reward_lora.py`, from latents or frames.
 
 Written against aigc-apps/VideoX-Fun (`videox_fun/reward/reward_fn.py`, `BaseReward`, and
-`scripts/*/train_reward_lora.py`). The script builds the class that `--reward_fn` names from device,
-dtype and `--reward_fn_kwargs`, and calls it with a batch and its prompts for (loss, mean reward).
-It checks no base class, so this is none of its subclasses, and nothing here imports it.
+`scripts/*/train_reward_lora.py`). The script builds the class named by `--reward_fn` from device,
+dtype and `--reward_fn_kwargs`. It calls the object with a batch and its prompts, and expects (loss,
+mean reward). It does not check the base class, so this module does not import it.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from gtsvj_reward.reward.scorer_config import ScorerConfig
 class GTSVJVideoReward:
     """Loss and reward of latents, or of decoded frames; gradients reach what was handed over.
 
-    With `latents_of`, it is given the sampler's clean latents and nothing is decoded, which takes
-    one changed line in the script. With `encode_with`, it is given the frames that the script
-    decodes, and encodes them again. Judges have no highest score, so unlike the script's own
-    rewards this one is without a bound unless `max_reward` sets one.
+    With `latents_of` it scores the sampler's clean latents without decoding, after one changed line
+    in the script. With `encode_with` it encodes the frames that the script decodes. Judges have no
+    maximal score, so the reward is unbounded unless `max_reward` sets a bound.
 
     Example:
         ```python
@@ -41,8 +40,8 @@ class GTSVJVideoReward:
         settings: fields of `ScorerConfig`; `latents_of` or `encode_with`.
 
     Raises:
-        ValueError: for both at once, and for settings that are not known.
-        LatentSpaceError: for a generator, or a VAE, of another space than the judge's.
+        ValueError: for both at once, and for unknown settings.
+        LatentSpaceError: for a generator or VAE of another latent space than the judge's.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class GTSVJVideoReward:
         Args:
             batch_frames: scaled latents, or colours in [0, 1]: (batch, channel, time, height,
                 width) both.
-            batch_prompt: one per clip; read with `text_encoder`, else only counted.
+            batch_prompt: one per clip; used with `text_encoder`, otherwise only counted.
 
         Raises:
             ValueError: for another number of prompts, a batch that is not of rank 5, or frames that
