@@ -5,7 +5,7 @@ weights are never read.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from diffusers.models.transformers.transformer_mochi import MochiRoPE
 from torch import Tensor
 
 from benchmarks.counting import frozen_model
-from gtsvj_reward import JudgeConfig, LatentSpace, VideoJudge
+from gtsvj_reward import ImageCondition, JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.latents.wan_vae import PUBLISHED
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
@@ -58,6 +58,9 @@ class FullModel:
     """Latent frames in one token, for CogVideoX 1.5."""
     size: tuple[int, int, int] = (49, 480, 720)
     """Frames, height and width of the clip in pixels."""
+    image: tuple[int, tuple[int, int] | None] | None = None
+    """Latent frames of a reference image, and the shape of its embeddings if the model takes any;
+    None for a model of text alone."""
 
     @property
     def latents(self) -> tuple[int, int, int, int]:
@@ -69,6 +72,15 @@ class FullModel:
     def clip(self, *, grad: bool = False) -> Tensor:
         """One clip of latents without values, in float32."""
         return torch.zeros(1, *self.latents, device="meta", requires_grad=grad)
+
+    def reference(self) -> ImageCondition | None:
+        """A reference image without values, of a model that takes one."""
+        if self.image is None:
+            return None
+        (frames, embeds), (_, *size) = self.image, self.latents
+        with torch.device("meta"):
+            latents = torch.zeros(1, frames, *size)
+            return ImageCondition(latents, None if embeds is None else torch.zeros(1, *embeds))
 
     def judge(self, transformer: Any, **changes: Any) -> VideoJudge:
         """A frozen judge with the paper's LoRA on a transformer of this kind."""
@@ -190,3 +202,59 @@ FULL_MODELS: Mapping[str, FullModel] = {
     ),
 }
 """Name -> model."""
+
+IMAGE_MODELS: Mapping[str, FullModel] = {
+    "CogVideoX-5B-I2V": FullModel(
+        make_transformer=partial(
+            CogVideoXTransformer3DModel,
+            **COGVIDEOX_5B,
+            in_channels=32,
+            use_learned_positional_embeddings=True,
+        ),
+        make_vae=AutoencoderKLCogVideoX,
+        channels=16,
+        fps=8,
+        image=(1, None),
+    ),
+    "CogVideoX1.5-5B-I2V": FullModel(
+        make_transformer=partial(
+            CogVideoXTransformer3DModel, **COGVIDEOX_15, in_channels=32, ofs_embed_dim=512
+        ),
+        make_vae=AutoencoderKLCogVideoX,
+        channels=16,
+        fps=16,
+        patch_size_t=2,
+        image=(1, None),
+    ),
+    "Wan2.1-14B-I2V": FullModel(
+        make_transformer=partial(
+            WanTransformer3DModel,
+            in_channels=36,
+            out_channels=16,
+            image_dim=1280,
+            added_kv_proj_dim=5120,
+        ),
+        make_vae=AutoencoderKLWan,
+        channels=16,
+        fps=16,
+        image=(13, (257, 1280)),
+    ),
+    "Wan2.2-A14B-I2V": FullModel(
+        make_transformer=partial(WanTransformer3DModel, in_channels=36, out_channels=16),
+        make_vae=AutoencoderKLWan,
+        channels=16,
+        fps=16,
+        image=(13, None),
+    ),
+    "Wan2.2-5B": replace(FULL_MODELS["Wan2.2-5B"], image=(1, None)),
+    "HunyuanVideo-I2V": FullModel(
+        make_transformer=partial(
+            HunyuanVideoTransformer3DModel, image_condition_type="token_replace"
+        ),
+        make_vae=AutoencoderKLHunyuanVideo,
+        channels=16,
+        fps=24,
+        image=(1, None),
+    ),
+}
+"""Name -> image-to-video model; of Wan 2.2 A14B one expert."""

@@ -157,10 +157,11 @@ def wan_image_5b():
     )
 
 
-def hunyuan_video_image():
+def hunyuan_video_image(kind="token_replace"):
     """Without its text encoders: prompts must be given as embeddings."""
+    channels = {"in_channels": 9, "out_channels": 4} if kind == "latent_concat" else {}
     model = tiny_hunyuan_video(
-        num_layers=1, num_single_layers=1, image_condition_type="token_replace"
+        num_layers=1, num_single_layers=1, image_condition_type=kind, **channels
     )
     vae, scheduler = BY_NAME["hunyuan-video"].make(), FlowMatchEulerDiscreteScheduler()
     return HunyuanVideoImageToVideoPipeline(None, None, model, vae, scheduler, None, None, None)
@@ -175,6 +176,7 @@ IMAGE_PIPELINES = {
     "cogvideox-5b": cogvideox_image,
     "cogvideox-1.5": partial(cogvideox_image, "1.5"),
     "hunyuan_video": hunyuan_video_image,
+    "hunyuan_video-concat": partial(hunyuan_video_image, "latent_concat"),
     "wan-2.1": wan_image,
     "wan-2.2": partial(wan_image, "2.2"),
     "wan-2.2-5b": wan_image_5b,

@@ -15,7 +15,7 @@ from gtsvj_reward.flags import snake_case
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents import LatentClip, LatentFolder, save_clip, write_video
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.reward.text_store import TextStore, store_in
+from gtsvj_reward.reward.text_store import TextStore
 from gtsvj_reward.toy.pipeline import load_pipeline
 from tests.pipelines import cogvideox, frozen
 from tests.tiny import tiny_judge, tiny_transformer
@@ -359,7 +359,7 @@ def test_negatives_of_real_clips_and_of_prompts(tmp_path, capsys):
     assert "prompts encoded 1" in printed
     folder = LatentFolder(tmp_path / "out")
     asked = [info for info in folder.infos if info.settings["prompt"]]
-    assert store_in(folder.path).text_of(asked).embeds.shape[0] == 2
+    assert TextStore.beside(folder.path).text_of(asked).embeds.shape[0] == 2
     assert {info.shape for info in folder.infos} == {(3, folder.space.channels, 8, 8)}
 
 

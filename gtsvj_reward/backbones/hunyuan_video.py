@@ -14,21 +14,23 @@ from gtsvj_reward.backbones.transformer import TransformerBackbone
 GUIDANCE_SCALE = 6.0
 """Guidance scale that a distilled model is told; the default of diffusers' pipeline."""
 
+CONCAT = "latent_concat"
+"""Image condition of models that take an image, and a mask, as further channels."""
+
 NULL_WORDS = 2
 """Length of the null text. On CPU a product with a single row rounds by where in memory the weights
 lie, so that with one word equal weights would not always give equal scores."""
 
 
 def check_task(config: Mapping[str, Any]) -> None:
-    """Refuse models that want channels of an image, or several latent frames in a step."""
-    image = config["image_condition_type"]
-    if config["in_channels"] != config["out_channels"] or image == "latent_concat":
+    """Refuse models of other tasks, or with several latent frames in a step."""
+    image, own = config["image_condition_type"], config["out_channels"]
+    expected = 2 * own + 1 if image == CONCAT else own
+    if config["in_channels"] != expected:
         raise ValueError(
-            "a judge needs a transformer that generates from text, or one that is given an image "
-            f"in place of the first latent frame (token_replace); this one takes "
-            f"{config['in_channels']} channels, gives {config['out_channels']} and has "
-            f"image_condition_type={image!r}: its pipeline drops the latent frame of the image, "
-            "which clips would lack"
+            "a judge needs a transformer that generates from text, or from an image as diffusers' "
+            f"pipeline feeds it: with image_condition_type={image!r} one that gives {own} channels "
+            f"takes {expected}, this one takes {config['in_channels']}"
         )
     if config["patch_size_t"] != 1:
         raise ValueError(
@@ -56,8 +58,9 @@ class HunyuanVideoBackbone(TransformerBackbone):
     timestep is diffusers' own: 1000 sigma, from 0 (clean) to 1000 (noise).
 
     Image-to-video models with `token_replace` take an image in place of the first latent frame,
-    whose tokens are told timestep 0; their prompts are encoded with the image. Those with
-    `latent_concat`, and models that patch time, are refused.
+    whose tokens are told timestep 0. Those with `latent_concat` take it beside the first latent
+    frame, with a mask; their pipeline drops that frame from what it returns, and clips must have
+    it. Prompts of both are encoded with the image. Models that patch time are refused.
     """
 
     family = "HunyuanVideoTransformer3DModel"
@@ -71,7 +74,8 @@ class HunyuanVideoBackbone(TransformerBackbone):
         check_task(config)
         super().configure(config)
         self.image_use = "always" if config.image_condition_type else "never"
-        self.given_frames = int(self.image_use == "always")
+        self.given_frames = int(config.image_condition_type == "token_replace")
+        self.latent_channels = config.out_channels
 
     def decisions(self, config: Any) -> dict[str, Any]:
         """See `TransformerBackbone.decisions`."""
@@ -165,6 +169,13 @@ class HunyuanVideoBackbone(TransformerBackbone):
         """See `Backbone.with_image`."""
         if self.image_use == "never":
             return inputs
+        if self.config.image_condition_type == CONCAT:
+            given, mask = torch.zeros_like(latents), torch.zeros_like(latents[:, :, :1])
+            if image is not None:
+                check_single(image, self.family)
+                given, mask[:, 0] = image.fed(latents, latents.shape[1]), 1
+            fed = torch.cat([latents, given, mask], dim=2)
+            return {**inputs, "hidden_states": fed.transpose(1, 2)}
         first = torch.zeros_like(latents[:, :1])
         if image is not None:
             check_single(image, self.family)

@@ -1,6 +1,6 @@
 """What an image-to-video pipeline feeds of its reference image, and for which family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -32,6 +32,14 @@ class ImageCondition(Condition):
 
     def __len__(self) -> int:
         return len(self.latents)
+
+    def first(self, frames: int) -> "ImageCondition":
+        """The condition of clips cut to their first latent frames.
+
+        Where the VAE saw grey frames behind the image it is causal: the first latents of a longer
+        clip are those of a shorter one.
+        """
+        return replace(self, latents=self.latents[:, :frames])
 
     def fed(self, like: Tensor, frames: int) -> Tensor:
         """The latents as they are fed, zeros behind them, in the dtype of others.

@@ -186,18 +186,36 @@ def transformer_folder(source: str | Path, revision: str | None) -> Path:
     Raises:
         FileNotFoundError: naming the places that were looked at.
     """
-    local = Path(source)
-    if not local.is_dir():
-        if not is_hub_id(str(source)):
-            raise FileNotFoundError(
-                f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
-            )
-        # A pattern's * stands for slashes too: these are the settings of all parts, and the weights
-        # of one of them.
-        local = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json"]))
+    local = settings_folder(source, revision)
+    if not Path(source).is_dir():
         name = expert_folder(local)
         weights = f"{name}/*.safetensors" if (local / name).is_dir() else "*.safetensors"
         snapshot_download(str(source), revision=revision, allow_patterns=[weights])
+    return config_folder(local)
+
+
+def settings_folder(source: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a model or pipeline; of a hub id, its settings (JSON) without weights.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if not is_hub_id(str(source)):
+        raise FileNotFoundError(
+            f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
+        )
+    # A pattern's * stands for slashes too: these are the settings of all parts.
+    return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json"]))
+
+
+def config_folder(local: Path) -> Path:
+    """The folder with the transformer's `config.json`, of a pipeline or transformer here.
+
+    Raises:
+        FileNotFoundError: naming the places that were looked at.
+    """
     for folder in (local / expert_folder(local), local):
         if (folder / "config.json").is_file():
             return folder

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gtsvj_reward.backbones.image import ImageCondition, check_single
 from gtsvj_reward.backbones.ltx import LTXBackbone, words_and_bias
 from gtsvj_reward.backbones.text import TextCondition
 
@@ -22,6 +23,8 @@ class LTX2Backbone(LTXBackbone):
 
     Positions are seconds and pixels, so that the frame rate of a clip changes its hidden states; it
     is part of the fingerprint. Prompts are what the pipeline's text connectors return for video.
+    An image, if there is one, takes the place of the first latent frame, whose tokens are told
+    timestep 0.
 
     Args:
         transformer: the diffusers model; it is left as it is, its weights are shared, not copied.
@@ -41,6 +44,8 @@ class LTX2Backbone(LTXBackbone):
         *("rope_double_precision", "rope_theta", "rope_type", "timestep_scale_multiplier"),
         "vae_scale_factors",
     )
+    image_use = "also"
+    given_frames = 1
     output_parts = (
         *("norm_out", "proj_out", "scale_shift_table"),
         *("audio_norm_out", "audio_proj_out", "audio_scale_shift_table"),
@@ -81,6 +86,7 @@ class LTX2Backbone(LTXBackbone):
             "encoder_hidden_states": words,
             "audio_encoder_hidden_states": latents.new_zeros(batch, 1, self.text_widths()[1]),
             "timestep": level,
+            "audio_timestep": level,
             "sigma": level,
             "encoder_attention_mask": bias,
             "num_frames": steps,
@@ -89,4 +95,21 @@ class LTX2Backbone(LTXBackbone):
             "fps": self.fps,
             "audio_num_frames": 1,
             "isolate_modalities": True,
+        }
+
+    def with_image(
+        self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition | None
+    ) -> dict[str, Any]:
+        """See `Backbone.with_image`."""
+        if image is None:
+            return inputs
+        check_single(image, self.family)
+        video = torch.cat([image.fed(latents, 1), latents[:, 1:]], dim=1)
+        batch, steps, _, height, width = latents.shape
+        levels = inputs["timestep"][:, None].repeat(1, steps * height * width)
+        levels[:, : height * width] = 0
+        return {
+            **inputs,
+            "hidden_states": video.movedim(2, -1).flatten(1, 3),
+            "timestep": levels.reshape(batch, -1),
         }

@@ -126,6 +126,7 @@ def judge_values(
     from gtsvj_reward import GTSVJReward
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import base_beside
+    from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import folder, shards
     from gtsvj_reward.training.closed_form.distill import Teacher
 
@@ -138,14 +139,9 @@ def judge_values(
         allow_untrained_geometry=args.allow_untrained_geometry,
         check_statistics=not args.no_check_statistics,
     )
-    if reward.reads_text:
-        raise ValueError(
-            f"{args.teacher} reads prompts, but latent files have no prompt embeddings: score "
-            "the clips with `reward(latents, text=...)` and pass the table as --scores"
-        )
     finished = shards.Shards(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
-        header=shards.run_header(checkpoint, reward),
+        header=shards.run_header(checkpoint, reward, Stored.beside(reward.config, clips.path)),
     )
     score_together(reward, clips, finished, state, overwrite=args.overwrite)
     scored = folder.collect_scores(clips, finished)

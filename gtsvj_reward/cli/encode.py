@@ -54,10 +54,27 @@ def encode(argv: list[str]) -> int:
         help="table of `video,prompt`: wrong prompts, for training",
     )
     parser.add_argument("--text_encoder", help="pipeline that encodes the prompts; default: --vae")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument(
+        "--images",
+        type=Path,
+        help="reference images, encoded too: table of `video,image`, or folder of pictures "
+        "named after the videos",
+    )
+    seen.add_argument(
+        "--first_frame", action="store_true", help="use the first frame of each clip as its image"
+    )
+    parser.add_argument(
+        "--image_encoder",
+        help="image-to-video pipeline that encodes the images; default: --vae",
+    )
     args = parser.parse_args(argv)
     for flag in ("text_encoder", "wrong_prompts"):
         if vars(args)[flag] and args.prompts is None:
             parser.error(f"--{flag} has no use without --prompts")
+    with_images = args.images is not None or args.first_frame
+    if args.image_encoder and not with_images:
+        parser.error("--image_encoder has no use without --images or --first_frame")
 
     from accelerate.utils import gather_object
 
@@ -91,6 +108,8 @@ def encode(argv: list[str]) -> int:
         reports = gather_object([own])
         if args.prompts is not None and state.is_main_process:
             keep_prompts(args, args.device or state.device)
+        if with_images and state.is_main_process:
+            keep_images(args, args.device or state.device)
     if state.is_main_process:
         print_reports(reports)
     unreadable = any(report.unreadable for report in reports)
@@ -112,6 +131,29 @@ def keep_prompts(args: argparse.Namespace, device: Any) -> None:
     )
     new = write_texts(args.out, sources, prompts, encoder, wrong=wrong)
     print(f"prompts encoded {new}; {len(prompts)} videos in {args.prompts}, {len(sources)} clips")
+
+
+def keep_images(args: argparse.Namespace, device: Any) -> None:
+    """Encode the reference images of the clips below `out`; say how many were new."""
+    from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.reward import image_store
+    from gtsvj_reward.reward.images import load_image_encoder
+    from gtsvj_reward.scoring.groups import read_groups
+
+    infos = LatentFolder(args.out).infos
+    if args.first_frame:
+        pictures = image_store.first_frames(args.videos, infos)
+    elif args.images.is_dir():
+        pictures = image_store.pictures_in(image_store.pictures_of_folder(args.images))
+    else:
+        named = read_groups(args.images, "image")
+        table = {video: args.images.parent / image for video, image in named.items()}
+        pictures = image_store.pictures_in(table)
+    encoder = load_image_encoder(
+        args.image_encoder or args.vae, dtype=dtype_of(args.dtype), device=device
+    )
+    new = image_store.write_images(args.out, pictures, encoder)
+    print(f"images encoded {new}; {len(infos)} clips")
 
 
 def print_reports(reports: "list[EncodeReport]") -> None:

@@ -49,8 +49,8 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.seen import trained_on
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import score_clips
-    from gtsvj_reward.scoring.folder import prompts_for
 
     folder = LatentFolder(args.latents)
     found = find_clips(videos, folder, allow_missing=args.allow_missing_videos)
@@ -58,7 +58,7 @@ def tables(args: argparse.Namespace, videos: tuple[str, ...]) -> list[Scored]:
     reward = load_reward(args, checkpoint, processes(args.device).device)
     clips = folder.only(found.clips.values())
     ways: dict[str, str | None] = {"": None}
-    if prompts_for(reward, clips) is not None:
+    if Stored.beside(reward.config, clips.path).texts is not None:
         ways[""] = "each clip was scored with its prompt"
         if reward.config.prompt_dropout:
             ways[WITHOUT] = "clips were scored without prompts"

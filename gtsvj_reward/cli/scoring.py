@@ -166,6 +166,7 @@ def run_scoring(
     from gtsvj_reward.judge import resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import read_config
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import folder, shards, table
     from gtsvj_reward.scoring.report import training_spread
 
@@ -177,7 +178,7 @@ def run_scoring(
     clips = LatentFolder(latents)
     finished = shards.Shards(
         folder=out.with_name(f"{out.stem}-shards"),
-        header=shards.run_header(checkpoint, reward, folder.prompts_for(reward, clips)),
+        header=shards.run_header(checkpoint, reward, Stored.beside(reward.config, latents)),
     )
     score_together(reward, clips, finished, state, overwrite=args.overwrite)
     if not state.is_main_process:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.serving.settings import ServeSettings
 
 READING = ("vae_dtype", "space_id", "fps", "height", "width", "num_frames",
-           "max_megapixels", "text_encoder", "text_dtype")  # fmt: skip
+           "max_megapixels", "text_encoder", "text_dtype", "image_encoder")  # fmt: skip
 
 
 def serve(argv: list[str]) -> int:
@@ -41,6 +41,9 @@ def serve(argv: list[str]) -> int:
         "--text_encoder", help="the generator's pipeline, for a judge that reads prompts"
     )
     videos.add_argument("--text_dtype", choices=DTYPES, default="float32")
+    videos.add_argument(
+        "--image_encoder", help="likewise, for a judge that sees reference images; --vae_dtype"
+    )
     args = parser.parse_args(argv)
     if args.replicas != 1 and args.engine != "ray":
         parser.error("--replicas needs --engine ray")

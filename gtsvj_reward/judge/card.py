@@ -12,6 +12,9 @@ PROMPT_RULE = {
 SENSITIVITY = "prompt sensitivity"
 """What the record of training calls the measured effect of another clip's prompt."""
 
+FIDELITY = "reference fidelity"
+"""Likewise, of another clip's reference image."""
+
 IMAGE_RULE = {"none": "not seen", "image": "seen, must be given with each clip"}
 
 
@@ -48,6 +51,7 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         (SENSITIVITY, sensitivity(config)),
         ("reference image", IMAGE_RULE[config.image_input]),
+        (FIDELITY, fidelity(config)),
         ("trained on clips of", geometry),
         ("normalised score", scale),
         *aspect_rows(config),
@@ -59,6 +63,13 @@ def sensitivity(config: JudgeConfig) -> str:
     if config.text_input != "prompt":
         return "0, it reads no prompt"
     return str(config.training.get(SENSITIVITY, "not measured; see `prompt_sensitivity`"))
+
+
+def fidelity(config: JudgeConfig) -> str:
+    """What another clip's reference image does to a score."""
+    if config.image_input == "none":
+        return "0, it sees no reference image"
+    return str(config.training.get(FIDELITY, "not measured"))
 
 
 def prompt_rule(config: JudgeConfig) -> str:

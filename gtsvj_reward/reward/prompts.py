@@ -29,10 +29,10 @@ class PromptSensitivity:
     other: Float[Tensor, " clip"] | None = None
     """Scores with the prompts of other clips; None if nothing was run."""
 
-    def text(self) -> str:
-        """For a model card."""
+    def text(self, what: str = "prompt") -> str:
+        """For a model card; `what` was exchanged."""
         return (
-            f"another clip's prompt moves the score by {self.mean_change:.2f} standard deviations; "
+            f"another clip's {what} moves the score by {self.mean_change:.2f} standard deviations; "
             f"{self.share_own_higher:.0%} of clips score higher under their own"
         )
 

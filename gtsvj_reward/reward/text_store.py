@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,15 +12,15 @@ from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.reward.store import ConditionStore, StoreError
 from gtsvj_reward.reward.texts import PromptEncoder
 
-FOLDER, INDEX, SUFFIX = "prompts", "prompts.json", ".text"
-"""Beside latent files: a folder, which names the prompt of each clip and has a file (safetensors)
-for each prompt."""
+SUFFIX = ".text"
+"""Of the file (safetensors) of a prompt."""
 AT_ONCE = 16
 
 
-class PromptStoreError(ValueError):
+class PromptStoreError(StoreError):
     """Stored prompts that are missing, damaged or do not fit the clips."""
 
 
@@ -54,14 +54,7 @@ def write_texts(
             clip, and prompts of another family in the folder.
         ValueError: for names that match several videos.
     """
-    matches = match_videos(sources, prompts, "the prompts")
-    missing = [source for source in sources if source not in matches]
-    if missing:
-        raise PromptStoreError(
-            f"{len(missing)} of {len(sources)} clips have no prompt, the first is {missing[0]}: "
-            "give the table a row for each (`video,prompt`), or encode those videos elsewhere"
-        )
-    said = {source: prompts[matches[source]] for source in sources}
+    said = TextStore.matched(sources, prompts)
     return write_index(latents, said, wrong_by_source(sources, said, wrong or {}), encoder)
 
 
@@ -113,8 +106,9 @@ def write_index(
     further: Sequence[str] = (),
 ) -> int:
     """Write the files of prompts that have none yet, and the index; how many were new."""
-    folder = Path(latents) / FOLDER
-    if (folder / INDEX).is_file():
+    folder = Path(latents) / TextStore.kind
+    index = folder / TextStore.index_name()
+    if index.is_file():
         TextStore(folder).require_family(encoder.family, "these are for")
     texts = dict.fromkeys([*said.values(), *(text for row in wrong.values() for text in row)])
     texts.update(dict.fromkeys(further))
@@ -127,8 +121,8 @@ def write_index(
             tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
             kept = {name: value for name, value in tensors.items() if value is not None}
             write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
-    index = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
-    write_text(folder / INDEX, json.dumps(index, ensure_ascii=False, indent=1) + "\n")
+    says = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
+    write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     return len(new)
 
 
@@ -138,51 +132,23 @@ def prompt_of_settings(info: ClipInfo) -> str | None:
     return found if isinstance(found, str) else None
 
 
-class TextStore:
-    """The prompts that `write_texts` stored.
+class TextStore(ConditionStore):
+    """The prompts that `write_texts` stored."""
 
-    Args:
-        folder: the folder of prompts.
+    kind = "prompts"
+    reader = "reads prompts (text_input='prompt')"
+    cure = (
+        "encode them with `gtsvj encode --prompts`; generated ones with `gtsvj negatives "
+        "--keep_prompts`"
+    )
+    flag = "--prompts"
+    encoder_flag = "--text_encoder"
+    error = PromptStoreError
 
-    Raises:
-        PromptStoreError: if the index is missing or invalid.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        try:
-            self.text = (self.folder / INDEX).read_text()
-            values = json.loads(self.text)
-            self.family: str = values["family"]
-            self.prompts: dict[str, str] = values["prompts"]
-            self.wrong: dict[str, list[str]] = values.get("wrong", {})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PromptStoreError(
-                f"{self.folder / INDEX} does not say the prompts of the clips: write it with "
-                f"`gtsvj encode --prompts` ({error!r})"
-            ) from error
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the index."""
-        return sha256(self.text.encode()).hexdigest()
-
-    def require_family(self, family: str | None, what: str) -> None:
-        """Reject prompts encoded for another family.
-
-        Args:
-            family: class name of a transformer.
-            what: is of this family, with its verb, for the message.
-
-        Raises:
-            PromptStoreError: naming both families.
-        """
-        if family != self.family:
-            raise PromptStoreError(
-                f"{self.folder} holds prompts encoded for a {self.family}, {what} a {family}: "
-                "remove the folder and encode again with --text_encoder of that model, or keep "
-                "latents of another model elsewhere"
-            )
+    def read_index(self, values: Mapping[str, Any]) -> None:
+        """See `ConditionStore.read_index`."""
+        self.prompts: dict[str, str] = values["prompts"]
+        self.wrong: dict[str, list[str]] = values.get("wrong", {})
 
     def prompt(self, info: ClipInfo) -> str:
         """The prompt of a clip: that of its generation, else the one in the index.
@@ -195,7 +161,7 @@ class TextStore:
             return made
         if info.source not in self.prompts:
             raise PromptStoreError(
-                f"{info.path} is of {info.source}, of which {self.folder / INDEX} has no prompt "
+                f"{info.path} is of {info.source}, of which {self.index} has no prompt "
                 f"({len(self.prompts)} others): encode again with a table that names it"
             )
         return self.prompts[str(info.source)]
@@ -218,19 +184,3 @@ class TextStore:
             raise PromptStoreError(f"{file} is not of the prompt {prompt!r}: encode again")
         mask, pooled = tensors.get("mask"), tensors.get("pooled")
         return TextCondition(tensors["embeds"], mask, pooled, self.family)
-
-
-def store_in(folder: Path) -> TextStore | None:
-    """The prompts beside latent files, in this folder or one above; None if there are none."""
-    for above in (folder, *folder.parents):
-        index = above / FOLDER / INDEX
-        if index.is_file():
-            return stored(index.parent, index.stat().st_mtime_ns)
-    return None
-
-
-@lru_cache(maxsize=16)
-def stored(folder: Path, changed: int) -> TextStore:
-    """The prompts of a folder as they were at a time."""
-    del changed
-    return TextStore(folder)

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.backbones.load import transformer_folder
+from gtsvj_reward.backbones.load import config_folder, settings_folder
 from gtsvj_reward.reward.base import AnyReward, as_reward
 
 CACHED = 256
@@ -70,19 +70,45 @@ def hunyuan_video_text(
     Raises:
         ValueError: for the image-to-video model, whose language model also reads the image.
     """
-    if config["image_condition_type"] is not None:
+    condition = config["image_condition_type"]
+    if condition is not None:
+        interleave = 2 if condition == "latent_concat" else 4
         raise ValueError(
             "the text encoder of HunyuanVideo's image-to-video pipeline reads the image with the "
             "prompt: pass a `TextCondition` of what `pipe.encode_prompt(image, prompt, "
-            "image_embed_interleave=4)` returns"
+            f"image_embed_interleave={interleave})` returns"
         )
     embeds, pooled, mask = pipe.encode_prompt(prompt, device=device)
     return TextCondition(embeds, mask.bool(), pooled)
 
 
+def hunyuan_video15_text(
+    pipe: Any, prompt: str, config: Mapping[str, Any], device: torch.device
+) -> TextCondition:
+    """Embeddings by the language model, in the pipeline's template.
+
+    What ByT5 says of words in quotation marks is left out: the judge reads them as the others.
+    """
+    del config
+    embeds, mask, *_ = pipe.encode_prompt(prompt, device=device)
+    return TextCondition(embeds, mask.bool())
+
+
+def ltx2_text(
+    pipe: Any, prompt: str, config: Mapping[str, Any], device: torch.device
+) -> TextCondition:
+    """What the pipeline's connectors make of the language model's states, for video."""
+    del config
+    states, mask, *_ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False, device=device)
+    embeds, _, valid = pipe.connectors(states, mask, padding_side=pipe.tokenizer.padding_side)
+    return TextCondition(embeds, valid.bool())
+
+
 ENCODERS: dict[str, EncodeOne] = {
     "CogVideoXTransformer3DModel": cogvideox_text,
+    "HunyuanVideo15Transformer3DModel": hunyuan_video15_text,
     "HunyuanVideoTransformer3DModel": hunyuan_video_text,
+    "LTX2VideoTransformer3DModel": ltx2_text,
     "LTXVideoTransformer3DModel": masked_text,
     "MochiTransformer3DModel": masked_text,
     "WanTransformer3DModel": wan_text,
@@ -133,7 +159,7 @@ class PromptEncoder:
         self.modules = [
             module
             for name, module in pipe.components.items()
-            if name.startswith("text_encoder") and module is not None
+            if name.startswith(("text_encoder", "connectors")) and module is not None
         ]
         if not self.modules:
             raise ValueError(
@@ -234,7 +260,8 @@ def load_prompt_encoder(
         ValueError: for a family whose text encoder is not known.
     """
     folder = folder_of(source)
-    config = json.loads((transformer_folder(folder, None) / "config.json").read_text())
+    settings = config_folder(settings_folder(folder))
+    config = json.loads((settings / "config.json").read_text())
     pipe = DiffusionPipeline.from_pretrained(
         folder, transformer=None, vae=None, torch_dtype=dtype, use_safetensors=True
     )

@@ -11,7 +11,7 @@ from gtsvj_reward.latents.store import SUFFIX, ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.locks import folder_lock
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
-from gtsvj_reward.reward.text_store import TextStore, store_in
+from gtsvj_reward.reward.stored import Stored
 from gtsvj_reward.scoring.shards import (
     FileRecord,
     FinishedClip,
@@ -27,39 +27,6 @@ def named_clips(clips: LatentFolder) -> dict[str, ClipInfo]:
     return {info.path.relative_to(clips.path).as_posix(): info for info in clips.infos}
 
 
-def prompts_for(
-    reward: GTSVJReward, clips: LatentFolder, *, under_prompts: bool = True
-) -> TextStore | None:
-    """The stored prompts of clips, for a judge that reads prompts.
-
-    Args:
-        reward: the judge.
-        clips: latent files.
-        under_prompts: False: score without prompts.
-
-    Raises:
-        ValueError: if there are none, or `under_prompts` is False, and the judge needs prompts; if
-            they were encoded for another family; for a judge that reads reference images, which are
-            not stored beside clips.
-    """
-    if reward.reads_image:
-        raise ValueError(
-            "this judge sees reference images (image_input='image'), and none are stored beside "
-            "latents: score in Python, `reward(latents, image=image_of(pipe, images, ...))`"
-        )
-    if not reward.reads_text:
-        return None
-    store = store_in(clips.path) if under_prompts else None
-    if store is not None:
-        store.require_family(reward.config.family, "this judge is of")
-    if store is None and not reward.config.prompt_dropout:
-        raise ValueError(
-            "this judge reads prompts (text_input='prompt'), and none are stored beside the "
-            f"latents below {clips.path}: encode them with `gtsvj encode --prompts`"
-        )
-    return store
-
-
 def score_folder(
     reward: GTSVJReward, clips: LatentFolder, *, progress: bool = True
 ) -> list[ScoredClip]:
@@ -68,11 +35,11 @@ def score_folder(
     Raises:
         ValueError: for any clip that `GTSVJReward` rejects; no clip is left out.
     """
-    infos, store = named_clips(clips), prompts_for(reward, clips)
+    infos, stored = named_clips(clips), Stored.beside(reward.config, clips.path)
     scored: dict[str, ScoredClip] = {}
     with tqdm(total=len(infos), desc="score", disable=not progress) as bar:
         for batch in batches(infos, reward.batch_size):
-            for clip in score_batch(reward, batch, store):
+            for clip in score_batch(reward, batch, stored):
                 scored[clip.latents] = clip
             bar.update(len(batch))
     return [scored[name] for name in infos]
@@ -102,7 +69,7 @@ def score_shard(
         process_index: this process takes clips `process_index::num_processes`.
         num_processes: processes that share the work.
         progress: show a progress bar, on process 0.
-        under_prompts: as for `prompts_for`.
+        under_prompts: as for `Stored.beside`.
 
     Returns:
         Number of clips scored now.
@@ -115,7 +82,7 @@ def score_shard(
     if not 0 <= process_index < num_processes:
         raise ValueError(f"expected process_index in 0..{num_processes - 1}, got {process_index}")
     infos = named_clips(clips)
-    store = prompts_for(reward, clips, under_prompts=under_prompts)
+    stored = Stored.beside(reward.config, clips.path, under_prompts=under_prompts)
     finished = shards.read()
     own = list(infos)[process_index::num_processes]
     check_finished(clips, infos, finished, own)
@@ -127,7 +94,7 @@ def score_shard(
     ):
         for batch in batches(left, reward.batch_size):
             files = {name: FileRecord.of(info.path) for name, info in batch.items()}
-            scored = score_batch(reward, batch, store)
+            scored = score_batch(reward, batch, stored)
             append([FinishedClip(file=files[clip.latents], score=clip) for clip in scored])
             bar.update(len(batch))
     return len(left)
@@ -173,7 +140,7 @@ def score_clips(
         out: a path ending in `.csv` or `.jsonl`.
         checkpoint: the folder that the judge was loaded from.
         progress: show a progress bar.
-        under_prompts: as for `prompts_for`.
+        under_prompts: as for `Stored.beside`.
 
     Returns:
         The path of the table.
@@ -187,10 +154,10 @@ def score_clips(
     if not clips.infos or nameless:
         raise ValueError(f"expected latent files that name their source video, got {nameless}")
     out = Path(out)
-    store = prompts_for(reward, clips, under_prompts=under_prompts)
+    stored = Stored.beside(reward.config, clips.path, under_prompts=under_prompts)
     shards = Shards(
         folder=out.with_name(f"{out.stem}-shards"),
-        header=run_header(checkpoint, reward, store),
+        header=run_header(checkpoint, reward, stored),
     )
     with folder_lock(shards.folder):
         score_shard(reward, clips, shards, progress=progress, under_prompts=under_prompts)
@@ -232,19 +199,21 @@ def batches(infos: Mapping[str, ClipInfo], size: int) -> Iterator[dict[str, Clip
 
 
 def score_batch(
-    reward: GTSVJReward, batch: Mapping[str, ClipInfo], store: TextStore | None
+    reward: GTSVJReward, batch: Mapping[str, ClipInfo], stored: Stored
 ) -> list[ScoredClip]:
-    """Scores of latent files of one frame rate, in their order; under their prompts if given.
+    """Scores of latent files of one frame rate, in their order, with what is stored beside them.
 
     Raises:
         ValueError: what `GTSVJReward.details` raises, with the file's name.
     """
-    stored = [load_clip(info.path) for info in batch.values()]
+    infos = list(batch.values())
+    loaded = [load_clip(info.path) for info in infos]
     clips = Clips(
-        latents=[clip.latents for clip in stored],
-        space=stored[0].space,
-        fps=stored[0].fps,
-        text=None if store is None else store.text_of(list(batch.values())),
+        latents=[clip.latents for clip in loaded],
+        space=loaded[0].space,
+        fps=loaded[0].fps,
+        text=stored.text(infos),
+        image=stored.image(infos),
         names=list(batch),
     )
     normalized = reward.config.reward_mean is not None
@@ -257,7 +226,7 @@ def score_batch(
             video=video_name(info, name),
             latents=name,
             normalized=normalized,
-            prompt=None if store is None else store.prompt(info),
+            prompt=stored.prompt(info),
         )
         for index, (name, info) in enumerate(batch.items())
     ]

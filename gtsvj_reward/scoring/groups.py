@@ -36,14 +36,18 @@ def read_rewards(path: str | Path, column: str = "reward") -> dict[str, float]:
     )
 
 
-def read_groups(path: str | Path) -> dict[str, str]:
-    """Video -> prompt, of a table with the columns `video` and `prompt`.
+def read_groups(path: str | Path, column: str = PROMPT) -> dict[str, str]:
+    """Video -> prompt, or another text, of a table with the columns `video` and `prompt`.
+
+    Args:
+        path: the table.
+        column: the column of texts.
 
     Raises:
         ValueError: for a missing column, an empty cell, or a video that comes twice; with rows.
     """
     table = read_table(path)
-    prompts = texts(table.column(PROMPT))
+    prompts = texts(table.column(column))
     return dict(zip(_videos(table.column(VIDEO)), prompts, strict=True))
 
 

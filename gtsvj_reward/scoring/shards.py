@@ -13,7 +13,7 @@ from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.files import file_sha256, full_disk_named, whole_lines
 from gtsvj_reward.judge.checkpoint import CONFIG_FILE
 from gtsvj_reward.reward.reward import GTSVJReward
-from gtsvj_reward.reward.text_store import TextStore
+from gtsvj_reward.reward.stored import Stored
 from gtsvj_reward.scoring.table import ScoredClip, json_line
 
 FORMAT_VERSION = 2
@@ -134,7 +134,7 @@ class Shards:
 
 
 def run_header(
-    checkpoint: str | Path, reward: GTSVJReward, store: TextStore | None = None
+    checkpoint: str | Path, reward: GTSVJReward, stored: Stored | None = None
 ) -> dict[str, Any]:
     """Everything that scores depend on: checkpoint hashes, the reward's settings, the package.
 
@@ -143,7 +143,7 @@ def run_header(
     Args:
         checkpoint: the folder that the reward was loaded from.
         reward: the reward.
-        store: prompts of the clips, for a judge that reads them.
+        stored: prompts and images of the clips, for a judge that reads them.
     """
     folder = Path(checkpoint)
     files = [folder / CONFIG_FILE, *sorted(folder.glob("*.safetensors"))]
@@ -156,7 +156,7 @@ def run_header(
         "weights of aspects": None if selection is None else list(selection.weights),
         "allow_untrained_geometry": reward.allow_untrained_geometry,
         "version of gtsvj_reward": version("gtsvj-reward"),
-        **({} if store is None else {"prompts": store.digest}),
+        **({} if stored is None else stored.digests()),
     }
 
 

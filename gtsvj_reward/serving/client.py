@@ -61,7 +61,7 @@ class ScoreClient(Reward):
         ImportError: if httpx is not installed.
     """
 
-    reads_text = True  # the judge of the server may, and refuses prompts otherwise
+    reads_text = reads_image = True  # the judge of the server may, and refuses them otherwise
 
     def __init__(
         self,
@@ -212,6 +212,7 @@ def body_of(clips: Clips, space: LatentSpace, normalize: bool) -> bytes:
             fps=clips.fps,
             num_frames=clips.num_frames,
             text=clips.text,
+            image=clips.image,
             normalize=normalize,
         )
     )

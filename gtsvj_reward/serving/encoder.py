@@ -29,9 +29,7 @@ class Encoder:
         self.parsing = asyncio.Lock()
         self.thread = ThreadPoolExecutor(1, "encoder")
 
-    async def parse(
-        self, read: Callable[[bytes], list[tuple[str, str]]], body: bytes
-    ) -> list[tuple[str, str]]:
+    async def parse(self, read: Callable[[bytes], list[T]], body: bytes) -> list[T]:
         """Parse a body; one at a time, since parsing takes several times its size in memory."""
         async with self.parsing:
             return await asyncio.to_thread(read, body)

@@ -3,19 +3,23 @@
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge import JudgeOutput
+from gtsvj_reward.judge.conditions import image_for
 from gtsvj_reward.reward import Clips, GTSVJReward, RewardOutput
 from gtsvj_reward.reward.assemble import assemble, require_finite_scores
 from gtsvj_reward.serving.protocol import ScoreRequest
 from gtsvj_reward.serving.spaces import check_name
 
 logger = logging.getLogger(__name__)
+
+Condition = TypeVar("Condition", TextCondition, ImageCondition)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class Job:
     """Checked and unpadded, on the CPU."""
     text: TextCondition | None
     """One row per clip, for judges that read prompts."""
+    image: ImageCondition | None = None
+    """Likewise, for judges that see reference images."""
     scale: tuple[float, float]
     """Mean and standard deviation to normalise by."""
     notes: tuple[str | None, ...]
@@ -46,10 +52,9 @@ class Job:
     @property
     def kind(self) -> Hashable:
         """Jobs of one kind can share a batch."""
-        if self.text is None:
-            return (id(self.reward), self.clips.shape[1:])
-        optional = (self.text.mask is None, self.text.pooled is None)
-        return (id(self.reward), self.clips.shape[1:], self.text.embeds.shape[1:], optional)
+        text = None if self.text is None else self.text.kind
+        image = None if self.image is None else self.image.kind
+        return (id(self.reward), self.clips.shape[1:], text, image)
 
 
 def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
@@ -63,8 +68,8 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
     Raises:
         LatentSpaceError: foreign space, wrong channels, unscaled or non-finite latents.
         GeometryError: clips outside the trained range.
-        ValueError: too many clips, sizes that cannot be cut into patches, prompts that do not go
-            with the judge, normalisation without statistics.
+        ValueError: too many clips, sizes that cannot be cut into patches, prompts or images that
+            do not go with the judge, normalisation without statistics.
     """
     if len(request) > max_clips:
         raise ValueError(f"{len(request)} clips in one request, at most {max_clips} are taken")
@@ -81,10 +86,13 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
     text = request.prompts(reward.reads_text)
     reward.judge.condition(text, len(latents))
     reward.judge.backbone.check_text(text)
+    image = image_for(reward.config, request.image)
+    reward.judge.backbone.check_image(image, latents)
     return Job(
         reward=reward,
         clips=latents,
         text=text if text is None else as_float32(text),
+        image=image if image is None else image_as_float32(image),
         scale=reward.statistics() if request.normalize else (0.0, 1.0),
         notes=notes,
     )
@@ -101,6 +109,12 @@ def as_float32(text: TextCondition) -> TextCondition:
     return replace(text, embeds=text.embeds.float(), pooled=pooled)
 
 
+def image_as_float32(image: ImageCondition) -> ImageCondition:
+    """Likewise, reference images."""
+    embeds = None if image.embeds is None else image.embeds.float()
+    return replace(image, latents=image.latents.float(), embeds=embeds)
+
+
 @torch.no_grad()
 def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
     """For each job of one kind its scores, or why there are none.
@@ -110,8 +124,12 @@ def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
     reward = jobs[0].reward
     try:
         # float16 and bfloat16 are exact in float32, and the backbone casts to its own type anyway.
-        clips = [clip.float().to(reward.device) for job in jobs for clip in job.clips]
-        outputs = iter(outputs_of(reward, clips, joined_text([job.text for job in jobs])))
+        clips = Clips(
+            latents=[clip.float().to(reward.device) for job in jobs for clip in job.clips],
+            text=joined(TextCondition, [job.text for job in jobs]),
+            image=joined(ImageCondition, [job.image for job in jobs]),
+        )
+        outputs = iter(outputs_of(reward, clips))
         aspects, selection = reward.config.aspects, reward.selection
         return [
             require_finite_scores(
@@ -133,25 +151,21 @@ def score_jobs(jobs: Sequence[Job]) -> list[RewardOutput | ValueError]:
     return [outcome for job in jobs for outcome in score_jobs([job])]
 
 
-def outputs_of(
-    reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
-) -> list[JudgeOutput]:
+def outputs_of(reward: GTSVJReward, clips: Clips) -> list[JudgeOutput]:
     """The judge's output for clips of one shape, in batches."""
-    size = reward.batch_size
-    batches = (rows(clips, text, start, start + size) for start in range(0, len(clips), size))
-    return [output for batch in batches for output in halving(reward, *batch)]
+    size, count = reward.batch_size, len(clips)
+    parts = (clips.rows(range(first, min(first + size, count))) for first in range(0, count, size))
+    return [output for part in parts for output in halving(reward, part)]
 
 
-def halving(
-    reward: GTSVJReward, clips: list[Tensor], text: TextCondition | None
-) -> list[JudgeOutput]:
+def halving(reward: GTSVJReward, clips: Clips) -> list[JudgeOutput]:
     """The judge's output for a batch, split into as many parts as memory requires.
 
     Raises:
         RuntimeError: if there is not enough memory for one clip; see `is_out_of_memory`.
     """
     try:
-        return reward.outputs(Clips(latents=clips, text=text))
+        return reward.outputs(clips)
     except (RuntimeError, MemoryError) as error:
         if len(clips) == 1 or not is_out_of_memory(error):
             raise
@@ -163,17 +177,8 @@ def halving(
     if reward.device.type == "cuda":
         torch.cuda.empty_cache()
     middle = (len(clips) + 1) // 2
-    first = halving(reward, *rows(clips, text, 0, middle))
-    return first + halving(reward, *rows(clips, text, middle, len(clips)))
-
-
-def rows(
-    clips: list[Tensor], text: TextCondition | None, start: int, stop: int
-) -> tuple[list[Tensor], TextCondition | None]:
-    """Some of the clips, with their prompts."""
-    chosen = clips[start:stop]
-    places = torch.arange(start, start + len(chosen))
-    return chosen, None if text is None else text.rows(places)
+    first = halving(reward, clips.rows(range(middle)))
+    return first + halving(reward, clips.rows(range(middle, len(clips))))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -183,9 +188,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
-def joined_text(texts: Sequence[TextCondition | None]) -> TextCondition | None:
+def joined(kind: type[Condition], conditions: Sequence[Condition | None]) -> Condition | None:
     """The rows of several conditions of one kind."""
-    given = [text for text in texts if text is not None]
-    if not given:
-        return None
-    return TextCondition.cat(given)
+    given = [condition for condition in conditions if condition is not None]
+    return kind.cat(given) if given else None

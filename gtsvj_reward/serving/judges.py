@@ -35,6 +35,7 @@ class ServedJudge:
             "latent_space": config.latent_space.to_dict(),
             "aspects": [aspect.name for aspect in config.aspects],
             "text_input": config.text_input,
+            "image_input": config.image_input,
             "uncertainty": self.reward.noise is not None,
             "loads": self.loads,
         }

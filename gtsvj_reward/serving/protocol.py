@@ -2,7 +2,8 @@
 
 Version "1" is that of verl-omni's `latent_http_scorer_client` (one image latent, prompt embeddings
 and a noise level); it names no latent space, so the URL does. Version "2" is this package's: video
-latents, the latent space by name, optional prompt embeddings. `docs/serving.md` has both in full.
+latents, the latent space by name, optional prompt embeddings and reference images.
+`docs/serving.md` has both in full.
 """
 
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.reward import Clips
 from gtsvj_reward.serving.bodies import (
     FLOATS,
@@ -36,6 +37,8 @@ TENSORS_2 = {
     "prompt_embeds": (3, _FLOAT),
     "prompt_mask": (2, frozenset({"BOOL"})),
     "pooled_prompt_embeds": (2, _FLOAT),
+    "image_latents": (5, _FLOAT),
+    "image_embeds": (3, _FLOAT),
 }
 """Version 2: name -> rank and types."""
 TENSORS_1 = {
@@ -46,7 +49,8 @@ TENSORS_1 = {
     "seeds": (1, frozenset({"I64"})),
 }
 """The same for version 1."""
-SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize", "prompt_family"}
+SETTINGS = {"latent_space_id", "latent_space", "fps", "num_frames", "normalize", "prompt_family",
+            "image_family", "image_factor"}  # fmt: skip
 """Metadata of version 2; version 1 has the first four in the URL."""
 
 
@@ -82,6 +86,9 @@ def write_request(request: ScoreRequest) -> bytes:
         tensors["prompt_embeds"] = request.text.embeds
         tensors["prompt_mask"] = request.text.mask
         tensors["pooled_prompt_embeds"] = request.text.pooled
+    image = request.image
+    if image is not None:
+        tensors["image_latents"], tensors["image_embeds"] = image.latents, image.embeds
     settings = {
         "latent_space_id": request.space_id,
         "latent_space": None if request.space is None else json.dumps(request.space.to_dict()),
@@ -89,6 +96,8 @@ def write_request(request: ScoreRequest) -> bytes:
         "num_frames": None if request.num_frames is None else str(request.num_frames),
         "normalize": "true" if request.normalize else "false",
         "prompt_family": None if request.text is None else request.text.family,
+        "image_family": None if image is None else image.family,
+        "image_factor": None if image is None else repr(float(image.factor)),
     }
     return write_body(
         {name: tensor for name, tensor in tensors.items() if tensor is not None},
@@ -153,6 +162,7 @@ def _request(
         fps=_number(settings, "fps"),
         num_frames=_count(settings, "num_frames"),
         text=_text(tensors, settings.get("prompt_family")),
+        image=_image(tensors, settings),
         normalize=normalize == "true" and version == VERSION,
         version=version,
     )
@@ -172,6 +182,23 @@ def _text(tensors: Mapping[str, Tensor], family: str | None) -> TextCondition | 
         shapes = {name: tuple(x.shape) for name, x in tensors.items() if "prompt" in name}
         raise MalformedError(f"prompt tensors {shapes} do not go with {clips} clips")
     return TextCondition(embeds, mask, pooled, family)
+
+
+def _image(tensors: Mapping[str, Tensor], settings: Mapping[str, str]) -> ImageCondition | None:
+    """Reference images, whose rows must agree with the clips."""
+    latents, embeds = tensors.get("image_latents"), tensors.get("image_embeds")
+    factor = _number(settings, "image_factor")
+    if latents is None:
+        if embeds is not None or factor is not None or "image_family" in settings:
+            raise MalformedError(
+                "`image_embeds`, `image_family` and `image_factor` need `image_latents`"
+            )
+        return None
+    clips = len(tensors["latents"])
+    if len(latents) != clips or (embeds is not None and len(embeds) != clips):
+        shapes = {name: tuple(x.shape) for name, x in tensors.items() if "image" in name}
+        raise MalformedError(f"image tensors {shapes} do not go with {clips} clips")
+    return ImageCondition(latents, embeds, factor or 1.0, settings.get("image_family"))
 
 
 def _check_host_tensors(tensors: Mapping[str, Tensor]) -> None:

@@ -55,12 +55,13 @@ async def replace_judge(
     before = await answer_canary(service, old, body, version)
     new = await asyncio.to_thread(loaded, judge)
     new.batch_size = service.limits.max_batch_size
-    if not new.space.same_latents(old.space) or new.reads_text != old.reads_text:
+    inputs = [(r.config.text_input, r.config.image_input) for r in (old, new)]
+    if not new.space.same_latents(old.space) or inputs[0] != inputs[1]:
         raise NotScoredError(
             409,
-            f"the new judge scores {new.space.title()} with text_input {new.config.text_input!r}, "
-            f"the old one {old.space.title()} with {old.config.text_input!r}: the old one stays, "
-            "since its clients would all be refused",
+            f"the new judge scores {new.space.title()} with text_input {inputs[1][0]!r} and "
+            f"image_input {inputs[1][1]!r}, the old one {old.space.title()} with {inputs[0][0]!r} "
+            f"and {inputs[0][1]!r}: the old one stays, since its clients would all be refused",
         )
     try:
         after = await answer_canary(service, new, body, version)
@@ -112,11 +113,11 @@ def noise(reward: GTSVJReward) -> Job:
         NotScoredError: 422 for a judge that needs more than that.
     """
     trained = reward.config.geometry
-    if trained is None or reward.reads_text:
+    if trained is None or reward.reads_text or reward.reads_image:
         raise NotScoredError(
             422,
-            "this judge's canary must be sent: clips as for /v1/score, with prompts if it "
-            "reads them",
+            "this judge's canary must be sent: clips as for /v1/score, with prompts and "
+            "images if it reads them",
         )
     size = (1, trained.latent_frames[0], reward.space.channels, trained.height[0], trained.width[0])
     clips = torch.randn(size, generator=torch.Generator().manual_seed(0))

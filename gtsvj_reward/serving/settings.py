@@ -10,6 +10,7 @@ from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.reward.encoding import reading_for
+from gtsvj_reward.reward.images import load_image_encoder
 from gtsvj_reward.reward.texts import load_prompt_encoder
 from gtsvj_reward.serving.judges import DEFAULT, check_names, share_base
 from gtsvj_reward.serving.limits import Limits
@@ -42,6 +43,8 @@ class VideoSettings:
     """The generator's pipeline, whose text encoder reads the prompts, for a judge that does."""
     text_dtype: str = "float32"
     """dtype of the text encoder's weights."""
+    image_encoder: str | None = None
+    """The generator's pipeline, which encodes reference images, for a judge that sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +141,12 @@ def build_app(settings: ServeSettings) -> "FastAPI":
             encode = load_prompt_encoder(
                 videos.text_encoder, dtype=dtype_of(videos.text_dtype), device=settings.device
             )
-        reader = VideoReader(reward, vae, reading, videos.space_id, limit, encode)
+        encode_image = None
+        if videos.image_encoder is not None:
+            encode_image = load_image_encoder(
+                videos.image_encoder, dtype=dtype_of(videos.dtype), device=settings.device
+            )
+        reader = VideoReader(reward, vae, reading, videos.space_id, limit, encode, encode_image)
         routers.append(unirl_routes(reader))
     app = create_app(
         reward, judges=loaded, limits=settings.limits, token=settings.token, routers=routers

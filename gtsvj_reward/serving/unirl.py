@@ -72,7 +72,12 @@ async def outcomes_of(
 
 
 async def score_video(
-    service: Service, reader: VideoReader, share: Share, video: str, prompt: str
+    service: Service,
+    reader: VideoReader,
+    share: Share,
+    video: str,
+    prompt: str,
+    image: str | None,
 ) -> RewardOutput:
     """Encode one video, then score it together with other queued clips.
 
@@ -80,7 +85,7 @@ async def score_video(
         NotScoredError: 422 for a video that cannot be scored; errors of the queue.
     """
     try:
-        request = await share.encode(partial(reader.request, video, prompt))
+        request = await share.encode(partial(reader.request, video, prompt, image))
         reward = service.reward
         job = admit(reward, replace(request, normalize=has_statistics(reward)), 1)
     except ValueError as error:
@@ -112,8 +117,10 @@ def answer(
     return {"results": results, "errors": errors}
 
 
-def read_videos(body: bytes, max_clips: int) -> list[tuple[str, str]]:
-    """The last video of each request in a body, in base64, and its prompt.
+def read_videos(body: bytes, max_clips: int) -> list[tuple[str, str, str | None]]:
+    """The last video of each request in a body, in base64, its prompt, and its image if any.
+
+    The reference image is that of the video's own turn, or of the one before it.
 
     Raises:
         NotScoredError: 400 for a body of another format or with unsupported requests; 422 for too
@@ -136,8 +143,8 @@ def read_videos(body: bytes, max_clips: int) -> list[tuple[str, str]]:
     return [read_video_of(entry, index) for index, entry in enumerate(requests)]
 
 
-def read_video_of(entry: Any, index: int) -> tuple[str, str]:
-    """The video of one request, and its prompt; see `read_videos`."""
+def read_video_of(entry: Any, index: int) -> tuple[str, str, str | None]:
+    """The video of one request, its prompt and image; see `read_videos`."""
     where = f"requests[{index}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("history"), list):
         raise NotScoredError(400, f"{where} must be an object with a `history`")
@@ -155,4 +162,9 @@ def read_video_of(entry: Any, index: int) -> tuple[str, str]:
         raise NotScoredError(
             400, f"{where}: the last turn has no `video_b64`: set the trainer's `input_kind: video`"
         )
-    return turn["video_b64"], turn["text"]
+    before = entry["history"][-2:-1]
+    images = [x.get("image_b64") for x in (turn, *before) if isinstance(x, dict)]
+    found = next((image for image in images if image is not None), None)
+    if found is not None and not isinstance(found, str):
+        raise NotScoredError(400, f"{where}: `image_b64` must be a string")
+    return turn["video_b64"], turn["text"], found

@@ -29,6 +29,10 @@ class JudgeArguments(JudgeSettings):
     prompt_dropout: float = 0.1
     """With `text_input: prompt`: share of clips shown without their prompt, so that the judge
     scores clips without one too. 0: it must always be given prompts."""
+    image_input: str = field(default="none", metadata={"choices": ["none", "image"]})
+    """`image`: for `moments` on an image-to-video base, a judge that sees the reference images
+    stored beside the latents (`gtsvj encode --images`), and what they change in two more passes of
+    the base. none: it sees none."""
 
 
 @dataclass(kw_only=True)

@@ -52,17 +52,23 @@ def build_judge(
         raise ValueError(
             "`text_input: prompt` is for `--readout moments`: what trains LoRA shows no prompts"
         )
+    sees = arguments.image_input == "image"
+    if sees and arguments.readout != "moments":
+        raise ValueError(
+            "`image_input: image` is for `--readout moments`: what trains LoRA shows no images"
+        )
     config = JudgeConfig(
         **chosen,
         text_input="prompt" if reads else "zeros",
         prompt_dropout=arguments.prompt_dropout if reads else 0.0,
+        image_input="image" if sees else "none",
         latent_space=space,
         stage="aspects" if aspects else "discriminator",
         aspects=tuple(aspects),
         time_pooling=time_pooling,
     )
     scheduler = None
-    if (config.surprise or reads) and not backbone.flow_matching:
+    if (config.surprise or reads or sees) and not backbone.flow_matching:
         scheduler = load_scheduler(
             folder_of(arguments.base_model), revision=arguments.base_revision
         )

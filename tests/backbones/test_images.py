@@ -38,13 +38,13 @@ def first_call(pipe, name):
 
     hook = pipe.transformer.register_forward_hook(note, with_kwargs=True)
     more = {"max_sequence_length": 6} if name.startswith("cogvideox") else {}
-    if name == "hunyuan_video":
+    if name.startswith("hunyuan_video"):
         text = text_for(name)
         more = {"prompt_attention_mask": text.mask, "pooled_prompt_embeds": text.pooled}
     try:
         pipe(
             image=picture(), prompt_embeds=text_for(name).embeds,
-            guidance_scale=6.0 if name == "hunyuan_video" else 1.0,
+            guidance_scale=6.0 if name.startswith("hunyuan_video") else 1.0,
             num_inference_steps=2, output_type="latent",
             generator=torch.Generator().manual_seed(0), **SIZE, **more,
         )  # fmt: skip
@@ -54,7 +54,7 @@ def first_call(pipe, name):
 
 
 def text_for(name):
-    if name == "hunyuan_video":
+    if name.startswith("hunyuan_video"):
         return hunyuan_text(1)
     words = 6 if name.startswith("cogvideox") else 512
     return TextCondition(torch.randn(1, words, 8, generator=torch.Generator().manual_seed(3)))

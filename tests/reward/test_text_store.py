@@ -10,7 +10,6 @@ from gtsvj_reward.reward import PromptEncoder
 from gtsvj_reward.reward.text_store import (
     PromptStoreError,
     TextStore,
-    store_in,
     text_file,
     write_texts,
 )
@@ -37,7 +36,7 @@ def test_what_was_said_comes_back_bitwise(folder, make):
     prompts = ["a dog", "a red square", "a dog"]
     encoder, count = keep(folder, prompts, make)
     assert count == 2
-    store = store_in(folder.path / "real")
+    store = TextStore.beside(folder.path / "real")
     assert [store.prompt(info) for info in folder.infos] == prompts
     found, expected = store.text_of(folder.infos), encoder(prompts)
     assert found.family == expected.family
@@ -48,11 +47,11 @@ def test_what_was_said_comes_back_bitwise(folder, make):
     assert len(LatentFolder(folder.path)) == 3, "prompts are no latent files"
     _, again = keep(folder, ["a dog", "a dog", "runs"], make)
     assert again == 1
-    assert store_in(folder.path).prompt(folder.infos[1]) == "a dog"
+    assert TextStore.beside(folder.path).prompt(folder.infos[1]) == "a dog"
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(folder, tmp_path):
-    assert store_in(folder.path) is None
+    assert TextStore.beside(folder.path) is None
     with pytest.raises(PromptStoreError, match="does not say the prompts of the clips"):
         TextStore(tmp_path)
     keep(folder, ["a dog", "a dog", "runs"])
@@ -76,7 +75,7 @@ def test_wrong_prompts_are_of_clips_that_are_there_and_not_their_own(folder):
     prompts = ["a dog", "a dog", "runs"]
     first = folder.infos[0].source
     keep(folder, prompts, wrong={first: ["runs", "a square"]})
-    store = store_in(folder.path)
+    store = TextStore.beside(folder.path)
     assert store.wrong == {first: ["runs", "a square"]}
     assert store.read("a square").embeds.any()
     for wrong, message in (

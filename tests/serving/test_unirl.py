@@ -252,10 +252,10 @@ def test_videos_that_wait_are_bounded_together(judge, tiny_vae, videos):
     class Held(VideoReader):
         """Reads when it may."""
 
-        def request(self, video, prompt):
+        def request(self, *sent):
             entered.set()
             assert go.wait(120)
-            return super().request(video, prompt)
+            return super().request(*sent)
 
     payload = sent([path.read_bytes() for path in videos])
     routers = [unirl_routes(Held(judge, tiny_vae, READING))]

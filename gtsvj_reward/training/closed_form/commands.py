@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gtsvj_reward.files import write_text
 from gtsvj_reward.judge import VideoJudge, save_judge
-from gtsvj_reward.judge.card import SENSITIVITY
+from gtsvj_reward.judge.card import FIDELITY, SENSITIVITY
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.reward.prompts import sensitivity_of
@@ -96,25 +96,38 @@ def scores_of(
 def measure_sensitivity(
     judge: VideoJudge, cache: FeatureCache, showing: Showing, clips: Sequence[ClipInfo]
 ) -> dict[str, float]:
-    """What another clip's prompt does to the scores of held-out clips; recorded for the card.
+    """What another clip's prompt or image does to scores of held-out clips; also for the card.
 
     Returns:
         For the metrics, `prompt sensitivity`, in standard deviations of the scores, and `own prompt
-        higher`; nothing for a judge that reads no prompts, and for clips of a single prompt.
+        higher`; `reference fidelity` and `own image higher`; nothing for what a judge ignores, and
+        for clips of which all have the same.
     """
-    if not showing.reads:
-        return {}
-    wrong = showing.under_wrong_prompts(clips)
+    found: dict[str, float] = {}
+    if showing.reads:
+        wrong = showing.under_wrong_prompts(clips)
+        found |= measured(judge, cache, showing.all(clips), wrong, SENSITIVITY, "prompt")
+    if showing.sees:
+        wrong = showing.with_wrong_images(clips)
+        found |= measured(judge, cache, showing.all(clips), wrong, FIDELITY, "image")
+    return found
+
+
+def measured(
+    judge: VideoJudge,
+    cache: FeatureCache,
+    clips: Sequence[Load],
+    wrong: Sequence[Load] | None,
+    name: str,
+    what: str,
+) -> dict[str, float]:
+    """What wrong conditions do to scores; see `measure_sensitivity`."""
     if wrong is None:
-        found, said = {}, f"not measured: all {len(clips)} held-out clips have one prompt"
+        found, said = {}, f"not measured: of {len(clips)} held-out clips one has no other {what}"
     else:
-        own, other = (scores_of(judge, cache, lot)[0] for lot in (showing.all(clips), wrong))
+        own, other = (scores_of(judge, cache, lot)[0] for lot in (clips, wrong))
         result = sensitivity_of(own, other)
-        found = {
-            "prompt sensitivity": result.mean_change,
-            "own prompt higher": result.share_own_higher,
-        }
-        said = f"{result.text()} ({len(clips)} held-out clips)"
-    record = {**judge.config.training, SENSITIVITY: said}
-    judge.config = replace(judge.config, training=record)
+        found = {name: result.mean_change, f"own {what} higher": result.share_own_higher}
+        said = f"{result.text(what)} ({len(clips)} held-out clips)"
+    judge.config = replace(judge.config, training={**judge.config.training, name: said})
     return found

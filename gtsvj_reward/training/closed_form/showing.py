@@ -1,17 +1,20 @@
-"""How a fit shows clips to its judge: alone, or with the prompts that are stored beside them."""
+"""How a fit shows clips to its judge: alone, or with stored prompts and reference images."""
 
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.random_keys import keyed_generator
-from gtsvj_reward.reward.text_store import PromptStoreError, TextStore, store_in
+from gtsvj_reward.reward.image_store import ImageStore, ImageStoreError
+from gtsvj_reward.reward.text_store import PromptStoreError, TextStore
 from gtsvj_reward.training.closed_form.examples import Contrast
-from gtsvj_reward.training.closed_form.features import Load
+from gtsvj_reward.training.closed_form.features import Load, Shown
+from gtsvj_reward.training.closed_form.images import SWAP as IMAGE_SWAP, with_image
 from gtsvj_reward.training.closed_form.prompts import (
     DROP,
     SWAP,
@@ -31,15 +34,16 @@ class Showing:
     Args:
         config: of the judge.
         clips: all clips of the fit, those held out included.
-        seed: of what is shown without its prompt, and of wrong prompts.
+        seed: of what is shown without its prompt, and of wrong prompts and images.
 
     Raises:
-        PromptStoreError: for a judge that reads prompts, and clips that have none stored, an empty
-            one, or one that another family's text encoder read.
+        StoreError: for a judge that reads prompts or sees images, and clips that have none stored,
+            an empty one, or one that another family's pipeline encoded.
     """
 
     def __init__(self, config: JudgeConfig, clips: Sequence[ClipInfo], *, seed: int) -> None:
         self.reads = config.text_input == "prompt"
+        self.sees = config.image_input == "image"
         self.dropout, self.seed = config.prompt_dropout, seed
         self.stores: dict[str, TextStore] = {}
         """Prompt -> where its text is."""
@@ -47,24 +51,19 @@ class Showing:
         """Path of a clip -> stored prompts that are not true of it."""
         self.said: dict[str, str] = {}
         """Path of a clip -> its prompt."""
+        self.images: dict[str, ImageStore] = {}
+        """Path of a clip -> where its reference image is."""
         if self.reads:
-            self.find(config, clips)
+            self.find_prompts(clips, TextStore.of_clips(clips, config.family))
+        if self.sees:
+            stores = ImageStore.of_clips(clips, config.family)
+            self.images = {str(i.path): s for i, s in zip(clips, stores, strict=True)}
+            for info in clips:
+                self.images[str(info.path)].file_of(info)
 
-    def find(self, config: JudgeConfig, clips: Sequence[ClipInfo]) -> None:
+    def find_prompts(self, clips: Sequence[ClipInfo], stores: Sequence[TextStore]) -> None:
         """Look up the prompts of all clips."""
-        found = [(info, store_in(info.path.parent)) for info in clips]
-        bare = [info for info, store in found if store is None]
-        if bare:
-            raise PromptStoreError(
-                f"this judge reads prompts (text_input='prompt'), and {len(bare)} of {len(clips)} "
-                f"clips have none stored beside them, the first is {bare[0].path}: encode them "
-                "with `gtsvj encode --prompts`; generated ones with `gtsvj negatives "
-                "--keep_prompts`"
-            )
-        for info, store in found:
-            if store is None:
-                continue
-            store.require_family(config.family, "this judge is of")
+        for info, store in zip(clips, stores, strict=True):
             prompt = self.said[str(info.path)] = store.prompt(info)
             wrong = self.wrong[str(info.path)] = store.wrong.get(str(info.source), [])
             self.stores.update(dict.fromkeys([prompt, *wrong], store))
@@ -83,13 +82,28 @@ class Showing:
         """Prompts of some clips."""
         return [self.said[str(info.path)] for info in clips]
 
-    def text(self, info: ClipInfo) -> TextCondition | None:
-        """What the encoder said of a clip's prompt, one row; None for a judge that reads none."""
-        return self.encode(self.prompts([info])) if self.reads else None
+    def conditions(self, info: ClipInfo) -> tuple[TextCondition | None, ImageCondition | None]:
+        """Prompt and reference image of a clip, one row each; None for what the judge ignores."""
+        text = self.encode(self.prompts([info])) if self.reads else None
+        return text, self.images[str(info.path)].read(info) if self.sees else None
 
-    def one(self, info: ClipInfo, load: Load) -> Load:
-        """A clip, or what was made of it, with the clip's prompt."""
-        return shown(load, self.said[str(info.path)], self.encode) if self.reads else load
+    def one(self, info: ClipInfo, load: Load, *, prompted: bool = True) -> Load:
+        """A clip, or what was made of it, with the clip's image and, if asked, its prompt."""
+        seen = self.with_image_of(info, load) if self.sees else load
+        if not (self.reads and prompted):
+            return seen
+        return shown(seen, self.said[str(info.path)], self.encode)
+
+    def with_image_of(self, other: ClipInfo, load: Load) -> Load:
+        """A clip, whole or its first frames, with the reference image of a clip of its size."""
+
+        def loaded() -> Tensor | Shown:
+            found = load()
+            latents = found if isinstance(found, Tensor) else found.latents
+            image = self.images[str(other.path)].read(other).first(len(latents))
+            return with_image(lambda: found, image)()
+
+        return loaded
 
     def kept(self, *key: int) -> bool:
         """Whether a draw shows prompts; by the share that the judge goes without."""
@@ -98,18 +112,23 @@ class Showing:
 
     def pair(self, number: int, first: ClipInfo, second: ClipInfo) -> tuple[Load, Load]:
         """Two clips that are compared: both with their prompts, or both without."""
-        loads = latents_of(first), latents_of(second)
-        if not self.kept(number):
-            return loads
-        return self.one(first, loads[0]), self.one(second, loads[1])
+        prompted = self.kept(number)
+        return (
+            self.one(first, latents_of(first), prompted=prompted),
+            self.one(second, latents_of(second), prompted=prompted),
+        )
 
     def all(self, clips: Sequence[ClipInfo]) -> list[Load]:
-        """Clips with their prompts."""
+        """Clips with their prompts and images."""
         return [self.one(info, latents_of(info)) for info in clips]
+
+    def unprompted(self, clips: Sequence[ClipInfo]) -> list[Load]:
+        """Clips with their images, without their prompts."""
+        return [self.one(info, latents_of(info), prompted=False) for info in clips]
 
     def some(self, clips: Sequence[ClipInfo]) -> list[Load]:
         """Clips of which a share goes without their prompts."""
-        loads: list[Load] = [latents_of(info) for info in clips]
+        loads = self.unprompted(clips)
         if not self.reads:
             return loads
         return shown_or_not(
@@ -125,8 +144,78 @@ class Showing:
         loads = []
         for index, (info, prompt) in enumerate(zip(clips, prompts, strict=True)):
             said = draw(prompt, keyed_generator(self.seed, SWAP, index))
-            loads.append(shown(latents_of(info), said, self.encode))
+            loads.append(shown(self.unprompted([info])[0], said, self.encode))
         return loads
+
+    def other_image(
+        self, clips: Sequence[ClipInfo], groups: Sequence[str], index: int, draw: int
+    ) -> ClipInfo | None:
+        """A clip of another group whose image is another one of the same size; None: there is none.
+
+        Args:
+            clips: to draw from.
+            groups: sources of the clips.
+            index: of the clip that gets the image.
+            draw: part of the key of the draw.
+        """
+        own = clips[index]
+
+        def image(info: ClipInfo) -> str:
+            return self.images[str(info.path)].file_of(info).name
+
+        others = [
+            other
+            for other, group in zip(clips, groups, strict=True)
+            if group != groups[index] and other.shape == own.shape and image(other) != image(own)
+        ]
+        if not others:
+            return None
+        generator = keyed_generator(self.seed, IMAGE_SWAP, index, draw)
+        return others[int(torch.randint(len(others), (), generator=generator))]
+
+    def with_wrong_images(self, clips: Sequence[ClipInfo]) -> list[Load] | None:
+        """Each clip with the image of another of them; None if one has no other of its size."""
+        groups = [str(info.path) for info in clips]
+        others = [self.other_image(clips, groups, index, 0) for index in range(len(clips))]
+        loads = []
+        for info, other in zip(clips, others, strict=True):
+            if other is None:
+                return None
+            load = self.with_image_of(other, latents_of(info))
+            loads.append(
+                shown(load, self.said[str(info.path)], self.encode) if self.reads else load
+            )
+        return loads
+
+    def images_swapped(
+        self, clips: Sequence[ClipInfo], groups: Sequence[str], draws: int
+    ) -> list[Contrast]:
+        """Each clip with its own reference image against itself with that of another one.
+
+        Args:
+            clips: positives.
+            groups: sources of the clips; the image of a negative is of another source.
+            draws: wrong images of each clip.
+
+        Raises:
+            ImageStoreError: for clips that no other clip of their size has a wrong image for.
+        """
+        pairs = []
+        for index, info in enumerate(clips):
+            for draw in range(draws):
+                other = self.other_image(clips, groups, index, draw)
+                if other is None:
+                    raise ImageStoreError(
+                        f"no clip of {info.shape} latents from another source has another image "
+                        f"than {info.path}, so that none is wrong for it: give more clips of this "
+                        "size, or `swapped: 0`"
+                    )
+                negative = self.with_image_of(other, latents_of(info))
+                if self.reads:
+                    negative = shown(negative, self.said[str(info.path)], self.encode)
+                own = (groups[index], groups[index])
+                pairs.append(Contrast(self.one(info, latents_of(info)), negative, own))
+        return pairs
 
     def swapped(
         self, clips: Sequence[ClipInfo], groups: Sequence[str], draws: int, source: WrongPrompts
@@ -142,7 +231,7 @@ class Showing:
         Raises:
             PromptStoreError: for `stored`, and clips without stored wrong prompts.
         """
-        loads, prompts = [latents_of(info) for info in clips], self.prompts(clips)
+        loads, prompts = self.unprompted(clips), self.prompts(clips)
         if source == "others":
             return swapped(loads, prompts, self.encode, groups=groups, seed=self.seed, draws=draws)
         wrong = [self.wrong[str(info.path)] for info in clips]

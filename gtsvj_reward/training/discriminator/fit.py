@@ -31,6 +31,9 @@ from gtsvj_reward.training.splits import clip_keys, connected_groups
 WRONG_PROMPT = "wrong prompt"
 """In metrics, the kind of a held-out real clip under the prompt of another one."""
 
+WRONG_IMAGE = "wrong image"
+"""Likewise, with the reference image of another one."""
+
 
 @alone
 def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -> VideoJudge:
@@ -59,13 +62,22 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     )
     energies: dict[str, dict[int, float]] = {}
     for kind, index, energy in held_out_energies(
-        judge, held_out.real, held_out.generated, pairs.sampler, device=device, text=showing.text
+        judge,
+        held_out.real,
+        held_out.generated,
+        pairs.sampler,
+        device=device,
+        conditions=showing.conditions,
     ):
         energies.setdefault(kind, {})[index] = energy
-    wrong = showing.under_wrong_prompts(held_out.real) if showing.reads else None
-    if wrong is not None:
-        scores = scores_of(judge, cache, wrong)[0]
-        energies[WRONG_PROMPT] = dict(enumerate((-scores).tolist()))
+    wrong = {
+        WRONG_PROMPT: showing.under_wrong_prompts(held_out.real) if showing.reads else None,
+        WRONG_IMAGE: showing.with_wrong_images(held_out.real) if showing.sees else None,
+    }
+    for kind, clips in wrong.items():
+        if clips is not None:
+            scores = scores_of(judge, cache, clips)[0]
+            energies[kind] = dict(enumerate((-scores).tolist()))
     metrics = metrics_by_kind(energies)
     metrics |= measure_sensitivity(judge, cache, showing, held_out.real)
     shares = pairs.sampler.probabilities(bool(train.generated))
@@ -75,6 +87,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
         "negatives": {kind: round(share, 6) for kind, share in shares.items()},
         "negatives per real clip": args.draws,
         **({"wrong prompts": f"{args.wrong_prompts}, {args.swapped}"} if showing.reads else {}),
+        **({"wrong images": args.swapped} if showing.sees else {}),
         "truncation probability": args.truncation_probability,
         "seed": args.seed,
     }
@@ -86,18 +99,23 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
 def contrast_of(
     pairs: ContrastivePairs, showing: Showing, args: DiscriminatorFit
 ) -> list[Contrast]:
-    """All positives and negatives of a fit; for a judge that reads prompts, wrong prompts too.
+    """All positives and negatives of a fit, with wrong prompts and images for a judge of them.
 
     Raises:
         ValueError: if there are no negatives.
     """
     contrast = drawn(pairs, args.draws, args.group_by, showing)
-    if showing.reads and args.swapped:
+    if (showing.reads or showing.sees) and args.swapped:
         groups = groups_of(pairs, args.group_by)
         own = [groups[str(info.path)] for info in pairs.real]
-        contrast += showing.swapped(pairs.real, own, args.swapped, args.wrong_prompts)
+        if showing.reads:
+            contrast += showing.swapped(pairs.real, own, args.swapped, args.wrong_prompts)
+        if showing.sees:
+            contrast += showing.images_swapped(pairs.real, own, args.swapped)
     if not contrast:
-        raise ValueError("`draws` must be at least 1 for a judge that reads no prompts")
+        raise ValueError(
+            "`draws` must be at least 1 for a judge that reads no prompts and sees no images"
+        )
     return contrast
 
 
@@ -124,7 +142,7 @@ def drawn(
     """The pairs of the first epochs, drawn when they are read; neighbours share a draw.
 
     Both clips of a pair have their prompts, or both are without: that one has a prompt must not
-    tell them apart. What was made of a clip has the clip's prompt.
+    tell them apart. What was made of a clip has the clip's prompt and image.
     """
 
     @lru_cache(maxsize=1)
@@ -138,8 +156,12 @@ def drawn(
     for key in range(draws * len(pairs)):
         _, first, second, _ = pairs.draw(key)
         loads: tuple[Load, Load] = partial(side, key, "positive"), partial(side, key, "negative")
-        if showing is not None and showing.kept(key):
-            loads = showing.one(first, loads[0]), showing.one(second, loads[1])
+        if showing is not None:
+            prompted = showing.kept(key)
+            loads = (
+                showing.one(first, loads[0], prompted=prompted),
+                showing.one(second, loads[1], prompted=prompted),
+            )
         own = (groups[str(first.path)], groups[str(second.path)])
         contrast.append(Contrast(*loads, own))
     return contrast

@@ -1,10 +1,11 @@
 """What a judge says of clips that it was not trained on, per kind of negative."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
-from gtsvj_reward.backbones import TextCondition
+from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.metrics import pairwise_accuracy
@@ -13,6 +14,9 @@ from gtsvj_reward.random_keys import keyed_generator
 
 REAL = "real"
 """The kind of an unperturbed real clip."""
+
+Conditions = tuple[TextCondition | None, ImageCondition | None]
+Condition = TypeVar("Condition", TextCondition, ImageCondition)
 
 
 def held_out_energies(
@@ -23,7 +27,7 @@ def held_out_energies(
     *,
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
-    text: Callable[[ClipInfo], TextCondition | None] = lambda _: None,
+    conditions: Callable[[ClipInfo], Conditions] = lambda _: (None, None),
 ) -> Iterator[tuple[str, int, float]]:
     """Mean energy over time of held-out clips: each real one, every perturbation of it, generated.
 
@@ -36,7 +40,8 @@ def held_out_energies(
         sampler: settings of the perturbations; those it never draws are evaluated too.
         device: where the judge is.
         shard: (process, processes): clips process::processes are evaluated.
-        text: prompt of a clip, one row, for a judge that reads prompts.
+        conditions: prompt and reference image of a clip, one row each, as far as the judge reads
+            them.
 
     Yields:
         (kind, index of the clip, energy); kind is `real`, `generated` or a perturbation.
@@ -50,19 +55,23 @@ def held_out_energies(
                 generator = keyed_generator(-2, index, number)
                 variants[kind] = sampler.apply(kind, clean, generator)
             clips = torch.cat([*variants.values()]).to(device)
-            said = rows_on(text(real[index]), len(clips), device)
-            energies = judge.energies(clips, said).mean(1).tolist()
+            text, image = conditions(real[index])
+            said, seen = rows_on(text, len(clips), device), rows_on(image, len(clips), device)
+            energies = judge.energies(clips, said, seen).mean(1).tolist()
             for kind, energy in zip(variants, energies, strict=True):
                 yield kind, index, energy
         for index in range(shard[0], len(generated), shard[1]):
             clip = load_clip(generated[index].path).latents[None].to(device)
-            said = rows_on(text(generated[index]), 1, device)
-            yield GENERATED, index, judge.energies(clip, said).mean().item()
+            text, image = conditions(generated[index])
+            said, seen = rows_on(text, 1, device), rows_on(image, 1, device)
+            yield GENERATED, index, judge.energies(clip, said, seen).mean().item()
 
 
-def rows_on(text: TextCondition | None, count: int, device: torch.device) -> TextCondition | None:
-    """One prompt for each of some clips, on a device."""
-    return text and text.rows(torch.zeros(count, dtype=torch.long)).to(device)
+def rows_on(condition: Condition | None, count: int, device: torch.device) -> Condition | None:
+    """One prompt or image for each of some clips, on a device."""
+    if condition is None:
+        return None
+    return condition.rows(torch.zeros(count, dtype=torch.long)).to(device)
 
 
 def metrics_by_kind(by_kind: Mapping[str, Mapping[int, float]]) -> dict[str, float]:

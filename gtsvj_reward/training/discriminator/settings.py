@@ -103,10 +103,11 @@ class DiscriminatorFit(DiscriminatorData, TruncationSettings, ProjectionSettings
 
     draws: int = 4
     """Negatives that are drawn for each real clip; each weighs one in so many, so that the
-    objective stays Eq. 4. 0: none, for a judge of prompts alone."""
+    objective stays Eq. 4. 0: none, for a judge of prompts or first frames alone."""
     swapped: int = 4
     """With `text_input: prompt`: negatives of each real clip that are the clip itself under the
-    prompt of another one. 0: none, and the judge learns nothing of prompts."""
+    prompt of another one; with `image_input: image`, with the first frame of another one of its
+    size. 0: none, and the judge learns nothing of prompts or images."""
     wrong_prompts: WrongPrompts = "others"
     """What prompts those are: `others`, of other real clips; `stored`, each of the clip's own that
     `gtsvj encode --wrong_prompts` kept, once, such as captions with one attribute wrong."""

@@ -11,7 +11,7 @@ from gtsvj_reward.judge import load_judge
 from gtsvj_reward.judge.inspect import describe_checkpoint
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import PromptEncoder
-from gtsvj_reward.reward.text_store import store_in, write_made, write_texts
+from gtsvj_reward.reward.text_store import TextStore, write_made, write_texts
 from gtsvj_reward.training import JudgeArguments, build_judge
 from tests.pipelines import cogvideox, frozen, wan
 from tests.tiny import tiny_space
@@ -145,7 +145,7 @@ def test_generated_negatives_are_shown_under_the_prompts_that_made_them(tmp_path
     discriminator(tmp_path, base, *words, status=1)
     assert write_made(tmp_path / "made", PromptEncoder(pipe)) == 2
     info = LatentFolder(tmp_path / "made").infos[0]
-    assert store_in(tmp_path / "made").prompt(info) == "a dog"
+    assert TextStore.beside(tmp_path / "made").prompt(info) == "a dog"
     discriminator(tmp_path, base, *words)
     assert "accuracy/generated" in metrics_of(tmp_path / "judge")
 
