@@ -88,6 +88,14 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	  --generator "9,700 steps of 16, 6,000 clips"
 	$(VENV)/bin/python -m tools.toy.unsteady --run $(TOY)/unsteady
 	$(VENV)/bin/python -m tools.toy.bundle unsteady --from $(TOY)/unsteady/lora
+	$(VENV)/bin/python -m tools.toy.flow --run $(TOY)/flow --out $(TOY)/flow/pipeline --bf16
+	$(VENV)/bin/python -m tools.toy.measure --pipeline $(TOY)/flow/pipeline \
+	  --detector $(TOY)/detector --steps 5 --out $(TOY)/flow/figures
+	$(VENV)/bin/python -m tools.toy.bundle flow --from $(TOY)/flow/pipeline \
+	  --figures $(TOY)/flow/figures/generator.json --generator "1,500 steps of 8, 1,500 clips"
+	$(VENV)/bin/python -m tools.toy.unsteady --run $(TOY)/flow-unsteady \
+	  --pipeline gtsvj-toy-flow-pipeline --clips 800 --steps 300 --batch 8
+	$(VENV)/bin/python -m tools.toy.bundle flow_unsteady --from $(TOY)/flow-unsteady/lora
 	$(MAKE) study STUDY_ARGS="--only full --seeds 1 --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"
 	$(VENV)/bin/python -m tools.toy.bundle judge --from $(TOY)/study --seed 0

@@ -23,10 +23,8 @@ from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import in_flags, with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
-from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, frozen, load_pipeline
+from gtsvj_reward.toy.pipeline import BASES, decode, frozen, load_pipeline
 from gtsvj_reward.toy.world import captions
-
-TOYS = (PIPELINE, UNSTEADY)
 
 Arguments = TypeVar("Arguments", bound=AlignArguments)
 
@@ -83,9 +81,9 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
     for judge in (*judges_of(trained).values(), *watched.values()):
         judge.judge.backbone.gradient_checkpointing = arguments.gradient_checkpointing
     metrics = {name: watching(judge, policy, arguments.fps) for name, judge in watched.items()}
-    if arguments.pretrained_model in TOYS:
+    if arguments.pretrained_model in BASES:
         metrics |= toy_metrics(pipe)
-    prompts = arguments.read_prompts(captions() if arguments.pretrained_model in TOYS else [])
+    prompts = arguments.read_prompts(captions() if arguments.pretrained_model in BASES else [])
     sampler = Sampler(arguments, policy, prompts, accelerator)
     refits = None
     if arguments.refit_every:
@@ -104,7 +102,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
 def load(arguments: AlignArguments) -> Any:
     """The pipeline, whatever its family, frozen, in the dtype that was asked for."""
     dtype = dtype_of(arguments.dtype)
-    if arguments.pretrained_model in TOYS:
+    if arguments.pretrained_model in BASES:
         pipe = load_pipeline(arguments.pretrained_model)
         return pipe if dtype == torch.float32 else pipe.to(dtype)
     pipe = DiffusionPipeline.from_pretrained(
@@ -116,7 +114,7 @@ def load(arguments: AlignArguments) -> Any:
 def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
     """A judge on the pipeline's weights below the policy's adapter, of its own, or live.
 
-    The unsteady toy's weights are not those that any judge was trained on.
+    The unsteady toys' weights are not those that any judge was trained on.
     """
     load = partial(
         GTSVJReward.from_pretrained,
@@ -124,7 +122,8 @@ def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
         check_statistics=arguments.check_statistics,
         device=pipe.device,
     )
-    if arguments.judge_weights == "own" or arguments.pretrained_model == UNSTEADY:
+    base = BASES.get(arguments.pretrained_model, arguments.pretrained_model)
+    if arguments.judge_weights == "own" or base != arguments.pretrained_model:
         return load()
     return load(transformer=pipe.transformer, live=arguments.judge_weights == "live")
 

@@ -18,7 +18,7 @@ from gtsvj_reward.demo.story import (
 from gtsvj_reward.judge import save_judge
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.toy.corpus import save_latents
-from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, load_pipeline
+from gtsvj_reward.toy.pipeline import BASES, UNSTEADY, load_pipeline
 from gtsvj_reward.toy.world import FRAMES, captions
 from gtsvj_reward.training import FeatureCache, Rated, refit
 
@@ -32,7 +32,7 @@ ORDER_KEY, CLIP_SEEDS = 71, 700_000
 def rated(generator: str, seed: int) -> VideoJudge:
     """Moments and 100 simulated ratings of the generator's own clips; no energy."""
     pipe, lot = load_pipeline(generator), own_clips(generator, seed)
-    fresh = unfitted(LatentSpace.from_pipeline(pipe), lot.latents)
+    fresh = unfitted(generator, LatentSpace.from_pipeline(pipe), lot.latents)
     ratings = [
         Rated(constant(clip), {ASPECT.name: rating}, lot.prompts[index // lot.each])
         for index, (clip, rating) in enumerate(
@@ -46,7 +46,7 @@ def unlabelled(generator: str, seed: int) -> VideoJudge:
     """Moments of real clips against their perturbations and the generator's own clips."""
     pipe, lot = load_pipeline(generator), own_clips(generator, seed)
     space = LatentSpace.from_pipeline(pipe)
-    fresh = unfitted(space, lot.latents)
+    fresh = unfitted(generator, space, lot.latents)
     pairs = contrast(real_clips(pipe, space, REAL, seed), lot.latents, seed)
     return refit(fresh, FeatureCache(fresh, batch_size=20), contrast=pairs)
 
@@ -66,25 +66,26 @@ def own_clips(generator: str, seed: int) -> Any:
     return generate(load_pipeline(generator), prompts, EACH, start, "the policy's own clips")
 
 
-def unfitted(space: LatentSpace, clips: Any) -> VideoJudge:
+def unfitted(generator: str, space: LatentSpace, clips: Any) -> VideoJudge:
     """A judge that reads moments of the generator without faults; nothing is fitted yet."""
-    return fresh_judge(load_pipeline(), space, clips, base_model=PIPELINE)
+    base = BASES[generator]
+    return fresh_judge(load_pipeline(base), space, clips, base_model=base)
 
 
-def judge_settings(
-    spec: dict[str, Any], seed: int, work: Path, generator: str = UNSTEADY
-) -> dict[str, Any]:
-    """Flags of a row's judge, which is fitted if it is not there yet.
+def judge_settings(spec: dict[str, Any], seed: int, work: Path) -> dict[str, Any]:
+    """Flags of a row's judge and generator; the judge is fitted if it is not there yet.
 
     Args:
         spec: of the configuration: `reward` names a judge, `fit` how one is fitted; `refit` says
             that labels and real clips are given to the run, too; `prompt_score` is the weight of
-            the generator's prompt score beside the judge.
+            the generator's prompt score beside the judge; `generator` is the policy before
+            training, where it is not the unsteady CogVideoX.
         seed: of its clips and ratings.
         work: folder of judges.
-        generator: the policy before training.
     """
-    settings = dict(spec["settings"])
+    generator, settings = spec.get("generator", UNSTEADY), dict(spec["settings"])
+    if generator != UNSTEADY:
+        settings["pretrained_model"] = generator
     if "reward" in spec:
         return {**settings, "reward": spec["reward"]}
     folder = work / f"{spec['fit']}-{generator}-{seed}"

@@ -19,6 +19,8 @@ ASSETS: dict[str, str] = {
     "gtsvj-toy-aspects": "toy_aspects",
     "gtsvj-toy-detector": "toy_detector",
     "gtsvj-toy-discriminator": "toy_discriminator",
+    "gtsvj-toy-flow-pipeline": "toy_flow_pipeline",
+    "gtsvj-toy-flow-unsteady": "toy_flow_unsteady",
     "gtsvj-toy-lora": "toy_judge",
     "gtsvj-toy-pipeline": "toy_pipeline",
     "gtsvj-toy-unsteady": "toy_unsteady",

@@ -28,9 +28,9 @@ def kind_of(folder: Path) -> str:
     """Kind of a bundled model, from its files."""
     if (folder / "model_index.json").is_file():
         return str(json.loads((folder / "model_index.json").read_text())["_class_name"])
-    if (folder / "pytorch_lora_weights.safetensors").is_file():
-        return "LoRA adapter that makes gtsvj-toy-pipeline unsteady"
     config = json.loads((folder / "config.json").read_text())
+    if (folder / "pytorch_lora_weights.safetensors").is_file():
+        return f"LoRA adapter that makes {config['base']} unsteady"
     if "stage" in config:
         return f"judge, stage {config['stage']}, readout {config.get('readout', 'mlp')}"
     return str(config["_class_name"])

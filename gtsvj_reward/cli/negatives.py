@@ -146,10 +146,10 @@ def prompts_of(args: argparse.Namespace) -> Any:
 
 
 def pipeline(name: str, dtype: str, device: Any) -> Any:
-    """The pipeline of a name; the unsteady one of the toy world is merged first."""
+    """The pipeline of a name; the toy world's are made of several parts."""
     from gtsvj_reward.sampling.pipelines import load_pipeline
     from gtsvj_reward.toy import pipeline as toy
 
-    if name == toy.UNSTEADY:
+    if name in toy.BASES:
         return toy.load_pipeline(name).to(device=device, dtype=dtype_of(dtype))
     return load_pipeline(name, dtype=dtype_of(dtype), device=device)

@@ -1,7 +1,7 @@
 """What is known of each text-to-video pipeline: its latent space, and how it decodes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -142,7 +142,8 @@ PIPELINES = {
         least_steps=2,
     ),
     "WanPipeline": PipelineKind(
-        space=LatentSpace.from_pipeline,
+        # Whatever its VAE: that of the toy world's `WanPipeline` is one of CogVideoX.
+        space=lambda pipe: replace(LatentSpace.from_pipeline(pipe), layout="BCTHW"),
         decode=decode_wan,
         schedulers=(FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler),
         arguments=lambda _pipe: {},

@@ -1,4 +1,4 @@
-"""The toy world's generator as the `CogVideoXPipeline` that it is."""
+"""The toy world's generators, as the `CogVideoXPipeline` and the `WanPipeline` that they are."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import CogVideoXPipeline, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gtsvj_reward.assets import folder_of
+from gtsvj_reward.assets.vae import load_vae
 from gtsvj_reward.dtypes import weights_in
 from gtsvj_reward.latents import LatentSpace, vae_lock
 from gtsvj_reward.random_keys import keyed_generator
@@ -21,6 +22,10 @@ Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 PIPELINE = "gtsvj-toy-pipeline"
 UNSTEADY = "gtsvj-toy-unsteady"
+FLOW = "gtsvj-toy-flow-pipeline"
+FLOW_UNSTEADY = "gtsvj-toy-flow-unsteady"
+BASES = {PIPELINE: PIPELINE, UNSTEADY: PIPELINE, FLOW: FLOW, FLOW_UNSTEADY: FLOW}
+"""Generator -> the pipeline that it is, or is an adapter of."""
 STEPS = 25
 """Default denoising steps."""
 GUIDANCE = 3.0
@@ -35,29 +40,36 @@ CALL: dict[str, Any] = {
 """Arguments of every pipeline call: size and text length."""
 
 
-def load_pipeline(source: str | Path = PIPELINE) -> CogVideoXPipeline:
+def load_pipeline(source: str | Path = PIPELINE) -> Any:
     """A pipeline in float32 on the CPU, without gradients and without progress bars.
 
     Args:
-        source: a folder; `gtsvj-toy-pipeline`; or `gtsvj-toy-unsteady`, the same generator
-            fine-tuned on
-    clips of which half flicker or drift in colour, as a start for alignment.
+        source: a folder; `gtsvj-toy-pipeline`, a `CogVideoXPipeline`; `gtsvj-toy-flow-pipeline`, a
+            `WanPipeline` with the same codec; or `gtsvj-toy-unsteady` and
+            `gtsvj-toy-flow-unsteady`, the same generators fine-tuned on clips of which half flicker
+            or drift in colour, as a start for alignment.
     """
-    lora = folder_of(UNSTEADY) if str(source) == UNSTEADY else None
-    pipe = CogVideoXPipeline.from_pretrained(
-        folder_of(PIPELINE if lora else source), use_safetensors=True, **weights_in(torch.float32)
+    base = BASES.get(str(source), source)
+    folder = Path(folder_of(base))
+    shares_codec = not (folder / "vae").is_dir()
+    parts: dict[str, Any] = {"vae": None} if shares_codec else {}
+    pipe = DiffusionPipeline.from_pretrained(
+        folder, use_safetensors=True, **parts, **weights_in(torch.float32)
     )
-    if lora:
-        pipe.load_lora_weights(lora)
+    if shares_codec:
+        # Later: `WanPipeline` would look for settings of Wan's own VAE in it.
+        pipe.register_modules(vae=load_vae(PIPELINE))
+    if base != source:
+        pipe.load_lora_weights(folder_of(source))
         pipe.fuse_lora(components=["transformer"])
         pipe.unload_lora_weights()
     return frozen(with_short_texts(pipe))
 
 
-def with_short_texts(pipe: CogVideoXPipeline) -> CogVideoXPipeline:
+def with_short_texts(pipe: Pipeline) -> Pipeline:
     """The pipeline itself, whose `max_sequence_length` is at most that of its transformer.
 
-    Sets the default; `CogVideoXPipeline`'s own, 226, is for published models.
+    Sets the default; those of the pipelines' classes are for published models.
     """
     pipe.encode_prompt = partial(encode_short, pipe.encode_prompt)
     return pipe
@@ -80,7 +92,7 @@ def frozen(pipe: Pipeline) -> Pipeline:
 
 
 def sample(
-    pipe: CogVideoXPipeline,
+    pipe: DiffusionPipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -102,10 +114,11 @@ def sample(
         output_type="latent",
         **CALL,
     ).frames
-    return result
+    # `WanPipeline` has (clip channel time height width).
+    return result.transpose(1, 2) if type(pipe).__name__ == "WanPipeline" else result
 
 
-def decode(pipe: CogVideoXPipeline, latents: Tensor) -> list[Frames]:
+def decode(pipe: DiffusionPipeline, latents: Tensor) -> list[Frames]:
     """Pixels of each clip; `LatentSpace.decode` to rounding, faster for small clips.
 
     Raises:

@@ -140,3 +140,5 @@ def test_a_judge_of_own_clips_is_fitted_once_and_can_be_refitted(tmp_path, monke
     assert (tmp_path / found["reward"] / "config.json").stat().st_mtime_ns == written
     named = judge_settings({"reward": "gtsvj-toy", "settings": {}}, 0, tmp_path)
     assert named == {"reward": "gtsvj-toy"}
+    flow = {"reward": "a", "generator": "gtsvj-toy-flow-unsteady", "settings": {}}
+    assert judge_settings(flow, 0, tmp_path)["pretrained_model"] == flow["generator"]

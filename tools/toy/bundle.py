@@ -4,6 +4,9 @@
         --figures tools/toy/figures/generator.json
     python -m tools.toy.bundle detector --from runs/toy/detector
     python -m tools.toy.bundle unsteady --from runs/toy/unsteady/lora
+    python -m tools.toy.bundle flow --from runs/toy/flow/pipeline \
+        --figures tools/toy/figures/flow.json --generator "1,500 steps of 8, 1,500 clips"
+    python -m tools.toy.bundle flow_unsteady --from runs/toy/flow-unsteady/lora
     python -m tools.toy.bundle judge --from runs/study --seed 0
 
 The judge is the study's row `full`, with the seed that is asked for.
@@ -13,10 +16,12 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from gtsvj_reward.assets import ASSETS, MANIFEST, ROOT
 from gtsvj_reward.files import file_sha256, write_text
+from gtsvj_reward.toy.pipeline import FLOW, FLOW_UNSTEADY, PIPELINE, UNSTEADY
 
 PIPELINE_CARD = """# gtsvj-toy-pipeline
 
@@ -47,6 +52,32 @@ of steps on another machine gives other weights of the same quality.
 Licence: Apache-2.0. No footage was used but that of `gtsvj-demo-codec`, from which the VAE started.
 """
 
+FLOW_CARD = """# gtsvj-toy-flow-pipeline
+
+A `WanPipeline` of the toy world, trained by flow matching: the same clips, prompts, codec and text
+encoder as `gtsvj-toy-pipeline`, so that latents of both mean the same.
+`gtsvj_reward.toy.pipeline.load_pipeline` puts that codec into it; the pipeline returns latents
+(`output_type="latent"`), which `gtsvj_reward.toy.pipeline.decode` decodes. The pipeline itself
+decodes only with Wan's own VAE.
+
+| part | what | parameters | trained |
+|---|---|---|---|
+| `transformer` | `WanTransformer3DModel`, 4 blocks of 128 | {transformer:,} | {generator} |
+| `text_encoder` | that of `gtsvj-toy-pipeline`, as `UMT5EncoderModel` | {text_encoder:,} | |
+| `scheduler` | `FlowMatchEulerDiscreteScheduler`, `shift_terminal` 0.1 | | |
+
+Stored in float16. Seed 0. It saw a thirteenth as many training clips as `gtsvj-toy-pipeline`,
+repeats counted, and shows prompts less well: it has not learned motion. Figures over {clips}
+prompts drawn at random, guidance {guidance:g}, as on the card of `gtsvj-toy-pipeline`: what
+`gtsvj-toy-detector` reads in the clips against what was asked for, in percent with 95% Wilson
+intervals, and the Fréchet distance. Chance is 50, 25, 33 and 25 percent:
+
+{table}
+
+Remake it with `make toy`: the same number of steps on another machine gives other weights of the
+same quality. Licence: Apache-2.0. The codec's footage is that of `gtsvj-demo-codec`.
+"""
+
 DETECTOR_CARD = """# gtsvj-toy-detector
 
 A small 3D convolutional network that reads number, colour, shape and motion off a clip of the toy
@@ -60,17 +91,16 @@ Remake it with `make toy`. Licence: Apache-2.0.
 """
 
 
-UNSTEADY_CARD = """# gtsvj-toy-unsteady
+UNSTEADY_CARD = """# {name}
 
-A LoRA adapter that makes `gtsvj-toy-pipeline` a generator of mixed quality: rank 16 on q, k, v and
-out of all blocks, {steps} steps of 16 on {clips} clips of which a half is clean, a quarter flickers
-and a quarter drifts in colour. `load_pipeline("gtsvj-toy-unsteady")` merges it. It is what the
-alignment examples start from.
+A LoRA adapter that makes `{base}` a generator of mixed quality: rank 16 on q, k, v and
+out of all blocks, {steps} steps of {batch} on {clips} clips of which a half is clean, a quarter
+flickers and a quarter drifts in colour. `load_pipeline("{name}")` merges it. {use}
 
 How far the mean colour of the frames moves over time (`colour_unrest`, grey levels), mean and tenth
 to ninetieth percentile of 96 clips of 16 prompts, without guidance:
 
-| denoising steps | `gtsvj-toy-pipeline` | `gtsvj-toy-unsteady` |
+| denoising steps | `{base}` | `{name}` |
 |---|---|---|
 {table}
 
@@ -124,27 +154,25 @@ def seal(folder: Path) -> None:
     print(f"{folder.name}: {len(hashes)} files, {size / 1e6:.2f} MB")
 
 
-def bundle_pipeline(source: Path, figures: Path, codec: str, generator: str) -> None:
-    """The pipeline with the figures that `measure.py` wrote."""
+def bundle_pipeline(
+    source: Path, figures: Path, name: str, card: str, parts: Sequence[str], **trained: str
+) -> None:
+    """A pipeline with the figures that `measure.py` wrote, and the parameters of its parts."""
     from gtsvj_reward.toy.pipeline import GUIDANCE, load_pipeline
 
     pipe = load_pipeline(source)
-    counts = {
-        name: sum(p.numel() for p in getattr(pipe, name).parameters())
-        for name in ("vae", "transformer", "text_encoder")
-    }
+    counts = {part: sum(p.numel() for p in getattr(pipe, part).parameters()) for part in parts}
     values = json.loads(figures.read_text())
     values.pop("prompts")
-    out = place(source, "toy_pipeline")
-    card = PIPELINE_CARD.format(
+    out = place(source, ASSETS[name])
+    text = card.format(
         **counts,
-        codec=codec,
-        generator=generator,
+        **trained,
         clips=values["real"]["clips"],
         guidance=GUIDANCE,
         table=figures_table(values),
     )
-    write_text(out / "README.md", card)
+    write_text(out / "README.md", text)
     seal(out)
 
 
@@ -163,22 +191,21 @@ def bundle_detector(source: Path) -> None:
     seal(out)
 
 
-def bundle_unsteady(source: Path) -> None:
-    """The adapter of the generator of mixed quality, and how unsteady it makes clips."""
-    out = place(source, "toy_unsteady")
+def bundle_unsteady(source: Path, name: str, use: str, counts: Sequence[int]) -> None:
+    """The adapter of a generator of mixed quality, and how unsteady it makes clips."""
+    config = json.loads((source / "config.json").read_text())
+    out = place(source, ASSETS[name])
     seal(out)
-    measured = {name: unrest(name) for name in ("gtsvj-toy-pipeline", "gtsvj-toy-unsteady")}
-    columns = list(measured.values())
+    measured = [unrest(one, counts) for one in (config["base"], name)]
     rows = [
         f"| {steps} | {before} | {after} |"
-        for (steps, before), after in zip(columns[0].items(), columns[1].values(), strict=True)
+        for (steps, before), after in zip(measured[0].items(), measured[1].values(), strict=True)
     ]
-    config = json.loads((source / "config.json").read_text())
-    card = UNSTEADY_CARD.format(steps=config["steps"], clips=config["clips"], table="\n".join(rows))
+    card = UNSTEADY_CARD.format(name=name, use=use, table="\n".join(rows), **config)
     write_text(out / "README.md", card)
 
 
-def unrest(name: str) -> dict[int, str]:
+def unrest(name: str, counts: Sequence[int]) -> dict[int, str]:
     """Number of denoising steps -> mean and percentiles of the unrest of clips."""
     import torch
 
@@ -189,7 +216,7 @@ def unrest(name: str) -> dict[int, str]:
     pipe, found = load_pipeline(name), {}
     order = torch.randperm(96, generator=torch.Generator().manual_seed(1))[:16].tolist()
     prompts = [captions()[index] for index in order for _ in range(6)]
-    for steps in (5, 25):
+    for steps in counts:
         latents = sample(pipe, prompts, range(96), steps=steps, guidance=1.0)
         values = colour_unrest(torch.stack(decode(pipe, latents)))
         low, high = values.quantile(0.1).item(), values.quantile(0.9).item()
@@ -228,7 +255,8 @@ def bundle_judge(study: Path, seed: int) -> None:
 def main() -> None:
     """Read the command line and bundle."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("pipeline", "detector", "unsteady", "judge"))
+    parts = ("pipeline", "detector", "unsteady", "flow", "flow_unsteady", "judge")
+    parser.add_argument("part", choices=parts)
     parser.add_argument("--from", dest="source", type=Path, required=True)
     parser.add_argument("--figures", type=Path, help="what measure.py wrote")
     parser.add_argument("--codec", default="", help="how the codec was trained, for the card")
@@ -236,11 +264,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.part == "pipeline":
-        bundle_pipeline(args.source, args.figures, args.codec, args.generator)
+        parts = ("vae", "transformer", "text_encoder")
+        trained = {"codec": args.codec, "generator": args.generator}
+        bundle_pipeline(args.source, args.figures, PIPELINE, PIPELINE_CARD, parts, **trained)
+    elif args.part == "flow":
+        parts = ("transformer", "text_encoder")
+        trained = {"generator": args.generator}
+        bundle_pipeline(args.source, args.figures, FLOW, FLOW_CARD, parts, **trained)
     elif args.part == "detector":
         bundle_detector(args.source)
     elif args.part == "unsteady":
-        bundle_unsteady(args.source)
+        use = "It is what the\nalignment examples start from."
+        bundle_unsteady(args.source, UNSTEADY, use, (5, 25))
+    elif args.part == "flow_unsteady":
+        use = "It is what the flow\nrows of the alignment study start from."
+        bundle_unsteady(args.source, FLOW_UNSTEADY, use, (5,))
     else:
         bundle_judge(args.source, args.seed)
 

@@ -1,6 +1,7 @@
-"""Train a generator of mixed quality: the toy generator, fine-tuned on clips half of which flicker.
+"""Train a generator of mixed quality: a toy generator, fine-tuned on clips half of which flicker.
 
     python -m tools.toy.unsteady --run runs/toy/unsteady
+    python -m tools.toy.unsteady --run runs/toy/flow-unsteady --pipeline gtsvj-toy-flow-pipeline
 
 People's data is like that, and an aligned generator should keep what is good in it. A LoRA adapter
 learns scenes of which a half is clean, a quarter flickers and a quarter drifts in colour. It is
@@ -17,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import trange
 
-from gtsvj_reward.alignment import ClipSize, Policy, add_noise
+from gtsvj_reward.alignment import ClipSize, Policy
 from gtsvj_reward.losses import denoising_error
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.corpus import ClipSpec, encode_frames
-from gtsvj_reward.toy.pipeline import load_pipeline
+from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
 from gtsvj_reward.toy.world import FRAMES, SIZE, draw_scene
 
 TRAIN_KEY = 401
@@ -56,6 +57,7 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--pipeline", default=PIPELINE, help="what is fine-tuned")
     parser.add_argument("--clips", type=int, default=1200)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=16)
@@ -65,12 +67,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    policy = Policy(
-        load_pipeline(), ClipSize(FRAMES, SIZE, SIZE), guidance=1.0, rank=args.rank, seed=args.seed
-    )
+    pipe, size = load_pipeline(args.pipeline), ClipSize(FRAMES, SIZE, SIZE)
+    policy = Policy(pipe, size, guidance=1.0, rank=args.rank, seed=args.seed)
     latents, captions = clips(args, policy)
-    prompts = {text: policy.encode([text]) for text in sorted(set(captions))}
-    embeds = torch.cat([prompts[text].embeds for text in captions])
+    policy.encode(sorted(set(captions)))
     parameters = list(policy.parameters().values())
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0)
     losses = []
@@ -82,8 +82,8 @@ def main() -> None:
         place = torch.rand(args.batch, generator=generator) + torch.arange(args.batch)
         timesteps = (place * 1000 / args.batch).long().clamp(0, 999)
         noise = torch.randn(latents[drawn].shape, generator=generator)
-        noisy, target = add_noise(policy.scheduler, latents[drawn], noise, timesteps)
-        output = policy.transformer(noisy, embeds[drawn], timesteps, return_dict=False)[0]
+        noisy, target = policy.family.add_noise(latents[drawn], noise, timesteps)
+        output = policy.predict(noisy, timesteps, policy.encode([captions[i] for i in drawn]))
         loss = denoising_error(output, target).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -94,7 +94,12 @@ def main() -> None:
             print(f"step {step + 1} loss {sum(losses[-100:]) / 100:.4f}", flush=True)
     half = {name: value.half() for name, value in policy.adapter().items()}
     type(policy.pipe).save_lora_weights(args.run / "lora", transformer_lora_layers=half)
-    record = {"base": "gtsvj-toy-pipeline", "steps": args.steps, "clips": args.clips}
+    record = {
+        "base": args.pipeline,
+        "steps": args.steps,
+        "batch": args.batch,
+        "clips": args.clips,
+    }
     (args.run / "lora" / "config.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
