@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--confidence", type=float, default=0.95, help="level of the intervals")
     parser.add_argument("--seed", type=int, default=0, help="seed of split and bootstrap")
     parser.add_argument(
-        "--videos", type=Path, help="folder of the videos, to play misranked pairs on the page"
+        "--videos", type=Path, help="folder of the videos, to play on the page what it gets wrong"
     )
     parser.add_argument(
         "--compare",
@@ -157,9 +157,10 @@ def measure_ratings(args: argparse.Namespace) -> int:
     ratings = RATING_FORMATS[RATINGS[args.benchmark]](args.data)
     for scored in tables(args, ratings.videos()):
         seen = sum(row.video in scored.trained for row in ratings.rows)
+        table = evaluation.read_scores(scored.path, name=scorer_name(args) + scored.suffix)
         result = evaluation.evaluate_ratings(
             ratings,
-            evaluation.read_scores(scored.path, name=scorer_name(args) + scored.suffix),
+            table,
             columns=columns,
             allow_missing=args.allow_missing_videos,
             settings=settings_of(args),
@@ -169,6 +170,9 @@ def measure_ratings(args: argparse.Namespace) -> int:
         write_text(args.out / f"{name}.json", result.to_json())
         write_text(args.out / f"{name}.md", evaluation.ratings_markdown(result))
         print(f"\n{evaluation.ratings_text(result)}\nwritten to {args.out / name}.json")
+        if not scored.suffix:
+            page = evaluation.write_ratings(result, ratings, table, args.out, videos=args.videos)
+            print(f"page: {page}")
     return 0
 
 

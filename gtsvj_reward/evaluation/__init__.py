@@ -19,6 +19,7 @@ from gtsvj_reward.evaluation.ratings import (
     ratings_markdown as ratings_markdown,
     ratings_text as ratings_text,
 )
+from gtsvj_reward.evaluation.ratings_page import write_ratings as write_ratings
 from gtsvj_reward.evaluation.report import (
     result_markdown as result_markdown,
     result_text as result_text,

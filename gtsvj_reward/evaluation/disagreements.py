@@ -1,8 +1,9 @@
 """Cards of the pairs on which scores and people disagree most, with both videos."""
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gtsvj_reward.annotations import Comparison
@@ -40,7 +41,8 @@ def disagreement_cards(
     chosen = [row for _, row in wrong[:MOST]]
     if not chosen:
         return []
-    files = _copied(chosen, videos, out / "videos") if videos is not None else {}
+    names = [name for row in chosen for name in (row.video_a, row.video_b)]
+    files = copied(names, videos, out / "videos") if videos is not None else {}
     axis = Axis.around(scores.values())
     cards = [_card(row, item, scores, files, axis) for row in chosen]
     note = (
@@ -51,20 +53,26 @@ def disagreement_cards(
     return [heading, tag("p", {"class": "note"}, note), tag("div", {"class": "clips"}, *cards)]
 
 
-def _copied(rows: list[Comparison], videos: Path, folder: Path) -> dict[str, str]:
-    """Video -> its path beside the page, for those that browsers can play."""
+def copied(names: Iterable[str], videos: Path, folder: Path) -> dict[str, str]:
+    """Video -> its path beside the page, for those that browsers can play.
+
+    Args:
+        names: of videos, as in the label file.
+        videos: folder of the videos.
+        folder: where they are copied to; a file's name is a hash of the video's own.
+    """
     there = {path.relative_to(videos).as_posix(): path for path in list_videos(videos)}
-    wanted = dict.fromkeys(name for row in rows for name in (row.video_a, row.video_b))
-    matches = match_videos(wanted, there, str(videos))
-    copied: dict[str, str] = {}
-    for place, (name, found) in enumerate(matches.items(), 1):
+    matches = match_videos(dict.fromkeys(names), there, str(videos))
+    places: dict[str, str] = {}
+    for name, found in matches.items():
         source = there[found]
         if source.suffix.lower() in PLAYABLE:
             folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{place:03d}{source.suffix.lower()}"
+            digest = hashlib.sha256(found.encode()).hexdigest()[:16]
+            target = folder / f"{digest}{source.suffix.lower()}"
             shutil.copyfile(source, target)
-            copied[name] = f"{folder.name}/{target.name}"
-    return copied
+            places[name] = f"{folder.name}/{target.name}"
+    return places
 
 
 def _card(
@@ -77,9 +85,11 @@ def _card(
     sides = sorted((row.video_a, row.video_b), key=lambda name: -scores[name])
     gap = scores[sides[0]] - scores[sides[1]]
     screens = [video(files[name], label=name) for name in sides if name in files]
+    votes = row.probabilities.get(item.dimension)
+    what = item.dimension if votes is None else f"{item.dimension}, {max(votes, 1 - votes):.0%}"
     said = {
         sides[0]: "scored higher",
-        sides[1]: f"people preferred it ({item.dimension})",
+        sides[1]: f"people preferred it ({what})",
     }
     lines = [
         joined([

@@ -7,7 +7,16 @@ from gtsvj_reward.annotations import Comparisons
 from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, METHODS
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
 from gtsvj_reward.evaluation.disagreements import disagreement_cards
-from gtsvj_reward.evaluation.report import READING, WIN_RATES, facts, interval_text, undefined_notes
+from gtsvj_reward.evaluation.pairs import Pairs
+from gtsvj_reward.evaluation.report import (
+    READING,
+    VOTES,
+    WIN_RATES,
+    facts,
+    interval_text,
+    undefined_notes,
+    vote_rows,
+)
 from gtsvj_reward.evaluation.result import Agreement, EvaluationResult
 from gtsvj_reward.evaluation.scores import ASPECT_PREFIX, ScoreTable
 from gtsvj_reward.metrics import accuracy_against_threshold
@@ -31,6 +40,8 @@ from gtsvj_reward.tables import percent
 SHARES = Axis(low=0.0, high=1.0)
 SHOWN = (CROSS_FITTED, "without_ties")
 """Methods in the first table; `result.md` has all."""
+VOTE_PARTS = 10
+"""Dots of a curve of votes."""
 
 
 def write_evaluation(
@@ -57,7 +68,7 @@ def write_evaluation(
     scored = align(comparisons, table, None, columns, True, result.settings)
     first = result.dimensions[-1] if scored.overall is None else _overall(result, scored.overall)
     body = [_figures(result, first), _agreement(result)]
-    body += _by_generator(result)
+    body += [*_votes(result, scored), *_by_generator(result)]
     body += [_scores(result, scored, column) for column in dict.fromkeys(columns.values())]
     curves = [*_win_rates(result.dimensions), *_thresholds(result.dimensions, scored)]
     if curves:
@@ -84,6 +95,9 @@ def _figures(result: EvaluationResult, first: Agreement) -> Markup:
         if found is not None:
             said = f"{first.dimension}, {METHODS[name]}"
             items.append((said, f"{percent(found.accuracy)}%"))
+    if (votes := first.votes) is not None:
+        said = f"{first.dimension}, votes for what scores higher, of at most {votes.ceiling:.0%}"
+        items.append((said, f"{percent(votes.agreement)}%"))
     return figures(*items)
 
 
@@ -121,6 +135,41 @@ def _accuracy_cells(item: Agreement, name: str) -> list[str]:
     marks = [(found.chance, "chance"), (found.constant, "constant score")]
     drawn = strip(SHARES, found.accuracy, spread=found.interval, marks=marks)
     return [drawn, percent(found.accuracy), interval_text(name, found), str(found.pairs)]
+
+
+def _votes(result: EvaluationResult, scored: ScoredComparisons) -> list[Markup]:
+    """Agreement with shares of votes, and these shares where the scores predict which."""
+    found = [(item, item.votes) for item in result.dimensions if item.votes is not None]
+    if not found:
+        return []
+    head, *lines = vote_rows(result.dimensions)
+    rows: list[TableRow] = [(head[0], "", *head[1:])]
+    drawn = []
+    for (item, votes), (name, *cells) in zip(found, lines, strict=True):
+        marks = [(0.5, "random scores"), (votes.ceiling, "ceiling")]
+        bar = strip(SHARES, votes.agreement, spread=votes.interval, marks=marks)
+        rows.append((name, bar, *cells))
+        if votes.scale is not None:
+            pairs = scored.pairs(item.dimension, item.column)
+            drawn.append(_vote_curve(item.dimension, pairs, votes.scale))
+    two = [tag("div", {"class": "two"}, *drawn)] if drawn else []
+    title = "Agreement with votes"
+    return [card(table_of(rows, numbers=len(rows[0]) - 2), title=title, note=VOTES), *two]
+
+
+def _vote_curve(dimension: str, pairs: Pairs, scale: float) -> Markup:
+    """Shares of votes where scores predict them, in parts of about as many pairs each."""
+    order = pairs.differences.argsort()
+    plot = Plot(x=SHARES, y=SHARES, width=420, height=280)
+    inside = [plot.grid(), plot.line([(0, 0), (1, 1)], "ideal")]
+    for part in order.tensor_split(min(VOTE_PARTS, len(order))):
+        weights = pairs.weights[part] / pairs.weights[part].sum()
+        predicted = (weights * (pairs.differences[part] / scale).sigmoid()).sum().item()
+        share = (weights * pairs.probabilities[part]).sum().item()
+        title = f"{share:.0%} of the votes on {len(part)} pairs, {predicted:.0%} predicted"
+        inside.append(plot.dot(predicted, share, radius=4.5, title=title))
+    title = f"Share of votes where predicted: {dimension}"
+    return card(plot.svg(title, *inside), title=title, note=f"Scale {scale:.4g}.")
 
 
 def _by_generator(result: EvaluationResult) -> list[Markup]:

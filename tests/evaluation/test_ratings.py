@@ -80,6 +80,7 @@ def test_from_files_to_files(tmp_path, capsys):
         ("clear", "aspect:clear"), ("calm", "other"),
     ]  # fmt: skip
     assert [item["spearman"] for item in found] == pytest.approx([1.0, -1.0])
+    assert 'aria-label="12 values of other' in (tmp_path / "out" / "index.html").read_text()
     assert "| clear | aspect:clear | 12 |" in (tmp_path / "out" / "ratings.md").read_text()
     assert main([*words, "--column", "other"]) == 1
     assert "--column_for ASPECT=COLUMN" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from gtsvj_reward.evaluation import (
     evaluate_comparisons,
     result_markdown,
     result_text,
+    write_evaluation,
 )
 from gtsvj_reward.evaluation.evaluate import fingerprint
 from gtsvj_reward.evaluation.scores import ScoreTable
@@ -66,7 +67,7 @@ def scored(gaps):
     return ScoreTable(name="scorer", columns={"reward": scores})
 
 
-def test_an_evaluation_with_votes():
+def test_an_evaluation_with_votes(tmp_path):
     # All gaps are 2 and three of four votes are for A: sigmoid(2 / s) = 3/4, so s = 2 / log 3.
     result = evaluate_comparisons(compared([0.75] * 6), scored([2.0] * 6), settings=QUICK)
     (item,) = result.dimensions
@@ -84,13 +85,17 @@ def test_an_evaluation_with_votes():
     for text in (result_markdown(result), result_text(result)):
         assert "75.0" in text
         assert "0.5623" in text
+    write_evaluation(result, compared([0.75] * 6), scored([2.0] * 6), tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "votes for what scores higher, of at most 75%" in page
+    assert page.count("<title>75% of the votes on 1 pairs, 75% predicted</title>") == 6
     wrong = evaluate_comparisons(compared([0.75] * 6), scored([-2.0] * 6), settings=QUICK)
     assert wrong.dimensions[0].votes.agreement == pytest.approx(0.25)
     assert wrong.dimensions[0].votes.log_loss is None
     assert "undefined" in result_markdown(wrong)
 
 
-def test_sides_that_count_alike_have_no_votes():
+def test_sides_that_count_alike_have_no_votes(tmp_path):
     sides = Comparisons(
         name="sides",
         rows=tuple(
@@ -102,6 +107,8 @@ def test_sides_that_count_alike_have_no_votes():
     result = evaluate_comparisons(sides, scored([1.0, 0.1, 0.2, 2.0]), settings=QUICK)
     assert result.dimensions[0].votes is None
     assert "Agreement with votes" not in result_markdown(result)
+    page = write_evaluation(result, sides, scored([1.0, 0.1, 0.2, 2.0]), tmp_path)
+    assert "Agreement with votes" not in page.read_text()
 
 
 def test_votes_are_part_of_the_data():

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from gtsvj_reward.evaluation import evaluate_comparisons, write_evaluation
+from gtsvj_reward.annotations import Rating, Ratings
+from gtsvj_reward.evaluation import (
+    ScoreTable,
+    evaluate_comparisons,
+    evaluate_ratings,
+    write_evaluation,
+    write_ratings,
+)
 from gtsvj_reward.latents import LatentSpace, encode_folder
 from gtsvj_reward.scoring.pictures import Sources
 from gtsvj_reward.scoring.report import write_report
@@ -118,6 +125,40 @@ def test_an_evaluation_shows_the_pairs_it_gets_wrong(browser, tmp_path):
         cards.first.scroll_into_view_if_needed()
         ann.until(PLAYING)
         assert ann.page.locator(".clip").first.locator("video").count() == 2
+        assert not ann.page.evaluate(
+            "[...document.querySelectorAll('svg')].some((s) => !s.querySelector('.line, .bar'))"
+        )
+
+
+def test_ratings_show_what_was_scored_most_wrongly(browser, tmp_path):
+    # Ratings 0, 1, 2, 0, ...; scores follow them but for the first clip, whose name is a script.
+    evil = "<img src=x onerror=hacked=1>.mp4"
+    names = [evil, *(f"{number}.mp4" for number in range(1, 12))]
+    for number, name in enumerate(names):
+        moving_square(tmp_path / name, seed=number)
+    scores = {name: float(n % 3) + 0.01 * n for n, name in enumerate(names)} | {evil: 9.0}
+    rows = tuple(
+        Rating(row=str(n), video=name, scores={"<b>clear": float(n % 3)})
+        for n, name in enumerate(names)
+    )
+    ratings = Ratings(name="<i>people", rows=rows, aspects=("<b>clear",))
+    table = ScoreTable(name="scorer", columns={"aspect:<b>clear": scores})
+    result = evaluate_ratings(ratings, table, settings=FAST)
+    page = write_ratings(result, ratings, table, tmp_path / "out", videos=tmp_path)
+    with visitor(browser) as ann:
+        ann.page.goto(page.as_uri())
+        assert f"{result.aspects[0].spearman:+.2f}" in ann.page.inner_text(".figures")
+        spread = ann.page.locator(".card", has_text="means should rise").locator("tbody tr")
+        # Means by hand: (9 + 0.03 + 0.06 + 0.09) / 4, 1 + 0.01 * (1 + 4 + 7 + 10) / 4, and 2.065.
+        assert [row.locator("td").nth(1).inner_text() for row in spread.all()] == [
+            "2.295", "1.055", "2.065",
+        ]  # fmt: skip
+        first = ann.page.locator(".clip").first
+        assert first.locator(".file").inner_text() == evil
+        assert "scored higher than people rated it, 9" in first.inner_text()
+        first.scroll_into_view_if_needed()
+        ann.until(PLAYING)
+        assert ann.page.evaluate("typeof hacked") == "undefined"
         assert not ann.page.evaluate(
             "[...document.querySelectorAll('svg')].some((s) => !s.querySelector('.line, .bar'))"
         )
