@@ -1,8 +1,8 @@
 """What the documentation's site has beside the pages of `docs/`; `make docs` builds it.
 
 mkdocs calls the functions named `on_...`. The README becomes the first page, the commands' own
-parsers write theirs, each public package gets a page from its docstrings, and notebooks become
-tutorials with the outputs that they were stored with.
+parsers write theirs, the page of settings comes from the code, each public package gets a page from
+its docstrings, and notebooks become tutorials with the outputs that they were stored with.
 """
 
 import ast
@@ -18,6 +18,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from gtsvj_reward.cli import COMMANDS, main
+from tools.settings_page import settings_page
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))
@@ -59,7 +60,11 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    pages = {"start.md": rebased(readme, ROOT), "reference/commands.md": commands()}
+    pages = {
+        "start.md": rebased(readme, ROOT),
+        "reference/commands.md": commands(),
+        "reference/settings.md": settings_page(),
+    }
     for name in PACKAGES:
         pages[f"reference/python/{name}.md"] = package_page(name)
     for path in NOTEBOOKS:
