@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -15,10 +15,16 @@ import torch
 from gtsvj_reward.judge.moments import default_taps
 from gtsvj_reward.judge.readout import tap_widths
 from gtsvj_reward.latents.decode import PROMPTS
+from gtsvj_reward.latents.store import SUFFIX
 from gtsvj_reward.sampling import NegativeSettings
 from gtsvj_reward.sampling.pipelines import ClipSize, check_scored, latent_space
 from gtsvj_reward.sampling.renoising import sampled
 from gtsvj_reward.training import DiscriminatorFit
+
+TIMED_STEPS = 2
+"""Denoising steps of the call that is timed; it encodes the prompt as well."""
+QUICK = 1.0
+"""Seconds. A call that takes less is timed three times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +132,20 @@ class Quickstart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds that a clip takes on this machine."""
+
+    encode: float
+    step: float
+    """Of denoising, with the pipeline's guidance."""
+    read: float
+    """By a judge."""
+    decode: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Time and disk space of the steps, from one measured clip of each kind."""
+    """Time and disk space of the steps, in their order."""
 
     seconds: list[float]
     latent_bytes: int
@@ -157,56 +175,80 @@ def size_of(pipe: Any, given: dict[str, int | None]) -> ClipSize:
     return ClipSize(**{name: int(value) for name, value in values.items() if value is not None})
 
 
-def estimate(plan: Quickstart, pipe: Any, real: int, prompts: int) -> Estimate:
-    """Time one clip of each kind on this machine, and multiply.
-
-    Args:
-        plan: what will be done.
-        pipe: the pipeline, where it will run.
-        real: number of real videos.
-        prompts: number of prompts.
-    """
-    space, device = latent_space(pipe), torch.device(plan.device)
-    size = plan.size
+def measure(plan: Quickstart, pipe: Any) -> Times:
+    """Time what the steps do, with their numbers of clips at a time, in this process's threads."""
+    space, device, size = latent_space(pipe), torch.device(plan.device), plan.size
     shape = (1, size.num_frames, 3, size.height, size.width)
     frames = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
 
-    def step() -> Any:
-        generators = [torch.Generator().manual_seed(0)]
-        return sampled(pipe, [""], steps=1, generators=generators, size=size)
+    def denoise(clips: int, guidance_scale: float | None) -> None:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(clips)]
+        sampled(pipe, [""] * clips, steps=TIMED_STEPS, generators=generators, size=size,
+                guidance_scale=guidance_scale)  # fmt: skip
 
+    made, read = plan.batch_size, DiscriminatorFit.batch_size
     with torch.no_grad():
         latents = space.encode(frames, pipe.vae)
-        encode = seconds_of(lambda: space.encode(frames, pipe.vae), device)
-        decode = seconds_of(lambda: space.decode(latents, pipe.vae), device)
-        step()
-        denoise = seconds_of(step, device)
+        return Times(
+            encode=seconds_of(lambda: space.encode(frames, pipe.vae), device),
+            step=seconds_of(lambda: denoise(made, None), device) / (TIMED_STEPS * made),
+            # A judge reads a clip in one pass, as a step does without guidance.
+            read=seconds_of(lambda: denoise(read, 1.0), device) / (TIMED_STEPS * read),
+            decode=seconds_of(lambda: space.decode(latents, pipe.vae), device),
+        )
+
+
+def estimate(plan: Quickstart, pipe: Any, times: Times, real: int, prompts: int) -> Estimate:
+    """What the steps will take, from the time of one clip; what is there already takes none.
+
+    Args:
+        plan: what will be done.
+        pipe: the pipeline.
+        times: what `measure` found.
+        real: number of real videos.
+        prompts: number of prompts.
+    """
+    space, size, config = latent_space(pipe), plan.size, pipe.transformer.config
     made = prompts * plan.per_prompt
     renoised = real * len(NegativeSettings.strengths)
-    renoise_steps = fmean(NegativeSettings.renoise_steps)
     reads = real * (1 + DiscriminatorFit.draws)
-    config = pipe.transformer.config
     width = config["num_attention_heads"] * config["attention_head_dim"]
     moments = tap_widths(default_taps(config["num_layers"]), space.channels, width)
+    side = space.spatial_compression
+    pixels = (size.height // side) * (size.width // side)
+    latents = space.latent_frames(size.num_frames) * space.channels * pixels
+    latent_files = plan.work / "latents"
     return Estimate(
-        # A guided step is two passes; a judge reads a clip in one.
         seconds=[
-            real * encode,
-            made * plan.steps * denoise,
-            renoised * renoise_steps * denoise,
-            reads * denoise / 2,
-            made * decode,
-            made * denoise / 2,
+            missing(real, latent_files / "real") * times.encode,
+            missing(made, plan.sampled) * plan.steps * times.step,
+            missing(renoised, latent_files / "generated" / "renoised")
+            * fmean(NegativeSettings.renoise_steps)
+            * times.step,
+            0.0 if (plan.out / "config.json").exists() else reads * times.read,
+            missing(made, plan.videos, ".mp4") * times.decode,
+            made * times.read,
         ],
-        latent_bytes=(real + made + renoised) * latents.numel() * 4,
+        latent_bytes=(real + made + renoised) * latents * 4,
         moment_bytes=reads * sum(moments) * 4,
     )
 
 
+def missing(count: int, folder: Path, suffix: str = SUFFIX) -> int:
+    """How many of so many files are not in a folder yet."""
+    return max(0, count - sum(1 for _ in folder.rglob(f"*{suffix}")))
+
+
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    """How long a call takes, the device's queue included."""
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    """How long a call takes, the device's queue included: the second one, since the first warms up.
+
+    A quick one is repeated, and the middle time taken.
+    """
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < 4 and times[-1] < QUICK):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return median(times[1:])

@@ -6,9 +6,10 @@ import pytest
 
 from gtsvj_reward.assets import ASSETS
 from gtsvj_reward.cli import main
+from gtsvj_reward.cli.quickstart import busy
 from gtsvj_reward.judge import read_config
 from gtsvj_reward.latents import LatentFolder, write_video
-from gtsvj_reward.quickstart import Quickstart, estimate, size_of
+from gtsvj_reward.quickstart import Quickstart, Times, estimate, measure, size_of
 from gtsvj_reward.sampling import ClipSize
 from gtsvj_reward.toy.corpus import ClipSpec
 from gtsvj_reward.toy.pipeline import load_pipeline
@@ -91,21 +92,49 @@ def test_sizes_come_from_the_pipeline_or_from_flags():
         size_of(wan(), {**nothing, "height": 32})
 
 
-def test_estimates_multiply_what_was_measured(tmp_path):
+def plan_of(folder, **changes):
     values = {
-        "pipeline": "gtsvj-toy-pipeline", "real": tmp_path, "prompts": tmp_path, "out": tmp_path,
-        "work": tmp_path, "size": ClipSize(num_frames=9, height=32, width=32), "fps": 8.0,
+        "pipeline": "gtsvj-toy-pipeline", "real": folder, "prompts": folder, "out": folder,
+        "work": folder, "size": ClipSize(num_frames=9, height=32, width=32), "fps": 8.0,
         "batch_size": 1, "dtype": "float32", "device": "cpu", "per_prompt": 3, "steps": 10,
     }  # fmt: skip
-    plan, pipe = Quickstart(**values), load_pipeline()
-    found = estimate(plan, pipe, real=5, prompts=2)
+    return Quickstart(**{**values, **changes})
+
+
+def test_estimates_multiply_what_was_measured(tmp_path):
+    plan, pipe = plan_of(tmp_path), load_pipeline()
+    times = Times(encode=1.0, step=0.1, read=0.01, decode=3.0)
+    found = estimate(plan, pipe, times, real=5, prompts=2)
     clip = 3 * 16 * 4 * 4 * 4  # latents of 9 frames of 32x32, float32
     assert found.latent_bytes == (5 + 2 * 3 + 5 * 4) * clip
     # Three blocks of 128 and 16 channels, seven moments of each, float32.
     assert found.moment_bytes == 5 * (1 + DiscriminatorFit.draws) * 4 * 7 * (3 * 128 + 16)
-    generate, score = found.seconds[1], found.seconds[5]
-    assert generate == pytest.approx(score * 2 * plan.steps)
+    # 5 clips encoded, 6 clips of 10 steps, 5 clips of 4 strengths in 2 steps on average, 5 clips
+    # and what is drawn of them read, 6 decoded, 6 scored.
+    read = 5 * (1 + DiscriminatorFit.draws) * 0.01
+    assert found.seconds == pytest.approx([5.0, 6.0, 4.0, read, 18.0, 0.06])
     assert len(found.seconds) == len(plan.commands())
+    for number in range(4):
+        (plan.sampled / f"{number}.safetensors").parent.mkdir(parents=True, exist_ok=True)
+        (plan.sampled / f"{number}.safetensors").touch()
+    assert estimate(plan, pipe, times, real=5, prompts=2).seconds[1] == pytest.approx(2.0)
+
+
+def test_clips_are_timed_as_many_at_a_time_as_the_steps_take(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(pipe, prompts, *, guidance_scale, **rest):
+        asked.append((len(prompts), guidance_scale))
+
+    monkeypatch.setattr("gtsvj_reward.quickstart.sampled", counted)
+    times = measure(plan_of(tmp_path, batch_size=3), load_pipeline())
+    assert set(asked) == {(3, None), (DiscriminatorFit.batch_size, 1.0)}
+    assert min(vars(times).values()) > 0
+
+
+def test_a_busy_machine_is_named():
+    assert busy(2.0, 2) == ""
+    assert "load 14 on 2 cores" in busy(14.2, 2)
 
 
 def test_models_are_listed_and_their_cards_shown(capsys):

@@ -1,6 +1,7 @@
 """The loop that the alignment algorithms share: clips, updates, checkups, logs, checkpoints."""
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from gtsvj_reward.alignment.refits import Refits
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.alignment.updates import check_loss, clip_gradients
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.scoring import Scoring
 
@@ -125,15 +127,15 @@ class AlignmentRun:
         Moves the text encoder to the CPU: encode other prompts than the run's before.
         """
         self.policy.release_text_encoder()
+        every, began = self.arguments.evaluate_every, time.monotonic()
         if not self.guards.checkups:
             self.check_up()
-        bar = tqdm(
-            total=self.arguments.iterations,
-            initial=self.done,
-            desc="align",
-            disable=not self.main,
-            postfix=latest(self.journal.entries),
+        later = self.arguments.iterations // every if every > 2 else 0  # else they are timed too
+        others = later * (time.monotonic() - began)
+        bar = Progress(
+            self.arguments.iterations, "align", shown=self.main, initial=self.done, besides=others
         )
+        bar.set_postfix(latest(self.journal.entries), refresh=False)
         with bar:
             while self.done < self.arguments.iterations and self.stopped is None:
                 yield self.done

@@ -1,14 +1,16 @@
 """`gtsvj quickstart`: one command that runs the others."""
 
 import argparse
+import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
 from gtsvj_reward.dtypes import DTYPES, dtype_of
-from gtsvj_reward.tables import duration
+from gtsvj_reward.progress import duration
 
 if TYPE_CHECKING:
     from gtsvj_reward.quickstart import Estimate, Quickstart
@@ -25,9 +27,7 @@ def quickstart(argv: list[str]) -> int:
     plan, forecast = planned(args)
     steps = plan.commands()
     disk = size_text(forecast.latent_bytes + forecast.moment_bytes)
-    print(
-        f"{len(steps)} steps, about {duration(sum(forecast.seconds))} at the machine's current load"
-    )
+    print(f"{len(steps)} steps, about {duration(sum(forecast.seconds))}; {assumption(plan)}")
     print(f"disk: {disk} of latents and moments")
     for number, (step, seconds) in enumerate(zip(steps, forecast.seconds, strict=True), 1):
         print(f"  {number}. {step.title}: about {duration(seconds)}")
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
     """The plan and its estimate."""
     from gtsvj_reward.latents import list_videos
-    from gtsvj_reward.quickstart import Quickstart, estimate, size_of
+    from gtsvj_reward.quickstart import Quickstart, estimate, measure, size_of
     from gtsvj_reward.sampling import read_prompts
     from gtsvj_reward.sampling.pipelines import load_pipeline
 
@@ -110,7 +110,7 @@ def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
         dtype=dtype,
         device=device,
     )
-    return plan, estimate(plan, pipe, *counts)
+    return plan, estimate(plan, pipe, measure(plan, pipe), *counts)
 
 
 def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
@@ -142,6 +142,30 @@ def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
         chosen = captions()[:: len(captions()) // TOY_PROMPTS][:TOY_PROMPTS]
         write_text(prompts, "".join(f"{caption}\n" for caption in chosen))
     return real, prompts
+
+
+def assumption(plan: "Quickstart") -> str:
+    """What the estimate assumes: the device, its threads, the batch size, the machine's load."""
+    import torch
+
+    if torch.device(plan.device).type != "cpu":
+        return (
+            f"measured on {torch.cuda.get_device_name(plan.device)}, batch size {plan.batch_size}"
+        )
+    said = f"measured with {torch.get_num_threads()} CPU threads, batch size {plan.batch_size}"
+    if sys.platform == "win32":  # which has no load average
+        return said
+    return said + busy(os.getloadavg()[0], os.cpu_count() or 1)
+
+
+def busy(load: float, cores: int) -> str:
+    """A warning if other programs use the cores as well; else nothing."""
+    if load <= cores:
+        return ""
+    return (
+        f"\nother programs are running (load {load:.0f} on {cores} cores): without them it is faster. "
+        "OMP_WAIT_POLICY=passive makes threads share the cores better"
+    )
 
 
 def size_text(count: int) -> str:

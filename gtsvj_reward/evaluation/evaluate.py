@@ -4,8 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from tqdm import tqdm
-
 from gtsvj_reward.annotations import Comparison, Comparisons
 from gtsvj_reward.evaluation.accuracies import measure_accuracies
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
@@ -20,6 +18,7 @@ from gtsvj_reward.evaluation.result import (
 from gtsvj_reward.evaluation.scores import ScoreTable
 from gtsvj_reward.evaluation.votes import measure_votes
 from gtsvj_reward.evaluation.win_rates import UndefinedScaleError, win_rates
+from gtsvj_reward.progress import Progress
 
 
 def evaluate_comparisons(
@@ -56,10 +55,7 @@ def evaluate_comparisons(
     scored = align(comparisons, table, column, columns or {}, allow_missing, settings)
     tasks = list_tasks(comparisons, table, scored)
     pairs = {key: scored.pairs(*key) for key in {task[1:3]: None for task in tasks}}
-    done = [
-        (kind, agreement(pairs, dimension, of_column, model, settings))
-        for kind, dimension, of_column, model in tqdm(tasks, "evaluate", disable=not progress)
-    ]
+    done = measured(tasks, pairs, settings, progress)
     return EvaluationResult(
         benchmark=benchmark,
         data=comparisons.name,
@@ -96,6 +92,24 @@ def list_tasks(
     if scored.overall is not None:
         tasks += [("aspect", scored.overall, name, None) for name in table.aspects]
     return tasks
+
+
+def measured(
+    tasks: Sequence[Task],
+    by_key: Mapping[tuple[str, str], Pairs],
+    settings: EvaluationSettings,
+    progress: bool,
+) -> list[tuple[str, Agreement]]:
+    """What each task belongs to, and its numbers."""
+    done, sizes = [], []
+    for _, dimension, column, model in tasks:
+        pairs = by_key[dimension, column]
+        sizes.append(len(pairs if model is None else pairs.involving(model)))
+    with Progress(len(tasks), "evaluate", shown=progress, work=sum(sizes)) as bar:
+        for (kind, dimension, column, model), size in zip(tasks, sizes, strict=True):
+            done.append((kind, agreement(by_key, dimension, column, model, settings)))
+            bar.update(work=size)
+    return done
 
 
 def agreement(

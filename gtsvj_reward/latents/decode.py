@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gtsvj_reward.files import full_disk_named, write_text
 from gtsvj_reward.latents.content import content_key
@@ -15,6 +14,7 @@ from gtsvj_reward.latents.store import SUFFIX, ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.latents.vae_family import TileChoice
 from gtsvj_reward.latents.writing import write_video
 from gtsvj_reward.locks import folder_lock
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.tables import write_table
 
 RECORD = "decoded.json"
@@ -68,17 +68,18 @@ def decode_folder(
             "some names differ in their suffix alone; decode their folders one by one"
         )
     report = DecodeReport()
-    with folder_lock(out):
+    with folder_lock(out), Progress(len(targets), "decode", shown=progress) as bar:
         known = json.loads((out / RECORD).read_text()) if (out / RECORD).is_file() else {}
         shown: dict[str, str] = {}
         try:
-            for target, info in tqdm(targets.items(), "decode", disable=not progress):
+            for target, info in targets.items():
                 name, key = target.relative_to(out).as_posix(), content_key(info)
                 done = known.get(name) == key and target.is_file()
                 if not done:
                     write_clip(target, info, vae, tile)
                 (report.already_done if done else report.decoded).append(target)
                 shown[name] = key
+                (bar.skip if done else bar.update)(1)
         finally:
             write_text(out / RECORD, json.dumps({**known, **shown}, indent=0) + "\n")
         write_prompts(out, targets)

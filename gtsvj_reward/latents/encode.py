@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.files import full_disk_named, remove_parts_in, write_text
@@ -31,6 +31,7 @@ from gtsvj_reward.latents.store import (
 from gtsvj_reward.latents.vae_family import TileChoice
 from gtsvj_reward.latents.video import SPACE_RULE, TIME_RULE, read_video
 from gtsvj_reward.locks import folder_lock
+from gtsvj_reward.progress import Progress
 
 _LONGEST_NAME = 255
 """Bytes; the limit of most file systems."""
@@ -140,12 +141,11 @@ def encode_folder(
     for source, target in zip(sources, targets, strict=True):
         job.check_settings(source, target)
     report = EncodeReport(passed_over=found.notes())
-    bar = tqdm(sources, "encode", disable=not (progress and process_index == 0))
+    shown = progress and process_index == 0
     with folder_lock(out) if num_processes == 1 else nullcontext():
         if num_processes == 1:
             remove_torn(out)
-        for source, target in zip(bar, targets, strict=True):
-            job.run(source, target, source.relative_to(videos).as_posix(), report)
+        job.run_all(videos, dict(zip(sources, targets, strict=True)), report, shown)
     for name, left_out in (("unreadable", report.unreadable), ("too_short", report.too_short)):
         if process_index == 0:
             _remove_lists(out, name, num_processes)
@@ -182,6 +182,16 @@ class _Job:
     frames_fps: float | None
     tile: tuple[int, int] | None
     overwrite: bool
+
+    def run_all(
+        self, videos: Path, targets: Mapping[Path, Path], report: EncodeReport, shown: bool
+    ) -> None:
+        """Encode clips of a folder one after the other; only those made now are timed."""
+        with Progress(len(targets), "encode", shown=shown) as bar:
+            for source, target in targets.items():
+                before = len(report.encoded)
+                self.run(source, target, source.relative_to(videos).as_posix(), report)
+                (bar.update if len(report.encoded) > before else bar.skip)(1)
 
     def run(self, source: Path, target: Path, name: str, report: EncodeReport) -> None:
         """Encode one clip, unless it is done or cannot be read, and report it."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gtsvj_reward.dtypes import dtype_name
 from gtsvj_reward.latents.encode import mismatch, remove_torn, settings_differences
@@ -25,6 +24,7 @@ from gtsvj_reward.latents.store import (
     save_clip,
 )
 from gtsvj_reward.locks import folder_lock
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.sampling.clean import check_scheduler
 from gtsvj_reward.sampling.negative_jobs import (
     Job,
@@ -179,14 +179,15 @@ class _Maker:
         missing = [target for target, job in jobs.items() if not self.is_done(target, job)]
         report.already_done = [target for target in jobs if target not in set(missing)]
         missing.sort(key=lambda target: jobs[target].batch)
-        with tqdm(total=len(missing), desc="negatives", disable=not progress) as bar:
+        work = sum(jobs[target].steps for target in missing)
+        with Progress(len(missing), "negatives", shown=progress, work=work) as bar:
             for _, alike in groupby(missing, key=lambda target: jobs[target].batch):
                 targets = list(alike)
                 for first in range(0, len(targets), self.settings.batch_size):
                     part = targets[first : first + self.settings.batch_size]
                     self.make(part, [jobs[target] for target in part])
                     report.made.extend(part)
-                    bar.update(len(part))
+                    bar.update(len(part), work=sum(jobs[target].steps for target in part))
 
     def make(self, targets: Sequence[Path], jobs: Sequence[Job]) -> None:
         """Make and write a batch."""

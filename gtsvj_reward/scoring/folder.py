@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
-from tqdm import tqdm
 
 from gtsvj_reward.judge.batching import buckets
 from gtsvj_reward.latents.store import SUFFIX, ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.locks import folder_lock
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward.clips import Clips
 from gtsvj_reward.reward.reward import GTSVJReward
 from gtsvj_reward.reward.stored import Stored
@@ -37,7 +37,7 @@ def score_folder(
     """
     infos, stored = named_clips(clips), Stored.beside(reward.config, clips.path)
     scored: dict[str, ScoredClip] = {}
-    with tqdm(total=len(infos), desc="score", disable=not progress) as bar:
+    with Progress(len(infos), "score", shown=progress) as bar:
         for batch in batches(infos, reward.batch_size):
             for clip in score_batch(reward, batch, stored):
                 scored[clip.latents] = clip
@@ -90,7 +90,7 @@ def score_shard(
     show = progress and process_index == 0
     with (
         shards.appending(process_index) as append,
-        tqdm(total=len(own), initial=len(own) - len(left), desc="score", disable=not show) as bar,
+        Progress(len(own), "score", shown=show, initial=len(own) - len(left)) as bar,
     ):
         for batch in batches(left, reward.batch_size):
             files = {name: FileRecord.of(info.path) for name, info in batch.items()}

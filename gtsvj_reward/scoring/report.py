@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev, quantiles
 
-from tqdm import tqdm
-
 from gtsvj_reward.judge.config import JudgeConfig
 from gtsvj_reward.pages import Markup, card, figures, histogram, joined, table, tag, write_page
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.scoring.cards import (
     SCORE,
     Range,
@@ -63,10 +62,11 @@ def write_report(
     ordered = best_first(scored)
     ranks = shown_ranks(len(ordered), top)
     scales = Scales.of(ordered, [ordered[rank - 1] for rank in ranks], spread or {})
-    cards = [
-        clip_card(ordered[rank - 1], rank, sources, scales)
-        for rank in tqdm(ranks, desc="report", disable=not progress)
-    ]
+    cards = []
+    with Progress(len(ranks), "report", shown=progress) as bar:
+        for rank in ranks:
+            cards.append(clip_card(ordered[rank - 1], rank, sources, scales))
+            bar.update()
     body = [_figures(ordered), _distribution(ordered, scales), *_groups(ordered, ranks)]
     body += [_tools(ordered), tag("div", {"class": "clips", "id": "clips"}, *cards)]
     path = Path(out) / "index.html"

@@ -8,7 +8,6 @@ from gtsvj_reward.tables.table import (
     write_table as write_table,
 )
 from gtsvj_reward.tables.text import (
-    duration as duration,
     markdown_table as markdown_table,
     percent as percent,
     text_table as text_table,

@@ -25,13 +25,5 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def duration(seconds: float) -> str:
-    """A time in the unit that reads best."""
-    for unit, length in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _cell(text: str) -> str:
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

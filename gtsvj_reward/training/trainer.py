@@ -20,6 +20,7 @@ from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settings
 from gtsvj_reward.training.checkpoints import CheckpointTrainer
 from gtsvj_reward.training.data import EpochKeys, trained_geometry, trained_statistics
+from gtsvj_reward.training.how_long import HowLong
 from gtsvj_reward.training.outputs import ClipScores
 from gtsvj_reward.training.refused import refuse_sharded_weights, refuse_sharding
 
@@ -103,7 +104,7 @@ class JudgeTrainer(CheckpointTrainer):
             data_collator=collate,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, HowLong()],
         )
 
     def check_readout(self, config: JudgeConfig) -> None:

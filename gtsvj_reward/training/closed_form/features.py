@@ -17,7 +17,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.backbones.lora import adapter_state
@@ -26,6 +25,7 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
 from gtsvj_reward.judge.reading import feature_widths
+from gtsvj_reward.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -160,18 +160,25 @@ class FeatureCache:
         share = range(state.process_index, len(clips), state.num_processes)
         names: dict[int, str] = {}
         waiting: dict[Hashable, dict[str, Tensor | Shown]] = {}
-        bar = tqdm(share, f"read {what}", disable=not state.is_local_main_process, leave=False)
-        for index in bar:
-            clip = clips[index]()
-            name = names[index] = content_id(clip) if isinstance(clip, Tensor) else shown_id(clip)
-            if self.find(name) is None:
+        shown = state.is_local_main_process
+        # Clips that occur again are not read again, but that is not known before they are loaded.
+        with Progress(len(share), f"read {what}", shown=shown, leave=False, at_most=True) as bar:
+            for index in share:
+                clip = clips[index]()
+                name = content_id(clip) if isinstance(clip, Tensor) else shown_id(clip)
+                names[index] = name
                 alike = waiting.setdefault(kind_of(clip), {})
+                if name in alike or self.find(name) is not None:
+                    bar.skip()
+                    continue
                 alike[name] = clip
                 if len(alike) == self.batch_size:
                     self.compute(alike, what)
+                    bar.update(len(alike))
                     alike.clear()
-        for alike in waiting.values():
-            self.compute(alike, what)
+            for alike in waiting.values():
+                self.compute(alike, what)
+                bar.update(len(alike))
         found = list(names.items())
         if state.num_processes > 1:
             found = gather_object(found)

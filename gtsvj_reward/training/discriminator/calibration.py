@@ -1,15 +1,12 @@
 """Sampling probabilities of the perturbations from how hard each is to learn (Appendix A.1)."""
 
 import json
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 from gtsvj_reward.files import write_text
 from gtsvj_reward.flags import documented
@@ -17,8 +14,8 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.random_keys import keyed_generator
-from gtsvj_reward.tables import duration
 from gtsvj_reward.training.discriminator.data import check_lengths
 from gtsvj_reward.training.outputs import ClipScores, mean_scores
 
@@ -112,7 +109,7 @@ def calibrate_perturbations(
         settings: see the class.
         work: folder for the runs; one JSON file each.
         device: where to train.
-        progress: say first how long it will take, after two steps for trial; show a progress bar.
+        progress: show a progress bar; it says after the first steps how long the rest will take.
 
     Raises:
         ValueError: for clips too short, or a `work` folder of other settings or clips.
@@ -122,11 +119,7 @@ def calibrate_perturbations(
         raise ValueError(f"{len(clips)} clips do not fill a batch of {settings.batch_size}")
     runs, files = {}, {kind: Path(work) / f"{kind}.json" for kind in PERTURBATIONS}
     left = [kind for kind, file in files.items() if not file.is_file()]
-    if progress and left:
-        seconds = len(left) * settings.steps * seconds_per_step(make_judge, clips, settings, device)
-        said = f"{len(left)} runs of {settings.steps} steps: about {duration(seconds)}"
-        tqdm.write(said, file=sys.stderr)
-    with tqdm(total=len(left) * settings.steps, desc="calibrate", disable=not progress) as bar:
+    with Progress(len(left) * settings.steps, "calibrate", shown=progress) as bar:
         for kind, file in files.items():
             runs[kind] = cached_run(
                 file,
@@ -148,19 +141,6 @@ def calibrate_perturbations(
         decay_times=times,
         probabilities=probabilities(norms, times, settings),
     )
-
-
-def seconds_per_step(
-    make_judge: Callable[[], VideoJudge],
-    clips: Sequence[ClipInfo],
-    settings: CalibrationSettings,
-    device: str | torch.device,
-) -> float:
-    """How long a step takes here: the mean of two, on a judge that is thrown away."""
-    judge, trial = make_judge().to(device), replace(settings, steps=2)
-    began = time.monotonic()
-    single_run(judge, next(iter(PERTURBATIONS)), clips, trial, tqdm(disable=True))
-    return (time.monotonic() - began) / trial.steps
 
 
 def run_key(settings: CalibrationSettings) -> dict[str, object]:
@@ -191,7 +171,7 @@ def single_run(
     kind: str,
     clips: Sequence[ClipInfo],
     settings: CalibrationSettings,
-    bar: tqdm,
+    bar: Progress,
 ) -> dict[str, list[float]]:
     """Gradient norms and losses of a training run whose negatives are all of one kind."""
     judge.unfreeze()
@@ -207,6 +187,7 @@ def single_run(
     )
     device = next(judge.parameters()).device
     norms, losses = [], []
+    bar.skip(0)
     for step in range(settings.steps):
         generator = keyed_generator(settings.seed, step)
         chosen = torch.randperm(len(clips), generator=generator)[: settings.batch_size].tolist()
