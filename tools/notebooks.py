@@ -39,6 +39,8 @@ PICTURE_WIDTH, PICTURE_COLOURS = 1000, 256
 """What stored pictures are reduced to."""
 INSTALLED = re.compile(r"\S*/site-packages/")
 """Where packages are on this machine, as warnings name it."""
+ADDRESS = re.compile(r'^Repository *= *"([^"]+)"', re.MULTILINE)
+GITHUB, COLAB = "https://github.com/", "https://colab.research.google.com/github/"
 MARK, TEXT_MARK = "# %%", "# %% [markdown]"
 
 
@@ -47,8 +49,29 @@ def sources(folder: Path = FOLDER) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9]_*.py"))
 
 
-def read_source(path: Path) -> Any:
+def repository() -> str:
+    """The public address of the repository, from `pyproject.toml`; empty while it has none."""
+    found = ADDRESS.search((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return found[1].rstrip("/") if found else ""
+
+
+def addressed(text: str, is_text: bool, path: Path, address: str) -> str:
+    """A cell with the public address: what is cloned and, below the heading, where it opens."""
+    if not is_text:
+        return text.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"')
+    if not text.startswith("# ") or not address.startswith(GITHUB):
+        return text
+    heading, _, rest = text.partition("\n")
+    place = f"{address.removeprefix(GITHUB)}/blob/main/{FOLDER.relative_to(ROOT)}/{path.stem}.ipynb"
+    return f"{heading}\n\n[Open in Colab]({COLAB}{place})\n{rest}"
+
+
+def read_source(path: Path, address: str | None = None) -> Any:
     """The notebook of a Python file, without outputs.
+
+    Args:
+        path: of the file.
+        address: public address of the repository; that of `pyproject.toml` by default.
 
     Raises:
         ValueError: for text before the first cell, or a line of a text cell that is no comment.
@@ -64,9 +87,13 @@ def read_source(path: Path) -> Any:
         elif cells:
             cells[-1][1].append(line[2:] if cells[-1][0] else line)
     notebook = nbformat.v4.new_notebook()
+    address = repository() if address is None else address
     for index, (is_text, lines) in enumerate(cells):
         make = nbformat.v4.new_markdown_cell if is_text else nbformat.v4.new_code_cell
-        notebook.cells.append(make("\n".join(lines).strip("\n"), id=f"cell-{index:02d}"))
+        text = "\n".join(lines).strip("\n")
+        if address:
+            text = addressed(text, is_text, path, address)
+        notebook.cells.append(make(text, id=f"cell-{index:02d}"))
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},

@@ -18,6 +18,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from gtsvj_reward.cli import COMMANDS, main
+from tools.notebooks import repository
 from tools.settings_page import settings_page
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,8 @@ PACKAGES = {
 
 
 def on_config(config: Any) -> Any:
-    """Name the generated pages of packages and notebooks in the navigation."""
+    """Name the generated pages in the navigation, and the repository if it is public."""
+    config.repo_url = repository() or None
     tutorials = next(part for part in config.nav if "Tutorials" in part)
     tutorials["Tutorials"] = [f"tutorials/{path.stem}.md" for path in NOTEBOOKS]
     reference = next(part["Reference"] for part in config.nav if "Reference" in part)

@@ -51,6 +51,22 @@ def png(width=40, colours=("red", "blue")):
     return base64.b64encode(stored.getvalue()).decode()
 
 
+def test_the_public_address_is_filled_in_where_there_is_one(tmp_path):
+    path = written(tmp_path, SOURCE.replace("import os", 'REPOSITORY = ""  # to clone'))
+    here = "https://github.com/someone/judges"
+    title, code, last = read_source(path, here).cells
+    assert last.source.startswith("# A comment of the code\nprint")
+    assert title.source == (
+        "# Title\n\n[Open in Colab](https://colab.research.google.com/github/someone/judges/blob/"
+        "main/examples/notebooks/07_example.ipynb)\n\nText, *emphasised*."
+    )
+    assert code.source.startswith(f'REPOSITORY = "{here}"  # to clone')
+    title, code, _ = read_source(path, "https://example.org/judges.git").cells
+    assert title.source == "# Title\n\nText, *emphasised*."
+    assert 'REPOSITORY = "https://example.org/judges.git"' in code.source
+    assert 'REPOSITORY = ""' in read_source(path, "").cells[1].source
+
+
 def written(folder, text=SOURCE):
     path = folder / "07_example.py"
     path.write_text(text)
