@@ -23,7 +23,7 @@ from gtsvj_reward.training import DiscriminatorFit
 
 TIMED_STEPS = 2
 """Denoising steps of the call that is timed; it encodes the prompt as well."""
-QUICK = 1.0
+QUICK = 0.3
 """Seconds. A call that takes less is timed three times."""
 
 

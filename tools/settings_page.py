@@ -15,8 +15,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from gtsvj_reward.cli import COMMANDS, RUNNING, main
+from gtsvj_reward.flags import field_texts
 from gtsvj_reward.tables import markdown_table
-from gtsvj_reward.training.arguments import field_texts
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -163,8 +163,8 @@ def busy(load: float, cores: int) -> str:
     if load <= cores:
         return ""
     return (
-        f"\nother programs are running (load {load:.0f} on {cores} cores): without them it is faster. "
-        "OMP_WAIT_POLICY=passive makes threads share the cores better"
+        f"\nother programs are running (load {load:.0f} on {cores} cores): it is faster without "
+        "them. OMP_WAIT_POLICY=passive makes threads share the cores better"
     )
 
 
