@@ -13,7 +13,7 @@ class SharingError(ValueError):
 
 
 def check_unmerged(name: str, part: nn.Module) -> None:
-    """Refuse an adapter that was merged into the weights below it."""
+    """Reject an adapter that was merged into the weights below it."""
     if isinstance(part, BaseTunerLayer) and part.merged:
         raise SharingError(
             f"an adapter is merged into {name} of the transformer, so its weights are not the base "
@@ -22,7 +22,7 @@ def check_unmerged(name: str, part: nn.Module) -> None:
 
 
 def check_part(name: str, part: nn.Module) -> None:
-    """Refuse an adapter or a wrapper below which there are not the base model's weights."""
+    """Reject an adapter or a wrapper below which there are not the base model's weights."""
     check_unmerged(name, part)
     if isinstance(part, ModulesToSaveWrapper):
         raise SharingError(
@@ -32,7 +32,7 @@ def check_part(name: str, part: nn.Module) -> None:
 
 
 def check_unfused(name: str, part: nn.Module) -> None:
-    """Refuse an attention whose projections were joined."""
+    """Reject an attention whose projections were joined."""
     if vars(part).get("fused_projections", False):
         raise SharingError(
             f"{name} of the transformer has fused q, k, v projections: call "
@@ -41,7 +41,7 @@ def check_unfused(name: str, part: nn.Module) -> None:
 
 
 def check_call(name: str, part: nn.Module) -> None:
-    """Refuse a module that computes otherwise than its class says."""
+    """Reject a module that computes otherwise than its class says."""
     check_unfused(name, part)
     if "forward" in vars(part):
         raise SharingError(
@@ -52,7 +52,7 @@ def check_call(name: str, part: nn.Module) -> None:
 
 
 def check_frozen(name: str, parameter: nn.Parameter) -> None:
-    """Refuse a base weight that is trained."""
+    """Reject a base weight that is trained."""
     if parameter.requires_grad:
         raise SharingError(
             f"{name} of the transformer requires grad: a judge would change while its base is "
@@ -61,7 +61,7 @@ def check_frozen(name: str, parameter: nn.Parameter) -> None:
 
 
 def check_parameter(name: str, parameter: nn.Parameter) -> None:
-    """Refuse a base weight that is trained, quantised, sharded, or not there."""
+    """Reject a base weight that is trained, quantised, sharded, or not there."""
     check_frozen(name, parameter)
     if parameter.is_meta:
         raise SharingError(
@@ -72,7 +72,7 @@ def check_parameter(name: str, parameter: nn.Parameter) -> None:
 
 
 def check_plain(name: str, parameter: nn.Parameter) -> None:
-    """Refuse a weight that is not a plain floating point tensor."""
+    """Reject a weight that is not a plain floating point tensor."""
     if type(parameter) is not nn.Parameter or parameter.dtype not in PLAIN_DTYPES:
         raise SharingError(
             f"{name} of the transformer is a {type(parameter).__name__} of {parameter.dtype}: "

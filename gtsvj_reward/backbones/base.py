@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
         live: what ties the weights to a transformer in use; None for weights of its own.
         whole: whether all blocks of the model are in use, so that its output is the generator's.
         flow_matching: whether it was trained on x = (1 - sigma) clean + sigma noise, told
-            `timestep` = 1000 sigma; of other models the scheduler knows what a timestep means.
+            `timestep` = 1000 sigma; for other models the scheduler defines timesteps.
         image_use: whether it generates from a reference image: never, also, or always.
         given_frames: leading latent frames that an image takes the place of: the model is given
             them, and what it predicts of them is of no account.
@@ -183,7 +183,7 @@ class Backbone(nn.Module, ABC):
         return self.as_latents(self.model(**arguments, return_dict=False)[0], latents.shape)
 
     def require_whole(self) -> None:
-        """Refuse a part of a model, whose output is not what the generator predicts."""
+        """Reject a part of a model, whose output is not what the generator predicts."""
         if not self.whole:
             raise ValueError(
                 f"the backbone holds {self.depth} blocks of a longer {self.family}: what a "
@@ -212,7 +212,7 @@ class Backbone(nn.Module, ABC):
         return [(frame + padding) // self.patch_size_t for frame in range(latent_frames)]
 
     def check_geometry(self, latents: Tensor) -> None:
-        """Refuse latents that the patch embedding cannot cut into patches."""
+        """Reject latents that the patch embedding cannot cut into patches."""
         if latents.ndim != 5 or latents.shape[2] != self.latent_channels:
             raise ValueError(
                 f"{self.family} takes latents (batch, time, {self.latent_channels}, height, "
@@ -226,9 +226,9 @@ class Backbone(nn.Module, ABC):
             )
 
     def check_text(self, text: TextCondition | None) -> None:
-        """Refuse what the text encoder of another family said.
+        """Reject what the text encoder of another family said.
 
-        Several families have text of the same width, which they do not understand of one another.
+        Several families have text of the same width, which is not interchangeable.
         """
         if text is not None and text.family not in (None, self.family):
             raise ValueError(
@@ -237,7 +237,7 @@ class Backbone(nn.Module, ABC):
             )
 
     def check_image(self, image: ImageCondition | None, latents: Tensor) -> None:
-        """Refuse an image that is not of the latents' size, or that the model has no use for."""
+        """Reject an image that is not of the latents' size, or that the model has no use for."""
         check_image(image, latents, self.image_use, self.family)
 
     @property

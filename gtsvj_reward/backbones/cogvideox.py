@@ -12,7 +12,7 @@ from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 OFFSET = 2.0
-"""What the image-to-video model of 1.5 is told as `ofs`, always."""
+"""Value of `ofs` for the image-to-video model of 1.5."""
 
 
 def centred_crop(
@@ -81,7 +81,7 @@ class CogVideoXBackbone(TransformerBackbone):
     and zeros for the others. With patches in time (1.5) the image belongs to the first frame of the
     padding, if there is any, as in the pipeline.
 
-    Models that take further channels for another purpose are refused.
+    Models that take further channels for another purpose are rejected.
     """
 
     family = "CogVideoXTransformer3DModel"

@@ -36,7 +36,7 @@ class Condition:
 
     @classmethod
     def cat(cls: type[Own], conditions: Sequence[Own]) -> Own:
-        """Conditions behind one another.
+        """Conditions concatenated along the batch.
 
         Raises:
             ValueError: for tensors of different shapes, that only some have, or other values that

@@ -30,7 +30,7 @@ class NoiseLevel:
     """A point of a generator's forward process, x = alpha clean + sigma noise; plain numbers."""
 
     timestep: float
-    """What the model is told, in the family's own convention, 0 for clean latents."""
+    """The timestep that the model gets, in the family's own convention, 0 for clean latents."""
     alpha: float
     """Share of the clean latents."""
     sigma: float
@@ -39,7 +39,7 @@ class NoiseLevel:
     """What the model predicts there, one of `PREDICTIONS`."""
 
     def __post_init__(self) -> None:
-        """Refuse what the model might predict otherwise."""
+        """Reject what the model might predict otherwise."""
         if self.prediction not in PREDICTIONS:
             raise ValueError(
                 f"expected a prediction of {', '.join(PREDICTIONS)}, got {self.prediction!r}"

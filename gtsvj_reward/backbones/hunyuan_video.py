@@ -12,7 +12,7 @@ from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 GUIDANCE_SCALE = 6.0
-"""Guidance scale that a distilled model is told; the default of diffusers' pipeline."""
+"""Guidance scale that a distilled model gets; the default of diffusers' pipeline."""
 
 CONCAT = "latent_concat"
 """Image condition of models that take an image, and a mask, as further channels."""
@@ -23,7 +23,7 @@ lie, so that with one word equal weights would not always give equal scores."""
 
 
 def check_task(config: Mapping[str, Any]) -> None:
-    """Refuse models of other tasks, or with several latent frames in a step."""
+    """Reject models of other tasks, or with several latent frames in a step."""
     image, own = config["image_condition_type"], config["out_channels"]
     expected = 2 * own + 1 if image == CONCAT else own
     if config["in_channels"] != expected:
@@ -40,7 +40,7 @@ def check_task(config: Mapping[str, Any]) -> None:
 
 
 def check_valid_first(mask: Bool[Tensor, "batch words"]) -> None:
-    """Refuse text masks that are not valid tokens, at least one, and then padding."""
+    """Reject text masks that are not valid tokens, at least one, and then padding."""
     wrong = (mask[:, 1:] & ~mask[:, :-1]).any(dim=1) | ~mask[:, 0]
     if wrong.any():
         rows = wrong.nonzero().flatten().tolist()
@@ -58,9 +58,9 @@ class HunyuanVideoBackbone(TransformerBackbone):
     timestep is diffusers' own: 1000 sigma, from 0 (clean) to 1000 (noise).
 
     Image-to-video models with `token_replace` take an image in place of the first latent frame,
-    whose tokens are told timestep 0. Those with `latent_concat` take it beside the first latent
+    whose tokens get timestep 0. Those with `latent_concat` take it beside the first latent
     frame, with a mask; their pipeline drops that frame from what it returns, and clips must have
-    it. Prompts of both are encoded with the image. Models that patch time are refused.
+    it. Prompts of both are encoded with the image. Models that patch time are rejected.
     """
 
     family = "HunyuanVideoTransformer3DModel"

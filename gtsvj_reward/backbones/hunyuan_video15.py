@@ -14,7 +14,7 @@ NULL_WORDS = 2
 """Length of the null text, one valid token and one of padding; see `hunyuan_video.NULL_WORDS`."""
 
 QUOTED_WORDS = 256
-"""Tokens of the second text, what ByT5 says of words in quotation marks: none here, all padding."""
+"""Tokens of the second text, ByT5's embeddings of quoted words: none here, all padding."""
 
 IMAGE_TOKENS = 729
 """Tokens of the image encoder; all zero where there is no image."""

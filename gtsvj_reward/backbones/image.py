@@ -1,4 +1,4 @@
-"""What an image-to-video pipeline feeds of its reference image, and for which family."""
+"""Transformer inputs that a pipeline makes of reference images, and the family they are for."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -19,16 +19,16 @@ class ImageCondition(Condition):
 
     what: ClassVar[str] = "images"
     latents: Float[Tensor, "batch frame channel height width"]
-    """What the VAE says of each image, scaled as latents of clips are: one latent frame, or as many
+    """The VAE's latents of each image, scaled as latents of clips are: one latent frame, or as many
     as the clips have where the VAE sees grey frames behind the image (Wan's models of 36
     channels)."""
     embeds: Float[Tensor, "batch tokens image_dim"] | None = None
-    """What an image encoder says of it, for families that take that too (Wan 2.1)."""
+    """The image encoder's embeddings, for families that take that too (Wan 2.1)."""
     factor: float = 1.0
     """What the pipeline multiplies the scaled latents by; not 1 for CogVideoX 1.5 alone, whose VAE
     has `invert_scale_latents`."""
     family: str | None = None
-    """Class name of the transformer whose pipeline encoded it; None: the caller vouches for it."""
+    """Class name of the transformer whose pipeline encoded it; None: not checked."""
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -54,10 +54,10 @@ class ImageCondition(Condition):
 
 
 def check_image(image: ImageCondition | None, latents: Tensor, use: ImageUse, family: str) -> None:
-    """Refuse an image that is not of the latents' size, or that a model has no use for.
+    """Reject an image that is not of the latents' size, or that a model has no use for.
 
     Args:
-        image: of each clip; None is never refused.
+        image: of each clip; None is never rejected.
         latents: (batch, time, channel, height, width).
         use: that the model has for images.
         family: class name of the model.
@@ -86,7 +86,7 @@ def check_image(image: ImageCondition | None, latents: Tensor, use: ImageUse, fa
 
 
 def check_single(image: ImageCondition, family: str) -> None:
-    """Refuse images of several latent frames, and embeddings, of models that take neither."""
+    """Reject images of several latent frames, and embeddings, of models that take neither."""
     frames = image.latents.shape[1]
     if frames != 1 or image.embeds is not None:
         also = "" if image.embeds is None else " and embeddings"

@@ -88,7 +88,7 @@ class LiveBackbone(Backbone):
 
     @property
     def reader(self) -> Any:
-        """A backbone of the policy's class that knows how it is called, and has no weights."""
+        """A backbone of the policy's class that prepares its inputs, and has no weights."""
         return self.outside["reader"]
 
     def blocks(self) -> list[nn.Module]:
@@ -173,7 +173,7 @@ class LiveBackbone(Backbone):
         return None
 
     def cast(self, dtype: torch.dtype) -> None:
-        """Refuse another dtype than the policy's."""
+        """Reject another dtype than the policy's."""
         if dtype != self.dtype:
             raise SharingError(f"a live judge computes as its policy does, in {self.dtype}")
 

@@ -147,7 +147,7 @@ def load_transformer(
 
 
 def load_scheduler(source: str | Path, *, revision: str | None = None) -> Any:
-    """The scheduler of a pipeline, which knows the noise levels of its generator.
+    """The scheduler of a pipeline, which defines the noise levels of its generator.
 
     Args:
         source: folder of the pipeline, or its hub id.

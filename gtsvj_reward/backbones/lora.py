@@ -111,7 +111,7 @@ def load_adapter(backbone: Backbone, folder: Path) -> None:
 
 
 def check_same_tensors(expected: dict[str, Tensor], got: dict[str, Tensor], file: Path) -> None:
-    """Refuse a file whose names or shapes are not exactly the expected ones."""
+    """Reject a file whose names or shapes are not exactly the expected ones."""
     missing, extra = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     if missing or extra:
         raise ValueError(

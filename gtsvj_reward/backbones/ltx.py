@@ -10,13 +10,13 @@ from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import TransformerBackbone
 
 TEMPORAL_COMPRESSION = 8
-"""Frames per latent after the first one, of every LTX VAE; the transformer does not know it."""
+"""Frames per latent after the first one, of every LTX VAE; not in the transformer's config."""
 
 SPATIAL_COMPRESSION = 32
 """Pixels per latent in height and width, of every LTX VAE."""
 
 DEFAULT_FPS = 25.0
-"""Frame rate that LTX pipelines assume unless they are told another."""
+"""Frame rate that LTX pipelines assume by default."""
 
 
 def coordinates(

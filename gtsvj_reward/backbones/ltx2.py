@@ -10,7 +10,7 @@ from gtsvj_reward.backbones.ltx import LTXBackbone, words_and_bias
 from gtsvj_reward.backbones.text import TextCondition
 
 DEFAULT_FPS = 24.0
-"""Frame rate that LTX-2's pipelines assume unless they are told another."""
+"""Frame rate that LTX-2's pipelines assume by default."""
 
 
 class LTX2Backbone(LTXBackbone):
@@ -23,7 +23,7 @@ class LTX2Backbone(LTXBackbone):
 
     Positions are seconds and pixels, so that the frame rate of a clip changes its hidden states; it
     is part of the fingerprint. Prompts are what the pipeline's text connectors return for video.
-    An image, if there is one, takes the place of the first latent frame, whose tokens are told
+    An image, if there is one, takes the place of the first latent frame, whose tokens get
     timestep 0.
 
     Args:

@@ -15,7 +15,7 @@ CLEAN_TIMESTEP = 1000.0
 
 
 def check_prefix(mask: Bool[Tensor, "batch words"]) -> None:
-    """Refuse masks with a valid token after one that is not.
+    """Reject masks with a valid token after one that is not.
 
     The attention of diffusers moves the valid tokens of a prompt to the front and leaves them
     there, so that any other mask would add what belongs to one token to another.

@@ -1,4 +1,4 @@
-"""A transformer in training as a judge calls it: what is called, what is refused, what is off."""
+"""A transformer in training as a judge calls it: what is called, what is rejected, what is off."""
 
 import functools
 import inspect
@@ -117,7 +117,7 @@ class PolicyWeights(LiveWeights):
             super().verify()
 
     def admit(self, name: str, part: nn.Module) -> None:
-        """Refuse a module that would compute otherwise than the base does, adapters off."""
+        """Reject a module that would compute otherwise than the base does, adapters off."""
         check_unmerged(name, part)
         below = plain(part)
         check_unfused(name, below)
@@ -129,7 +129,7 @@ class PolicyWeights(LiveWeights):
                 check_frozen(path, parameter)
 
     def admit_parameter(self, path: str, parameter: nn.Parameter) -> None:
-        """Refuse a base weight that is trained, quantised, in other pieces, or not there."""
+        """Reject a base weight that is trained, quantised, in other pieces, or not there."""
         check_frozen(path, parameter)
         sharded = isinstance(parameter, DTensor)
         if sharded and not self.shards.modules:
@@ -155,7 +155,7 @@ class PolicyWeights(LiveWeights):
 
 
 def check_hooks(name: str, module: nn.Module) -> None:
-    """Refuse hooks that may change what a module computes."""
+    """Reject hooks that may change what a module computes."""
     registry = vars(module).get("_diffusers_hook")
     found = [hook for hook in (registry.hooks if registry else ()) if hook not in OFFLOADING]
     if found:

@@ -37,7 +37,7 @@ def take_weights(
         live: take the parameters themselves; otherwise frozen ones over the same memory.
 
     Raises:
-        SharingError: for weights that cannot be shared; see `LiveWeights` for what else it refuses.
+        SharingError: for weights that cannot be shared; see `LiveWeights` for what else it rejects.
     """
     for name, parameter in list(ours.named_parameters()):
         if name.split(".")[0] in output_parts:
@@ -118,13 +118,13 @@ class LiveWeights:
                     yield path, module, key, tensor
 
     def admit(self, name: str, part: nn.Module) -> None:
-        """Refuse a module whose weights cannot be shared."""
+        """Reject a module whose weights cannot be shared."""
         if name:
             check_part(name, part)
             check_call(name, plain(part))
 
     def admit_parameter(self, path: str, parameter: nn.Parameter) -> None:
-        """Refuse a weight that cannot be shared."""
+        """Reject a weight that cannot be shared."""
         check_parameter(path, parameter)
 
     def refresh(self) -> None:
@@ -185,7 +185,7 @@ def sample_of(tensor: Tensor) -> Tensor:
 
 
 def sampled(tensors: Iterable[Tensor]) -> Tensor:
-    """Samples of tensors behind one another, in float64, which holds any of their dtypes."""
+    """Samples of tensors, concatenated, in float64, which holds any of their dtypes."""
     parts = [sample_of(tensor) for tensor in tensors]
     return torch.cat([part.to(parts[0].device) for part in parts]).double()
 

@@ -1,4 +1,4 @@
-"""What a text encoder said of prompts, and for which family."""
+"""Prompt embeddings, and the family they are for."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,4 +21,4 @@ class TextCondition(Condition):
     pooled: Float[Tensor, "batch pooled_dim"] | None = None
     """Pooled projection, for families that take one."""
     family: str | None = None
-    """Class name of the transformer whose pipeline encoded it; None: the caller vouches for it."""
+    """Class name of the transformer whose pipeline encoded it; None: not checked."""

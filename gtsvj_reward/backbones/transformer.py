@@ -56,7 +56,7 @@ class TransformerBackbone(Backbone):
         self.eval()
 
     def configure(self, config: Any) -> None:
-        """Set the attributes that follow from the model's config, and refuse other tasks."""
+        """Set the attributes that follow from the model's config, and reject other tasks."""
         self.config = config
         self.dim = config.num_attention_heads * config.attention_head_dim
         self.latent_channels = config.in_channels

@@ -66,7 +66,7 @@ class WanBackbone(TransformerBackbone):
     Image-to-video models of 36 channels (2.1, and both experts of 2.2) take the image, and the grey
     frames that its pipeline puts behind it, as further channels, with a mask of what is given. That
     of 2.1 attends to the image's embeddings as well. The 5B model of 2.2 takes an image in place of
-    the first latent frame, or none. Models with a last image are refused.
+    the first latent frame, or none. Models with a last image are rejected.
     """
 
     family = "WanTransformer3DModel"
@@ -160,7 +160,7 @@ class WanBackbone(TransformerBackbone):
     def with_first_frame(
         self, inputs: dict[str, Any], latents: Tensor, image: ImageCondition
     ) -> dict[str, Any]:
-        """The image in place of the first latent frame, whose tokens are told timestep 0."""
+        """The image in place of the first latent frame, whose tokens get timestep 0."""
         check_single(image, self.family)
         _, frames, _, height, width = latents.shape
         video = torch.cat([image.fed(latents, 1), latents[:, 1:]], dim=1)
@@ -170,7 +170,7 @@ class WanBackbone(TransformerBackbone):
         return {**inputs, "hidden_states": video.transpose(1, 2), "timestep": timestep}
 
     def check_frames(self, image: ImageCondition, latents: Tensor) -> None:
-        """Refuse images without the grey frames behind them that the clip's length needs."""
+        """Reject images without the grey frames behind them that the clip's length needs."""
         given, frames = image.latents.shape[1], latents.shape[1]
         if given != frames:
             raise ValueError(

@@ -12,7 +12,7 @@ LEAST_PACKET = 1 << 12
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimit:
-    """What a video file may cost until its last picture that is needed; more is refused."""
+    """What a video file may cost until its last picture that is needed; more is rejected."""
 
     picture: int = 4096 * 2304
     """Pixels of one picture."""
@@ -39,7 +39,7 @@ class Allowance:
         return {} if self.limit is None else {"max_pixels": str(self.limit.picture)}
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a track whose pictures are too large."""
+        """Reject a track whose pictures are too large."""
         if self.limit is not None and width * height > self.limit.picture:
             raise UnreadableVideoError(
                 self.path,

@@ -1,4 +1,4 @@
-"""Refusals of tensors that cannot be latents of a given space, or frames that its VAE encodes."""
+"""Rejections of tensors that cannot be latents of a given space, or frames that its VAE encodes."""
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ def is_frames(shape: tuple[int, ...], channels: int) -> bool:
 
 
 def check_layout(latents: Tensor, channels: int, layout: str) -> None:
-    """Refuse a tensor that is not of rank 5 with the channels on the axis that `layout` names.
+    """Reject a tensor that is not of rank 5 with the channels on the axis that `layout` names.
 
     Args:
         latents: any tensor.
@@ -61,7 +61,7 @@ def check_layout(latents: Tensor, channels: int, layout: str) -> None:
 
 
 def check_values(latents: Tensor, expected_std: tuple[float, float] | None) -> None:
-    """Refuse NaN, infinity and a standard deviation outside `expected_std`, per batch item.
+    """Reject NaN, infinity and a standard deviation outside `expected_std`, per batch item.
 
     One reduction and one copy of a few numbers to the host; a second pass runs only on failure.
     Tensors on the meta device have no values and pass.
@@ -110,7 +110,7 @@ def latent_frames(num_frames: int, group: int) -> int:
 
 
 def check_size(spatial_compression: int, height: int, width: int) -> None:
-    """Refuse frame sizes that would make broken latents."""
+    """Reject frame sizes that would make broken latents."""
     if height < 1 or width < 1 or height % spatial_compression or width % spatial_compression:
         raise ValueError(
             f"expected height and width in multiples of {spatial_compression}, "
@@ -119,7 +119,7 @@ def check_size(spatial_compression: int, height: int, width: int) -> None:
 
 
 def check_range(frames: Tensor) -> None:
-    """Refuse values outside [0, 1], but for rounding."""
+    """Reject values outside [0, 1], but for rounding."""
     low, high = (bound.item() for bound in torch.aminmax(frames.detach()))
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(

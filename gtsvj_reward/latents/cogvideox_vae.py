@@ -29,7 +29,7 @@ class CogVideoXVAE(VAEFamily):
     tile_unit = (6, 5)
 
     def read(self) -> dict[str, Any]:
-        """See `VAEFamily.read`. A shift is refused: CogVideoX pipelines would ignore it."""
+        """See `VAEFamily.read`. A shift is rejected: CogVideoX pipelines would ignore it."""
         config = self.vae.config
         for key in ("shift_factor", "latents_mean", "latents_std"):
             if config[key] is not None:

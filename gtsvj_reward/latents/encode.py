@@ -99,7 +99,7 @@ def encode_folder(
         frames_fps: frames per second of folders of frames.
         tile: as in `LatentSpace.encode`.
         overwrite: replace files made with other settings or from other content, instead of
-            refusing; finished files that match are kept all the same.
+            rejecting; finished files that match are kept all the same.
         process_index: this process takes clips `process_index::num_processes`.
         num_processes: processes that share the work.
         progress: show a progress bar, on process 0.
@@ -240,7 +240,7 @@ class _Job:
         }
 
     def check_settings(self, source: Path, target: Path) -> None:
-        """Refuse a folder of frames without a rate, and a finished file made in another way."""
+        """Reject a folder of frames without a rate, and a finished file made in another way."""
         if source.is_dir() and self.frames_fps is None:
             raise ValueError(
                 f"{source} is a folder of frames: say how fast they run, --frames_fps "
@@ -279,7 +279,7 @@ def settings_differences(info: ClipInfo, settings: dict[str, Any], space: Latent
 
 
 def mismatch(target: Path, differences: list[str]) -> EncodeMismatchError:
-    """The refusal of a finished file that was made otherwise."""
+    """The rejection of a finished file that was made otherwise."""
     return EncodeMismatchError(
         f"{target} was made otherwise: {'; '.join(differences)}. Choose another output folder, or "
         "replace such files with --overwrite (`overwrite=True`)"

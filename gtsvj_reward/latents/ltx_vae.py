@@ -44,7 +44,7 @@ class LTXVAE(VAEFamily):
     def pixels(
         self, raw: Float[Tensor, "batch channels steps rows columns"]
     ) -> Float[Tensor, "batch 3 time height width"]:
-        """Pixels by a decoder that is told a timestep of 0, if any, and gets no noise.
+        """Pixels by a decoder with timestep 0, if it takes one, and without noise.
 
         That is the default of the pipelines (`decode_timestep=0.0`); decoders take a timestep from
         0.9.1 on. The pages of diffusers advise 0.05 and noise.

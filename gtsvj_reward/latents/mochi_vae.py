@@ -46,7 +46,7 @@ class MochiVAE(VAEFamily):
     }
 
     def read(self) -> dict[str, Any]:
-        """See `VAEFamily.read`. A mean without a standard deviation, or the reverse, is refused.
+        """See `VAEFamily.read`. A mean without a standard deviation, or the reverse, is rejected.
 
         The pipeline unscales by `z * std / scaling_factor + mean`, so the factor, which is 1 in the
         published VAE, goes into the standard deviations.

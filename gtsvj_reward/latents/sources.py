@@ -28,7 +28,7 @@ class VideoTooShortError(UnreadableVideoError):
 
 
 def check_name(path: Path) -> None:
-    """Refuse a name that no text file could hold.
+    """Reject a name that no text file could hold.
 
     Raises:
         UnreadableVideoError: for a name that is not UTF-8.
@@ -60,7 +60,7 @@ class FoundVideos:
     videos: tuple[Path, ...]
     """Video files, and folders that hold pictures, sorted by path."""
     passed_over: Mapping[str, tuple[Path, ...]]
-    """Kind of what is no video -> where; hidden files and folders are not among it."""
+    """Kind of file that is not a video -> paths; hidden files and folders are not among it."""
 
     def notes(self) -> list[str]:
         """A line for each kind of what was passed over: how many, and the first."""

@@ -62,7 +62,7 @@ class LatentSpace:
     """Accepted overall standard deviation of one clip's scaled latents; None: any."""
 
     def __post_init__(self) -> None:
-        """Refuse fields that contradict each other."""
+        """Reject fields that contradict each other."""
         whole = (self.channels, self.spatial_compression, self.temporal_compression)
         if min(*whole, self.patch_size_t or 1) < 1:
             raise ValueError(f"channels, compressions and patch_size_t must be >= 1, got {self}")
@@ -239,7 +239,7 @@ class LatentSpace:
     def check(
         self, latents: Tensor, space: "LatentSpace | None" = None, *, check_statistics: bool = True
     ) -> None:
-        """Refuse what cannot be scaled BTCHW latents of this space.
+        """Reject what cannot be scaled BTCHW latents of this space.
 
         The statistics check compares the overall standard deviation of each clip with
         `expected_std`. It catches pixels in 0...255, zeros, and scaling that is wrong by a large
@@ -248,8 +248,8 @@ class LatentSpace:
         their training clips, which tells more (`LatentStatistics`).
 
         Args:
-            latents: what to check; also NaN and infinity are refused, whatever the options.
-            space: the space that the latents are said to be of; None: the caller vouches.
+            latents: what to check; also NaN and infinity are rejected, whatever the options.
+            space: the space that the latents are said to be of; None: not checked.
             check_statistics: False skips the comparison with `expected_std`.
 
         Raises:

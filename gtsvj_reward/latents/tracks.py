@@ -82,7 +82,7 @@ def _frames(path: Path, usual: Fraction, allowance: Allowance) -> Iterator[Frame
     count, first, last = 0, Fraction(0), Fraction(0)
     with _opened(path, allowance.options) as container:
         track = _track(path, container)
-        # The decoder patches up damaged pictures unless it is told to stop there.
+        # The decoder patches up damaged pictures unless it is set to stop there.
         track.codec_context.options = {"err_detect": "explode", **allowance.options}
         tick, clock = Fraction(track.time_base or 0), _Clock(container)
         aspect = Fraction(track.sample_aspect_ratio or 1)

@@ -89,7 +89,7 @@ class VAEFamily(ABC):
         return edge * (self.overlap - 1) // self.overlap // self.side * self.side
 
     def check_tile(self, tile: Tile) -> None:
-        """Refuse a tile that would not overlap the next one by whole latents.
+        """Reject a tile that would not overlap the next one by whole latents.
 
         Raises:
             ValueError: with the tiles that work.
@@ -121,7 +121,7 @@ class VAEFamily(ABC):
         return self.tile if choice == "auto" else choice
 
     def check(self, height: int, width: int, tile: Tile | None) -> None:
-        """Refuse frame sizes of broken latents, and tiles that do not work.
+        """Reject frame sizes of broken latents, and tiles that do not work.
 
         Raises:
             ValueError: with the sizes that work.

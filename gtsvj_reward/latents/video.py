@@ -72,11 +72,11 @@ def read_video(
     square are stretched to the shape in which they are shown, and pictures are turned as the file
     (or EXIF) says.
 
-    Colour: 8 bits, standard dynamic range; HDR (PQ, HLG) is refused. What is transparent is put on
+    Colour: 8 bits, standard dynamic range; HDR (PQ, HLG) is rejected. What is transparent is put on
     black. 16 bits of grey are scaled to 8.
 
     Decoding stops at damage, and a file that ends more than half a second before its header says is
-    refused; damage after the last frame that is needed is not looked for.
+    rejected; damage after the last frame that is needed is not looked for.
 
     Args:
         path: a video file (mp4, gif, webm, ... what ffmpeg reads) or a folder of png or jpg

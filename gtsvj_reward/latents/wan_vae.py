@@ -62,7 +62,7 @@ class WanVAE(VAEFamily):
     tile = (256, 256)
 
     def read(self) -> dict[str, Any]:
-        """See `VAEFamily.read`. A diffusers that is too old is refused as well."""
+        """See `VAEFamily.read`. A diffusers that is too old is rejected as well."""
         config = self.vae.config
         spatial = config.get("scale_factor_spatial")
         if spatial is None or self.vae.spatial_compression_ratio != spatial:
