@@ -39,7 +39,7 @@ from gtsvj_reward.reward import group_z_scores
 @documented
 @dataclass(kw_only=True)
 class DDPOArguments(AlignArguments):
-    """What DDPO adds."""
+    """Settings of DDPO."""
 
     eta: float = 1.0
     """Noise of the steps while training."""
@@ -53,9 +53,9 @@ class DDPOArguments(AlignArguments):
     updates_per_epoch: int = 1
     """Steps of the optimizer in one."""
     clip_range: float = 1e-4
-    """Of the likelihood ratio."""
+    """Clip range of the likelihood ratio."""
     kl_weight: float = 0.0
-    """Of the divergence to the reference."""
+    """Weight of the divergence from the reference."""
     measure_kl: bool = True
     """Log the divergence without a weight too: a pass more per step."""
     window: int = 0
@@ -64,7 +64,7 @@ class DDPOArguments(AlignArguments):
     timestep_fraction: float = 1.0
     """Share of the stochastic steps that an iteration trains on, at random."""
     keep_clips: int = 0
-    """Train on so many clips of a prompt, half the best, half the worst."""
+    """Train on this many clips of a prompt, half the best, half the worst."""
     dense_rewards: bool = False
     """Reward a step by what it adds to the score of the predicted clip."""
 
@@ -141,7 +141,7 @@ def iterate(
 
 
 def gathered(run: AlignmentRun, parts: list[torch.Tensor]) -> torch.Tensor:
-    """What the updates have of each clip, of all processes in the order of the clips."""
+    """Data of each clip for the updates, from all processes in the order of the clips."""
     # (clip of the update, update), which is the order of the clips.
     return run.sampler.gather(torch.stack(parts, dim=1).flatten(0, 1))
 
@@ -154,7 +154,7 @@ def advantages_of(
     rewards: torch.Tensor,
     prompts: list[str],
 ) -> torch.Tensor:
-    """Of each clip, or with dense rewards of each step of a clip."""
+    """Advantage of each clip or, with dense rewards, of each step of a clip."""
     if args.dense_rewards:
         scored = partial(run.scores, unfinished=True)
         gains = gathered(run, [step_gains(part, scored) for part in rollouts])
@@ -194,9 +194,9 @@ def learn(
 ) -> list[Metrics]:
     """One update; what is worth logging, a number for each clip.
 
-    The objective is the mean over clips and steps, whatever the batches. They are those of the
-    sampling: with other companions a clip's log-probability would differ by rounding, and the ratio
-    would not be exactly 1 before the first update.
+    The objective is the mean over clips and steps, independent of the batches. They are those of
+    the sampling: with other companions a clip's log-probability would differ by rounding, and the
+    ratio would not be exactly 1 before the first update.
 
     Args:
         run: of the policy.

@@ -38,7 +38,7 @@ from gtsvj_reward.random_keys import keyed_generator
 @documented
 @dataclass(kw_only=True)
 class DPOArguments(AlignArguments):
-    """What DPO adds."""
+    """Settings of DPO."""
 
     beta: float = 2000.0
     """Strength of the tie to the reference."""

@@ -31,7 +31,7 @@ from gtsvj_reward.random_keys import keyed_generator
 @documented
 @dataclass(kw_only=True)
 class RewardGradientArguments(AlignArguments):
-    """What reward gradients add."""
+    """Settings of reward gradients."""
 
     method: Literal["draft", "refl"] = "draft"
     """draft: the last K steps; refl: one step, and the clean latents it predicts."""
@@ -42,7 +42,7 @@ class RewardGradientArguments(AlignArguments):
     target: float | None = None
     """Reward above which clips are pulled back; none by default."""
     drift_weight: float = 0.0
-    """Of the distance between predictions and the reference's."""
+    """Weight of the distance between predictions and those of the reference."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What the example scripts do before their own part begins."""
+"""Common setup of the example scripts."""
 
 import sys
 from functools import partial
@@ -100,7 +100,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
 
 
 def load(arguments: AlignArguments) -> Any:
-    """The pipeline, whatever its family, frozen, in the dtype that was asked for."""
+    """The frozen pipeline of any family, in the requested dtype."""
     dtype = dtype_of(arguments.dtype)
     if arguments.pretrained_model in BASES:
         pipe = load_pipeline(arguments.pretrained_model)
@@ -134,7 +134,7 @@ def watching(judge: GTSVJReward, policy: Policy, fps: float) -> EvalMetric:
 
 
 def toy_metrics(pipe: Any) -> dict[str, EvalMetric]:
-    """What the toy world knows of clips without any judge, from their pixels."""
+    """Pixel metrics of toy clips, without a judge."""
     detector, latest = load_detector().to(pipe.device), [torch.empty(0), torch.empty(0)]
 
     def frames(latents: torch.Tensor) -> torch.Tensor:

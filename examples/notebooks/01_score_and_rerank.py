@@ -2,9 +2,9 @@
 # # Score clips and keep the best
 #
 # A judge scores the latents of a video generator before the VAE decodes them. This notebook ranks
-# clips of one prompt, measures what the choice is worth, shows when in a clip a fault happens, and
-# which faults the judge misses. It runs on a CPU with the toy models that come with the package
-# (`docs/toy.md`). **The numbers are those of the toy world; no published generator was used.**
+# clips of one prompt, measures the gain, shows when a fault happens in a clip, and which faults the
+# judge misses. It runs on a CPU with the bundled toy models (`docs/toy.md`). **The numbers are from
+# the toy world; no published generator was used.**
 #
 # In Colab: upload this file, set `REPOSITORY` below, and run all cells.
 
@@ -72,9 +72,9 @@ space = LatentSpace.from_pipeline(pipe)
 # %% [markdown]
 # ## Best of n
 #
-# `best_of_n` generates all candidates as latents, scores them, and decodes the winner alone.
+# `best_of_n` generates all candidates as latents, scores them, and decodes only the winner.
 # Higher is better; 0 is the mean of the clips that the judge was fitted to, and 1 is their
-# deviation. The judge also says how unsure it is of each score.
+# standard deviation. The judge also gives the uncertainty of each score.
 
 # %%
 prompt = "two yellow circles falling"
@@ -95,7 +95,7 @@ play(
 )
 
 # %% [markdown]
-# `successive_halving` saves denoising steps: it scores what the model predicts after some steps,
+# `successive_halving` saves denoising steps: it scores the model's prediction after some steps,
 # and finishes only the better half. A judge of clean latents is less accurate on such predictions,
 # so compare the winners for your own generator.
 
@@ -108,11 +108,11 @@ print(f"{halved.denoising_steps} steps in place of {CANDIDATES * STEPS}: ", end=
 print(f"its winner is number {place} of {CANDIDATES} in the order above")
 
 # %% [markdown]
-# ## What is the choice worth?
+# ## How much better is the choice?
 #
-# Two measures that the judge has no part in: how steady the colours are in the pixels, and how
-# sure a detector is that the clip shows its caption, in nats. For each prompt, the best and the
-# worst of the candidates are compared with the first, which is a clip at random.
+# Two metrics that are independent of the judge: how steady the colours are in the pixels, and the
+# log-likelihood of the caption under a detector, in nats. For each prompt, the best and the
+# worst of the candidates are compared with the first, which is a random clip.
 
 # %%
 detector = load_detector()
@@ -139,18 +139,18 @@ for name in ("best", "worst"):
         )
 
 # %% [markdown]
-# The best clip is steadier than a clip at random, and the worst less steady; both intervals exclude
+# The best clip is steadier than a random clip, and the worst less steady; both intervals exclude
 # 0. The best clip shows its caption less well: this judge does not read prompts.
 # `04_prompts.ipynb` adds a reward that does.
 #
-# ## Which faults does it find?
+# ## Which faults does it detect?
 #
 # Rendered scenes, each clean and with one strong fault (severity 0.8): the share of scenes in
 # which the clean clip scores higher. Half is chance. The judge's labels had no colour drift,
 # stutter or morphing.
 #
-# Of these three, stutter is found in 69% of 16 scenes, and the interval includes chance. The clip
-# below is the one on which the judge is most wrong.
+# Of these three, stutter is detected in 69% of 16 scenes, and the interval includes chance. The
+# clip below is the one on which the judge is most wrong.
 
 
 # %%
@@ -203,10 +203,10 @@ path = plot_trajectory(
 display(Image(str(path), width=760))
 
 # %% [markdown]
-# ## What it rejects
+# ## Errors
 #
-# Latents of another VAE, a NaN, and a clip longer than any in training: each raises an error that
-# says what to do.
+# Latents of another VAE, a NaN, and a clip longer than any in training raise errors that say
+# what to do.
 
 # %%
 broken = best.latents.clone()

@@ -68,7 +68,7 @@ def given(clip):
 # The generator, `gtsvj-toy-unsteady`, makes clips of which many flicker or drift in colour. Real
 # clips are rendered scenes, encoded by its VAE. The prompts of the clips that are rated and of
 # those that are tested differ. `generate` also measures how steady the colours of each clip are in
-# its pixels; the judge never sees that number.
+# its pixels; the judge does not use that number.
 
 # %%
 pipe = load_pipeline(UNSTEADY)
@@ -111,7 +111,7 @@ print(f"{cache.computed} clips read and fitted in {time.monotonic() - began:.0f}
 # %% [markdown]
 # ## Ratings of the generator's own clips
 #
-# The simulated person rates steadiness from 1 to 5 and errs by half a point. People use `gtsvj
+# The simulated person rates steadiness from 1 to 5 with an error of half a point. People use `gtsvj
 # label`, a local page that plays clips and writes such labels (`docs/labels.md`).
 
 # %%
@@ -155,9 +155,9 @@ most = paired_difference(torch.stack([lot.max() for lot in lots]), means)
 print(f"the steadiest clip of each prompt is steadier by {most.mean:+.2f}")
 
 # %% [markdown]
-# Without labels the picks are no steadier than a clip at random, as far as this test can tell.
-# After 30 ratings they gain 0.39 of the 0.48 nats that can be gained. On these 12 prompts more
-# ratings do not improve the picks; what falls is the uncertainty, below.
+# Without labels the picks are no steadier than random clips, as far as this test can measure.
+# After 30 ratings they gain 0.39 of the possible 0.48 nats. On these 12 prompts more
+# ratings do not improve the picks, but they reduce the uncertainty, below.
 #
 # The picks for the first prompts: by the judge without labels, and after all ratings.
 
@@ -169,7 +169,7 @@ play(
 )
 
 # %% [markdown]
-# ## How sure it is
+# ## Uncertainty
 #
 # The fit also gives each score a standard deviation, from the posterior of the regression. It
 # falls with the number of ratings. `GTSVJReward(judge, pessimism=1.0)` subtracts it from the

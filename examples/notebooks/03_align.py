@@ -5,7 +5,7 @@
 # DPO learns from pairs of a better and a worse clip, and reward gradients follow the judge's
 # gradient into the sampler. Nothing is decoded while training. All four run here for a few
 # iterations, on a CPU, with a generator of 1.8 million parameters (`docs/toy.md`). **The numbers
-# are those of the toy world; no published generator was trained.**
+# are from the toy world; no published generator was trained.**
 #
 # In Colab: upload this file, set `REPOSITORY` below, and run all cells.
 
@@ -54,12 +54,13 @@ def play(frames, labels):
 
 
 # %% [markdown]
-# ## What is aligned with what
+# ## Generator, reward and metrics
 #
-# The generator is `gtsvj-toy-unsteady`, of whose clips many flicker or drift in colour. The reward
-# is one aspect of the bundled judge, *steadiness*. A run also measures two things that it is not
-# trained on: steadiness in the pixels, and how sure a detector is of the caption (in nats). If one
-# of them falls while the reward rises, the guards print a line, and stop the run the second time.
+# The generator is `gtsvj-toy-unsteady`; many of its clips flicker or drift in colour. The reward is
+# one aspect of the bundled judge, *steadiness*. A run also evaluates two metrics that it is not
+# trained on: steadiness in the pixels, and the caption's log-likelihood under a detector (in nats).
+# If one of them falls while the reward rises, the guards print an alarm, and stop the run the
+# second time.
 #
 # | method | script | one iteration |
 # |---|---|---|
@@ -127,7 +128,7 @@ display(Image(str(plot_alignment(run.journal.entries, path="curves.png")), width
 
 # %% [markdown]
 # The curves are of checkups: the same prompts and seeds each time, sampled without noise. On the
-# left is what is trained on, beside it what is only measured.
+# left is the reward, beside it are the metrics that are only evaluated.
 #
 # ## Before and after
 
@@ -141,9 +142,9 @@ for name, clips in (("before", before), ("after", after)):
 
 # %% [markdown]
 # The reward rose by 2.59 of its standard deviations, steadiness in the pixels by 0.13 nats:
-# 12% less unrest. The clips look nearly the same: most of the gain is in what the judge reads and
-# the pixels do not show. The caption's change of -0.31 cannot be told from 0 with 16 clips. Watch
-# measures that are not trained on, and do not read a higher reward as better clips.
+# 12% less unrest. The clips look nearly the same: most of the gain is not visible in the pixels.
+# The caption's change of -0.31 is not significant with 16 clips. Watch metrics that are not
+# trained on: a higher reward does not mean better clips.
 #
 # ## The other methods
 #
@@ -158,7 +159,7 @@ for method in [name for name in SCRIPTS if name != METHOD]:
 
 # %% [markdown]
 # After so few iterations the policy gradients and DPO have raised the reward by 0.03 to 0.07, and
-# no change of the caption can be told from 0. They are slower, and use no gradient of the judge.
+# no change of the caption is significant. They are slower, and use no gradient of the judge.
 #
 # ## Use the adapter
 #
@@ -175,4 +176,4 @@ play([decoded(run.policy, clip) for clip in latents], texts[:2])
 # ## Next
 #
 # `docs/alignment` has formulas, guards and results over several seeds. A reward that reads prompts
-# keeps the caption in view: `04_prompts.ipynb`.
+# helps to preserve captions: `04_prompts.ipynb`.

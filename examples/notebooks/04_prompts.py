@@ -1,11 +1,11 @@
 # %% [markdown]
-# # Prompts: does a clip show what was asked for?
+# # Prompts: does a clip show its prompt?
 #
-# A judge of quality ignores the prompt. The generator reads it: it denoises a clip better under a
-# caption that is true of the clip. `PromptScore` measures that without any training, and a judge
+# A judge of quality ignores the prompt. The generator reads it: it denoises a clip better with a
+# true caption. `PromptScore` measures that without any training, and a judge
 # of moments can be fitted to read prompts as well. Both are tested here, and then clips are chosen
 # by quality and prompt together. It runs on a CPU with the toy models (`docs/toy.md`). **The
-# numbers are those of the toy world; no published generator was used.**
+# numbers are from the toy world; no published generator was used.**
 #
 # In Colab: upload this file, set `REPOSITORY` below, and run all cells.
 
@@ -194,9 +194,9 @@ for name, values in details.parts.items():
 print(f"{'sum':8s}", *(f"{value:+.2f}" for value in best.scores), f": best {best.winners[0]}")
 
 # %% [markdown]
-# What is it worth? For more prompts, each choice is compared with the mean of the candidates, by
-# two measures in pixels that none of the rewards has a part in: how sure a detector is of the
-# caption, and how steady the colours are. Both are in nats.
+# How much does it help? For more prompts, each choice is compared with the mean of the candidates,
+# by two pixel metrics that are independent of the rewards: the caption's log-likelihood under a
+# detector, and the steadiness of the colours. Both are in nats.
 
 # %%
 asked = [captions()[index] for index in keyed_order(len(captions()), 0, 1)[:PROMPTS]]
@@ -224,9 +224,9 @@ for name, found in gains.items():
 
 # %% [markdown]
 # The judge alone and the sum both pick clips that are steadier than the mean, by 0.33 nats. With 24
-# prompts no choice's gain in the caption can be told from 0: the candidates of a prompt differ
-# widely. Over 81 prompts of three lots each, the best by quality + prompt score showed its caption
-# better by 0.37 ± 0.23 nats (`docs/study/prompts.md`).
+# prompts no choice's gain in the caption is significant: the candidates of a prompt differ widely.
+# Over 81 prompts with three sets of candidates each, the best by quality + prompt score showed its
+# caption better by 0.37 ± 0.23 nats (`docs/study/prompts.md`).
 #
 # The picks for the first prompts:
 
