@@ -113,7 +113,7 @@ class ComparisonLayout:
             check(
                 column,
                 [a is not None and b is not None for a, b in zip(said, found, strict=True)],
-                "stand beside a label: a row has one or the other",
+                "are given with a label: a row has one or the other",
             )
             known = sum(share is not None for share in found)
             if dimension in self.labels:

@@ -54,7 +54,7 @@ def read_comparisons(path: str | Path, *, labels: Mapping[str, str] | None = Non
         labels=columns,
         words=_WORDS | own,
         probabilities=shares,
-        hint="; what others mean can be said with --labels, for example `--labels 2=B 0.5=tie` "
+        hint="; define others with --labels, for example `--labels 2=B 0.5=tie` "
         '(in Python `labels={"2": "B"}`)',
         **_where_there(table, "weight", "prompt", "model_a", "model_b", "group"),
     )

@@ -42,7 +42,8 @@ def serve(argv: list[str]) -> int:
     )
     videos.add_argument("--text_dtype", choices=DTYPES, default="float32")
     videos.add_argument(
-        "--image_encoder", help="likewise, for a judge that sees reference images; --vae_dtype"
+        "--image_encoder",
+        help="the same for a judge that reads reference images; in --vae_dtype",
     )
     args = parser.parse_args(argv)
     if args.replicas != 1 and args.engine != "ray":

@@ -45,7 +45,8 @@ def choose_prompts(first: str, ranked: int, rated: int, seed: int) -> tuple[list
     known = captions()
     if first not in known:
         raise ValueError(
-            f"the toy pipeline knows no {first!r}: captions are like {known[0]!r} or {known[-1]!r}"
+            f"the toy pipeline has no caption {first!r}: captions are like {known[0]!r} or "
+            f"{known[-1]!r}"
         )
     others = [known[index] for index in keyed_order(len(known), seed, 41) if known[index] != first]
     return [first, *others[: ranked - 1]], others[ranked - 1 : ranked - 1 + rated]

@@ -184,7 +184,7 @@ def win_rate_rows(items: Sequence[Agreement]) -> list[list[str]]:
 
 VOTES = (
     "For labels that are probabilities, or rows with weights: the share of votes, in percent, for "
-    "the clip that the scores put in front; equal scores get one half, and so do random ones. No "
+    "the clip with the higher score; equal and random scores get one half. No "
     "scores get more than the ceiling, since people differ. Log loss in nats, of P(A) = "
     "sigmoid((score A - score B) / scale) at the most likely scale; it is never below the entropy "
     "of the votes. Accuracies elsewhere count the side with more votes, each pair once."

@@ -62,7 +62,7 @@ class ScoreTable:
         if len(self.columns) != 1:
             raise ValueError(
                 f"{self.name} has neither `reward` nor `score` and {len(self.columns)} numeric "
-                f"columns ({', '.join(self.columns)}): say which with `--column`"
+                f"columns ({', '.join(self.columns)}): choose one with `--column`"
             )
         return next(iter(self.columns))
 
@@ -101,7 +101,7 @@ class ScoreTable:
 
     def _refuse(self, name: str) -> NoReturn:
         raise ValueError(
-            f"{self.name}: {self.unreadable[name]}. Mend the column, or say which one to take with "
+            f"{self.name}: {self.unreadable[name]}. Fix the column, or choose another with "
             "`--column` (`column`)"
         )
 

@@ -86,7 +86,9 @@ class Desk:
     def authorise(self, request: Request) -> None:
         """Refuse a request without the token; without one, any but for this machine's own names."""
         if self.token is None and not is_loopback(request.url.hostname or ""):
-            raise NotScoredError(403, "without a token this server answers to 127.0.0.1 alone")
+            raise NotScoredError(
+                403, "without a token this server only accepts requests to 127.0.0.1"
+            )
         header = request.headers.get("authorization")
         given = request.cookies.get(self.cookie) or request.query_params.get("token")
         if not (self.knows(given) or (header and is_authorised(header, self.token))):

@@ -60,7 +60,7 @@ class ClipScorer:
     ) -> None:
         if space is None and vae is None:
             raise ValueError(
-                "say what will be scored: `space` of the generator's latents, or `vae` of the "
+                "give `space` of the generator's latents, or `vae` of the "
                 "judge, which encodes decoded videos"
             )
         if first_frames is not None and first_frames < 1:

@@ -58,7 +58,7 @@ class Combination(Reward):
             )
         if clips.image is not None and not self.reads_image:
             raise ValueError(
-                f"none of the rewards ({', '.join(self.rewards)}) sees reference images: `image` "
+                f"none of the rewards ({', '.join(self.rewards)}) reads reference images: `image` "
                 "would change nothing, leave it out"
             )
         parts: dict[str, Tensor] = {}

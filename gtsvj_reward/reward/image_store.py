@@ -160,7 +160,7 @@ class ImageStore(ConditionStore):
     """The reference images that `write_images` kept."""
 
     kind = "images"
-    reader = "sees reference images (image_input='image')"
+    reader = "reads reference images (image_input='image')"
     cure = "encode them with `gtsvj encode --images`, or `--first_frame` for the clips' own"
     flag = "--images"
     encoder_flag = "--image_encoder"

@@ -82,7 +82,7 @@ class ScorerConfig:
             raise ValueError("give `judge`, to score in this process, or `server_url`: one of both")
         if self.latents_of is None and self.encode_with is None:
             raise ValueError(
-                "say what will be scored: `latents_of`, the model whose latents arrive, or "
+                "give `latents_of`, the model whose latents are passed, or "
                 "`encode_with`, the judge's VAE, to have decoded videos encoded"
             )
         for name in ("dtype", "vae_dtype", "text_dtype"):

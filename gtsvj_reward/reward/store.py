@@ -134,7 +134,7 @@ class ConditionStore:
         store = cls.beside(folder)
         if store is None:
             raise cls.error(
-                f"this judge {cls.reader}, and none are stored beside the latents below {folder}: "
+                f"this judge {cls.reader}, but none are stored beside the latents below {folder}: "
                 f"{cls.cure}"
             )
         store.require_family(family, "this judge is of")

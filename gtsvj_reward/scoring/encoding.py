@@ -108,7 +108,7 @@ def refuse_left_out(reports: Sequence[EncodeReport]) -> None:
         path, reason = left_out[0]
         raise ValueError(
             f"{len(left_out)} videos cannot be read, or not far enough, and so have no score, the "
-            f"first is {path}: {reason}. Mend or remove them, and run the same command again"
+            f"first is {path}: {reason}. Fix or remove them, and run the same command again"
         )
 
 

@@ -177,7 +177,7 @@ def check_finished(
         raise ScoringMismatchError(
             f"{len(gone)} finished scores are of clips that are not below {clips.path}, the first "
             f"is {gone[0]}: they are of another folder, or were removed. Choose another --out, or "
-            "start anew with --overwrite"
+            "start again with --overwrite"
         )
     changed = [
         name
@@ -187,7 +187,7 @@ def check_finished(
     if changed:
         raise ScoringMismatchError(
             f"{len(changed)} latent files below {clips.path} have changed since they were scored, "
-            f"the first is {changed[0]}: start anew with --overwrite"
+            f"the first is {changed[0]}: start again with --overwrite"
         )
 
 

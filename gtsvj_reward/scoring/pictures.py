@@ -71,7 +71,7 @@ def source_frames(
     missing = [name for name in _READING if name not in info.settings]
     if missing:
         raise ValueError(
-            f"{info.path} does not say how its video was read, {', '.join(missing)} is missing: "
+            f"{info.path} does not record how its video was read, {', '.join(missing)} is missing: "
             "pictures need latent files of `gtsvj encode` or `gtsvj negatives`"
         )
     reading = {name: info.settings[name] for name in _READING}

@@ -123,7 +123,7 @@ def _summary(ordered: Sequence[ScoredClip], shown: int, scales: Scales) -> str:
     return (
         f"{len(ordered)} clips, best first. {rest} Higher is better everywhere.{shade} All curves "
         "have one scale. The judge reads the whole clip for each step: a low step says where "
-        "something is wrong, not that all before it is fine."
+        "something is wrong, not that everything before it is correct."
     )
 
 

@@ -96,7 +96,7 @@ class Shards:
                 if clip.score.latents in finished:
                     raise ValueError(
                         f"{path}:{number} scores {clip.score.latents} a second time: two runs "
-                        "wrote to one output at once. Start anew with --overwrite"
+                        "wrote to one output at once. Start again with --overwrite"
                     )
                 finished[clip.score.latents] = clip
         return finished
@@ -129,7 +129,7 @@ class Shards:
         if differences:
             raise ScoringMismatchError(
                 f"{path} holds {len(lines) - 1} scores that were made otherwise: "
-                f"{'; '.join(differences)}. Choose another --out, or start anew with --overwrite"
+                f"{'; '.join(differences)}. Choose another --out, or start again with --overwrite"
             )
 
 
@@ -178,7 +178,7 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def _damaged(path: Path, number: int, error: Exception) -> ValueError:
     return ValueError(
         f"{path}:{number} is not a record of this package ({error!r}): the file was damaged or "
-        "edited. Remove it, or start anew with --overwrite"
+        "edited. Remove it, or start again with --overwrite"
     )
 
 

@@ -66,7 +66,7 @@ def affordable(wanted: int) -> int:
     most = max(1, files - min(RESERVED, files * 3 // 4))
     if most < wanted:
         logger.warning(
-            "at most %d connections at once in place of %d: this process may open %d files "
+            "at most %d connections at once instead of %d: this process may open %d files "
             "(`ulimit -n`)",
             most,
             wanted,
@@ -99,7 +99,7 @@ class LimitedProtocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self.most:
             self.refused.add()
-            logger.warning("over %d connections are open: the last was refused", self.most)
+            logger.warning("over %d connections are open: the last was rejected", self.most)
             transport.write(_FULL)
             transport.close()
             return

@@ -151,7 +151,7 @@ def read_video_of(entry: Any, index: int) -> tuple[str, str, str | None]:
     names = entry.get("required_rewards")
     if names != [NAME]:
         raise NotScoredError(
-            400, f"{where}: this server has the reward {NAME!r}, asked: {names!r}"[:500]
+            400, f"{where}: this server has the reward {NAME!r}, requested: {names!r}"[:500]
         )
     turn = entry["history"][-1] if entry["history"] else None
     if not isinstance(turn, dict) or not isinstance(turn.get("text"), str):

@@ -55,7 +55,10 @@ def test_labels_and_probabilities_of_one_file(tmp_path):
     [
         ({"probability": "1.2"}, r"1 of 2 cells of `probability` are outside the scale 0 to 1"),
         ({"probability": "half"}, r"1 of 2 cells of `probability` are not finite numbers"),
-        ({"label": "A"}, r"`probability` stand beside a label: a row has one or the other.*row 2"),
+        (
+            {"label": "A"},
+            r"`probability` are given with a label: a row has one or the other.*row 2",
+        ),
         ({"weight": "0"}, r"1 of 2 cells of `weight` are not above 0"),
         ({"weight": ""}, r"1 of 2 cells of `weight` are not above 0"),
     ],

@@ -36,7 +36,7 @@ def test_the_prompt_comes_first_and_ranked_prompts_are_not_rated():
     assert (len(ranked), len(rated)) == (6, 20)
     assert len({*ranked, *rated}) == 26
     assert choose_prompts(PROMPT, 6, 20, seed=1)[1] != rated
-    with pytest.raises(ValueError, match="knows no 'a dog': captions are like 'one red"):
+    with pytest.raises(ValueError, match="has no caption 'a dog': captions are like 'one red"):
         choose_prompts("a dog", 6, 20, seed=0)
 
 

@@ -49,7 +49,7 @@ def test_the_default_column():
     assert table("x", "score", "reward").default_column() == "reward"
     assert table("x", "score").default_column() == "score"
     assert table("x").default_column() == "x"
-    with pytest.raises(ValueError, match=r"2 numeric columns \(raw, aspect:clear\): say which"):
+    with pytest.raises(ValueError, match=r"2 numeric columns \(raw, aspect:clear\): choose one"):
         table("raw", "aspect:clear").default_column()
 
 

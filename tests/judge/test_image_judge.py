@@ -134,7 +134,7 @@ def test_folders_of_clips_are_refused_before_any_is_read(tmp_path):
         source_sha256="0" * 64, settings={},
     )  # fmt: skip
     save_clip(tmp_path / "a.safetensors", clip)
-    with pytest.raises(ValueError, match=r"\(image_input='image'\), and none are stored beside"):
+    with pytest.raises(ValueError, match=r"\(image_input='image'\), but none are stored beside"):
         score_folder(GTSVJReward(image_judge()), LatentFolder(tmp_path), progress=False)
 
 
@@ -159,7 +159,7 @@ def test_sums_give_images_to_those_that_see_them():
     both = WeightedReward([("sees", sees, 1.0), ("blind", blind, 2.0)])
     expected = sees(clips(), image=image) + 2 * blind(clips())
     torch.testing.assert_close(both(clips(), image=image), expected)
-    with pytest.raises(ValueError, match=r"\(a, b\) sees reference images: `image` would change"):
+    with pytest.raises(ValueError, match=r"\(a, b\) reads reference images: `image` would change"):
         RewardEnsemble({"a": blind, "b": blind})(clips(), image=image)
 
 

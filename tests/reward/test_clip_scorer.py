@@ -105,7 +105,7 @@ def test_combinations_and_callables_have_their_parts(reward):
 
 
 def test_what_was_not_named_is_refused(reward, on_pixels, tiny_vae):
-    with pytest.raises(ValueError, match="say what will be scored"):
+    with pytest.raises(ValueError, match="give `space` of the generator's latents"):
         ClipScorer(reward)
     with pytest.raises(ValueError, match="got latents of an unknown space"):
         ClipScorer(on_pixels, vae=tiny_vae).score_latents(clips())

@@ -131,7 +131,7 @@ def test_no_clips_are_refused(tmp_path, folder):
 
 def test_a_judge_that_reads_prompts_needs_them_beside_the_latents(tmp_path, folder):
     reward = GTSVJReward(tiny_judge(text_input="prompt"))
-    with pytest.raises(ValueError, match=r"\(text_input='prompt'\), and none are stored beside"):
+    with pytest.raises(ValueError, match=r"\(text_input='prompt'\), but none are stored beside"):
         score(reward, folder, tmp_path / "s.csv")
     said = {f"model/{index}.mp4": ("a dog", "a red square")[index % 2] for index in range(5)}
     encoder = PromptEncoder(frozen(cogvideox))

@@ -226,5 +226,5 @@ def test_clips_that_nothing_is_known_of_cannot_be_drawn(tmp_path):
     write_clip(tmp_path, "y", source="y.mp4")
     with pytest.raises(ValueError, match="names no source video"):
         source_frames(clip_info(tmp_path / "x.safetensors"), tmp_path)
-    with pytest.raises(ValueError, match=r"does not say how its video was read, fps, height"):
+    with pytest.raises(ValueError, match=r"does not record how its video was read, fps, height"):
         source_frames(clip_info(tmp_path / "y.safetensors"), tmp_path)

@@ -51,8 +51,8 @@ def test_out_of_descriptors_the_server_goes_on_and_says_so_rarely(tmp_path):
         assert process.poll() is None
     assert_same_scores(scores, reward_of()(varied(4)))
     said = log.read_text()
-    assert re.search(r"at most 15 connections at once in place of 512", said)
-    assert said.count("the last was refused") + said.count("can be accepted") <= 2 * seconds + 4
+    assert re.search(r"at most 15 connections at once instead of 512", said)
+    assert said.count("the last was rejected") + said.count("can be accepted") <= 2 * seconds + 4
     assert len(said) < 20_000
 
 

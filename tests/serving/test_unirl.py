@@ -165,7 +165,7 @@ def test_a_full_queue_is_no_error_of_a_clip():
         ([], "list of `requests`"),
         ({"requests": [3]}, r"requests\[0\] must be an object"),
         ({"requests": [{"history": []}]}, "this server has the reward 'gtsvj'"),
-        (sent([b""], required_rewards=["videoalign"]), "asked: .'videoalign'"),
+        (sent([b""], required_rewards=["videoalign"]), "requested: .'videoalign'"),
         (sent([b""], history=[]), "the last turn"),
         (sent([b""], history=[{"text": "x", "video_path": "/etc/hostname"}]), "not read"),
         (sent([b""], history=[{"text": "x", "image_b64": "AAAA"}]), "input_kind: video"),
