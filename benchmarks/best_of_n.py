@@ -1,4 +1,4 @@
-"""What best of n from latents saves beside decoding everything, and what an early look saves.
+"""Savings of best of n from latents over decoding everything, and of early scoring.
 
     python -m benchmarks.best_of_n
 

@@ -1,4 +1,4 @@
-"""What a judge of latents costs at full size, beside decoding and a judge of pixels.
+"""Cost of full-size judges of latents, compared with decoding and a judge of pixels.
 
     python -m benchmarks.cost                       # every model; many minutes
     python -m benchmarks.cost --models CogVideoX-2B --json one.json

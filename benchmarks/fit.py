@@ -1,4 +1,4 @@
-"""Seconds and memory to fit a moment judge from features that were read before.
+"""Seconds and memory to fit a moment judge from cached features.
 
     python -m benchmarks.fit --clips 1000
     python -m benchmarks.fit --clips 10000      # about 8 GiB

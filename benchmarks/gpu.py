@@ -1,4 +1,4 @@
-"""What a judge of latents takes on a GPU, at full size, beside decoding.
+"""Time and memory of full-size judges on a GPU, compared with decoding.
 
     python -m benchmarks.gpu --json gpu.json                      # every model
     python -m benchmarks.gpu --json gpu.json --models CogVideoX-2B --parts scores

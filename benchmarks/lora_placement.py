@@ -1,4 +1,4 @@
-"""What LoRA's place costs in training, and what a judge that sees less costs in scoring.
+"""Cost of training by LoRA placement, and of scoring for judges that read less.
 
     python -m benchmarks.lora_placement            # both
     python -m benchmarks.lora_placement --rounds 0 # counted operations alone
@@ -6,7 +6,7 @@
 Operations are counted on the meta device for the full CogVideoX-2B shape and one clip of 49 frames
 of 480x720 (13 x 60 x 90 latents, 17,550 tokens). Times are taken on the toy world's transformer:
 one training step of eight clips, placements alternating in one run, in CPU seconds of one thread,
-since other work on the machine moves the wall clock. Operations say nothing about memory traffic.
+since other work on the machine moves the wall clock. Operations do not include memory traffic.
 """
 
 import argparse

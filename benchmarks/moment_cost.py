@@ -1,4 +1,4 @@
-"""What a moment judge of CogVideoX-2B costs, beside the bare transformer and the judge with LoRA.
+"""Cost of a moment judge of CogVideoX-2B, compared with the bare transformer and a LoRA judge.
 
     python -m benchmarks.moment_cost
 

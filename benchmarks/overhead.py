@@ -1,4 +1,4 @@
-"""What the judge costs beside the bare transformer.
+"""Overhead of the judge over the bare transformer.
 
     python -m benchmarks.overhead
 

@@ -29,7 +29,7 @@ VERDICTS = {
     "inconclusive": "inconclusive",
     "one seed": "inconclusive, one seed",
 }
-"""What an interval above, below or around a claim's bound says of the claim."""
+"""Outcome of a claim by its interval: above, below or around its bound."""
 Row = tuple[str, str]
 """Algorithm and judge."""
 Records = Mapping[Row, Sequence[Mapping[str, Any]]]
@@ -44,12 +44,12 @@ def planned(config: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 
 def file_name(algorithm: str, judge: str, seed: int) -> str:
-    """Of the result of a run."""
+    """Path of the result of a run."""
     return f"{algorithm}-{judge}-{seed}.json"
 
 
 def read_records(results: Path, config: Mapping[str, Any]) -> Records:
-    """What has been run of each row, by seed; rows of which nothing was run are left out."""
+    """Finished runs of each row, by seed; rows without runs are left out."""
     found: dict[Row, list[dict[str, Any]]] = {}
     for name, judge, seed in sorted(planned(config), key=lambda run: run[2]):
         path = results / file_name(name, judge, seed)
@@ -70,7 +70,7 @@ def gain(record: Mapping[str, Any], measure: str, place: str) -> float:
 
 
 def outcome(estimate: Estimate) -> str:
-    """What an interval says."""
+    """Outcome of an interval."""
     if estimate.half is None:
         return "one seed"
     if estimate.value - estimate.half > 0:
@@ -146,7 +146,7 @@ def missing(results: Path, config: Mapping[str, Any]) -> str:
 
 
 def claim_bound(claim: Mapping[str, Any], records: Records) -> tuple[str, float] | None:
-    """What a claim says, and the number that its interval should be above; None: cannot be known.
+    """Text of a claim, and the bound of its interval; None: cannot be known.
 
     A multiple of another judge's gain is that of the mean over seeds, of zero where it is lower.
     """

@@ -1,4 +1,4 @@
-"""What a reader would try first, on the same ratings and comparisons as the judge.
+"""Simple baselines, on the same ratings and comparisons as the judge.
 
 Each learns the aspects from ratings (squared error), then weights them by the comparisons (logistic
 regression on differences of predicted aspects, ties left out), as the judge's stages 2 and 3 do.

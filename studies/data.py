@@ -56,7 +56,7 @@ class TestPair:
 
 
 def build(out: Path, sizes: dict[str, int], *, pipeline: str) -> None:
-    """Write whatever is missing of the study's data.
+    """Write the missing data of the study.
 
     Args:
         out: folder for it.
@@ -184,5 +184,5 @@ def build_tests(out: Path, sizes: dict[str, int], vae: Any) -> None:
 
 
 def test_pairs(out: Path) -> list[TestPair]:
-    """What `build_tests` wrote."""
+    """The files of `build_tests`."""
     return [TestPair(**row) for row in json.loads((out / "test" / "pairs.json").read_text())]

@@ -39,7 +39,7 @@ def shown(values: list[float], places: int = 3, sign: str = "+") -> str:
 
 
 def says(name: str) -> str:
-    """What a row is."""
+    """Description of a row."""
     if name in SAYS:
         return f"`{name}`: {SAYS[name]}"
     base, change = name.split(", ", 1)

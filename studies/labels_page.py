@@ -18,11 +18,11 @@ PLANNED = 5
 SEEDS = 20
 """Runs of each generator and rule, those of the plan among them."""
 SHARE = 0.6
-"""Of the labels of random choice that active choice may need, by the claim."""
+"""Largest share of the labels of random choice that active choice may need, by the claim."""
 DECIDED_AT = (100, 200, 400)
 """Labels of random choice at which the claim is decided."""
 MARGIN = 1.0
-"""Percentage points by which accuracy may be lower and still be called the same."""
+"""Margin of equal accuracy, in percentage points."""
 
 Record = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """Of at least two values, as shares."""
+        """Estimate from at least two values, as shares."""
         count = len(values)
         mean = sum(values) / count
         variance = sum((value - mean) ** 2 for value in values) / (count - 1)
@@ -55,7 +55,7 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def at(record: Record, labels: int, measure: str) -> float | None:
-    """What a run measured at a number of labels; None if it was not run as far."""
+    """Metrics of a run at a number of labels; None if it was not run as far."""
     return next((p[measure] for p in record["curve"] if p["labels"] == labels), None)
 
 
@@ -79,7 +79,7 @@ def difference(
 
 
 def outcome(found: Sequence[Estimate | None]) -> str:
-    """What came of the claim, by the rule on the page."""
+    """Outcome of the claim, by the rule on the page."""
     known = [each for each in found if each is not None]
     if any(each.mean + each.half < 0 for each in known):
         return "did not hold"

@@ -49,12 +49,12 @@ class Estimate:
     """NaN with one seed."""
 
     def show(self, *, signed: bool = False) -> str:
-        """As the page has it."""
+        """Text for the page."""
         value = f"{self.value:+.1f}" if signed else f"{self.value:.1f}"
         return value if math.isnan(self.half) else f"{value} ± {self.half:.1f}"
 
     def verdict(self, margin: float) -> str:
-        """Of the claim that the value is above the margin."""
+        """Outcome of the claim that the value is above the margin."""
         if math.isnan(self.half):
             return "inconclusive (one seed)"
         if self.value - self.half > margin:
@@ -70,8 +70,8 @@ def estimate(values: Float[Tensor, "seed unit"]) -> Estimate:
     """Mean over seeds and test units, with an interval for other seeds and other units.
 
     With a = (variance of the seeds' means) / seeds and b = (variance of the units' means) / units,
-    the variance is a + b, with the degrees of freedom of Satterthwaite. What is particular to a
-    seed on a unit is counted in both: the interval errs on the wide side.
+    the variance is a + b, with the degrees of freedom of Satterthwaite. The interaction of seed and
+    unit is counted in both, so the interval is conservative.
     """
     values = 100 * values.double()
     seeds, units = values.shape
@@ -146,7 +146,7 @@ def cell(value: Estimate | None) -> str:
 
 
 def claim_lines(records: Records) -> list[list[str]]:
-    """What came out of each claim on each of its tests."""
+    """Outcome of each claim on each of its tests."""
     lines = []
     for claim in CLAIMS:
         rows = f"`{claim.first}`" + f" - `{claim.second}`" * bool(claim.second)
@@ -161,7 +161,7 @@ def claim_lines(records: Records) -> list[list[str]]:
 
 
 def measure_lines(records: Records) -> list[list[str]]:
-    """What the uncertainty does."""
+    """Results on uncertainty."""
     lines = []
     for name, says in MEASURES.items():
         found = compared(records, "uncertainty", None, name)
@@ -180,7 +180,7 @@ def measure_lines(records: Records) -> list[list[str]]:
 
 
 def rows_table(records: Records, on: str, tests: Sequence[str]) -> str:
-    """What came out of the rows that are tested on one kind of clips."""
+    """Results of the rows tested on one kind of clips."""
     found = [
         row for row in ROWS if row.name in records and row.on == on and row.kind != "uncertainty"
     ]

@@ -24,7 +24,7 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 Measure = Callable[[Mapping[str, Any]], float]
 
 POINT = 0.01
-"""What a cheaper judge may lose and still be called as good."""
+"""Margin within which a cheaper judge counts as equally good."""
 SMALL = 0.02
 """Two points: a difference whose whole interval is smaller counts as none."""
 
@@ -54,7 +54,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Claim:
-    """That one row is better than another by some measure."""
+    """A claim that one row is better than another by a metric."""
 
     text: str
     better: str
@@ -105,7 +105,7 @@ ZERO_SHOT = average((f"same/{fault}" for fault in FAULTS), "zero_shot")
 
 
 def claims() -> list[Claim]:
-    """What is decided, the paper's claims first."""
+    """All claims, the paper's first."""
     cross = "cross-content pairs"
     zero = "energy alone, clean over faulty, mean of nine faults"
     lengths = average(("short", "long"))
@@ -199,7 +199,7 @@ def cost_table(results: Results, costs: Mapping[str, int]) -> str:
 
 
 def loss(results: Results, name: str) -> list[str]:
-    """What a row has over `full` within a seed, and whether it loses more than a point."""
+    """Difference of a row to `full` within a seed, and whether it loses more than a point."""
     if name == "full":
         return ["", ""]
     _, gap = Claim("", name, "full", CROSS, "").outcome(results)
@@ -246,7 +246,7 @@ def held_out(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def zero_shot_table(results: Results) -> str:
-    """Energy alone per fault, without any label."""
+    """Energy alone per fault, without labels."""
     names, lines = discriminators(results), []
     for fault in FAULTS:
         of = group(f"same/{fault}", "zero_shot")

@@ -76,7 +76,7 @@ def over_attributes(seed: Seed, clips: str, way: str) -> float:
 
 
 def gains(seed: Seed, choice: str, measure: str) -> list[float]:
-    """What the best candidate of each prompt has above the mean one."""
+    """Gain of the best candidate of each prompt over the mean one."""
     wanted = choice.replace("both", "score + moments").split(" + ")
     found = []
     for lot in seed["best_of"]:
@@ -87,7 +87,7 @@ def gains(seed: Seed, choice: str, measure: str) -> list[float]:
 
 
 def z_scores(values: list[float]) -> list[float]:
-    """Of the candidates of one prompt."""
+    """z-scores of the candidates of one prompt."""
     spread = stdev(values) or 1.0
     return [(value - mean(values)) / spread for value in values]
 
@@ -103,7 +103,7 @@ class Claim:
     digits: int = 1
 
     def verdict(self, found: Estimate) -> str:
-        """What the numbers say."""
+        """Outcome of the claim."""
         if found.value - found.half > self.above:
             return "holds"
         return "refuted" if found.value + found.half < self.above else "open"
@@ -289,7 +289,7 @@ def page_again(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_page(results: Path, path: Path) -> None:
-    """Write the page from the results that are there."""
+    """Write the page from the existing results."""
     seeds, parts = (
         [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-*.json"))]
         for name in ("seed", "choices")

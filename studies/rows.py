@@ -1,4 +1,4 @@
-"""What the study compares: one row per variant of the recipe."""
+"""Rows of the study: one per variant of the recipe."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal

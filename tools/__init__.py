@@ -1,1 +1,2 @@
-"""What makes and checks the repository: run from the checkout, `python -m tools.check_tree`."""
+"""Scripts that build and check the repository: run from the checkout, `python -m
+tools.check_tree`."""

@@ -65,7 +65,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """Exits when the sdist lacks a file from which the wheel is built."""
+    """Exits if the sdist lacks a file that the wheel needs."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     moved = ("gtsvj_reward/integrations/", "integrations/")

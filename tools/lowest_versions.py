@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import requires
 
 OF_THE_TIME = ["pyarrow<20", "setuptools<82"]
-"""Packages that we do not ask for but whose newest versions refuse the oldest of ours."""
+"""Indirect dependencies whose newest versions are incompatible with our oldest ones."""
 
 
 def floor(requirement: str) -> str:

@@ -1,8 +1,8 @@
-"""Run the example notebooks and store what they show.
+"""Run the example notebooks and store their outputs.
 
-    python -m tools.notebooks                # all of them; minutes each
-    python -m tools.notebooks 01 --fast      # some of them, with small numbers
-    python -m tools.notebooks --text         # after a change of text cells alone
+    python -m tools.notebooks                # all of them; minutes each python -m tools.notebooks
+    01 --fast      # some of them, with small numbers python -m tools.notebooks --text         # if
+    only text cells changed
 
 The source of a notebook is the Python file of its name: cells begin with `# %%`, text cells with
 `# %% [markdown]`. The `.ipynb` beside it is made from it and never edited by hand.
@@ -30,13 +30,13 @@ FOLDER = ROOT / "examples" / "notebooks"
 SCRIPTS = FOLDER.parent
 """Folder of the example scripts, which notebooks import from the folder above theirs."""
 FAST = "GTSVJ_FAST"
-"""Environment variable that notebooks read: 1 asks for small numbers."""
+"""Environment variable of the notebooks: 1 means small numbers."""
 LIMIT = 3_000_000
 """Bytes that all notebooks may take together."""
 MOST_LINES = 150
 """Lines of code, blank ones left out, that a notebook stays below."""
 PICTURE_WIDTH, PICTURE_COLOURS = 1000, 256
-"""What stored pictures are reduced to."""
+"""Format of stored pictures."""
 INSTALLED = re.compile(r"\S*/site-packages/")
 """Where packages are on this machine, as warnings name it."""
 ADDRESS = re.compile(r'^Repository *= *"([^"]+)"', re.MULTILINE)
@@ -106,8 +106,8 @@ def execute(notebook: Any, folder: Path, *, fast: bool) -> None:
 
     Args:
         notebook: changed in place.
-        folder: where the cells run; what they write goes there.
-        fast: ask for small numbers, and allow a cell a minute in place of an hour.
+        folder: working folder of the cells.
+        fast: use small numbers, and allow a cell a minute instead of an hour.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell fails.
@@ -166,7 +166,7 @@ def tidy(output: Any) -> Any:
 
 
 def on_screen(text: str) -> str:
-    """What a terminal shows of a text: of each line, what follows its last carriage return."""
+    """Text as a terminal shows it: only what follows the last carriage return of each line."""
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 
@@ -184,7 +184,7 @@ def reduced(picture: str) -> str:
 
 
 def problems(notebook: Any, source: Path) -> list[str]:
-    """What is wrong with a notebook as it is stored, a line each.
+    """Errors of a stored notebook, one line each.
 
     Args:
         notebook: as it was read.

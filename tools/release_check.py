@@ -21,13 +21,13 @@ from tools.check_wheel import only
 from tools.lowest_versions import floor
 
 MODELS = ("diffusers", "peft", "transformers")
-"""What changes often under us."""
+"""Dependencies that change often."""
 QUICKSTART = (
     "quickstart --pipeline gtsvj-toy-pipeline --out judge --per_prompt 1 --steps 4 --batch_size 8 "
     "--device cpu"
 )
 WRITTEN = ("judge/config.json", "judge-work/scores.csv", "judge-work/report/index.html")
-"""What the quickstart leaves."""
+"""Files that the quickstart writes."""
 VERSIONS = (
     "from importlib.metadata import version; "
     f"print(', '.join(f'{{n}} {{version(n)}}' for n in {('gtsvj-reward', 'torch', *MODELS)!r}))"

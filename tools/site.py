@@ -1,4 +1,4 @@
-"""What the documentation's site has beside the pages of `docs/`; `make docs` builds it.
+"""Generated pages of the documentation site, besides those in `docs/`; `make docs` builds it.
 
 mkdocs calls the functions named `on_...`. The README becomes the first page, the commands' own
 parsers write theirs, the page of settings comes from the code, each public package gets a page from
@@ -45,7 +45,7 @@ PACKAGES = {
     "labelling": "the labelling page",
     "integrations": "trainers",
 }
-"""Package below `gtsvj_reward` -> what its page says first."""
+"""Package below `gtsvj_reward` -> introduction of its page."""
 
 
 def on_config(config: Any) -> Any:
@@ -84,7 +84,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:  # noqa: ARG001
-    """A page as it is; refuses one that loads a file from elsewhere, since readers may be offline.
+    """The page, unchanged; rejects external resources, since readers may be offline.
 
     Raises:
         PluginError: with the page and the first such element.

@@ -110,7 +110,7 @@ def move_photo(photo: Tensor, frames: int, size: int, rng: np.random.Generator) 
 def batch_at(
     step: int, shots: list[Tensor], photos: list[Tensor], args: argparse.Namespace, progress: float
 ) -> Tensor:
-    """The batch of a step, keyed by (seed, step); larger and longer crops as training goes on."""
+    """The batch of a step, keyed by (seed, step); crops grow during training."""
     rng = np.random.default_rng((args.seed, step))
     frames, size = ((9, 32), (9, 48), (9, 64))[min(2, int(progress * 4))]
     lengths = np.array([shot.shape[1] for shot in shots], float)

@@ -1,4 +1,4 @@
-"""Whether models that were trained again are as good as the bundled ones are said to be.
+"""Compares retrained models with the stated figures of the bundled ones.
 
     python -m tools.toy.compare --rebuilt runs/toy --out tools/toy/figures/rebuilt.json
 
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def shares(name: str, stated: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> Comparison:
-    """Of two shares with their Wilson intervals, by Newcombe's method."""
+    """Difference of two shares with Wilson intervals, by Newcombe's method."""
     (a, (a_low, a_high)), (b, (b_low, b_high)) = (
         (row["shares"][name], row["intervals"][name]) for row in (stated, rebuilt)
     )

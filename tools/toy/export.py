@@ -60,7 +60,7 @@ def export_pipeline(codec: Path, run: Path, out: Path) -> None:
 
 
 def name_tokenizer_class(out: Path) -> None:
-    """Write the tokenizer's class by the name that all versions of transformers know."""
+    """Write the tokenizer's class under the name that all versions of transformers have."""
     for path, keys in (
         (out / "model_index.json", ("tokenizer",)),
         (out / "tokenizer" / "tokenizer_config.json", ("tokenizer_class",)),

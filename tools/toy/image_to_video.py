@@ -1,4 +1,4 @@
-"""Does a swapped first frame show? An image-to-video generator of the toy world, made and asked.
+"""Is a swapped first frame detected? Trains and evaluates an image-to-video toy generator.
 
     python -m tools.toy.image_to_video --run DIR --steps 2000
 
@@ -56,7 +56,7 @@ def scenes(pipe: CogVideoXImageToVideoPipeline, key: int, count: int) -> tuple[T
 
 
 def pictures(key: int, count: int, frame: int = 0) -> list[Image.Image]:
-    """A frame of each scene, the first one unless another is asked for."""
+    """A frame of each scene, by default the first."""
     clips = (render(draw_scene(key, index)) for index in range(count))
     return [Image.fromarray(clip[frame].numpy()) for clip in clips]
 
@@ -64,7 +64,7 @@ def pictures(key: int, count: int, frame: int = 0) -> list[Image.Image]:
 def images_for(
     pipe: CogVideoXImageToVideoPipeline, key: int, count: int, frame: int = 0
 ) -> ImageCondition:
-    """What the pipeline feeds of a frame of each scene."""
+    """The pipeline's image inputs for a frame of each scene."""
     size = {"height": SIZE, "width": SIZE, "num_frames": FRAMES}
     return image_of(pipe, pictures(key, count, frame), **size)
 
@@ -120,11 +120,11 @@ def share_own_higher(
     """Share of clips that score higher with their own picture than with a wrong one.
 
     Args:
-        reward: asked.
+        reward: to evaluate.
         latents: of the clips.
         own: their pictures.
         wrong: others.
-        first: step from which on scores count.
+        first: first step to score.
     """
     with torch.no_grad():
         means = [
@@ -180,7 +180,7 @@ def asked(pipe: CogVideoXImageToVideoPipeline, clips: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Train, ask, and write what came out."""
+    """Train, evaluate and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder for weights and results")
     parser.add_argument("--steps", type=int, default=2000)

@@ -115,7 +115,7 @@ def fit(folder: Path, out: Path, labels: int) -> Path:
 
 
 def lengths_of_discriminator(discriminator: Path, judge: Path) -> None:
-    """Let the last stage score cut clips too, which the first alone has seen; see `short`."""
+    """Let the last stage score cut clips too, which only the first was trained on; see `short`."""
     fitted = load_judge(judge)
     fitted.config = replace(fitted.config, geometry=load_judge(discriminator).config.geometry)
     save_judge(fitted, judge)
@@ -137,7 +137,7 @@ def measured(judge: str | Path, folder: Path) -> dict[str, list[float]]:
 
 
 def bundle(source: Path) -> None:
-    """Put the last stage among the assets, with a card that says what it reaches."""
+    """Bundle the last stage, with a card of its accuracies."""
     out = ROOT / ASSETS[NAME]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()

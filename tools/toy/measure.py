@@ -1,4 +1,4 @@
-"""How good the toy world's generator is: figures for its card, and a contact sheet.
+"""Evaluates the toy world's generator: figures for its card, and a contact sheet.
 
     python -m tools.toy.measure --pipeline DIR --detector DIR --out docs/toy
 
