@@ -1,2 +1,1 @@
-"""Scripts that build and check the repository: run from the checkout, `python -m
-tools.check_tree`."""
+"""Scripts for the repository: run from the checkout, `python -m tools.check_tree`."""
