@@ -1,8 +1,8 @@
-"""Errors that the ratings of one group have in common: one rater's scale, a prompt read otherwise.
+"""Errors shared by the ratings of one group, such as one rater's scale for all clips of a prompt.
 
 A rating is f(clip) + group effect + noise, with group effects of variance `share` times that of the
-noise. They count in the fit, so that ten ratings of one group weigh less than ten of ten groups,
-and in the posterior; no clip is given one when it is scored.
+noise. Fit and posterior account for them: ten ratings of one group weigh less than ten ratings of
+ten groups. Scores of clips do not include them.
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,10 @@ def chosen_share(
     def likelihood(share: float) -> float:
         covariance = kernel + share * together
         return sum(
-            restricted_likelihood(covariance[mask][:, mask], rows.inputs[mask], targets[mask, at])
+            restricted_likelihood(
+                covariance[mask][:, mask], rows.inputs[mask], targets[mask][:, columns]
+            )
             for mask, columns in by_mask(targets)
-            for at in columns.tolist()
         )
 
     return max(SHARES, key=likelihood)
@@ -56,19 +57,17 @@ def chosen_share(
 def restricted_likelihood(
     covariance: Float[Tensor, "row row"],
     inputs: Float[Tensor, "row input"],
-    target: Float[Tensor, " row"],
+    targets: Float[Tensor, "row output"],
 ) -> float:
-    """Logarithm, up to a constant, with the covariance known but for its scale."""
+    """Logarithm, up to a constant, with the covariance known but for its scale in each output."""
     factor = torch.linalg.cholesky(covariance)
-    whole = torch.linalg.solve_triangular(
-        factor, torch.cat([inputs, target[:, None]], dim=1), upper=False
-    )
-    white, goal = whole[:, :-1], whole[:, -1]
-    free = torch.linalg.lstsq(white, goal[:, None]).solution[:, 0]
-    degrees = len(target) - inputs.shape[1]
-    noise = (goal - white @ free).square().sum() / degrees
+    whole = torch.linalg.solve_triangular(factor, torch.cat([inputs, targets], dim=1), upper=False)
+    white, goals = whole.split([inputs.shape[1], targets.shape[1]], dim=1)
+    free = torch.linalg.lstsq(white, goals).solution
+    degrees = len(targets) - inputs.shape[1]
+    noise = (goals - white @ free).square().sum(dim=0) / degrees
     volume = 2 * factor.diagonal().log().sum() + torch.logdet(white.T @ white)
-    return float(-0.5 * (degrees * noise.log() + volume))
+    return float(-0.5 * (degrees * noise.log() + volume).sum())
 
 
 def fit_with_groups(
