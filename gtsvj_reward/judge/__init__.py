@@ -1,4 +1,4 @@
-"""A backbone, an adapter and a head: what scores a clip."""
+"""Judges: a backbone, an adapter and a head."""
 
 from gtsvj_reward.judge.batching import judge_clips as judge_clips
 from gtsvj_reward.judge.checkpoint import (

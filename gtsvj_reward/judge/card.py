@@ -59,7 +59,7 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
 
 
 def sensitivity(config: JudgeConfig) -> str:
-    """What another clip's prompt does to a score."""
+    """Measured effect of another clip's prompt."""
     if config.text_input != "prompt":
         return "0, it reads no prompt"
     return str(config.training.get(SENSITIVITY, "not measured; see `prompt_sensitivity`"))
@@ -102,7 +102,7 @@ def seen(config: JudgeConfig) -> str:
 
 
 def reduction_limits(config: JudgeConfig) -> str:
-    """What a judge cannot see that looks at part of a clip, as lines of a list."""
+    """Limits of a judge that sees part of a clip, as lines of a list."""
     lines = ""
     if config.temporal_stride > 1:
         lines += (

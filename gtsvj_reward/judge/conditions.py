@@ -1,4 +1,4 @@
-"""Which text and which image a judge is shown with its clips, by the rules of its config."""
+"""Text and image inputs of a judge, by its config."""
 
 from torch import Tensor
 

@@ -31,7 +31,7 @@ class JudgeConfig(JudgeSettings):
     latent_space: LatentSpace
     """Which VAE the latents belong to, and how they are scaled."""
     stage: Stage = "discriminator"
-    """How far it was trained: energies, aspect scores, or one preference score."""
+    """Last trained stage: energies, aspect scores, or one preference score."""
     has_energy: bool = False
     """For `moments` after the discriminator: the discriminator's energy is kept beside the outputs.
     """
@@ -86,9 +86,9 @@ class JudgeConfig(JudgeSettings):
     """Covariance of the range-normalised aspects over `reward_data`: with the means it gives mean
     and standard deviation of any weighting of aspects."""
     geometry: Geometry | None = None
-    """What clips it was trained on; None before training."""
+    """Range of clips that it was trained on; None before training."""
     latent_statistics: LatentStatistics | None = None
-    """How the latents of those clips are spread, to tell others by; None: not known."""
+    """Statistics of the latents of those clips, to detect unlike ones; None: not known."""
     reward_mean: float | None = None
     """Mean of the raw score over `reward_data`."""
     reward_std: float | None = None
@@ -118,7 +118,7 @@ class JudgeConfig(JudgeSettings):
         self.check_aspects()
 
     def check_readout(self) -> None:
-        """Refuse settings of the other readout, and a surprise at what is only part of a clip."""
+        """Reject settings of the other readout, and surprise combined with pooling or stride."""
         reduced = self.latent_pooling > 1 or self.temporal_stride > 1
         if self.surprise is not None and reduced:
             raise ValueError(
@@ -137,7 +137,7 @@ class JudgeConfig(JudgeSettings):
             raise ValueError(f"{given} are settings of readout='moments', this judge has 'mlp'")
 
     def check_adapter(self) -> None:
-        """Refuse LoRA on moments beside what asks the generator itself, which it would change."""
+        """Reject LoRA on moments with inputs that query the generator, which LoRA changes."""
         asks = [
             name
             for name, asked in (

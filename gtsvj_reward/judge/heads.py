@@ -1,4 +1,4 @@
-"""What turns hidden tokens into numbers."""
+"""Heads: from hidden tokens to energies and aspects."""
 
 from typing import Literal
 

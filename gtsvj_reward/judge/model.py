@@ -154,7 +154,7 @@ class VideoJudge(nn.Module):
     def from_outputs(
         self, outputs: Float[Tensor, "batch step output"], leverage: Tensor | None
     ) -> JudgeOutput:
-        """Scores from what the head says: an energy, aspects, or a score itself."""
+        """Scores from the head's outputs: an energy, aspects, or a score."""
         if not self.config.aspects:
             score = outputs.squeeze(2)
             if self.config.stage == "discriminator":
@@ -186,7 +186,7 @@ class VideoJudge(nn.Module):
     def view(
         self, latents: Float[Tensor, "batch time channel height width"]
     ) -> Float[Tensor, "batch kept channel rows columns"]:
-        """What the backbone sees of a clip: all of it, unless the config says less.
+        """The part of a clip that the backbone sees: all of it, unless the config reduces it.
 
         Raises:
             ValueError: for a clip too short or too small for `temporal_stride`, `latent_pooling`.
@@ -312,7 +312,7 @@ class VideoJudge(nn.Module):
         self.preference = preference_layer(self.config).to(next(self.head.parameters()))
 
     def follow_base(self) -> None:
-        """Check weights that are shared with a transformer in use, and go where they are.
+        """Check weights shared with a transformer in use, and move to their device.
 
         Nothing to do for a judge with weights of its own.
 
@@ -332,7 +332,7 @@ class VideoJudge(nn.Module):
             self.stored_text = self.stored_text.to(device)
 
     def merge(self) -> None:
-        """Fold the adapter into copies of the base weights: faster, no longer savable.
+        """Merge the adapter into copies of the base weights: faster, but can no longer be saved.
 
         Energies change by rounding, since W + BA is not bitwise W x + B (A x).
 

@@ -1,4 +1,4 @@
-"""What a judge says of clips."""
+"""Outputs of a judge."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class JudgeOutput(NamedTuple):
-    """What a judge says of a batch of clips, or, without the first axis, of one."""
+    """Outputs of a judge for a batch of clips or, without the first axis, for one clip."""
 
     scores: Float[Tensor, "..."]
     """Score of each step (batch, step), float32; high is good. Minus the energy for a

@@ -1,4 +1,4 @@
-"""How sure a linear readout is of a clip: the ridge posterior in a random projection.
+"""Uncertainty of a linear readout: the ridge posterior in a random projection.
 
 With standardised features z, penalties p per feature and unpenalised inputs, the weights of a ridge
 regression have the posterior covariance noise * A^-1 with A = X' W X + diag(p). For tens of
@@ -70,7 +70,7 @@ def precision_of(
     inputs: Float[Tensor, "row input"],
     weights: Float[Tensor, " row"],
 ) -> Float[Tensor, "column column"]:
-    """What some rows add to A; that of all rows is the sum."""
+    """Contribution of some rows to A, which is the sum over all rows."""
     design = torch.cat([projected, inputs], dim=1)
     return design.T @ (weights[:, None] * design)
 

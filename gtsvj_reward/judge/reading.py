@@ -1,4 +1,4 @@
-"""What a judge reads of its backbone; a moment judge: moments at its taps, and surprise."""
+"""Features that a moment judge reads: moments at its taps, and surprise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What each stage adds to a judge: its head, its preference layer, and what must come before."""
+"""Parts that each stage adds to a judge, and the stage that must come before."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,7 +115,7 @@ def require_stage(config: JudgeConfig, stage: Stage, following: Stage) -> None:
 
 
 def refuse_moments(config: JudgeConfig) -> None:
-    """Refuse to train a readout that is solved in closed form."""
+    """Reject training of a readout that is solved in closed form."""
     if config.readout == "moments":
         raise ValueError(
             "a judge with readout='moments' is not trained step by step: its stages are solved by "

@@ -1,4 +1,4 @@
-"""Judges from clips and labels: a folder for each stage, and the closed forms of all."""
+"""Training of judges from clips and labels: one folder per stage, and closed-form fits."""
 
 from gtsvj_reward.training.arguments import JudgeArguments as JudgeArguments
 from gtsvj_reward.training.aspects import (

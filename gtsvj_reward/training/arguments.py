@@ -1,4 +1,4 @@
-"""What can be set from a YAML file or the command line, of any stage."""
+"""Settings of all stages, from a YAML file or the command line."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,13 +19,13 @@ class JudgeArguments(JudgeSettings):
     """Which judge to build."""
 
     base_model: str = ""
-    """Bundled name, folder or hub id of the base transformer, or of the pipeline with it. With
-    `from_judge` it says where to load the base of that judge from."""
+    """Bundled name, folder or hub id of the base transformer, or of its pipeline. With
+    `from_judge`: where to load the base of that judge from."""
     base_dtype: str = field(default="auto", metadata={"choices": ["auto", *DTYPES]})
-    """dtype of the frozen base weights; auto keeps that of the files."""
+    """dtype of the frozen base weights; auto keeps the dtype of the files."""
     text_input: str = field(default="zeros", metadata={"choices": ["zeros", "prompt"]})
-    """`prompt`: for `moments`, a judge that reads the prompts stored beside the latents (`gtsvj
-    encode --prompts`), and what they change in two more passes of the base. zeros: none."""
+    """`prompt` (for `moments`): the judge reads the prompts stored beside the latents (`gtsvj
+    encode --prompts`), by two more passes of the base. `zeros`: it reads no prompts."""
     prompt_dropout: float = 0.1
     """With `text_input: prompt`: share of clips shown without their prompt, so that the judge
     scores clips without one too. 0: it must always be given prompts."""
@@ -37,19 +37,18 @@ class JudgeArguments(JudgeSettings):
 
 @dataclass(kw_only=True)
 class SplitSettings:
-    """Where a stage writes, and what it holds out."""
+    """Output folder and held-out data of a stage."""
 
     output_dir: str = ""
     """Folder for checkpoints and the judge."""
     seed: int = 42
-    """Of every draw."""
+    """Random seed."""
     held_out_fraction: float = 0.1
-    """Share of clips kept for evaluation where no held-out folder is given."""
+    """Share of clips held out for evaluation, unless a held-out folder is given."""
     group_by: str | None = None
-    r"""Which clips must stay on one side when some are held out: `folder`, or a regular
-    expression whose first group, in the name of a clip's source without suffix, names the
-    group: `(.+)_\d+` for segments a_0, a_1 of a. A video under several names is on one side in
-    any case."""
+    r"""Keeps related clips on one side of the split: `folder`, or a regular expression on the name
+    of a clip's source without suffix, whose first group names the clip's group, such as `(.+)_\d+`
+    for segments a_0 and a_1 of a. Copies of a video always stay together."""
 
     def __post_init__(self) -> None:
         require_set(self, "output_dir")
@@ -61,14 +60,14 @@ class SplitSettings:
 
 @dataclass(kw_only=True)
 class TruncationSettings:
-    """How often, and to what durations, clips are cut (paper section 5.1)."""
+    """Probability and durations of truncation (paper section 5.1)."""
 
     truncation_probability: float = 0.25
-    """How often a pair is cut to a shorter prefix."""
+    """Probability that a pair is cut to a shorter prefix."""
     truncation_min_seconds: float = 2.0
-    """Shortest prefix."""
+    """Shortest prefix, in seconds."""
     truncation_max_seconds: float = 6.0
-    """Longest prefix."""
+    """Longest prefix, in seconds."""
 
     def truncation(self) -> Truncation:
         """How clips are cut.
@@ -94,8 +93,8 @@ class FeatureSettings(SplitSettings):
     """Where moments are kept."""
 
     features: str | None = None
-    """Folder that keeps the moments of clips, by their content, so that no clip is read twice. By
-    default `features` beside `output_dir`."""
+    """Folder that caches the moments of clips by content, so that no clip is read twice. Default:
+    `features` beside `output_dir`."""
 
     def feature_folder(self) -> Path:
         """Where moments are kept."""
@@ -104,30 +103,31 @@ class FeatureSettings(SplitSettings):
 
 @dataclass(kw_only=True)
 class FitConfig(FeatureSettings):
-    """What the closed forms of all stages share; for `--readout moments`."""
+    """Settings of all closed-form fits, for `--readout moments`."""
 
     batch_size: int = 8
-    """Clips of one shape that are read in one forward pass."""
+    """Clips of one shape per forward pass."""
     device: str | None = None
-    """Where clips are read; a GPU if there is one."""
+    """Device that reads the clips; a GPU if there is one."""
 
 
 @dataclass(kw_only=True)
 class ProjectionSettings:
-    """For more clips than one machine holds."""
+    """Fits of more clips than one machine holds."""
 
     projection_width: int | None = None
-    """Solve in a random projection of this many features, 4096 say: each process holds the clips
-    that it reads, and sums over clips are added up over processes. None: all features, gathered."""
+    """Solve in a random projection to this many features, for example 4096. Each process then keeps
+    the features of its own clips, and sums over clips are reduced over processes. None: all
+    features, gathered in every process."""
 
 
 @documented
 @dataclass(kw_only=True)
 class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):
-    """What the trainers of all stages share: optimisation, truncation, what is held out.
+    """Settings of all trainers: optimisation, truncation, held-out data.
 
-    What else `transformers.TrainingArguments` has can be set as well, apart from what `REFUSED`
-    names. The paper states no learning rate, batch size or number of steps: these are ours.
+    All settings of `transformers.TrainingArguments` work, except those in `REFUSED`. The paper
+    states no learning rate, batch size or number of steps; the defaults are ours.
     """
 
     head_learning_rate: float = 1e-3
@@ -135,7 +135,7 @@ class JudgeTrainingConfig(SplitSettings, TruncationSettings, TrainingArguments):
     learning_rate: float = 1e-4
     """Learning rate of the adapter."""
     max_grad_norm: float = 1.0
-    """Gradients are clipped to it."""
+    """Gradients are clipped to this norm."""
     optim: str = "adamw_torch"
     """As in transformers."""
     weight_decay: float = 0.0
@@ -169,7 +169,7 @@ DECIDING = (
     *("adafactor", "optim", "optim_args", "max_grad_norm", "bf16", "fp16", "tf32"),
     *("lr_scheduler_type", "lr_scheduler_kwargs", "dataloader_drop_last"),
 )
-"""Settings of transformers that decide what a step does, apart from the size of batches."""
+"""Settings of transformers that determine the result of a step, apart from batch size."""
 
 NOT_DECIDING = frozenset(
     {
@@ -180,11 +180,11 @@ NOT_DECIDING = frozenset(
         *("from_judge", "aspects", "labels", "features"),
     }
 )
-"""Our settings that decide nothing, or only which examples there are: those are compared."""
+"""Our settings that do not affect the result, or only select the examples, which are compared."""
 
 
 def deciding_settings(args: JudgeTrainingConfig) -> dict[str, Any]:
-    """Settings that decide what the steps of a training do, by name, for JSON."""
+    """Settings that determine the result of training, by name, for JSON."""
     theirs = {item.name for item in fields(TrainingArguments)}
     ours = {item.name for item in fields(args)} - theirs - NOT_DECIDING
     values = args.to_dict()
@@ -192,7 +192,7 @@ def deciding_settings(args: JudgeTrainingConfig) -> dict[str, Any]:
 
 
 def require_set(args: SplitSettings, *names: str) -> None:
-    """Refuse settings that were left empty."""
+    """Reject settings that were left empty."""
     for name in names:
         if not getattr(args, name):
             raise ValueError(f"`{name}` must be set: give its path")

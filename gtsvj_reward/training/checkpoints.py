@@ -1,4 +1,4 @@
-"""Trainers whose checkpoints are whole: written into a hidden folder, which takes its name last."""
+"""Trainers with atomic checkpoints: written into a hidden folder, renamed at the end."""
 
 import logging
 import math
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 class CheckpointTrainer(Trainer):
     """A `transformers.Trainer` that saves config, adapter and head, never the base weights.
 
-    Trainer's own files for resuming stand beside them, and the settings of the run. A checkpoint
-    has its name only when all of it is on disk and was read back, so that a run that is killed
-    while it saves, or finds the disk full, leaves the checkpoints before.
+    Beside them are Trainer's own files for resuming, and the settings of the run. A checkpoint gets
+    its name only after all of it was written and read back, so a run that is killed while it saves,
+    or fills the disk, keeps the earlier checkpoints.
     """
 
     control: TrainerControl
@@ -85,7 +85,7 @@ class CheckpointTrainer(Trainer):
     def run(self) -> None:
         """Train, from where an interrupted run in `output_dir` stopped, and write the judge.
 
-        A run that has all its steps is not trained on; a judge that it has written stays.
+        A run that has all its steps is not trained further, and the judge that it wrote stays.
 
         Raises:
             FolderInUseError: if another run writes to `output_dir`.
@@ -115,7 +115,7 @@ class CheckpointTrainer(Trainer):
                 raise OSError(f"{error}; {self.how_to_go_on()}") from error
 
     def resume_point(self) -> Path | None:
-        """The checkpoint to go on from: the one that was asked for, or the newest whole one.
+        """The checkpoint to resume from: the requested one, or the newest complete one.
 
         Raises:
             ValueError: if the one that was asked for is not whole, a process does not see it, or it
@@ -165,7 +165,7 @@ class CheckpointTrainer(Trainer):
             self._load_best_model()
 
     def how_to_go_on(self) -> str:
-        """What to do after the run was stopped now."""
+        """How to resume if the run stops now."""
         whole = [
             path for path in checkpoints_in(Path(self.args.output_dir)) if problem_of(path) is None
         ]
@@ -200,7 +200,7 @@ class CheckpointTrainer(Trainer):
             raise OSError(f"cannot write {output_dir} ({error}): is the disk full?") from error
 
     def put_checkpoint(self, folder: Path) -> None:
-        """Let the hidden checkpoint take its place when it is whole, and remove old ones.
+        """Rename the hidden checkpoint once it is complete, and remove old ones.
 
         Raises:
             OSError: if it cannot be read back.

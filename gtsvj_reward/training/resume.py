@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it is the same run."""
+"""Which checkpoint a run resumes from, and whether its settings are the same."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from gtsvj_reward.judge.checkpoint import HEAD_FILE, read_config
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.json"
-"""In a checkpoint: what a run that goes on from it must have in common with it."""
+"""In a checkpoint: settings that a resumed run must share."""
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
 DEEPSPEED_FILE = "latest"
@@ -40,7 +40,7 @@ def step_of(name: str) -> int | None:
 
 
 def problem_of(checkpoint: Path, *, resumable: bool = True) -> str | None:
-    """Why a run cannot go on from a checkpoint, None if it can.
+    """Why a run cannot resume from a checkpoint; None if it can.
 
     Args:
         checkpoint: folder.
@@ -101,7 +101,7 @@ def settings_text(settings: Settings) -> str:
 
 
 def refuse_changes(checkpoint: Path, settings: Settings) -> None:
-    """Refuse to go on with other settings than those of a checkpoint."""
+    """Reject settings that differ from those of a checkpoint."""
     then = json.loads((checkpoint / SETTINGS_FILE).read_text())
     now = json.loads(settings_text(settings))
     changed = [name for name in sorted(then.keys() & now.keys()) if then[name] != now[name]]

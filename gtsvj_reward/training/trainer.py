@@ -1,4 +1,4 @@
-"""What the trainers of all three stages share."""
+"""Shared base of the trainers of all three stages."""
 
 import hashlib
 import json

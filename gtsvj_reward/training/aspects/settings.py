@@ -13,7 +13,7 @@ TargetScale = Literal["range", "raw"]
 
 @dataclass(kw_only=True)
 class RatingsData(LabelledData):
-    """Stage 2, however it is solved: ratings (paper sections 4.2, 5.1).
+    """Ratings of stage 2 (paper sections 4.2, 5.1).
 
     Without `from_judge` it starts from the bare base model, the paper's "No DM" ablation.
     """
@@ -23,10 +23,10 @@ class RatingsData(LabelledData):
     ratings_format: str = "plain"
     """plain, visionreward, videoreward-train, videofeedback or videofeedback2."""
     held_out_ratings: str | None = None
-    """File of ratings for evaluation; else `held_out_fraction` of the clips."""
+    """File of held-out ratings; otherwise `held_out_fraction` of the clips is held out."""
     aspects: list[str] | None = None
-    """Aspects to predict: names of the format, or name=low:high for your own scale; all of the
-    format by default."""
+    """Aspects to predict: names known to the format, or name=low:high with your own scale. Default:
+    all aspects of the format."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,18 +38,18 @@ class RatingsData(LabelledData):
 class AspectConfig(RatingsData, LabelledConfig):
     """Stage 2 by gradient descent, for `readout: mlp`.
 
-    The plain version of the paper is the default; what goes beyond it is said at each field.
+    The defaults are the paper's plain version; each field says what goes beyond it.
     """
 
     target_scale: TargetScale = "range"
-    """`range`: squared errors of labels scaled to 0..1; `raw`: of labels as they are, so that
-    wide scales weigh more."""
+    """`range`: squared errors of labels scaled to 0..1. `raw`: of unscaled labels, so that wide
+    scales weigh more."""
     time_pooling: TimePooling = "mean"
-    """Over time: the mean (paper), or the mean and the standard deviation."""
+    """Pooling over time: the mean (paper), or mean and standard deviation."""
     keep_energy: bool = False
     """Keep the energy head, frozen, as an input to the new one (not paper)."""
     truncation_probability: float = 0.0
-    """How often a clip is cut to a shorter prefix; the paper says nothing."""
+    """Probability that a clip is cut to a shorter prefix; the paper does not say."""
 
 
 @documented

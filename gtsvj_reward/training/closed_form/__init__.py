@@ -1,4 +1,4 @@
-"""Judges without backpropagation: each stage of the paper solved exactly on moments."""
+"""Closed-form judges: each stage of the paper solved exactly on moments."""
 
 from gtsvj_reward.training.closed_form.examples import (
     Compared as Compared,

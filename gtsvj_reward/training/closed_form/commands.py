@@ -1,4 +1,4 @@
-"""What the commands of all stages share when they are solved in closed form."""
+"""Shared parts of the commands that fit a stage in closed form."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from gtsvj_reward.training.labelled import LabelledFit, judge_of_stage_before, w
 from gtsvj_reward.training.run import build_judge
 
 METRICS_FILE = "metrics.json"
-"""Beside a judge: what it does on clips held out."""
+"""Metrics on held-out clips, written beside a judge."""
 
 
 def device_for(args: FitConfig) -> torch.device:
-    """Where clips are read: where the settings say, or this process's own GPU, or the CPU."""
+    """Device that reads clips: the one in the settings, else this process's GPU, else the CPU."""
     return torch.device(args.device) if args.device else PartialState().device
 
 
 def start_of(arguments: JudgeArguments, args: LabelledFit, space: LatentSpace) -> VideoJudge:
-    """The judge of `from_judge`, or a fresh one, where clips are read.
+    """The judge of `from_judge`, or a fresh one, on the device that reads clips.
 
     Raises:
         ValueError: for a judge of the other readout.
@@ -49,7 +49,7 @@ def start_of(arguments: JudgeArguments, args: LabelledFit, space: LatentSpace) -
 
 
 def cache_for(judge: VideoJudge, args: FitConfig, *, spread: bool = False) -> FeatureCache:
-    """Moments of clips under a judge, kept in the folder of the settings."""
+    """Cache of moments under a judge, in the folder of the settings."""
     return FeatureCache(judge, args.feature_folder(), batch_size=args.batch_size, spread=spread)
 
 
@@ -59,7 +59,7 @@ def save_fit(
     metrics: Mapping[str, float],
     labelled: tuple[Sequence[ClipInfo], Sequence[ClipInfo]] | None = None,
 ) -> None:
-    """Record what a judge does on clips held out, and write it; one process does.
+    """Record the held-out metrics of a judge and save it, on the main process.
 
     Args:
         judge: the judge.

@@ -1,4 +1,4 @@
-"""Cheaper moment judges, fitted to what a costlier scorer says of clips without labels.
+"""Cheaper moment judges, fitted to the scores of a costlier teacher on unlabelled clips.
 
 The teacher is a judge of any readout, or a table of scores of any model. Its values are targets as
 they are: not clipped to a scale, and without a rater's noise.
@@ -35,7 +35,7 @@ SCORE = "score"
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a scorer says of clips."""
+    """A teacher's scores of clips."""
 
     name: str
     """For the record: a judge, or a table."""
@@ -171,7 +171,7 @@ def held_out_metrics(
     clips: Sequence[ClipInfo],
     said: tuple[Tensor, Tensor | None],
 ) -> dict[str, float]:
-    """How well a student follows its teacher on clips that it was not fitted to.
+    """Agreement of a student with its teacher on held-out clips.
 
     Args:
         judge: the student.

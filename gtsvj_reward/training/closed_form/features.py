@@ -41,7 +41,7 @@ class Shown:
 
 
 Load = Callable[[], Tensor | Shown]
-"""Gives the scaled latents (time, channel, height, width) of a clip, or them with its prompt or
+"""Returns the scaled latents (time, channel, height, width) of a clip, possibly with its prompt or
 reference image."""
 
 FEATURES = "features"
@@ -88,7 +88,7 @@ def adapter_id(judge: VideoJudge) -> str:
 
 
 def reading_id(judge: VideoJudge) -> str:
-    """SHA-256 of everything that decides a judge's moments of a clip."""
+    """SHA-256 of everything that a judge's moments of a clip depend on."""
     config = judge.config
     text = None if judge.stored_text is None else content_id(judge.stored_text)
     settings: dict[str, Any] = {
@@ -143,7 +143,7 @@ class FeatureCache:
         self.computed = 0
 
     def read(self, clips: Sequence[Load], what: str) -> list[str]:
-        """See to it that features of clips are known; under `accelerate launch` by all processes.
+        """Compute features that are not cached; under `accelerate launch` in all processes.
 
         Args:
             clips: loaded one after the other, never all at once.
@@ -189,7 +189,7 @@ class FeatureCache:
         return [name for _, name in sorted(found)]
 
     def gather(self, own: Iterable[str]) -> None:
-        """Let all processes know features that this one knows."""
+        """Share the features of this process with all processes."""
         if PartialState().num_processes > 1:
             rows = gather_object([(name, self.known[name]) for name in own])
             self.known.update(dict(rows))
@@ -248,7 +248,7 @@ class FeatureCache:
 
 
 def kind_of(clip: Tensor | Shown) -> Hashable:
-    """What clips of one forward pass have in common."""
+    """Key of clips that can share a forward pass."""
     if isinstance(clip, Tensor):
         return tuple(clip.shape)
     text = None if clip.text is None else clip.text.kind

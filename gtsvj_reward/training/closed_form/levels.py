@@ -21,10 +21,9 @@ def fit_level(
 ) -> VideoJudge:
     """A judge of the clean latents x̂₀ that a generator predicts at one level of noise.
 
-    Predictions from the middle of sampling are smoother than clips, so that a readout of clips is
-    off its ground there. This one reads the same moments, and is fitted to what a reward says of
-    the clips once they are finished. No label is needed: sample clips, keep x̂₀ of a step, score the
-    ends.
+    Mid-sampling predictions are smoother than clips, so a readout fitted to clips does not fit them
+    well. This one reads the same moments and is fitted to a reward's scores of the finished clips.
+    It needs no labels: sample clips, keep x̂₀ of a step, score the finished clips.
 
     Args:
         judge: of readout `moments`, whose way of reading is kept; it stays as it is.

@@ -1,4 +1,4 @@
-"""What a moment judge is made of, stage by stage, and the judge that the parts make."""
+"""The parts of a moment judge, stage by stage, and the judge built from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,7 +48,7 @@ METHODS = {False: "closed form", True: "closed form, on LoRA that was trained be
 
 @dataclass
 class Parts:
-    """What a judge is made of, stage by stage."""
+    """The parts of a judge, stage by stage."""
 
     judge: VideoJudge
     cache: FeatureCache
@@ -79,7 +79,7 @@ class Parts:
         return self.standard(features)
 
     def keep(self, *, aspects: bool) -> None:
-        """Take over what the judge has: its energy, and its aspects if they are wanted."""
+        """Keep the judge's energy, and its aspects if wanted."""
         head, config = self.judge.head, self.judge.config
         if not isinstance(head, MomentReadout) or not bool(head.output.weight.any()):
             return  # fresh
@@ -253,7 +253,7 @@ class Parts:
         self.record |= {f"{stage}: {name}": value for name, value in found.items()}
 
     def judge_of(self, geometry: Geometry | None) -> VideoJudge:
-        """The judge that these parts make, on the backbone of the one they started from."""
+        """The judge built from these parts, on the same backbone."""
         before, solved, standard = self.judge, require(self.solved), require(self.standard)
         posterior = solved.root is not None and self.stage != "discriminator"
         keeps_energy = self.stage != "discriminator" and self.energy is not None

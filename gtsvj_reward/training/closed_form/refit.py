@@ -1,4 +1,4 @@
-"""A moment judge from clips and labels, in one call; seconds once the clips were read."""
+"""Fit a moment judge to clips and labels in one call; takes seconds once features are cached."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,13 +30,13 @@ def refit(
     seed: int = 0,
     projection_width: int | None = None,
 ) -> VideoJudge:
-    """A judge fitted to what is given; `judge` itself stays as it is.
+    """Fit a judge to clips and labels; `judge` itself does not change.
 
     Clips without labels give the energy, ratings give aspects, comparisons weight the aspects or,
     without ratings, make the score from the moments themselves. Any of the three is enough for a
-    judge. What is given takes the place of what the judge has of that kind (to withdraw a label,
-    give the others), and a stage builds on those before it: the energy is kept under new ratings,
-    energy and aspects under new comparisons.
+    judge. New data of a kind replaces the old data of that kind: to withdraw a label, pass the
+    others. Later stages build on earlier ones: new ratings keep the energy, new comparisons keep
+    energy and aspects.
 
     Args:
         judge: of readout `moments`; fresh, or fitted before.
@@ -55,12 +55,10 @@ def refit(
             own clips, and ten folds of clips take the place of single groups left out. None: all
             features.
 
-    Returns:
-        A judge on the same backbone. `config.training` says what it was fitted to, the penalties,
-        and its errors on clips left out.
+    Returns: A judge on the same backbone. `config.training` records the data, the penalties and the
+    leave-group-out errors.
 
-    Raises:
-        ValueError: if nothing is given, and for labels from which nothing can be learnt.
+    Raises: ValueError: if no data is given, or the labels carry no information.
     """
     if judge.config.readout != "moments":
         raise ValueError("`refit` is for judges with readout='moments'")

@@ -20,19 +20,19 @@ from gtsvj_reward.training.closed_form.showing import WrongPrompts
 
 @dataclass(kw_only=True)
 class DiscriminatorData(SplitSettings):
-    """Stage 1, however it is solved: data and objective (paper sections 4.1, 5.1).
+    """Data and objective of stage 1 (paper sections 4.1, 5.1).
 
     The paper states beta, the truncation and Table A.1.
     """
 
     real: str = ""
-    """Folder of real latent clips (positives)."""
+    """Folder of real latent clips, the positives."""
     generated: str | None = None
     """Folder of generated latent clips; without it Table A.1 is renormalised."""
     held_out_real: str | None = None
-    """Folder of real clips for evaluation, not trained on."""
+    """Folder of held-out real clips, for evaluation only."""
     held_out_generated: str | None = None
-    """Folder of generated clips for evaluation."""
+    """Folder of held-out generated clips, for evaluation only."""
     perturbations: str | None = None
     """`extended`: Table A.1 with blur and ghosting of latents, beyond the paper; or the JSON of a
     PerturbationSampler, as `gtsvj calibrate-perturbations` writes it. Table A.1 by default."""
@@ -74,9 +74,9 @@ class DiscriminatorConfig(DiscriminatorData, JudgeTrainingConfig):
     """Stage 1 by gradient descent, for `readout: mlp`."""
 
     loss_per_step: bool = False
-    """Take the loss of each step's energy, not of their mean over time."""
+    """Compute the loss per step instead of on the mean energy over time."""
     saturation_share: float = 0.9
-    """Share of the loss's bound at which training counts as saturated."""
+    """Share of the loss bound at which training counts as saturated."""
 
 
 @documented
@@ -109,8 +109,9 @@ class DiscriminatorFit(DiscriminatorData, TruncationSettings, ProjectionSettings
     prompt of another one; with `image_input: image`, with the first frame of another one of its
     size. 0: none, and the judge learns nothing of prompts or images."""
     wrong_prompts: WrongPrompts = "others"
-    """What prompts those are: `others`, of other real clips; `stored`, each of the clip's own that
-    `gtsvj encode --wrong_prompts` kept, once, such as captions with one attribute wrong."""
+    """Source of those prompts: `others`, other real clips; `stored`, the clip's own wrong prompts
+    from `gtsvj encode --wrong_prompts`, each used once, such as captions with one attribute
+    wrong."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ PreferenceLoss = Literal["bradley_terry_with_ties", "rao_kupper", "bradley_terry
 
 @dataclass(kw_only=True)
 class ComparisonsData(LabelledData):
-    """Stage 3, however it is solved: comparisons and their model (paper sections 4.2, 5.1)."""
+    """Comparisons of stage 3, and their model (paper sections 4.2, 5.1)."""
 
     comparisons: str = ""
     """File of comparisons."""
@@ -21,9 +21,9 @@ class ComparisonsData(LabelledData):
     """plain, or that of a data set, as in docs/data.md: rapidata, datapoint, rankings, videodpo,
     visionreward, videogen-rewardbench, videoreward-train, genai-bench."""
     labels: list[str] | None = None
-    """What words of the plain format mean: `0=B` where 0 says that B is better, `0.5=tie`."""
+    """Meaning of labels in the plain format: `0=B` if 0 means that B is better, `0.5=tie`."""
     held_out_comparisons: str | None = None
-    """File of comparisons for evaluation; else `held_out_fraction` of the pairs, split so that
+    """File of held-out comparisons; otherwise `held_out_fraction` of the pairs is held out, so that
     no clip is on both sides."""
     dimension: str = "overall"
     """Which label to train on."""
@@ -35,7 +35,7 @@ class ComparisonsData(LabelledData):
     tie_threshold: float = math.log(5.0)
     """Rao-Kupper's threshold in logits, log theta."""
     drop_ties: bool = False
-    """Leave tied pairs out; their number is recorded. A probability of one half is no tie."""
+    """Drop tied pairs; their number is recorded. A probability of one half is not a tie."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,13 +48,13 @@ class PreferenceConfig(ComparisonsData, LabelledConfig):
     """Stage 3 by gradient descent, for `readout: mlp`: one score from the aspects."""
 
     head_only: bool = False
-    """Train the linear layer alone, with adapter and aspect head fixed."""
+    """Train only the linear layer; adapter and aspect head stay fixed."""
     train_aspect_head: bool = False
     """Train the aspect head too; the paper names linear layer and LoRA."""
     head_learning_rate: float = 1e-2
     """Learning rate of the linear layer (and aspect head)."""
     truncation_probability: float = 0.2
-    """How often both clips of a pair are cut to the same shorter duration."""
+    """Probability that both clips of a pair are cut to the same shorter duration."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +68,6 @@ class PreferenceConfig(ComparisonsData, LabelledConfig):
 class PreferenceFit(ComparisonsData, LabelledFit):
     """Stage 3 in closed form, for `readout: moments`.
 
-    It weights the aspects of `from_judge`. With a discriminator there, or none, it makes the score
-    from the moments themselves.
+    It weights the aspects of `from_judge`. With a discriminator as `from_judge`, or none, it fits
+    the score directly on the moments.
     """
