@@ -33,10 +33,14 @@ from gtsvj_reward.training.closed_form.refit import Contrast, Rated, refit
 from studies.data import build, build_generated, build_made, test_pairs
 from studies.moments_features import MADE, latents_of
 from studies.moments_fits import Fits, Scorer
+from studies.moments_lora import Tuned
 from studies.moments_page import marks, page, read_records
 from studies.moments_rows import BLOCKS, ROWS, Row
 from studies.own_clips import build_own, rated_clips, within_prompts
 from studies.semantic import KINDS, build_semantic, clip_names
+
+LONG_ENOUGH = ("same", "graded", "cross")
+"""How the groups of test pairs start that LoRA on moments is measured on."""
 
 TEST_CLIPS = ("same", "cross-seen", "cross-unseen", "short", "long")
 """How the names of test clips start."""
@@ -48,11 +52,18 @@ class Study(Fits):
     def __init__(self, settings: dict[str, Any], work: Path) -> None:
         super().__init__(settings, work)
         self.trained = cache(self.score_bundled)
+        self.tuned = Tuned(self)
 
     def test(self, row: Row, seed: int) -> dict[str, Any]:
         """What the judge of a row does on the tests that the row is for."""
         if row.on == "semantic":
             return self.test_semantic(row, seed)
+        if row.kind in ("tuned_energy", "tuned"):
+            pairs = [pair for pair in test_pairs(self.data) if pair.group.startswith(LONG_ENOUGH)]
+            fitted = (
+                self.tuned.energy(seed) if row.kind == "tuned_energy" else self.tuned.reward(seed)
+            )
+            return {"tests": marks(pairs, self.tuned.scores(*fitted, pairs))}
         if row.kind == "bundled":
             return {"tests": marks(test_pairs(self.data), self.trained())}
         score = self.fit_own(row, seed) if row.kind == "labels" else self.fit(row, seed)

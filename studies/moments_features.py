@@ -169,6 +169,11 @@ class Clips:
         with (self.data / "rated.csv").open() as file:
             return list(csv.DictReader(file))
 
+    def compared(self) -> list[dict[str, str]]:
+        """All comparisons."""
+        with (self.data / "compared.csv").open() as file:
+            return list(csv.DictReader(file))
+
     def labels(self, seed: int, count: int | None) -> list[dict[str, str]]:
         """Ratings that a seed draws; fewer of them are the first of more."""
         pool = self.rated()[: -self.draws["held_out_ratings"]]

@@ -1,6 +1,5 @@
 """Fits of the study of moments: what a row's judge is, as a score linear in features."""
 
-import csv
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -88,8 +87,7 @@ class Fits(Clips):
         if row.kind == "student":
             return self.fit_student(row, seed)
         labelled = self.table(row.reads, "labelled")
-        with (self.data / "compared.csv").open() as file:
-            pairs = list(csv.DictReader(file))
+        pairs = self.compared()
         names = sorted({pair[side] for pair in pairs for side in ("video_a", "video_b")})
         number = {name: index for index, name in enumerate(names)}
         compared = Pairs(

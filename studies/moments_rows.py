@@ -19,7 +19,8 @@ weights; hand-made statistics of the latents; the surprise of either model; or m
 """
 
 Kind = Literal[
-    "energy", "reward", "comparisons", "labels", "surprise", "student", "bundled", "uncertainty"
+    "energy", "reward", "comparisons", "labels", "surprise", "student", "bundled", "uncertainty",
+    "tuned_energy", "tuned",
 ]  # fmt: skip
 
 
@@ -46,7 +47,8 @@ class Row:
     kind: Kind = "reward"
     """`labels`: fitted to labels of the clips that it is tested `on`; `surprise`: fitted to
     nothing, the mean surprise with its sign turned; `student`: to what `reward` says;
-    `bundled`: the judge that comes with the package as `gtsvj-toy-lora`, the same for all seeds."""
+    `bundled`: the judge that comes with the package as `gtsvj-toy-lora`, the same for all seeds;
+    `tuned_energy`, `tuned`: energy and reward with LoRA on top, trained from the closed form on."""
     reads: Reads = "trained"
     negatives: str | None = "extended"
     """Of the energy that it has; None: it has none."""
@@ -170,6 +172,20 @@ BLOCKS = (
             energy_input="penalised"),
         Row("penalised_50", "... 50 ratings", labels=50, energy_input="penalised"),
     ),
+    (
+        Row("lora_energy", "`energy`, then LoRA trained from there", "tuned_energy"),
+        Row("lora_reward", "... `reward` on the adapted base", "tuned"),
+    ),
+    (
+        Row("random_surprised_energy", "`surprised_energy` on a random base", "energy",
+            "random_surprised", on="semantic"),
+        Row("reversal_random_surprised_12", "`reversal_surprised_12` on a random base", "labels",
+            "random_surprised", None, 12, on="semantic"),
+        Row("reversal_surprised", "120 labelled pairs, moments and surprise", "labels",
+            "surprised", None, on="semantic"),
+        Row("reversal_random_surprised", "... of a random base", "labels", "random_surprised",
+            None, on="semantic"),
+    ),
 )  # fmt: skip
 """What is compared, the most important first; a block is run with every seed before the next."""
 
@@ -240,6 +256,14 @@ CLAIMS = (
     Claim("... of two blocks", "student_2", "direct_2"),
     Claim("A penalised energy serves the reward better", "penalised", "reward"),
     Claim("... with 50 ratings", "penalised_50", "reward_50"),
+    Claim("LoRA trained from the closed form on improves the energy", "lora_energy", "energy"),
+    Claim("... and the reward", "lora_reward", "reward"),
+    Claim("With the surprise, the energy of the trained base beats that of a random one",
+          "surprised_energy", "random_surprised_energy", SEMANTIC),
+    Claim("... and 12 labelled pairs do", "reversal_surprised_12", "reversal_random_surprised_12",
+          SEMANTIC),
+    Claim("... and 120 labelled pairs do", "reversal_surprised", "reversal_random_surprised",
+          SEMANTIC),
     Claim("Labels on own clips: the trained base beats a random one", "own_labels", "own_random",
           OWN),
     Claim("... the surprise helps", "own_surprised", "own_labels", OWN),
