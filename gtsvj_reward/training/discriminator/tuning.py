@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from transformers import set_seed
 
-from gtsvj_reward.judge import VideoJudge
+from gtsvj_reward.judge import JudgeConfig, VideoJudge
+from gtsvj_reward.judge.reading import check_adapter_is_read
 from gtsvj_reward.training.arguments import JudgeArguments
 from gtsvj_reward.training.closed_form.features import FeatureCache
 from gtsvj_reward.training.closed_form.refit import refit
@@ -46,19 +47,16 @@ def closed_form_with_lora(
     """A judge fitted to the frozen base, with fresh LoRA, which changes nothing yet."""
     frozen = replace(judge_arguments, lora_rank=0, lora_alpha=8.0, lora_placement="last")
     judge = build_judge(frozen, train.real[0].space, seed=args.seed).to(args.device)
+    wanted = with_lora(judge.config, judge_arguments)  # refused now, not after clips were read
+    check_adapter_is_read(wanted, wanted.taps or (), judge.backbone.depth)
     pairs = ContrastivePairs(
         train, sampler=args.sampler(), truncation=args.truncation(), seed=args.seed
     )
     cache = FeatureCache(judge, args.feature_folder(), batch_size=args.per_device_eval_batch_size)
     contrast = drawn(pairs, args.draws, args.group_by)
     fitted = refit(judge, cache, contrast=contrast, beta=args.beta)
-    config = replace(
-        fitted.config,
-        lora_rank=judge_arguments.lora_rank,
-        lora_alpha=judge_arguments.lora_alpha,
-        lora_placement=judge_arguments.lora_placement,
-        training={**fitted.config.training, "method": "closed form, then LoRA from it"},
-    )
+    record = {**fitted.config.training, "method": "closed form, then LoRA from it"}
+    config = with_lora(replace(fitted.config, training=record), judge_arguments)
     adapted = VideoJudge(
         fitted.backbone,
         config,
@@ -67,3 +65,17 @@ def closed_form_with_lora(
     )
     adapted.head.load_state_dict(fitted.head.state_dict())
     return adapted.to(args.device)
+
+
+def with_lora(config: JudgeConfig, arguments: JudgeArguments) -> JudgeConfig:
+    """The config of a frozen judge, with the LoRA that is asked for.
+
+    Raises:
+        ValueError: for a judge that LoRA does not go with.
+    """
+    return replace(
+        config,
+        lora_rank=arguments.lora_rank,
+        lora_alpha=arguments.lora_alpha,
+        lora_placement=arguments.lora_placement,
+    )

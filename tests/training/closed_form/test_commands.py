@@ -164,14 +164,14 @@ def test_pairs_are_those_of_the_sampler_and_grouped_by_source(folders):
     assert len(kinds) > 3
 
 
-def tune(folders, base, *words):
+def tune(folders, base, *words, status=0):
     """LoRA on moments, into the folder that an earlier call may have begun."""
     run(
         "train-discriminator", "--base_model", base, "--readout", "moments", "--lora_rank", 4,
         "--lora_placement", "all", "--held_out_fraction", 0.25, "--use_cpu", "True", "--real",
         folders / "real", "--generated", folders / "generated", "--output_dir", folders / "tuned",
         "--truncation_min_seconds", 0.5, "--draws", 2, "--per_device_train_batch_size", 3,
-        "--save_steps", 2, "--features", folders / "features", *words,
+        "--save_steps", 2, "--features", folders / "features", *words, status=status,
     )  # fmt: skip
 
 
@@ -211,6 +211,12 @@ def test_later_stages_of_lora_on_moments_read_the_adapted_base(folders, base, ca
     capsys.readouterr()
     run(*words, "--lora_rank", 8, status=1)
     assert "leave --lora_rank out, and start from such a judge" in capsys.readouterr().err
+
+
+def test_lora_that_no_tap_reads_is_refused_before_clips_are_read(folders, base, capsys):
+    tune(folders, base, "--max_steps", 2, "--taps", 0, 1, status=1)
+    assert "LoRA reaches up to block 4, --taps [0, 1] do not" in capsys.readouterr().err
+    assert not (folders / "features").exists()
 
 
 def test_lora_that_was_never_trained_is_not_fitted():
