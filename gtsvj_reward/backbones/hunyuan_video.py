@@ -29,8 +29,8 @@ def check_task(config: Mapping[str, Any]) -> None:
     if config["in_channels"] != expected:
         raise ValueError(
             "a judge needs a transformer that generates from text, or from an image as diffusers' "
-            f"pipeline feeds it: with image_condition_type={image!r} one that gives {own} channels "
-            f"takes {expected}, this one takes {config['in_channels']}"
+            f"pipeline feeds it, which is {expected} channels for image_condition_type={image!r}; "
+            f"this one takes {config['in_channels']} channels, gives {own}"
         )
     if config["patch_size_t"] != 1:
         raise ValueError(
