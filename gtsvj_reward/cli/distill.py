@@ -37,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     student.add_argument(
         "--temporal_stride", type=int, default=1, help="read every K-th latent frame"
     )
+    student.add_argument(
+        "--text_input", choices=["zeros", "prompt"], help="reads prompts; default: as the teacher"
+    )
+    student.add_argument(
+        "--prompt_dropout", type=float, default=0.1, help="share of clips read without a prompt"
+    )
     judge = made.add_argument_group("teacher: a judge")
     judge.add_argument("--teacher_base_model", help="location of its base, if it has moved")
     judge.add_argument("--allow_untrained_geometry", action="store_true", help="as for score")
@@ -102,6 +108,8 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         depth=args.depth,
         latent_pooling=args.latent_pooling,
         temporal_stride=args.temporal_stride,
+        text_input=args.text_input or ("prompt" if teacher.under_prompts else "zeros"),
+        prompt_dropout=args.prompt_dropout,
         lora_rank=0,
     )
     settings = FitConfig(
@@ -139,9 +147,10 @@ def judge_values(
         allow_untrained_geometry=args.allow_untrained_geometry,
         check_statistics=not args.no_check_statistics,
     )
+    stored = Stored.beside(reward.config, clips.path)
     finished = shards.Shards(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
-        header=shards.run_header(checkpoint, reward, Stored.beside(reward.config, clips.path)),
+        header=shards.run_header(checkpoint, reward, stored),
     )
     score_together(reward, clips, finished, state, overwrite=args.overwrite)
     scored = folder.collect_scores(clips, finished)
@@ -151,6 +160,7 @@ def judge_values(
         clips.infos,
         aspects=[clip.aspects for clip in scored],
         scores=[clip.raw for clip in scored],
+        under_prompts=stored.texts is not None,
     )
     base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
     return teacher, base, reward.config.base_revision

@@ -259,6 +259,14 @@ def verdict(held_out: Mapping[str, float]) -> str:
             f"{ranks[worst]:.2f} ({worst.removeprefix('spearman/')}, the worst) to "
             f"{max(ranks.values()):.2f}."
         )
+    followed = {n: v for n, v in held_out.items() if n.startswith("correlation/")}
+    if followed:
+        worst = min(followed, key=followed.__getitem__)
+        return (
+            "On held-out clips its correlation with the teacher is "
+            f"{followed[worst]:.2f} ({worst.removeprefix('correlation/')}, the worst) to "
+            f"{max(followed.values()):.2f}."
+        )
     return "There are no held-out metrics: give held-out clips or labels to evaluate the judge."
 
 

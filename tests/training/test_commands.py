@@ -56,6 +56,8 @@ def test_a_relative_base_is_found_from_anywhere(tmp_path, base, monkeypatch, cap
          "agrees with people on 75% of 40 held-out pairs"),
         ({"spearman": 0.5, "spearman/clear": 0.4, "spearman/motion": 0.6},
          "ratings is 0.40 (clear, the worst) to 0.60."),
+        ({"clips": 4.0, "correlation/clear": 0.9, "correlation/score": 0.95},
+         "correlation with the teacher is 0.90 (clear, the worst) to 0.95."),
         ({"loss": 1.0}, "There are no held-out metrics"),
     ],
 )  # fmt: skip

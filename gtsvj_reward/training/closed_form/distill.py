@@ -19,11 +19,12 @@ from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
 from gtsvj_reward.training.closed_form.commands import (
     cache_for,
     device_for,
+    measure_sensitivity,
     save_fit,
     scores_of,
 )
 from gtsvj_reward.training.closed_form.parts import Parts
-from gtsvj_reward.training.closed_form.showing import latents_of
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics
 from gtsvj_reward.training.processes import alone
 from gtsvj_reward.training.run import build_judge
@@ -47,6 +48,8 @@ class Teacher:
     """With their scales; empty for a scorer without."""
     preference: tuple[tuple[float, ...], float] | None = None
     """Weights of the range-normalised aspects in its score, and the constant; None: their mean."""
+    under_prompts: bool | None = None
+    """Whether it scored each clip under its prompt; None: not known."""
 
     @classmethod
     def judge(
@@ -57,6 +60,7 @@ class Teacher:
         *,
         aspects: Sequence[Mapping[str, float]],
         scores: Sequence[float],
+        under_prompts: bool = False,
     ) -> "Teacher":
         """A judge, from its config and what it said of each clip.
 
@@ -66,13 +70,16 @@ class Teacher:
             clips: that it scored.
             aspects: of each clip, on the aspects' own scales; empty for a judge without.
             scores: raw, of each clip.
+            under_prompts: whether it scored each clip under its prompt.
         """
         if not config.aspects:
-            return cls(name, clips, torch.tensor(scores, dtype=torch.float64)[:, None])
+            values = torch.tensor(scores, dtype=torch.float64)[:, None]
+            return cls(name, clips, values, under_prompts=under_prompts)
         preference = None
         if config.aspect_weights is not None:
             preference = (config.aspect_weights, float(config.score_bias or 0.0))
-        return cls(name, clips, normalised(aspects, config.aspects), config.aspects, preference)
+        values = normalised(aspects, config.aspects)
+        return cls(name, clips, values, config.aspects, preference, under_prompts)
 
     def of(self, clips: Sequence[ClipInfo]) -> Float[Tensor, "clip output"]:
         """Its values of some of the clips."""
@@ -127,13 +134,18 @@ def distill(
 ) -> VideoJudge:
     """Fit a student to a teacher's values and write it to `output_dir`.
 
-    The work of `gtsvj distill`. The teacher's weights of the aspects in its score are kept.
+    The work of `gtsvj distill`. The teacher's weights of the aspects in its score are kept. A
+    student that reads prompts sees each clip under its stored prompt, and a share of the clips
+    (`prompt_dropout`) without; what the teacher said of them stays the target.
 
     Args:
         judge_arguments: the student, with readout `moments`.
         args: where it goes, what is held out.
         teacher: what it learns from.
         space: of the clips.
+
+    Raises:
+        PromptStoreError: for a student that reads prompts, and clips that have none stored.
     """
     train, held_out = hold_out(
         teacher.clips,
@@ -145,9 +157,10 @@ def distill(
     )
     judge = build_judge(judge_arguments, space, seed=args.seed).to(device_for(args))
     cache = cache_for(judge, args)
+    showing = Showing(judge.config, [*train, *held_out], seed=args.seed)
     parts = Parts(judge, cache, args.seed)
     parts.fit_targets(
-        [latents_of(info) for info in train],
+        showing.some(train),
         teacher.of(train),
         group_names(train, lambda info: [info], args.group_by),
         teacher.aspects,
@@ -157,10 +170,13 @@ def distill(
         weights, bias = teacher.preference
         parts.keep_preference(torch.tensor(weights, dtype=torch.float64), bias)
     parts.record["teacher"] = teacher.name
+    if teacher.under_prompts is not None:
+        parts.record["teacher saw"] = "each clip's prompt" if teacher.under_prompts else "no prompt"
     judge = parts.judge_of(trained_geometry(train, Truncation(probability=0.0)))
     judge.config = replace(judge.config, latent_statistics=trained_statistics(train))
-    said = scores_of(judge, cache, [latents_of(info) for info in held_out])[:2]
+    said = scores_of(judge, cache, showing.all(held_out))[:2]
     metrics = held_out_metrics(judge, teacher, held_out, said)
+    metrics |= measure_sensitivity(judge, cache, showing, held_out)
     save_fit(judge, args, metrics, labelled=(train, held_out))
     return judge
 

@@ -162,6 +162,56 @@ def test_stored_wrong_prompts_take_the_place_of_those_of_other_clips(tmp_path, b
     assert config.training["energy: pairs"] == 2 * 9  # two for each of the nine clips trained on
 
 
+def correlation(first, second):
+    return torch.corrcoef(torch.stack([first, second]))[0, 1].item()
+
+
+def half_true(folder, pipe, count, *, seed):
+    """Clips half of which have the prompt of the other kind; what they are, and their prompts."""
+    true = torch.rand(count, generator=torch.Generator().manual_seed(seed)).round().bool().tolist()
+    keep(folder, write_shown(folder, count, seed=seed, says=true), pipe)
+    infos, store = LatentFolder(folder).infos, store_in(folder)
+    latents = torch.stack([load_clip(info.path).latents for info in infos])
+    return latents, [store.prompt(info) for info in infos], torch.tensor(true)
+
+
+def test_a_student_follows_a_teacher_of_prompts_if_it_reads_them_too(
+    tmp_path, base, pipe, fitted, capsys
+):
+    half_true(tmp_path / "clips", pipe, 96, seed=5)
+    latents, prompts, true = half_true(tmp_path / "new", pipe, 24, seed=6)
+    encode = PromptEncoder(pipe)
+    words = [fitted / "judge", tmp_path / "clips", "--out"]
+    run("distill", *words, tmp_path / "reads")
+    run("distill", *words, tmp_path / "blind", "--text_input", "zeros")
+    free = {"check_statistics": False, "allow_untrained_geometry": True}
+    teacher, reads, blind = (
+        GTSVJReward.from_pretrained(folder, **free)
+        for folder in (fitted / "judge", tmp_path / "reads", tmp_path / "blind")
+    )
+    others = [PROMPTS[1 - PROMPTS.index(prompt)] for prompt in prompts]
+    wanted, said = (
+        [judge(latents, text=encode(texts), normalize=False) for texts in (prompts, others)]
+        for judge in (teacher, reads)
+    )
+    assert correlation(said[0], wanted[0]) > 0.9
+    assert correlation(said[0] - said[1], wanted[0] - wanted[1]) > 0.9
+    change = (wanted[0] - wanted[1]) * torch.where(true, 1, -1)
+    assert (change > 0).float().mean() > 0.9, "the teacher knows whose prompt is true"
+    assert correlation(blind(latents, normalize=False), wanted[0]) < 0.7
+    assert reads(latents).isfinite().all()  # a share of the clips was shown without prompts
+    assert (reads.config.text_input, reads.config.prompt_dropout) == ("prompt", 0.1)
+    assert (blind.config.text_input, blind.reads_text) == ("zeros", False)
+    for student in (reads, blind):
+        assert student.config.training["teacher saw"] == "each clip's prompt"
+    assert metrics_of(tmp_path / "reads")["prompt sensitivity"] > 0.5
+    assert "It sees no prompt" in (tmp_path / "blind" / "README.md").read_text()
+    (tmp_path / "new" / "prompts" / "prompts.json").unlink()
+    run("distill", tmp_path / "blind", tmp_path / "new", "--out", tmp_path / "late",
+        "--text_input", "prompt", status=1)  # fmt: skip
+    assert "24 of 24 clips have none stored beside them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("make", "words", "message"),
     [
