@@ -1,6 +1,7 @@
 """Common setup of the example scripts."""
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -129,8 +130,13 @@ def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
 
 
 def watching(judge: GTSVJReward, policy: Policy, fps: float) -> EvalMetric:
-    """A judge that is not trained on."""
-    return lambda latents, _texts: judge(latents, space=policy.space, fps=fps)
+    """A judge that is not trained on; one that reads prompts is given them."""
+
+    def watched(latents: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        text = policy.text(texts) if judge.wants_text else None
+        return judge(latents, space=policy.space, fps=fps, text=text)
+
+    return watched
 
 
 def toy_metrics(pipe: Any) -> dict[str, EvalMetric]:

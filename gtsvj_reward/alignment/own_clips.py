@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from gtsvj_reward.alignment.arguments import AlignArguments
+from gtsvj_reward.alignment.policy import Policy
 from gtsvj_reward.alignment.processes import check_share
 from gtsvj_reward.alignment.rollout import Key
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
+from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, save_clip
 from gtsvj_reward.random_keys import keyed_order
+from gtsvj_reward.reward.text_store import write_made
 from gtsvj_reward.tables import write_table
 
 CLIPS = "clips"
@@ -22,10 +27,28 @@ OWN = 7
 
 
 @dataclass(frozen=True)
+class PolicyText:
+    """A policy's text encoder, for prompts that are stored beside latents."""
+
+    policy: Policy
+
+    @property
+    def family(self) -> str:
+        """Class name of the transformer."""
+        return type(self.policy.transformer).__name__
+
+    def __call__(self, prompts: Sequence[str]) -> TextCondition:
+        """Embeddings of prompts, on the CPU; the same that a reward gets."""
+        return self.policy.text(prompts).to(torch.device("cpu"))
+
+
+@dataclass(frozen=True)
 class OwnClips:
     """Clips of a policy at several iterations, `refit_clips` each, sampled without noise."""
 
     sampler: Sampler
+    keep_prompts: bool = False
+    """Store the embeddings of their prompts beside them, for a judge that reads prompts."""
 
     def __post_init__(self) -> None:
         processes = self.sampler.accelerator.num_processes
@@ -54,6 +77,8 @@ class OwnClips:
             self.save(last, latents, texts)
             rows = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
             write_table(self.folder / "prompts.csv", ("video", PROMPT), rows)
+            if self.keep_prompts:
+                write_made(self.folder, PolicyText(self.sampler.policy))
         accelerator.wait_for_everyone()
 
     def save(self, iteration: int, latents: Latents, texts: Sequence[str]) -> None:

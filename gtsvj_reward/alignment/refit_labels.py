@@ -11,12 +11,11 @@ from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.pairs import latent_files
 from gtsvj_reward.annotations import Comparison, Rating, read_labelled_comparisons, read_ratings
 from gtsvj_reward.files import file_sha256
-from gtsvj_reward.judge import Aspect
-from gtsvj_reward.latents.store import clip_info
+from gtsvj_reward.judge import JudgeConfig
+from gtsvj_reward.latents.store import ClipInfo, clip_info
 from gtsvj_reward.losses import PairLoss, rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, Rated
-from gtsvj_reward.training.closed_form.features import Load
-from gtsvj_reward.training.closed_form.showing import latents_of
+from gtsvj_reward.training.closed_form.showing import Showing
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +51,18 @@ class Labels:
         }
 
 
-def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
+def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
     """Labels of `refit_comparisons` and `refit_ratings` as they are now.
 
     What does not count is left out with a warning: comparisons without the label `overall`, and
-    empty cells of ratings.
+    empty cells of ratings. A judge that reads prompts sees each clip under the prompt stored beside
+    its latents.
 
     Raises:
         FileNotFoundError: if a table is not there.
         ValueError: for labels of clips that have no latents in `refit_latents`, comparisons of
             which none has the label `overall`, and ratings for a judge without aspects.
+        PromptStoreError: for a judge that reads prompts, and clips that have none stored.
     """
     compared: tuple[Comparison, ...] = ()
     rated: tuple[Rating, ...] = ()
@@ -71,12 +72,12 @@ def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
         if bare:
             left_out[f"{arguments.refit_comparisons}: no label {DIMENSION!r}"] = bare
     if arguments.refit_ratings is not None:
-        if not aspects:
+        if not config.aspects:
             raise ValueError(
                 "`refit_ratings` needs a judge with aspects, whose scales the ratings have: give "
                 "one that was fitted to ratings, or `refit_comparisons`"
             )
-        ratings = read_ratings(arguments.refit_ratings, aspects=[a.name for a in aspects])
+        ratings = read_ratings(arguments.refit_ratings, aspects=[a.name for a in config.aspects])
         rated = ratings.rows
         for reason, count in ratings.skipped.items():
             left_out[f"{arguments.refit_ratings}: {reason}"] = count
@@ -87,11 +88,12 @@ def read_labels(arguments: AlignArguments, aspects: Sequence[Aspect]) -> Labels:
     if not videos:
         return Labels()
     files = latent_files(videos, str(arguments.refit_latents))
-    loads: dict[str, Load] = {name: latents_of(clip_info(path)) for name, path in files.items()}
+    infos = {name: clip_info(path) for name, path in files.items()}
+    showing = Showing(config, list(infos.values()), seed=arguments.seed)
     tables = [arguments.refit_comparisons, arguments.refit_ratings]
     return Labels(
-        comparisons_of(compared, loads),
-        ratings_of(rated, loads),
+        comparisons_of(compared, infos, showing),
+        ratings_of(rated, infos, showing),
         {table: file_sha256(Path(table)) for table in tables if table is not None},
         left_out,
     )
@@ -113,27 +115,31 @@ def labelled(path: str) -> tuple[tuple[Comparison, ...], int]:
     return rows, len(found.rows) - len(rows)
 
 
-def comparisons_of(rows: Sequence[Comparison], loads: Mapping[str, Load]) -> tuple[Compared, ...]:
+def comparisons_of(
+    rows: Sequence[Comparison], infos: Mapping[str, ClipInfo], showing: Showing
+) -> tuple[Compared, ...]:
     """Compared clips; those of one prompt or group are left out together."""
     groups = groups_of([row.group or row.prompt for row in rows])
     return tuple(
         Compared(
-            loads[row.video_a],
-            loads[row.video_b],
+            *showing.pair(number, infos[row.video_a], infos[row.video_b]),
             row.labels[DIMENSION],
             (group, group),
             row.probabilities.get(DIMENSION),
             row.weight,
         )
-        for row, group in zip(rows, groups, strict=True)
+        for number, (row, group) in enumerate(zip(rows, groups, strict=True))
     )
 
 
-def ratings_of(rows: Sequence[Rating], loads: Mapping[str, Load]) -> tuple[Rated, ...]:
+def ratings_of(
+    rows: Sequence[Rating], infos: Mapping[str, ClipInfo], showing: Showing
+) -> tuple[Rated, ...]:
     """Rated clips, likewise."""
     groups = groups_of([row.group or row.prompt for row in rows])
+    loads = showing.some([infos[row.video] for row in rows])
     return tuple(
-        Rated(loads[row.video], row.scores, group) for row, group in zip(rows, groups, strict=True)
+        Rated(load, row.scores, group) for load, row, group in zip(loads, rows, groups, strict=True)
     )
 
 

@@ -17,9 +17,10 @@ from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.reward import AnyReward, GTSVJReward
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from gtsvj_reward.training.closed_form.features import content_id
+from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
-from gtsvj_reward.training.discriminator.fit import drawn
+from gtsvj_reward.training.discriminator.fit import contrast_of
 from gtsvj_reward.training.labelled import STAGES
 
 JUDGES, FEATURES = "judges", "features"
@@ -27,7 +28,7 @@ JUDGES, FEATURES = "judges", "features"
 RECORD = "refit.json"
 """Beside a refitted judge: its training data."""
 DRAWS = 4
-"""Negatives of each positive clip, as in `gtsvj train-discriminator`."""
+"""Negatives of each positive clip, and wrong prompts, as in `gtsvj train-discriminator`."""
 
 
 class Refits:
@@ -35,7 +36,10 @@ class Refits:
 
     Every `refit_every` iterations the policy makes `refit_clips` clips, sampled without noise. With
     those of earlier refits they are the generated negatives of stage 1, beside perturbations of the
-    positives (Table A.1). The later stages use all labels that exist at that time.
+    positives (Table A.1). The later stages use all labels that exist at that time. A
+    judge that reads prompts sees each clip under the prompt stored beside it, as in the training
+    commands; positives under other prompts are further negatives. The run stores the prompts of the
+    policy's clips.
 
     Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its clips by file
     and content. The clips are in `clips/`, where people can label them. An existing refit of the
@@ -47,8 +51,8 @@ class Refits:
         rebuild: makes the training reward from a refitted judge.
 
     Raises:
-        ValueError: for a judge of the other readout, one that reads prompts, or clips that
-            processes cannot share.
+        ValueError: for a judge of the other readout, a live one, or clips that processes cannot
+            share.
         LatentSpaceError: for positives of another space.
     """
 
@@ -65,19 +69,15 @@ class Refits:
                 "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
                 f"the judge of {arguments.reward} has readout {judge.config.readout!r}"
             )
-        if judge.config.text_input == "prompt":
-            raise ValueError(
-                "`refit_every` shows clips without their prompts, and the judge reads prompts "
-                "(text_input='prompt'): leave it out, or take a judge that reads none"
-            )
         if isinstance(judge.backbone, LiveBackbone):
             raise ValueError(
-                "a live judge reads clips within a call of its reward alone, `refit_every` reads "
-                "many beside it: use `judge_weights` shared or own"
+                "`refit_every` cannot read clips with a live judge: all processes make its passes "
+                "together, and each has another number of clips to read. Use `judge_weights` "
+                "shared or own"
             )
         self.arguments, self.start = arguments, judge
         self.rebuild, self.accelerator = rebuild, sampler.accelerator
-        self.clips = OwnClips(sampler)
+        self.clips = OwnClips(sampler, keep_prompts=judge.config.text_input == "prompt")
         self.positives: list[ClipInfo] = []
         if arguments.refit_positives is not None:
             folder = LatentFolder(arguments.refit_positives)
@@ -101,7 +101,7 @@ class Refits:
         record = self.record(iteration)
         same = {"settings": self.arguments.fingerprint(), "clips": named}
         if record is None or any(record[name] != value for name, value in same.items()):
-            labels = read_labels(self.arguments, self.start.config.aspects)
+            labels = read_labels(self.arguments, self.start.config)
             judge = self.fitted(own, labels)
             record = {**same, **labels.record(), "positives": len(self.positives)}
             if self.accelerator.is_main_process:
@@ -140,7 +140,11 @@ class Refits:
         return judge
 
     def contrast(self, own: Sequence[ClipInfo]) -> list[Contrast]:
-        """Positives against perturbations of them and the policy's clips; none without any."""
+        """Positives against perturbations of them and the policy's clips; none without any.
+
+        Raises:
+            PromptStoreError: for a judge that reads prompts, and positives that have none stored.
+        """
         if not self.positives:
             return []
         pairs = ContrastivePairs(
@@ -149,7 +153,8 @@ class Refits:
             truncation=Truncation(probability=0.0),
             seed=self.arguments.seed,
         )
-        return drawn(pairs, DRAWS)
+        showing = Showing(self.start.config, [*self.positives, *own], seed=self.arguments.seed)
+        return contrast_of(pairs, showing, draws=DRAWS, swapped=DRAWS)
 
     def judge_path(self, iteration: int) -> Path:
         """Where the judge that was refitted after an iteration is."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -13,11 +13,22 @@ from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.reward.store import ConditionStore, StoreError
-from gtsvj_reward.reward.texts import PromptEncoder
 
 SUFFIX = ".text"
 """Of the file (safetensors) of a prompt."""
 AT_ONCE = 16
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """A text encoder, such as a `PromptEncoder`."""
+
+    @property
+    def family(self) -> str:
+        """Class name of the transformer that it is for."""
+
+    def __call__(self, prompts: Sequence[str], /) -> TextCondition:
+        """Embeddings of prompts, one row each."""
 
 
 class PromptStoreError(StoreError):
@@ -33,7 +44,7 @@ def write_texts(
     latents: str | Path,
     sources: Sequence[str],
     prompts: Mapping[str, str],
-    encoder: PromptEncoder,
+    encoder: TextEncoder,
     *,
     wrong: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
@@ -50,8 +61,8 @@ def write_texts(
         Number of newly encoded prompts; existing ones are not encoded again.
 
     Raises:
-        PromptStoreError: for clips without a prompt, wrong prompts that are the own one or of no
-            clip, and prompts of another family in the folder.
+        PromptStoreError: for clips without a prompt, wrong prompts that are the clip's own or of
+            no clip, and prompts of another family in the folder.
         ValueError: for names that match several videos.
     """
     said = TextStore.matched(sources, prompts)
@@ -83,7 +94,7 @@ def wrong_by_source(
     return found
 
 
-def write_made(latents: str | Path, encoder: PromptEncoder) -> int:
+def write_made(latents: str | Path, encoder: TextEncoder) -> int:
     """Encode the prompts in the settings of generated clips and store them beside the latents.
 
     Args:
@@ -101,7 +112,7 @@ def write_index(
     latents: str | Path,
     said: Mapping[str, str],
     wrong: Mapping[str, Sequence[str]],
-    encoder: PromptEncoder,
+    encoder: TextEncoder,
     *,
     further: Sequence[str] = (),
 ) -> int:

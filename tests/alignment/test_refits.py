@@ -20,12 +20,16 @@ from gtsvj_reward.alignment import (
     differentiable_sample,
 )
 from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.alignment.own_clips import PolicyText
 from gtsvj_reward.alignment.refit_labels import read_labels
+from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.losses import contrastive_loss
+from gtsvj_reward.reward.text_store import PromptStoreError, write_texts
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
-from tests.alignment.tiny import TEXTS, tiny_pipeline
+from gtsvj_reward.training.closed_form.features import Shown, shown_id
+from tests.alignment.tiny import SIZE, TEXTS, tiny_pipeline
 from tests.tiny import clips
 
 SETTINGS = {
@@ -220,33 +224,84 @@ def test_comparisons_without_the_label_that_counts_are_counted(whole, start, tmp
         output_dir=str(tmp_path), refit_every=1, refit_comparisons=str(table),
         refit_latents=str(whole / "clips"),
     )  # fmt: skip
-    labels = read_labels(arguments, ())
+    labels = read_labels(arguments, start.config)
     assert [each.label for each in labels.comparisons] == [1]
     assert labels.record()["left out"] == {f"{table}: no label 'overall'": 2}
     assert "no label 'overall': 2 rows left out of the refit" in caplog.text
     table.write_text("\n".join([rows[0], *rows[2:]]) + "\n")
     with pytest.raises(ValueError, match=r"none of 2 comparisons .* \['motion', 'overall'\]"):
-        read_labels(arguments, ())
+        read_labels(arguments, start.config)
 
 
-def test_empty_cells_of_ratings_are_counted(whole, tmp_path, caplog):
+def test_empty_cells_of_ratings_are_counted(whole, start, tmp_path, caplog):
     table = tmp_path / "ratings.csv"
     table.write_text("video,clear\n000001-0000,3\n000001-0001,\n000001-0002,4\n")
     arguments = AlignArguments(
         output_dir=str(tmp_path), refit_every=1, refit_ratings=str(table),
         refit_latents=str(whole / "clips"),
     )  # fmt: skip
-    labels = read_labels(arguments, [Aspect(name="clear", low=1, high=5)])
+    clear = Aspect(name="clear", low=1, high=5)
+    config = replace(start.config, stage="aspects", aspects=(clear,), latent_statistics=None)
+    labels = read_labels(arguments, config)
     assert labels.record()["left out"] == {f"{table}: `clear` is empty": 1}
     assert "`clear` is empty: 1 rows left out of the refit" in caplog.text
 
 
-def test_a_judge_that_reads_prompts_is_refused(start, positives, tmp_path):
-    config = replace(start.config, text_input="prompt", prompt_dropout=0.1, stage="discriminator")
+def of_prompts(start):
+    """A judge that reads prompts, not yet fitted."""
+    config = replace(start.config, text_input="prompt", prompt_dropout=0.1)
     pipe = tiny_pipeline()
-    reads = VideoJudge.from_transformer(pipe.transformer, config, scheduler=pipe.scheduler)
-    with pytest.raises(ValueError, match="`refit_every` shows clips without their prompts"):
-        made(reads, positives, tmp_path)
+    return VideoJudge.from_transformer(pipe.transformer, config, scheduler=pipe.scheduler)
+
+
+def test_a_judge_of_prompts_reads_each_clip_under_its_own(start, positives, tmp_path):
+    """What the cache has read is what is shown: latents and the policy's words of the prompt."""
+    shutil.copytree(positives, tmp_path / "real")
+    for index, path in enumerate(sorted((tmp_path / "real").iterdir())):
+        save_clip(path, replace(load_clip(path), source=f"{index}.mp4"))
+    reads, folder = of_prompts(start), tmp_path / "run"
+    with pytest.raises(PromptStoreError, match="6 of 10 clips have none stored beside them"):
+        made(reads, tmp_path / "real", folder).refits.refit(1)
+    said = {f"{index}.mp4": TEXTS[index % 2] for index in range(6)}
+    run = made(reads, tmp_path / "real", folder)
+    policy = run.policy
+    write_texts(tmp_path / "real", list(said), said, PolicyText(policy))
+    run.refits.refit(1)
+    judge = run.refits.reward().judge
+    assert judge.config.text_input == "prompt"
+    assert judge.config.training["energy: pairs"] == 6 * 4 + 6 * 4  # perturbed or made; swapped
+    known = run.refits.cache.known
+    for clip in [*LatentFolder(tmp_path / "real"), *LatentFolder(folder / "clips")]:
+        under = {text: shown_id(Shown(clip.latents, PolicyText(policy)([text]))) for text in TEXTS}
+        if clip.source in said:  # swapped: it was read under both prompts
+            assert set(under.values()) <= known.keys()
+        else:
+            wrong = next(text for text in TEXTS if text != clip.settings["prompt"])
+            assert under[wrong] not in known
+    own = LatentFolder(folder / "clips")
+    assert any(
+        shown_id(Shown(clip.latents, PolicyText(policy)([clip.settings["prompt"]]))) in known
+        for clip in own
+    )
+    table = label(tmp_path, [("000001-0000", "000001-0001", 1), ("000001-0002", "000001-0003", -1)])
+    arguments = replace(
+        run.arguments, **{**table, "refit_latents": str(folder / "clips"), "refit_every": 1}
+    )
+    compared = read_labels(arguments, reads.config).comparisons
+    assert [type(each.first()) for each in compared] == [type(each.second()) for each in compared]
+    assert isinstance(compared[0].first(), Shown)
+    infos = LatentFolder(folder / "clips").infos
+    words = [PolicyText(policy)([info.settings["prompt"]]).embeds for info in infos[:2]]
+    torch.testing.assert_close(compared[0].first().text.embeds, words[0])
+    torch.testing.assert_close(compared[0].second().text.embeds, words[1])
+
+
+def test_a_live_judge_is_refused(start, positives, tmp_path):
+    pipe = tiny_pipeline()
+    Policy(pipe, SIZE, guidance=1.0, rank=2)
+    live = VideoJudge(LiveBackbone(pipe.transformer), start.config, stored_text=None, seed=0)
+    with pytest.raises(ValueError, match="all processes make its passes together"):
+        made(live, positives, tmp_path)
 
 
 def test_ratings_for_a_judge_without_aspects_are_refused(start, positives, tmp_path):

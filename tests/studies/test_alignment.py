@@ -128,7 +128,7 @@ def test_a_judge_of_own_clips_is_fitted_once_and_can_be_refitted(tmp_path, monke
     assert config.training["aspects: clips"] == 8
     assert found["refit_every"] == 2
     labels = read_labels(
-        AlignArguments(output_dir="x", **{**found, "reward": [found["reward"]]}), config.aspects
+        AlignArguments(output_dir="x", **{**found, "reward": [found["reward"]]}), config
     )
     assert len(labels.ratings) == 8
     assert len({rating.group for rating in labels.ratings}) == 4

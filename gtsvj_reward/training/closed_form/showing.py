@@ -129,7 +129,7 @@ class Showing:
     def some(self, clips: Sequence[ClipInfo]) -> list[Load]:
         """Clips of which a share goes without their prompts."""
         loads = self.unprompted(clips)
-        if not self.reads:
+        if not self.reads or not loads:
             return loads
         return shown_or_not(
             loads, self.prompts(clips), self.encode, seed=self.seed, dropout=self.dropout

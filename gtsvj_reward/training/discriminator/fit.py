@@ -18,7 +18,7 @@ from gtsvj_reward.training.closed_form.commands import (
 from gtsvj_reward.training.closed_form.examples import Contrast
 from gtsvj_reward.training.closed_form.features import Load
 from gtsvj_reward.training.closed_form.refit import refit
-from gtsvj_reward.training.closed_form.showing import Showing
+from gtsvj_reward.training.closed_form.showing import Showing, WrongPrompts
 from gtsvj_reward.training.data import trained_geometry, trained_statistics
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, Pair
 from gtsvj_reward.training.discriminator.held_out import held_out_energies, metrics_by_kind
@@ -54,7 +54,14 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
     judge = refit(
         judge,
         cache,
-        contrast=contrast_of(pairs, showing, args),
+        contrast=contrast_of(
+            pairs,
+            showing,
+            draws=args.draws,
+            swapped=args.swapped,
+            wrong_prompts=args.wrong_prompts,
+            group_by=args.group_by,
+        ),
         beta=args.beta,
         geometry=trained_geometry(infos, args.truncation()),
         latent_statistics=trained_statistics(infos),
@@ -97,21 +104,29 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
 
 
 def contrast_of(
-    pairs: ContrastivePairs, showing: Showing, args: DiscriminatorFit
+    pairs: ContrastivePairs,
+    showing: Showing,
+    *,
+    draws: int,
+    swapped: int,
+    wrong_prompts: WrongPrompts = "others",
+    group_by: str | None = None,
 ) -> list[Contrast]:
     """All positives and negatives of a fit, with wrong prompts and images for a judge of them.
+
+    The arguments are the settings of `DiscriminatorFit`.
 
     Raises:
         ValueError: if there are no negatives.
     """
-    contrast = drawn(pairs, args.draws, args.group_by, showing)
-    if (showing.reads or showing.sees) and args.swapped:
-        groups = groups_of(pairs, args.group_by)
+    contrast = drawn(pairs, draws, group_by, showing)
+    if (showing.reads or showing.sees) and swapped:
+        groups = groups_of(pairs, group_by)
         own = [groups[str(info.path)] for info in pairs.real]
         if showing.reads:
-            contrast += showing.swapped(pairs.real, own, args.swapped, args.wrong_prompts)
+            contrast += showing.swapped(pairs.real, own, swapped, wrong_prompts)
         if showing.sees:
-            contrast += showing.images_swapped(pairs.real, own, args.swapped)
+            contrast += showing.images_swapped(pairs.real, own, swapped)
     if not contrast:
         raise ValueError(
             "`draws` must be at least 1 for a judge that reads no prompts and sees no images"
