@@ -57,7 +57,7 @@ def loading_for_verl_omni(gate, monkeypatch, folder):
     config = ScorerConfig.from_dict(settings)
     made = config.load(ScoreClient)  # what loading waits for in a forked process is not ours
 
-    def slow(*arguments):
+    def slow(*arguments, takes_text):
         gate()
         return made
 

@@ -39,10 +39,12 @@ class ClipScorer:
             requests.
         encode: prompts -> their embeddings, such as a `PromptEncoder`, for a reward that reads
             prompts; each call then passes prompts.
+        takes_text: each call passes encoded prompts, in place of prompts.
 
     Raises:
         ValueError: if neither `space` nor `vae` is given, or `first_frames` is below 1; for a
-            reward that needs prompts without `encode`, and one that reads none with it.
+            reward that needs prompts with neither `encode` nor `takes_text`, one that reads none
+            with either, and for both.
         LatentSpaceError: if either has another space than the judge's, naming both.
     """
 
@@ -57,6 +59,7 @@ class ClipScorer:
         normalize: bool = True,
         concurrent: bool = False,
         encode: Encode | None = None,
+        takes_text: bool = False,
     ) -> None:
         if space is None and vae is None:
             raise ValueError(
@@ -66,8 +69,17 @@ class ClipScorer:
         if first_frames is not None and first_frames < 1:
             raise ValueError(f"`first_frames` must be at least 1, got {first_frames}")
         self.reward = as_reward(reward)
-        check_encode(self.reward, encode)
+        if not takes_text:
+            check_encode(self.reward, encode)
+        elif encode is not None or not self.reward.reads_text:
+            raise ValueError(
+                "`takes_text` is for a reward that reads prompts, and takes the place of `encode`: "
+                "leave one of both out"
+                if encode is not None
+                else "the reward reads no prompts: leave `takes_text` out"
+            )
         self.encode = encode
+        self.takes_text = takes_text
         self.space = as_space(space)
         self.vae = vae
         self.vae_space = None if vae is None else LatentSpace.from_vae(vae)
@@ -86,6 +98,7 @@ class ClipScorer:
         layout: Layout = "BTCHW",
         *,
         prompts: Sequence[str] | None = None,
+        text: TextCondition | None = None,
     ) -> RewardOutput:
         """Scores of scaled latents, without decoding.
 
@@ -94,10 +107,11 @@ class ClipScorer:
                 axis, of any sizes.
             layout: the order of their axes; of clips, without the B.
             prompts: one per clip, for a scorer with `encode`; others do not read them.
+            text: one row per clip, for a scorer with `takes_text`.
 
         Raises:
-            ValueError: for a scorer without `space`, or with `encode` and without a prompt for each
-                clip.
+            ValueError: for a scorer without `space`, with `encode` and without a prompt for each
+                clip, or with `takes_text` and without `text`.
             LatentSpaceError, GeometryError, NonFiniteError: from the reward, with the clip's index.
         """
         if self.space is None:
@@ -109,10 +123,14 @@ class ClipScorer:
             ordered: Latents = self.space.to_btchw(latents, layout)
         else:
             ordered = [self.space.to_btchw(clip[None], layout)[0] for clip in latents]
-        return self.scores(ordered, self.space, prompts)
+        return self.scores(ordered, self.space, prompts, text)
 
     def score_frames(
-        self, frames: Latents, *, prompts: Sequence[str] | None = None
+        self,
+        frames: Latents,
+        *,
+        prompts: Sequence[str] | None = None,
+        text: TextCondition | None = None,
     ) -> RewardOutput:
         """Scores of decoded videos, encoded by `vae` first.
 
@@ -120,6 +138,7 @@ class ClipScorer:
             frames: colours in [0, 1], (batch, time, 3, height, width), or a sequence of videos
                 without the batch axis, of any sizes; 4f + 1 frames each, for CogVideoX and Wan.
             prompts: as for `score_latents`.
+            text: likewise.
 
         Raises:
             ValueError: for a scorer without `vae`, for what the VAE cannot encode, and as
@@ -138,7 +157,7 @@ class ClipScorer:
                 self.encoded(video[None], self.vae_space, f"video {index}: ")[0]
                 for index, video in enumerate(frames)
             ]
-        return self.scores(latents, self.vae_space, prompts)
+        return self.scores(latents, self.vae_space, prompts, text)
 
     def to(self, device: str | torch.device) -> None:
         """Move judge and VAE; a client of a server, or a combination, stays where it is."""
@@ -164,10 +183,18 @@ class ClipScorer:
             raise type(error)(f"{which}{error}") from error
 
     def scores(
-        self, latents: Latents, space: LatentSpace, prompts: Sequence[str] | None
+        self,
+        latents: Latents,
+        space: LatentSpace,
+        prompts: Sequence[str] | None,
+        text: TextCondition | None,
     ) -> RewardOutput:
         """Scores of latents in this package's axis order, and their parts."""
-        text = self.text(prompts, len(latents))
+        if text is None and self.takes_text and len(latents):
+            raise ValueError("`text` is missing: with `takes_text` each call passes it")
+        if text is not None and not self.takes_text:
+            raise ValueError("`text` is for a scorer with `takes_text`: leave it out")
+        text = self.text(prompts, len(latents)) if text is None else text
         with nullcontext() if self.concurrent else lock_of(self):
             return self.reward.score(
                 Clips(

@@ -129,11 +129,12 @@ class ScorerConfig:
         """Text that is equal for equal configurations, to load each of them once."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    def load(self, connect: Connect | None = None) -> ClipScorer:
+    def load(self, connect: Connect | None = None, *, takes_text: bool = False) -> ClipScorer:
         """The judge or the client, with the VAE or the latent space that it needs.
 
         Args:
             connect: makes a client of a server; None: this host needs the judge in its process.
+            takes_text: the host brings what its text encoder said, in place of prompts.
 
         Raises:
             FileNotFoundError, CheckpointError: as `GTSVJReward.from_pretrained`.
@@ -143,7 +144,8 @@ class ScorerConfig:
         """
         reward = self.judge_here() if self.server_url is None else self.client(connect)
         encode = self.encoder()
-        check_encode(reward, encode, "text_encoder")
+        if not takes_text:
+            check_encode(reward, encode, "text_encoder")
         # A VAE that only names a space is read, since some are named by their weights, and let go.
         space = None if self.latents_of is None else LatentSpace.from_vae(load_vae(self.latents_of))
         vae = None
@@ -159,6 +161,7 @@ class ScorerConfig:
             normalize=self.normalize,
             concurrent=self.server_url is not None,
             encode=encode,
+            takes_text=takes_text,
         )
 
     def encoder(self) -> PromptEncoder | None:

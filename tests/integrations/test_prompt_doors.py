@@ -25,7 +25,7 @@ from gtsvj_reward.reward.clip_scorer import ClipScorer
 from gtsvj_reward.reward.scorer_config import ScorerConfig
 from tests.integrations.test_contract import Part
 from tests.integrations.tiny import ROUNDING, videos
-from tests.pipelines import cogvideox, frozen
+from tests.pipelines import cogvideox, frozen, wan
 from tests.serving.server import serving
 from tests.tiny import clips, tiny_aspect_judge
 
@@ -276,6 +276,62 @@ BATCHES = sorted(
 def test_prompts_that_do_not_pair_up_are_refused(door, world):
     with opened(door, world, True) as score, pytest.raises(ValueError, match=r"\b1\b"):
         score(clips(2), PROMPTS[:1])
+
+
+def test_embeddings_of_a_verl_omni_rollout_take_the_place_of_the_text_encoder(tmp_path):
+    """As its Wan adapter leaves them: one prompt's, padded to 512 words, with a mask of ones."""
+    pipe = frozen(wan)
+    pipe.save_pretrained(tmp_path / "pipe")
+    space = LatentSpace.from_pipeline(pipe)
+    judge = tiny_aspect_judge(
+        transformer=pipe.transformer, base_model=str(tmp_path / "pipe"), latent_space=space,
+        text_input="prompt", geometry=None,
+    )  # fmt: skip
+    reward = GTSVJReward(judge, check_statistics=False)
+    reward.save_pretrained(tmp_path / "judge")
+    latents = torch.randn(2, 3, space.channels, 8, 12, generator=torch.Generator().manual_seed(3))
+    text = PromptEncoder(pipe)(PROMPTS)
+    expected, swapped = (
+        reward(latents, text=text),
+        reward(latents, text=text.rows(torch.tensor([1, 0]))),
+    )
+    assert (expected - swapped).abs().min() > 10 * ROUNDING, "prompts change nothing"
+    settings = {"latents_of": str(tmp_path / "pipe"), "check_statistics": False}
+    own = {**settings, "judge": str(tmp_path / "judge"), "prompt_embeds": True}
+    model = verl_omni.GTSVJRewardModel(
+        str(tmp_path / "judge"), "cpu", prompt_embeds=True, **settings
+    )
+
+    async def infer(**given):
+        return model.infer(**given)
+
+    def scores(left, index=0):
+        given = {"solution_image": latents[index].transpose(0, 1), "extra_info": left}
+        handle = {"reward_model": SimpleNamespace(infer=infer), "prompt_embeds": True}
+        native = verl_omni.compute_native_score(**given, **handle)
+        return [
+            asyncio.run(made)["score"] for made in (verl_omni.compute_score(**given, **own), native)
+        ]
+
+    ones = torch.ones(512, dtype=torch.long)
+    for index, value in enumerate(expected.tolist()):
+        left = {"prompt_embeds": text.embeds[index], "prompt_embeds_mask": ones}
+        assert scores(left, index) == pytest.approx([value, value], abs=ROUNDING)
+    embeds = text.embeds[0]
+    for left, words in (
+        ({}, "`extra_info` has none"),
+        ({"prompt_embeds": embeds[:226]}, r"\(512, text_dim\), .* got \(226, 8\)"),
+        ({"prompt_embeds": embeds[None]}, r"got \(1, 512, 8\)"),
+        ({"prompt_embeds": embeds[:, :4]}, r"\(1, words, 8\), got \(1, 512, 4\)"),
+        (
+            {"prompt_embeds": embeds, "prompt_embeds_mask": ones.cumsum(0) < 4},
+            "509 of 512 .* masked",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            scores(left)
+    with pytest.raises(ValueError, match="takes the place of `text_encoder`"):
+        verl_omni.split({**own, "text_encoder": str(tmp_path / "pipe")})
 
 
 def test_an_encoder_for_a_judge_that_reads_no_prompts_is_refused(world, saved):
