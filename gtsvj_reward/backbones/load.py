@@ -1,6 +1,7 @@
 """From a transformer, or the folder of one, to a backbone."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,10 +228,41 @@ def config_folder(local: Path) -> Path:
 
 def expert_folder(pipeline: Path) -> str:
     """Name of the folder of the transformer that denoises clean latents."""
+    return "transformer" if boundary_in(pipeline) is None else "transformer_2"
+
+
+def boundary_in(pipeline: Path) -> float | None:
+    """The share of noise from which a pipeline's other expert denoises; None: it has one."""
     file = pipeline / "model_index.json"
     index = json.loads(file.read_text()) if file.is_file() else {}
-    two = index.get("boundary_ratio") is not None and "transformer_2" in index
-    return "transformer_2" if two else "transformer"
+    boundary: float | None = index.get("boundary_ratio") if "transformer_2" in index else None
+    return boundary
+
+
+def check_expert(
+    source: str | Path, shares: Sequence[float], *, revision: str | None = None
+) -> None:
+    """Refuse noise levels at which the loaded one of two experts does not denoise.
+
+    Args:
+        source: as for `load_transformer`.
+        shares: of noise, 0..1.
+        revision: of a hub id.
+
+    Raises:
+        ValueError: for shares from the boundary on, with the expert for low noise.
+    """
+    folder = transformer_folder(source, revision)
+    boundary = boundary_in(folder.parent)
+    if boundary is None or folder.name != "transformer_2":
+        return
+    above = [share for share in shares if share >= boundary]
+    if above:
+        raise ValueError(
+            f"`surprise` at {above} asks for noise above the boundary {boundary:g} of {source}: a "
+            "judge of clean latents reads the expert for low noise, which was not trained there, "
+            "and the other expert is another whole model. Take levels below the boundary"
+        )
 
 
 def read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

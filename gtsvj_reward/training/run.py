@@ -5,6 +5,7 @@ from dataclasses import fields
 
 from gtsvj_reward.assets import folder_of, lasting_name
 from gtsvj_reward.backbones import backbone_for, load_scheduler, load_transformer
+from gtsvj_reward.backbones.load import check_expert
 from gtsvj_reward.dtypes import dtype_of
 from gtsvj_reward.judge import Aspect, JudgeConfig, JudgeSettings, VideoJudge
 from gtsvj_reward.judge.heads import TimePooling
@@ -43,6 +44,10 @@ def build_judge(
     chosen = {item.name: getattr(arguments, item.name) for item in fields(JudgeSettings)}
     if arguments.surprise and arguments.depth is not None:
         raise ValueError("`surprise` takes all blocks: leave out `depth`, and name fewer `taps`")
+    if arguments.surprise:
+        check_expert(
+            folder_of(arguments.base_model), arguments.surprise, revision=arguments.base_revision
+        )
     chosen["base_model"] = lasting_name(arguments.base_model)
     if arguments.readout == "moments":
         chosen["lora_rank"] = 0

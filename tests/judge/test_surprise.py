@@ -1,5 +1,7 @@
 """Judges that also read the generator's surprise, its denoising error at some noise levels."""
 
+import json
+
 import pytest
 import torch
 from diffusers import CogVideoXDDIMScheduler
@@ -9,6 +11,7 @@ from gtsvj_reward.judge import JudgeConfig, VideoJudge, load_judge, save_judge
 from gtsvj_reward.training import Contrast, FeatureCache, JudgeArguments, build_judge, refit
 from gtsvj_reward.training.closed_form.features import reading_id
 from tests.backbones.families import FAMILIES
+from tests.backbones.family_wan import tiny_wan
 from tests.tiny import clips, tiny_space, tiny_transformer
 
 SCHEDULER = CogVideoXDDIMScheduler(prediction_type="v_prediction")
@@ -112,3 +115,23 @@ def test_a_command_takes_the_scheduler_of_the_pipeline(tmp_path):
         build_judge(
             JudgeArguments(base_model=str(tmp_path), depth=1, **settings), tiny_space(), seed=0
         )
+
+
+def test_levels_above_the_boundary_of_two_experts_are_refused(tmp_path):
+    """Wan 2.2's A14B: `transformer_2` denoises below the boundary, and clean latents are its."""
+    model = tiny_wan(layers=2)
+    for name in ("transformer", "transformer_2"):
+        model.save_pretrained(tmp_path / name)
+    index = {"transformer": ["x", "y"], "transformer_2": ["x", "y"], "boundary_ratio": 0.875}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    space = tiny_space(channels=model.config.in_channels)
+
+    def judge(*shares):
+        settings = {"readout": "moments", "taps": [1], "surprise": list(shares)}
+        return build_judge(JudgeArguments(base_model=str(tmp_path), **settings), space, seed=0)
+
+    assert [level.sigma for level in judge(0.5, 0.87).config.noise_levels] == [0.5, 0.87]
+    with pytest.raises(ValueError, match=r"\[0.875, 0.9\] asks for noise above the boundary 0.875"):
+        judge(0.5, 0.875, 0.9)
+    (tmp_path / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
+    assert len(judge(0.9).config.noise_levels) == 1
