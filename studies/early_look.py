@@ -2,12 +2,12 @@
 
     python -m studies.early_look --work runs/early_look
 
-Candidates of the toy world's unsteady generator, 10 steps; the reward is the aspect "steadiness" of
-the bundled judge. After 2, 3 or 5 steps the clean latents that the generator predicts are scored:
-by the judge itself, and by a readout that was fitted to such predictions of clips of other prompts,
-with the judge's score of the finished clip as its target. No label is used. The gain is that of the
-chosen clip over the mean one, of the reward and of the steadiness of pixels. Each seed has other
-prompts and noise; what is in the results folder is not run again.
+Candidates of the toy world's unsteady generator, 10 steps. The judge is fitted to 100 simulated
+ratings of clips of other prompts. After 2, 3 or 5 steps the clean latents that the generator
+predicts are scored: by the judge itself, and by a readout that is fitted to the same ratings on the
+predictions of the rated clips at that step. The gain is that of the chosen clip over the mean one,
+of the judge's score and of the steadiness of pixels. Each seed has other prompts, noise and
+ratings; what is in the results folder is not run again.
 """
 
 import argparse
@@ -19,19 +19,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtsvj_reward import GTSVJReward
+from gtsvj_reward import GTSVJReward, LatentSpace, VideoJudge
 from gtsvj_reward.alignment import ClipSize, Policy, batches, rollout
+from gtsvj_reward.demo.story import ASPECT, constant, fresh_judge, simulated_ratings
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.metrics.student import student_quantile
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.toy.measures import steadiness
-from gtsvj_reward.toy.pipeline import UNSTEADY, decode, load_pipeline
+from gtsvj_reward.toy.pipeline import PIPELINE, UNSTEADY, decode, load_pipeline
 from gtsvj_reward.toy.world import FRAMES, SIZE, captions
-from gtsvj_reward.training.closed_form import FeatureCache, fit_level
+from gtsvj_reward.training import FeatureCache, Rated, refit
 
 STEPS, LOOKS = 10, (2, 3, 5)
 """Denoising steps, and after how many of them candidates are looked at."""
-PROMPTS, EACH = {"fit": 32, "test": 16}, {"fit": 8, "test": 16}
+PROMPTS, EACH = {"fit": 20, "test": 16}, {"fit": 5, "test": 16}
+"""Prompts whose clips are rated, or are candidates, and clips of each."""
 FINISH = (2, 4, 8)
 """Candidates that are finished, of 16."""
 BATCH = 32
@@ -68,35 +70,50 @@ def make(seed: int, file: Path) -> dict[str, Tensor]:
 def run(seed: int, work: Path) -> dict[str, Any]:
     """Correlations and gains of one seed."""
     found = make(seed, work / f"{seed}.safetensors")
-    reward = GTSVJReward.from_pretrained(
-        "gtsvj-toy", aspects=["steadiness"], check_statistics=False, batch_size=BATCH
-    )
-    cache = FeatureCache(reward.judge, work / "features", batch_size=BATCH)
-    with torch.no_grad():
-        final = {part: reward(found[f"{part} clean"]) for part in PROMPTS}
-    prompt = torch.arange(PROMPTS["fit"]).repeat_interleave(EACH["fit"])
+    pipe = load_pipeline()
+    space = LatentSpace.from_pipeline(pipe)
+    fresh = fresh_judge(pipe, space, found["fit clean"], base_model=PIPELINE)
+    cache = FeatureCache(fresh, work / "features", batch_size=BATCH)
+    ratings = simulated_ratings(found["fit steadiness"], seed)
+
+    def fitted(clips: Tensor) -> GTSVJReward:
+        """A judge fitted to the ratings, on these latents of the rated clips."""
+        labels = [
+            Rated(constant(clip), {ASPECT.name: rating}, str(number // EACH["fit"]))
+            for number, (clip, rating) in enumerate(zip(clips, ratings, strict=True))
+        ]
+        return scored_by(refit(fresh, cache, ratings=labels, aspects=[ASPECT]))
+
+    reward = fitted(found["fit clean"])
+    steady = found["test steadiness"]
     record: dict[str, Any] = {}
-    for look in LOOKS:
-        readout = fit_level(
-            reward.judge,
-            cache,
-            predicted=[lambda clip=clip: clip for clip in found[f"fit look {look}"]],
-            scores=final["fit"],
-            groups=[str(number) for number in prompt.tolist()],
-        )
-        own = GTSVJReward(readout, check_statistics=False, batch_size=BATCH)
-        for name, looking in (("judge", reward), ("readout", own)):
-            with torch.no_grad():
+    with torch.no_grad():
+        final = reward(found["test clean"])
+        for look in LOOKS:
+            readout = fitted(found[f"fit look {look}"])
+            for name, looking in (("judge", reward), ("readout", readout)):
                 early = looking(found[f"test look {look}"])
-            record[f"{name} {look}"] = measures(early, final["test"], found["test steadiness"])
+                record[f"{name} {look}"] = measures(early, final, steady)
+        record["end"] = {"pixels": within(final, steady)}
     return record
 
 
+def scored_by(judge: VideoJudge) -> GTSVJReward:
+    """The reward of a judge; predictions are not spread as clips are, so that it does not check."""
+    return GTSVJReward(judge, check_statistics=False, batch_size=BATCH)
+
+
+def within(first: Tensor, second: Tensor) -> float:
+    """Correlation over the clips of a prompt, the mean over prompts."""
+    rows = [values.double().view(-1, EACH["test"]) for values in (first, second)]
+    one, other = (values - values.mean(dim=1, keepdim=True) for values in rows)
+    return ((one * other).sum(1) / (one.norm(dim=1) * other.norm(dim=1))).mean().item()
+
+
 def measures(early: Tensor, final: Tensor, steady: Tensor) -> dict[str, Any]:
-    """Correlation with the final score within a prompt, and shares of the gain of best-of-16."""
+    """Correlations within a prompt, and gains of best-of-16 of those that are finished."""
     rows = [values.double().view(-1, EACH["test"]) for values in (early, final, steady)]
     first, last, pixels = (values - values.mean(dim=1, keepdim=True) for values in rows)
-    correlation = (first * last).sum(1) / (first.norm(dim=1) * last.norm(dim=1))
     best = last.argmax(dim=1)
     place = torch.arange(len(last))
     gains = {"16": [last[place, best].mean().item(), pixels[place, best].mean().item()]}
@@ -104,7 +121,8 @@ def measures(early: Tensor, final: Tensor, steady: Tensor) -> dict[str, Any]:
         finished = first.topk(count, dim=1).indices
         chosen = finished.gather(1, last.gather(1, finished).argmax(dim=1)[:, None])[:, 0]
         gains[str(count)] = [last[place, chosen].mean().item(), pixels[place, chosen].mean().item()]
-    return {"correlation": correlation.mean().item(), "gains": gains}
+    correlations = {"correlation": within(early, final), "pixels": within(early, steady)}
+    return {**correlations, "gains": gains}
 
 
 def cost(look: int, count: int) -> float:
@@ -113,27 +131,29 @@ def cost(look: int, count: int) -> float:
 
 
 def report(records: list[dict[str, Any]]) -> str:
-    """A table: correlation and share of the gain, with 95% t intervals over seeds.
+    """A table of correlations and of shares of the gain, with 95% t intervals over seeds.
 
-    The gain of pixels is given as it is: that of best-of-16 itself is not clear of zero in each
-    seed, so that a share of it means nothing.
+    Correlations are with the final score and with the steadiness of pixels. The last row is that of
+    best-of-16 itself.
     """
-    lines = ["| look | scored by | correlation | finished | cost | share of gain | of pixels |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    full = interval([record[f"judge {LOOKS[0]}"]["gains"]["16"][1] for record in records], 3)
-    lines.append(f"| at the end | judge | 1.00 | 16 of 16 | 100% | 1.00 | {full} |")
+    lines = ["| look | scored by | with score | with pixels | finished | cost | gain | pixels |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for look in LOOKS:
         for name in ("judge", "readout"):
             rows = [record[f"{name} {look}"] for record in records]
-            correlation = interval([row["correlation"] for row in rows], 2)
+            known = [interval([row[key] for row in rows], 2) for key in ("correlation", "pixels")]
             for count in FINISH:
                 gains = [row["gains"] for row in rows]
-                share = interval([g[str(count)][0] / g["16"][0] for g in gains], 2)
-                pixels = interval([g[str(count)][1] for g in gains], 3)
+                kept = [
+                    interval([g[str(count)][part] / g["16"][part] for g in gains], 2)
+                    for part in (0, 1)
+                ]
                 lines.append(
-                    f"| {look} of {STEPS} | {name} | {correlation} | {count} of 16 | "
-                    f"{cost(look, count):.0%} | {share} | {pixels} |"
+                    f"| {look} of {STEPS} | {name} | {' | '.join(known)} | {count} of 16 | "
+                    f"{cost(look, count):.0%} | {' | '.join(kept)} |"
                 )
+    end = interval([record["end"]["pixels"] for record in records], 2)
+    lines.append(f"| the end | judge | 1.00 | {end} | 16 of 16 | 100% | 1.00 | 1.00 |")
     return "\n".join(lines) + "\n"
 
 

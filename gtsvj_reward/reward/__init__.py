@@ -10,7 +10,6 @@ from gtsvj_reward.reward.combine import (
     RewardEnsemble as RewardEnsemble,
     WeightedReward as WeightedReward,
 )
-from gtsvj_reward.reward.early import EarlyReward as EarlyReward
 from gtsvj_reward.reward.images import image_of as image_of
 from gtsvj_reward.reward.output import (
     GeometryError as GeometryError,

@@ -58,8 +58,6 @@ class Clips:
     """Names of the clips in messages, beside their indices."""
     unfinished: bool = False
     """Predictions from the middle of sampling, whose statistics may differ from those of clips."""
-    noise: float | None = None
-    """Share of noise, sigma / (alpha + sigma), of the predictions' input; None: unknown."""
     may_be_empty: bool = False
     """For a process without clips that takes part in a joint call; see `LiveBackbone`."""
 

@@ -56,7 +56,7 @@ class RewardCallback:
             raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(self.steps)}")
         if self.text is None and as_reward(self.reward).needs_text:
             raise ValueError(
-                "the reward reads prompts, and a callback is not told those of the pipeline: give "
+                "the reward reads prompts, and a callback cannot see those of the pipeline: give "
                 "`text`, for example text_of(pipe, prompts)"
             )
         check_scored(self.pipe)
@@ -73,7 +73,7 @@ class RewardCallback:
         self.stack = ExitStack()
 
     def __enter__(self: T) -> T:
-        """Begin to watch the pipeline's scheduler."""
+        """Start watching the pipeline's scheduler."""
         if self.seen is not None:
             raise RuntimeError("this callback is in use already: make one for each block")
         self.seen = self.stack.enter_context(predicted_clean_latents(self.pipe))
@@ -116,9 +116,9 @@ class RewardCallback:
         return range(count)
 
     def take(self, step: Step, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Record a chosen step; hands the tensors back as they are."""
+        """Record a chosen step; return the tensors unchanged."""
         with torch.no_grad():
-            rewards = self.scoring.scores(step.clean, unfinished=True, noise=step.noise)
+            rewards = self.scoring.scores(step.clean, unfinished=True)
         self.records.append(
             {"step": step.index, "timestep": step.timestep, "rewards": rewards.tolist()}
         )

@@ -37,12 +37,10 @@ class Step:
     """Latents after the step, before any callback."""
     clean: Latents
     """Predicted clean latents x̂₀, float32; of the guided output if the pipeline is guided."""
-    noise: float
-    """Share of noise in `noisy`, sigma / (alpha + sigma)."""
 
 
 class CleanLatents:
-    """What `predicted_clean_latents` has seen."""
+    """The steps that `predicted_clean_latents` has seen."""
 
     def __init__(self) -> None:
         self.steps_seen = 0
@@ -63,7 +61,7 @@ class CleanLatents:
         return self._latest
 
     def add(self, step: Step) -> None:
-        """Take note of a step."""
+        """Add a step."""
         self._latest = step
         self.steps_seen += 1
 
@@ -148,7 +146,7 @@ def clean_latents(level: NoiseLevel, output: Latents, noisy: Latents) -> Latents
 
 
 def check_scheduler(scheduler: Any) -> None:
-    """Refuse a scheduler whose steps are not known to mean what `clean_latents` takes them for."""
+    """Reject a scheduler for whose steps the formulas of `clean_latents` may not hold."""
     if type(scheduler) not in LEVELS:
         raise ValueError(
             f"clean latents cannot be predicted from the steps of {type(scheduler).__name__}; "
@@ -201,11 +199,11 @@ def predicted_clean_latents(pipe: Any) -> Iterator[CleanLatents]:
         result = step(*args, **keywords)
         timestep, noisy = given["timestep"], given["sample"]
         index = schedule_index(scheduler, timestep)
-        level = level_at(scheduler, index, timestep)
         with torch.no_grad():
-            clean = clean_latents(level, given["model_output"], noisy)
-        share = float(level.sigma / (level.alpha + level.sigma))
-        seen.add(Step(index, float(timestep), noisy, result[0], clean, share))
+            clean = clean_latents(
+                level_at(scheduler, index, timestep), given["model_output"], noisy
+            )
+        seen.add(Step(index, float(timestep), noisy, result[0], clean))
         return result
 
     with wrapped_method(scheduler, "step", watched):

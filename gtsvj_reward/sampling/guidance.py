@@ -31,7 +31,7 @@ class RewardGuidance(RewardCallback):
     forward and backward pass of the judge per chosen step, and none of the pipeline's transformer.
 
     A judge of clean latents is reliable late in the schedule only, so the last quarter is the
-    default. Gradients find what fools a judge as readily as what pleases it: look at the videos.
+    default. Gradients also exploit errors of the judge: look at the videos.
 
     Other settings are those of `RewardCallback`; the reward must be differentiable with respect to
     the latents, and by default the last quarter of the steps is guided.
@@ -69,7 +69,7 @@ class RewardGuidance(RewardCallback):
                 f"is, or put 'latents' into it; got {sorted(tensors)}"
             )
         latents = tensors["latents"]
-        rewards, gradient = reward_gradient(self.scoring, step.clean, step.noise)
+        rewards, gradient = reward_gradient(self.scoring, step.clean)
         update = norms(latents.float() - step.noisy.float())
         length = norms(gradient)
         check_gradient(length, step.index)
@@ -87,9 +87,7 @@ class RewardGuidance(RewardCallback):
 
 
 def reward_gradient(
-    scoring: Scoring,
-    latents: Float[Tensor, "clip a b height width"],
-    noise: float | None = None,
+    scoring: Scoring, latents: Float[Tensor, "clip a b height width"]
 ) -> tuple[Float[Tensor, " clip"], Float[Tensor, "clip a b height width"]]:
     """Rewards, and the gradient of each with respect to its own clip.
 
@@ -99,7 +97,7 @@ def reward_gradient(
     # Pipelines run without gradients; a caller may even have forbidden them for good.
     with torch.inference_mode(mode=False), torch.enable_grad():
         clean = latents.detach().clone().requires_grad_()
-        rewards = scoring.scores(clean, unfinished=True, noise=noise)
+        rewards = scoring.scores(clean, unfinished=True)
         if not rewards.requires_grad:
             raise ValueError(
                 "the reward gave scores without a graph, so there is nothing to guide by: it "
@@ -117,7 +115,7 @@ def norms(latents: Float[Tensor, "clip a b height width"]) -> Float[Tensor, " cl
 
 
 def check_gradient(length: Float[Tensor, " clip"], index: int) -> None:
-    """Refuse gradients that have no direction.
+    """Reject gradients without a direction.
 
     Raises:
         NonFiniteError: for NaN or infinity, with the clip's index.

@@ -88,8 +88,8 @@ def successive_halving(
     """Take `look_at` steps with all `n` candidates, and finish the `finish` best of them.
 
     Candidates are compared by the score of the clean latents that the model predicts at step
-    `look_at`, without another pass of the transformer. A judge of clean latents has not seen such
-    latents: the earlier the look, the less its order means. A finished candidate is what
+    `look_at`, without another pass of the transformer. A judge was not trained on such latents:
+    the earlier the look, the less reliable its order. A finished candidate is what
     `best_of_n` makes of the same seed, to 1e-5.
 
     Args:
@@ -111,7 +111,7 @@ def successive_halving(
         seed: of the first candidate.
         fps: of the video.
         text: prompt embeddings for a reward that reads prompts, one row. None: a judge that reads
-            prompts, or a `PromptScore`, gets what the pipeline's text encoder says of `prompt`.
+            prompts, or a `PromptScore`, gets the pipeline's own embeddings of `prompt`.
         normalize: pass on to the reward.
         output_type: of the frames.
         keep_latents: return latents of the winners or of all finished candidates.
@@ -145,8 +145,7 @@ def successive_halving(
         begun.append(step.following)
         with torch.no_grad():
             names = [f"candidate {index}" for index in indices]
-            seen = scoring.details(step.clean, names, unfinished=True, noise=step.noise)
-            early.append(seen.rewards.cpu())
+            early.append(scoring.details(step.clean, names, unfinished=True).rewards.cpu())
     latents, early_scores = torch.cat(begun), torch.cat(early)
     finished = sorted(best_first(early_scores)[:finish])
 
@@ -171,7 +170,7 @@ def successive_halving(
 
 
 def check_look(n: int, keep: int, finish: int, look_at: int, steps: int) -> None:
-    """Refuse a look before the first or after the last step, and a number of survivors to match."""
+    """Reject a look outside the schedule, and a `finish` outside keep..n."""
     if not 1 <= look_at < steps:
         raise ValueError(
             f"`look_at` must be in 1..{steps - 1} (there are {steps} steps), got {look_at}"
@@ -181,7 +180,7 @@ def check_look(n: int, keep: int, finish: int, look_at: int, steps: int) -> None
 
 
 def check_resumable(scheduler: Any) -> None:
-    """Refuse a scheduler that cannot go on from latents alone."""
+    """Reject a scheduler that cannot go on from latents alone."""
     if type(scheduler) not in RESUMABLE:
         raise ValueError(
             f"successive halving cannot resume {type(scheduler).__name__} from latents alone. Use "
@@ -191,7 +190,7 @@ def check_resumable(scheduler: Any) -> None:
 
 
 def check_no_callback(request: Request) -> None:
-    """Refuse callbacks of the caller: ours ends the first phase, and none would see whole runs."""
+    """Reject callbacks of the caller, which would see parts of runs: ours ends the first phase."""
     given = sorted(name for name in request.call_arguments if name.startswith("callback"))
     if given:
         raise ValueError(f"successive halving takes no callbacks, got {', '.join(given)}")

@@ -1,4 +1,4 @@
-"""Scoring what a pipeline generates, with everything that a reward wants to know of it."""
+"""Scores of what a pipeline generates, with all that a reward needs to know of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,18 +31,14 @@ class Scoring:
     """By the checkpoint's statistics."""
 
     def scores(
-        self,
-        latents: Float[Tensor, "clip a b height width"],
-        *,
-        unfinished: bool = False,
-        noise: float | None = None,
+        self, latents: Float[Tensor, "clip a b height width"], *, unfinished: bool = False
     ) -> Float[Tensor, " clip"]:
         """Scores of latents in the pipeline's layout; differentiable if the caller records.
 
         Raises:
             ValueError: what the reward raises, or scores that are not one finite number per clip.
         """
-        return self.details(latents, unfinished=unfinished, noise=noise).rewards
+        return self.details(latents, unfinished=unfinished).rewards
 
     def details(
         self,
@@ -50,7 +46,6 @@ class Scoring:
         names: Sequence[str] | None = None,
         *,
         unfinished: bool = False,
-        noise: float | None = None,
     ) -> RewardOutput:
         """Likewise, with what they are made of.
 
@@ -58,7 +53,6 @@ class Scoring:
             latents: in the pipeline's layout, padding included.
             names: what messages call the clips.
             unfinished: they are predictions from the middle of sampling.
-            noise: share of noise that they were predicted from; None: not known.
         """
         text = self.text
         if text is not None and len(text.embeds) == 1:
@@ -71,5 +65,4 @@ class Scoring:
             text=text,
             names=names,
         )
-        seen = replace(clips, unfinished=unfinished, noise=noise)
-        return as_reward(self.reward).score(seen, self.normalize)
+        return as_reward(self.reward).score(replace(clips, unfinished=unfinished), self.normalize)

@@ -10,7 +10,6 @@ from gtsvj_reward.training.closed_form.images import (
     first_frames_swapped as first_frames_swapped,
     with_image as with_image,
 )
-from gtsvj_reward.training.closed_form.levels import fit_level as fit_level
 from gtsvj_reward.training.closed_form.prompts import (
     shown as shown,
     shown_or_not as shown_or_not,
