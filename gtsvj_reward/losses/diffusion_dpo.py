@@ -16,7 +16,7 @@ class DPOLoss(NamedTuple):
     loss: Float[Tensor, " pair"]
     """In nats; log 2 for a model that equals its reference."""
     margin: Float[Tensor, " pair"]
-    """What the chosen clip gained over the reference, less what the other did; no gradient."""
+    """Gain of the chosen clip over the reference, minus that of the other; no gradient."""
 
 
 def diffusion_dpo_loss(

@@ -15,7 +15,7 @@ class PolicyLoss(NamedTuple):
     ratio: Float[Tensor, " sample"]
     """Likelihood under the policy over that when it was sampled; no gradient."""
     clipped: Float[Tensor, " sample"]
-    """1 where the clip decides, so that the sample has no gradient; else 0."""
+    """1 where clipping is active, so that the sample has no gradient; else 0."""
 
 
 def clipped_policy_loss(

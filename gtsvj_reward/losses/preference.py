@@ -147,7 +147,7 @@ def rao_kupper_loss(
 
 
 def _check(first: Tensor, second: Tensor, labels: Tensor, reduction: str) -> None:
-    """Refuse what is not a batch of labelled pairs."""
+    """Reject what is not a batch of labelled pairs."""
     check_reduction(reduction)
     shapes = tuple(first.shape), tuple(second.shape), tuple(labels.shape)
     if first.ndim != 1 or len(set(shapes)) > 1 or len(first) == 0:

@@ -1,4 +1,4 @@
-"""In what precision losses are taken, and what becomes of the loss of each sample."""
+"""Precision of losses, and their reduction over samples."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ def at_least_float32(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def check_reduction(reduction: str) -> None:
-    """Refuse a reduction other than "none" and "mean".
+    """Reject a reduction other than "none" and "mean".
 
     Raises:
         ValueError: with what was given.

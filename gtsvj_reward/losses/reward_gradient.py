@@ -43,7 +43,7 @@ def reward_loss(
 
 
 def check_objective(target: float | None, scale: float) -> None:
-    """Refuse a target and a scale that would train nothing; see `reward_loss`.
+    """Reject a target and a scale that would train nothing; see `reward_loss`.
 
     Raises:
         ValueError: with what was given.

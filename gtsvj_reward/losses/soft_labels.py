@@ -18,7 +18,7 @@ def outcome_shares(
     probabilities: Sequence[float | None],
     weights: Sequence[float] | None = None,
 ) -> Float[Tensor, "pair 3"]:
-    """How much each pair says for the outcomes first, tie and second; a row adds up to its weight.
+    """Weights of the outcomes first, tie and second in each pair; a row adds up to its weight.
 
     Args:
         labels: +1, 0 or -1, which count where there is no probability.
@@ -54,7 +54,7 @@ def expected_loss(
 
     With one outcome of share 1 it is ℓ itself. For a probability p under Bradley-Terry it is the
     cross entropy of p and σ(d), which is least where σ(d) = p. An outcome without a share is not
-    asked for, so that a loss without ties can be used where there are none.
+    computed, so that a loss without ties can be used where there are none.
 
     Args:
         loss: of scores and labels, unreduced, e.g. `bradley_terry_loss`.

@@ -49,8 +49,8 @@ def best_of_n(
     """Generate `n` clips of one prompt as latents, score them, and decode the `keep` best only.
 
     Candidate i is what the pipeline makes with a CPU generator of seed `seed + i`, to 1e-5
-    whatever the batch. Candidates are scored batch by batch, so that a reward that refuses does so
-    early; it must score each clip by itself.
+    whatever the batch. Candidates are scored batch by batch, so that a reward rejects clips early;
+    it must score each clip by itself.
 
     Args:
         pipe: a `CogVideoXPipeline`, `HunyuanVideoPipeline` or `WanPipeline`.
@@ -68,7 +68,7 @@ def best_of_n(
         seed: of the first candidate.
         fps: of the video, for rewards that check it.
         text: prompt embeddings for a reward that reads prompts, one row. None: a judge that reads
-            prompts, or a `PromptScore`, gets what the pipeline's text encoder says of `prompt`.
+            prompts, or a `PromptScore`, gets the pipeline's own embeddings of `prompt`.
         normalize: pass on to the reward.
         output_type: of the frames, as for the pipeline.
         keep_latents: return latents of the winners or of all candidates.

@@ -1,4 +1,4 @@
-"""Candidates of one prompt: asking a pipeline for them, scoring them, keeping the best."""
+"""Candidates of one prompt: generate them, score them, keep the best."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ EMBEDS = ("prompt_embeds", "negative_prompt_embeds")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a pipeline is asked for, apart from the seed."""
+    """A request to a pipeline, without the seed."""
 
     prompt: str | None
     """One prompt for all candidates; None with `prompt_embeds` in `call_arguments`."""
@@ -54,7 +54,7 @@ class Request:
     """Further arguments of the pipeline's call."""
 
     def __post_init__(self) -> None:
-        """Refuse arguments that are given twice, and prompts for more than one clip."""
+        """Reject arguments that are given twice, and prompts for more than one clip."""
         if not isinstance(self.prompt, str | None):
             raise TypeError(
                 f"`prompt` is one prompt, of which all candidates are made, got {self.prompt!r}: "
@@ -122,7 +122,7 @@ class BestOfN:
 
 
 def check_counts(n: int, keep: int, batch_size: int) -> None:
-    """Refuse numbers of candidates that make no sense."""
+    """Reject counts that do not fit together."""
     if not 1 <= keep <= n or batch_size < 1:
         raise ValueError(
             f"expected 1 <= keep <= n and batch_size >= 1, got n={n}, keep={keep}, "
@@ -189,7 +189,7 @@ def scored(
     indices: Sequence[int],
     batch_size: int,
 ) -> Scored:
-    """Make and score candidates, batch by batch, so that a reward that refuses does so early.
+    """Make and score candidates batch by batch, so that a reward that rejects clips does so early.
 
     Args:
         make: indices of a batch -> latents in the pipeline's layout.

@@ -1,4 +1,4 @@
-"""Standing in for a method of one object, for a while."""
+"""Replace a method of one object within a block."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ def wrapped_method(
 ) -> Iterator[None]:
     """Call `around(method, args, keywords)` in place of a method, until the block is left.
 
-    The stand-in shows the signature of the method: pipelines read it to decide whether a scheduler
-    takes a generator. Blocks may be nested, and must be left in the opposite order.
+    The replacement keeps the signature: pipelines read it to decide whether a scheduler takes a
+    generator. Blocks may be nested, and must be left in the opposite order.
 
     Args:
         owner: the object; other objects of its class are not touched.

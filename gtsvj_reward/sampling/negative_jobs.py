@@ -1,4 +1,4 @@
-"""Which negatives a run makes: one job for each clip, with everything that decides its values."""
+"""Which negatives a run makes: one job for each clip, with all that decides its values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class NegativeSettings:
     """Of the noise, and of the numbers of steps."""
 
     def __post_init__(self) -> None:
-        """Refuse what makes no clip, or the same one twice."""
+        """Reject settings that make no clip, or the same one twice."""
         levels = [level_of(strength) for strength in self.strengths]
         if (
             not levels
@@ -72,10 +72,10 @@ class Prompted:
     size: ClipSize
     """Of each clip."""
     fps: float
-    """Frames per second that the clips are said to have."""
+    """Frames per second that the clips are recorded with."""
 
     def __post_init__(self) -> None:
-        """Refuse prompts that come twice."""
+        """Reject duplicate prompts."""
         if not self.prompts or len(set(self.prompts)) < len(self.prompts):
             raise ValueError(
                 f"expected different prompts, got {len(self.prompts)}, of which "
@@ -96,7 +96,7 @@ class Job:
     size: ClipSize
     fps: float
     key: tuple[int, ...]
-    """Of everything random about it."""
+    """Key of all its random draws."""
     made_from: tuple[str, ...]
     """Keys of the source or the prompt; see `latents.content.made_from`."""
     source: ClipInfo | None = None

@@ -1,4 +1,4 @@
-"""Negatives that a generator makes itself: latent files of clips that fall short of its best."""
+"""Negatives that a generator makes: latent files of clips below its best quality."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,16 +46,16 @@ from gtsvj_reward.sampling.renoising import check_strength, renoised, sampled
 
 @dataclass
 class NegativesReport:
-    """What became of the clips of one process."""
+    """Counts of the clips of one process."""
 
     made: list[Path] = field(default_factory=list)
     """Latent files that were written now."""
     already_done: list[Path] = field(default_factory=list)
-    """Latent files that were there, made in the same way of the same."""
+    """Latent files that existed, made from the same source with the same settings."""
     without_caption: list[Path] = field(default_factory=list)
-    """Real clips that nobody has a caption of, denoised under the empty prompt."""
+    """Real clips without a caption, denoised under the empty prompt."""
     captions_unused: tuple[str, ...] = ()
-    """Videos with a caption that are no real clip here."""
+    """Videos with a caption that are not among the real clips."""
 
 
 def make_negatives(
@@ -131,7 +131,7 @@ def make_negatives(
 
 
 class _Maker:
-    """How the clips of a run are made, and how a finished one is told."""
+    """How a run makes its clips, and how it recognises finished ones."""
 
     def __init__(self, pipe: Any, settings: NegativeSettings, overwrite: bool) -> None:
         self.space = latent_space(pipe)
@@ -166,7 +166,7 @@ class _Maker:
         return folder
 
     def check_pixels(self, name: str, height: int, width: int) -> None:
-        """Refuse a size that the pipeline cannot make."""
+        """Reject a size that the pipeline cannot make."""
         side = pipeline_kind(self.pipe).patch(self.pipe) * self.space.spatial_compression
         if height % side or width % side or min(height, width) < side:
             raise ValueError(
@@ -239,7 +239,7 @@ class _Maker:
         return {**self.made_by, **job.record(), **told}
 
     def is_done(self, target: Path, job: Job) -> bool:
-        """Whether a file is there and was made in the same way; an unsound one is made again."""
+        """Whether a file exists and was made in the same way; a damaged one is made again."""
         if not target.exists():
             return False
         try:

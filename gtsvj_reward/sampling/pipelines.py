@@ -1,4 +1,4 @@
-"""What is known of each text-to-video pipeline: its latent space, and how it decodes."""
+"""The latent space of each text-to-video pipeline, and how it decodes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class ClipSize:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineKind:
-    """What tells the pipelines of one family from those of another."""
+    """How the pipelines of a family differ from others."""
 
     space: Callable[[Any], LatentSpace]
     """Pipeline -> the space of what it generates."""
@@ -202,7 +202,7 @@ def kind_named(name: str) -> PipelineKind:
 
 
 def check_scored(pipe: Any) -> None:
-    """Refuse a pipeline whose clips are not scored and decoded while it samples.
+    """Reject a pipeline whose clips are not scored and decoded while it samples.
 
     Raises:
         ValueError: if its class is not known, or known to `gtsvj negatives` alone.
@@ -217,7 +217,7 @@ def check_scored(pipe: Any) -> None:
 
 
 def check_steps(pipe: Any, steps: int) -> None:
-    """Refuse fewer steps than a pipeline can do with.
+    """Reject fewer steps than a pipeline can do with.
 
     Raises:
         ValueError: naming both.
@@ -241,7 +241,7 @@ def latent_space(pipe: Any) -> LatentSpace:
 
 
 def check_reproducible(pipe: Any) -> None:
-    """Refuse a scheduler whose noise, if it draws any, would not come from a candidate's seed."""
+    """Reject a scheduler that may draw noise which a candidate's seed does not decide."""
     known, scheduler = pipeline_kind(pipe).schedulers, pipe.scheduler
     if known is None:
         return

@@ -93,7 +93,7 @@ def thousandths(scheduler: Any, strength: float) -> int:
 
 
 def check_strength(scheduler: Any, strength: float, steps: int) -> None:
-    """Refuse a strength outside 0..1, and one that holds fewer timesteps than there are steps."""
+    """Reject a strength outside 0..1, and one with fewer timesteps than steps."""
     if steps < 1 or not 0 <= strength <= 1:
         raise ValueError(
             f"expected a strength in 0..1 and at least 1 step, got {strength} and {steps}"
@@ -107,7 +107,7 @@ def check_strength(scheduler: Any, strength: float, steps: int) -> None:
 
 @contextmanager
 def beginning_at(pipe: Any, strength: float, steps: int, *, positions: int) -> Iterator[Any]:
-    """Let the pipeline's schedule begin at a strength, until the block is left.
+    """Start the pipeline's schedule at a strength within the block.
 
     Args:
         pipe: a pipeline of `PIPELINES`.
@@ -116,7 +116,7 @@ def beginning_at(pipe: Any, strength: float, steps: int, *, positions: int) -> I
         positions: latents of a clip over time, height and width.
 
     Yields:
-        The scheduler that stands in for the pipeline's own, with its schedule of `steps` steps.
+        The scheduler that replaces the pipeline's own, with its schedule of `steps` steps.
 
     Raises:
         ValueError: for a scheduler that is not known, or would draw noise without a seed.
