@@ -170,7 +170,7 @@ def half_true(folder, pipe, count, *, seed):
     """Clips half of which have the prompt of the other kind; what they are, and their prompts."""
     true = torch.rand(count, generator=torch.Generator().manual_seed(seed)).round().bool().tolist()
     keep(folder, write_shown(folder, count, seed=seed, says=true), pipe)
-    infos, store = LatentFolder(folder).infos, store_in(folder)
+    infos, store = LatentFolder(folder).infos, TextStore.beside(folder)
     latents = torch.stack([load_clip(info.path).latents for info in infos])
     return latents, [store.prompt(info) for info in infos], torch.tensor(true)
 
