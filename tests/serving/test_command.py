@@ -96,7 +96,7 @@ def test_bundled_names_are_those_of_other_commands(name, monkeypatch, capsys):
 
 def test_judges_without_a_name_are_refused(capsys):
     assert main(["serve", "judge", "--device", "cpu", "--judges", "path/to/other"]) == 1
-    assert "--judges takes different NAME=CHECKPOINT" in capsys.readouterr().err
+    assert "--judges takes NAME=CHECKPOINT with different names" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
