@@ -98,7 +98,7 @@ def check_written(judge: VideoJudge, folder: Path) -> None:
             if not tensor.numel():
                 raise CheckpointError(
                     f"the checkpoint was not written: {key!r} is empty, as where weights are "
-                    "sharded (FSDP, DeepSpeed ZeRO-3): train with DDP or ZeRO-2"
+                    "sharded (FSDP, DeepSpeed ZeRO-3): train with DDP"
                 )
             if not torch.allclose(written[key], tensor.cpu(), rtol=0, atol=0, equal_nan=True):
                 raise CheckpointError(f"{file} does not hold what was saved: {key!r} differs")

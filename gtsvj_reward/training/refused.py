@@ -10,7 +10,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 _ONE_BY_ONE = "held-out clips are scored whole, one at a time, by the stage's own metrics"
 _PUBLISH = "publish the finished judge with `GTSVJReward.from_pretrained(...).push_to_hub(...)`"
-_SHARDS = "what is saved would be a part of the weights: use DDP or DeepSpeed ZeRO-2"
+_SHARDS = "what is saved would be a part of the weights: use DDP"
 
 REFUSED = {
     "label_smoothing_factor": "no label of a judge is a class of a softmax",
@@ -72,10 +72,8 @@ EXTRAS = {"tensorboard": "gtsvj-reward[train]"}
 """Name in `report_to` -> what to install, where that has another name."""
 
 
-UNSHARDED = (
-    "neither evaluation nor checkpoints of a judge can gather them yet: use DDP (`accelerate "
-    "launch --multi_gpu`) or DeepSpeed ZeRO-2"
-)
+DDP = "use DDP (`accelerate launch --multi_gpu`)"
+UNSHARDED = f"evaluation and checkpoints of a judge cannot gather them: {DDP}"
 
 
 def refuse_settings(args: TrainingArguments) -> None:
@@ -129,19 +127,18 @@ def refuse_sharding(args: TrainingArguments) -> None:
     """Refuse set-ups in which a process holds a part of the weights, or of a batch.
 
     Raises:
-        ValueError: for FSDP, DeepSpeed ZeRO-3, and several GPUs in one process.
+        ValueError: for FSDP, DeepSpeed, and several GPUs in one process.
     """
-    zero = args.deepspeed_plugin
+    if args.deepspeed_plugin is not None:
+        raise ValueError(
+            "DeepSpeed is not supported: ZeRO-3 shards the weights, and ZeRO-1 and ZeRO-2 shard "
+            f"the optimizer, which holds a few megabytes for an adapter and a head: {DDP}"
+        )
     launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
     if launched or args.fsdp:
-        name = "FSDP"
-    elif zero is not None and zero.hf_ds_config.is_zero3():
-        name = "DeepSpeed ZeRO-3"
-    else:
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"one process with {args.n_gpu} GPUs would split each clip: start with "
-                "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
-            )
-        return
-    raise ValueError(f"{name} shards the weights, and {UNSHARDED}")
+        raise ValueError(f"FSDP shards the weights, and {UNSHARDED}")
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"one process with {args.n_gpu} GPUs would split each clip: start with "
+            "`accelerate launch`, or show it one GPU (CUDA_VISIBLE_DEVICES=0)"
+        )

@@ -17,8 +17,6 @@ SETTINGS_FILE = "settings.json"
 """In a checkpoint: settings that a resumed run must share."""
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
-DEEPSPEED_FILE = "latest"
-"""DeepSpeed keeps optimizer and schedule in files of its own, and this one."""
 PREFIX = "checkpoint-"
 
 Settings = Mapping[str, Any]
@@ -54,7 +52,7 @@ def problem_of(checkpoint: Path, *, resumable: bool = True) -> str | None:
         json.loads((checkpoint / STATE_FILE).read_text())["global_step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
-    if resumable and not (checkpoint / DEEPSPEED_FILE).is_file():
+    if resumable:
         for name in OPTIMIZER_FILES:
             if not zipfile.is_zipfile(checkpoint / name):
                 return f"{checkpoint / name} is missing or cut short"

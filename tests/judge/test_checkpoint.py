@@ -300,7 +300,7 @@ def test_empty_tensors_are_no_checkpoint(tmp_path, part):
     for name, parameter in judge.named_parameters():
         if part in name:
             parameter.data = torch.empty(0)
-    with pytest.raises(CheckpointError, match=r"was not written: .* is empty.*DDP or ZeRO-2"):
+    with pytest.raises(CheckpointError, match=r"was not written: .* is empty.*DDP"):
         save_judge(judge, tmp_path)
     with pytest.raises(FileNotFoundError, match="no judge"):
         read_config(tmp_path)

@@ -168,22 +168,20 @@ def test_sharded_set_ups_are_refused_before_the_first_step(tmp_path, monkeypatch
     """On a CPU accelerate ignores the wish to shard: what was asked for is looked at instead."""
     real = write_clips(tmp_path / "real", 8).infos
     args = config(tmp_path)
-    args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=3)
-    assert args.deepspeed_plugin.hf_ds_config.is_zero3(), "nothing would be sharded"
-    with pytest.raises(ValueError, match=r"ZeRO-3 shards the weights.*DDP .*ZeRO-2"):
-        DiscriminatorTrainer(
-            tiny_judge(),
-            args,
-            train_dataset=RealAndGenerated(real),
-            eval_dataset=RealAndGenerated(real[:2]),
-        )
-    args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=2)
-    refuse_sharding(args)
+    for stage in (2, 3):
+        args.deepspeed_plugin = DeepSpeedPlugin(zero_stage=stage)
+        with pytest.raises(ValueError, match=r"DeepSpeed is not supported.*use DDP"):
+            DiscriminatorTrainer(
+                tiny_judge(),
+                args,
+                train_dataset=RealAndGenerated(real),
+                eval_dataset=RealAndGenerated(real[:2]),
+            )
     args.deepspeed_plugin = None
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")  # as `accelerate launch --use_fsdp` sets it
     for version in ("1", "2"):
         monkeypatch.setenv("FSDP_VERSION", version)
-        with pytest.raises(ValueError, match=r"FSDP shards the weights.*DDP .*ZeRO-2"):
+        with pytest.raises(ValueError, match=r"FSDP shards the weights.*DDP"):
             DiscriminatorTrainer(
                 tiny_judge(),
                 args,
@@ -204,7 +202,7 @@ def sharded_by_fsdp2(tmp_path):
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     judge = tiny_judge()
     fully_shard(judge.head, mesh=init_device_mesh("cpu", (1,)))
-    with pytest.raises(ValueError, match=r"'head\..* is sharded \(FSDP.*DDP .*ZeRO-2"):
+    with pytest.raises(ValueError, match=r"'head\..* is sharded \(FSDP.*DDP"):
         trainer(tmp_path, judge)
 
 
