@@ -18,9 +18,9 @@ from gtsvj_reward.judge import read_config
 from gtsvj_reward.locks import LOCK_FILE, FolderInUseError
 from gtsvj_reward.training import (
     AspectConfig,
-    DiscriminatorConfig,
     DiscriminatorFit,
     DiscriminatorTrainer,
+    DiscriminatorTuning,
     JudgeArguments,
     PreferenceConfig,
     build_judge,
@@ -386,6 +386,6 @@ def test_a_resumed_run_remembers_when_it_saturated(caplog):
 
 def test_all_our_settings_are_known():
     """One that is neither compared nor known to decide nothing is compared."""
-    ours = {item.name for c in (AspectConfig, DiscriminatorConfig, PreferenceConfig)
+    ours = {item.name for c in (AspectConfig, DiscriminatorTuning, PreferenceConfig)
             for item in fields(c)}  # fmt: skip
     assert ours >= NOT_DECIDING | set(DECIDING) - {"adafactor"}
