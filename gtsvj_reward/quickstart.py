@@ -169,7 +169,7 @@ def size_of(pipe: Any, given: dict[str, int | None]) -> ClipSize:
     values = {name: value or own[name] for name, value in given.items()}
     if missing := [f"--{name}" for name, value in values.items() if value is None]:
         raise ValueError(
-            f"{type(pipe).__name__} does not say what size of clips it was trained on: give "
+            f"{type(pipe).__name__} does not state its clip size in training: give "
             f"{' '.join(missing)}"
         )
     return ClipSize(**{name: int(value) for name, value in values.items() if value is not None})

@@ -79,7 +79,7 @@ class DDPOReward:
         if layout not in ("BTCHW", "BCTHW"):
             raise ValueError(f"`layout` must be 'BTCHW' or 'BCTHW', got {layout!r}")
         if (images_are == "pixels") != (vae is not None):
-            raise ValueError("`vae` goes with images_are='pixels', which it encodes, and only then")
+            raise ValueError("`vae` and images_are='pixels' go together: the VAE encodes pixels")
         if vae is not None and (space is not None or num_frames is not None):
             raise ValueError("`space` and `num_frames` are of latents: leave them out for pixels")
         check_encode(reward, encode)
@@ -150,7 +150,7 @@ class DDPOReward:
         if self.vae is not None and shape[axis] != 3:
             raise ValueError(
                 f"expected 3 colours on axis {axis} ({self.layout!r} order), got shape {shape}: "
-                "`layout` says where they are, and latents need images_are='latents'"
+                "set `layout` to their order; latents need images_are='latents'"
             )
         return images if self.layout == "BTCHW" else images.transpose(1, 2)
 

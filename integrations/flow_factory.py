@@ -105,10 +105,10 @@ def score_samples(
         return scorer.score_latents(clean, "BCTHW", prompts=prompt)
     if scorer.vae is None:
         raise ValueError(
-            "the clean latents are not among what Flow-Factory stored: it stores none in "
-            "evaluation, and GRPO only the steps that it trains on. Name the judge's VAE as "
-            "`encode_with`, to have decoded videos scored where latents are missing, or give "
-            "`eval_rewards` of another kind and train on the last step"
+            "Flow-Factory did not store the clean latents: it stores none in evaluation, and GRPO "
+            "only the steps that it trains on. Set `encode_with` to the judge's VAE, which encodes "
+            "decoded videos where latents are missing, or give `eval_rewards` of another kind and "
+            "train on the last step"
         )
     if video is None:
         raise ValueError("no video reached the reward: the samples have neither latents nor videos")

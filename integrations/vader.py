@@ -69,6 +69,6 @@ def unit_frames(frames: Tensor) -> Tensor:
     if not furthest <= 1 + OVERSHOOT:
         raise ValueError(
             f"expected colours in [-1, 1], as decoders give them, got values up to {furthest:.4g}: "
-            "hand over the decoder's output as it is"
+            "pass the decoder's output unchanged"
         )
     return (frames / 2 + 0.5).clamp(0, 1)

@@ -170,7 +170,7 @@ def split(settings: Mapping[str, Any], **placed: Any) -> tuple[ScorerConfig, boo
     values = {**placed, **settings}
     takes_text = bool(values.pop(EMBEDS, False))
     if takes_text and values.get("text_encoder") is not None:
-        raise ValueError("`prompt_embeds` takes the place of `text_encoder`: give one of both")
+        raise ValueError("`prompt_embeds` replaces `text_encoder`: give only one of them")
     return ScorerConfig.from_dict(values), takes_text
 
 

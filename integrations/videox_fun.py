@@ -57,8 +57,8 @@ class GTSVJVideoReward:
         config = config.on(device, dtype)
         if config.latents_of is not None and config.encode_with is not None:
             raise ValueError(
-                "give `latents_of`, if the script hands over latents, or `encode_with`, if it "
-                "hands over decoded frames: one of both"
+                "give `latents_of`, if the script passes latents, or `encode_with`, if it passes "
+                "decoded frames, not both"
             )
         self.takes_latents = config.latents_of is not None
         self.scorer = config.load()

@@ -88,7 +88,7 @@ def test_sizes_come_from_the_pipeline_or_from_flags():
     own = size_of(load_pipeline(), nothing)
     assert own == ClipSize(num_frames=17, height=64, width=64)
     assert size_of(load_pipeline(), {**nothing, "height": 32}).height == 32
-    with pytest.raises(ValueError, match=r"WanPipeline does not say .* --num_frames --width"):
+    with pytest.raises(ValueError, match=r"WanPipeline does not state .* --num_frames --width"):
         size_of(wan(), {**nothing, "height": 32})
 
 

@@ -29,9 +29,9 @@ def check_advantages(
     if (advantages == 0).all():
         low, high = (bound.item() for bound in rewards.aminmax())
         raise ValueError(
-            f"the rewards of all {len(rewards)} clips are the same within their prompts ({low:g} "
-            f"to {high:g}), so that no clip is better than another: the reward does not tell this "
-            "policy's clips apart, or a prompt has too few clips that differ"
+            f"each of the {len(rewards)} clips has the same reward as the others of its prompt "
+            f"({low:g} to {high:g}): the reward does not distinguish this policy's clips, or a "
+            "prompt has too few different clips"
         )
 
 

@@ -41,7 +41,7 @@ def flow_scheduler(scheduler: Any, *, shift: float | None = None) -> Any:
             raise ValueError(f"`shift` must be positive and finite, got {shift}")
         if scheduler.config.get("use_dynamic_shifting", False):
             raise ValueError(
-                f"the {type(scheduler).__name__} works its shift out from the clip's size "
+                f"the {type(scheduler).__name__} computes its shift from the clip's size "
                 "(use_dynamic_shifting=True): leave `shift` out"
             )
         unipc = type(scheduler) is UniPCMultistepScheduler
@@ -83,8 +83,8 @@ def check_flow_scheduler(scheduler: Any) -> None:
         steps = (scheduler.num_inference_steps or int(config.num_train_timesteps)) - 1
         if not set(range(steps)) <= set(scheduler.disable_corrector):
             raise ValueError(
-                f"the {name} corrects each step by the next one (`disable_corrector`), so that a "
-                "step is not a function of one output alone: see `flow_scheduler`"
+                f"the {name} corrects each step by the next one (`disable_corrector`), so a step "
+                "depends on more than one output: see `flow_scheduler`"
             )
 
 

@@ -38,5 +38,5 @@ class Prompts:
         if not guided:
             return self.text
         if self.text.pooled is not None:
-            raise ValueError("a model with pooled text is told its guidance: no empty prompt")
+            raise ValueError("a model with pooled text takes guidance as an input: no empty prompt")
         return TextCondition.cat([self.null] * len(self) + [self.text])

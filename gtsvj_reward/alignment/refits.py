@@ -71,8 +71,8 @@ class Refits:
             )
         if isinstance(judge.backbone, LiveBackbone):
             raise ValueError(
-                "`refit_every` cannot read clips with a live judge: all processes make its passes "
-                "together, and each has another number of clips to read. Use `judge_weights` "
+                "`refit_every` does not support a live judge: all processes must make its passes "
+                "together, but each reads a different number of clips. Use `judge_weights` "
                 "shared or own"
             )
         self.arguments, self.start = arguments, judge

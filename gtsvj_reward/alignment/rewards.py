@@ -65,8 +65,8 @@ def load_function(name: str) -> AnyReward:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"no reward {name!r}: {error}. Name a function that can be imported from where you "
-            "are, MODULE:FUNCTION; it gets what a GTSVJReward gets and returns one score per clip"
+            f"no reward {name!r}: {error}. Name an importable function, MODULE:FUNCTION; it takes "
+            "the arguments of a GTSVJReward and returns one score per clip"
         ) from error
     if not callable(found):
         raise ValueError(f"{name!r} is a {type(found).__name__}, expected a function")

@@ -151,7 +151,7 @@ def _merged(
         merged[key] = replace(first, scores=in_order)
     if conflicts:
         raise ValueError(
-            f"{path} rates {len(conflicts)} times a video otherwise than before: "
+            f"{path} rates a video differently than before {len(conflicts)} times: "
             f"{first_few(conflicts)}"
         )
     return tuple(merged.values())

@@ -40,7 +40,7 @@ def load_vae(
         vae = vae_class(config).from_pretrained(name, subfolder="vae", **options)
     else:
         raise FileNotFoundError(
-            f"no VAE {name!r}: not a bundled name ({', '.join(ASSETS)}), not a folder here, not a "
+            f"no VAE {name!r}: not a bundled name ({', '.join(ASSETS)}), a local folder or a "
             "hub id (owner/name)"
         )
     return vae.requires_grad_(False).eval().to(device)

@@ -186,8 +186,8 @@ class Backbone(nn.Module, ABC):
         """Reject a part of a model, whose output is not what the generator predicts."""
         if not self.whole:
             raise ValueError(
-                f"the backbone holds {self.depth} blocks of a longer {self.family}: what a "
-                "generator predicts takes all of them, so load it without `depth`"
+                f"the backbone holds only the first {self.depth} blocks of the {self.family}; a "
+                "prediction needs all of them: load it without `depth`"
             )
 
     def as_latents(

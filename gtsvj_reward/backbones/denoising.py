@@ -117,14 +117,14 @@ def noise_levels(
     wrong = [share for share in shares if not 0 < share < 1]
     if wrong or not shares:
         raise ValueError(
-            f"expected noise levels between 0 and 1, the share of noise, one at least; got "
+            f"expected at least one noise level between 0 and 1 (share of noise), got "
             f"{list(shares)}"
         )
     if scheduler is None:
         if not backbone.flow_matching:
             raise ValueError(
-                f"what a timestep means to a {backbone.family} is known to its scheduler alone: "
-                "give `scheduler`, the pipeline's"
+                f"the noise level of a {backbone.family}'s timestep depends on the scheduler: give "
+                "`scheduler`, the pipeline's"
             )
         return tuple(flow_level(share) for share in shares)
     if type(scheduler) not in SCHEDULERS:
@@ -222,7 +222,7 @@ def without_given(
     later = frames[..., given:]
     if not later.shape[2]:
         raise ValueError(
-            f"a clip of {frames.shape[2]} latent frames is all image: nothing of it was generated"
+            f"all {frames.shape[2]} latent frames of the clip are the image: none was generated"
         )
     return torch.cat([later.mean(dim=2, keepdim=True).expand(-1, -1, given), later], dim=2)
 

@@ -129,8 +129,8 @@ def load_transformer(
     config = json.loads((folder / "config.json").read_text())
     if "_class_name" not in config:
         raise ValueError(
-            f"{folder / 'config.json'} names no class of diffusers, so that this is no "
-            "transformer; if it is a LoRA, load its pipeline and pass that one's: `transformer=`"
+            f"{folder / 'config.json'} names no diffusers class, so this is not a transformer. For "
+            "a LoRA, load its pipeline and pass `transformer=pipe.transformer`"
         )
     family = known_family(config["_class_name"])
     depth = check_depth(depth, family.block_count(config))
@@ -205,7 +205,7 @@ def settings_folder(source: str | Path, revision: str | None = None) -> Path:
         return Path(source)
     if not is_hub_id(str(source)):
         raise FileNotFoundError(
-            f"base model {str(source)!r} is neither a folder here nor a hub id (owner/name)"
+            f"base model {str(source)!r} is neither a local folder nor a hub id (owner/name)"
         )
     # A pattern's * stands for slashes too: these are the settings of all parts.
     return Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json"]))
@@ -259,9 +259,9 @@ def check_expert(
     above = [share for share in shares if share >= boundary]
     if above:
         raise ValueError(
-            f"`surprise` at {above} asks for noise above the boundary {boundary:g} of {source}: a "
-            "judge of clean latents reads the expert for low noise, which was not trained there, "
-            "and the other expert is another whole model. Take levels below the boundary"
+            f"`surprise` at {above} is above the boundary {boundary:g} of {source}: a judge of "
+            "clean latents reads the low-noise expert, which was not trained there. Use levels "
+            "below the boundary"
         )
 
 
@@ -285,6 +285,6 @@ def read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str
         if tuple(tensors[name].shape) != shape:
             raise ValueError(
                 f"{folder}: {name!r} has shape {tuple(tensors[name].shape)}, "
-                f"its config.json means {shape}"
+                f"expected {shape} from its config.json"
             )
     return tensors

@@ -56,10 +56,10 @@ def called_and_model(policy: nn.Module) -> tuple[nn.Module, nn.Module]:
     for module in called.modules():
         if isinstance(module, FullyShardedDataParallel):
             raise SharingError(
-                "got a transformer sharded by FSDP1, which joins all weights of a block, frozen "
-                "and trained, into one without names and shapes, so that the judge's base is not "
-                "to be told from another. Shard it with FSDP2 (`fully_shard`; in accelerate "
-                "`fsdp_version: 2`), or load the judge with its own weights"
+                "got a transformer sharded by FSDP1, which flattens all weights of a block into "
+                "one tensor, so the judge's base cannot be checked. Shard it with FSDP2 "
+                "(`fully_shard`; in accelerate `fsdp_version: 2`), or load the judge with its own "
+                "weights"
             )
     model = called.get_base_model() if isinstance(called, PeftModel) else called
     return called, plain(model)
@@ -134,23 +134,22 @@ class PolicyWeights(LiveWeights):
         sharded = isinstance(parameter, DTensor)
         if sharded and not self.shards.modules:
             raise SharingError(
-                f"{path} of the transformer is split by tensor parallelism, where no process sees "
+                f"{path} of the transformer is split by tensor parallelism, where no process has "
                 "whole tokens: load the judge with its own weights"
             )
         known = type(parameter) is nn.Parameter or sharded
         if not known or parameter.dtype not in PLAIN_DTYPES:
             raise SharingError(
                 f"{path} of the transformer is a {type(parameter).__name__} of {parameter.dtype}: "
-                "quantised weights are others than those that the judge was trained on, and it "
-                "would say other things. Load the judge with its own weights, or fit one to the "
-                "dequantised model"
+                "quantised weights differ from those the judge was trained on, and so would its "
+                "scores. Load the judge with its own weights, or fit one to the dequantised model"
             )
         if parameter.is_meta or parameter.shape != self.shapes[path]:
             raise SharingError(
                 f"{path} of the transformer is not in memory: it has the shape "
                 f"{tuple(parameter.shape)} on {parameter.device}, expected "
                 f"{tuple(self.shapes[path])}. Weights offloaded to disk, and those of ZeRO-3, are "
-                "not to be had between calls: use FSDP2, or load the judge with its own weights"
+                "not available between calls: use FSDP2, or load the judge with its own weights"
             )
 
 

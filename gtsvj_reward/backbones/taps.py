@@ -57,9 +57,9 @@ def watching(blocks: Mapping[int, nn.Module]) -> Iterator[Seen]:
     for tap, outputs in seen.items():
         if len(outputs) != 1:
             raise HiddenBlockError(
-                f"block {tap} was seen {len(outputs)} times in one forward pass, expected once. A "
-                "hook that comes after a model was compiled as a whole is never called: compile "
-                "its blocks (`compile_repeated_blocks`), or compile it after the judge is built"
+                f"the hook of block {tap} ran {len(outputs)} times in one forward pass, expected "
+                "once. Hooks added after a whole model was compiled never run: compile its blocks "
+                "(`compile_repeated_blocks`), or compile it after the judge is built"
             )
 
 

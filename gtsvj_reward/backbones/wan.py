@@ -107,8 +107,8 @@ class WanBackbone(TransformerBackbone):
             )
         if self.config.image_dim is not None and words != TEXT_LENGTH:
             raise ValueError(
-                f"the image-to-video model of Wan 2.1 takes {TEXT_LENGTH} text tokens, whatever "
-                f"precedes them it takes for the image; got {words}: pad prompts with zeros"
+                f"the image-to-video model of Wan 2.1 takes {TEXT_LENGTH} text tokens and reads "
+                f"any before them as the image; got {words}: pad prompts with zeros"
             )
         return text.embeds.to(like)
 
@@ -174,9 +174,9 @@ class WanBackbone(TransformerBackbone):
         given, frames = image.latents.shape[1], latents.shape[1]
         if given != frames:
             raise ValueError(
-                f"this model is fed what the VAE says of the image and grey frames behind it, as "
-                f"many as the clip has: the clip has {frames} latent frames, the image {given}. "
-                "Encode it with `image_of(pipe, images, num_frames=...)`, for the clip's length"
+                f"this model takes latents of the image followed by grey frames, as long as the "
+                f"clip: it has {frames} latent frames, the image {given}. Encode it with "
+                "`image_of(pipe, images, num_frames=...)`, for the clip's length"
             )
 
     def image_embeds(self, image: ImageCondition | None, like: Tensor) -> Tensor:

@@ -3,23 +3,23 @@
 from gtsvj_reward.judge.config import JudgeConfig
 
 PROMPT_RULE = {
-    "zeros": "It sees no prompt, so it cannot tell whether a video shows what was asked for.",
-    "stored": "It always sees the same stored text and ignores the prompt, so it cannot tell "
-    "whether a video shows what was asked for.",
+    "zeros": "It ignores the prompt: it cannot tell whether a video matches it.",
+    "stored": "It always reads the same stored text and ignores the prompt: it cannot tell "
+    "whether a video matches it.",
     "prompt": "It takes the prompt's embeddings with each call.",
 }
 
 SENSITIVITY = "prompt sensitivity"
-"""What the record of training calls the measured effect of another clip's prompt."""
+"""Key of the measured effect of another clip's prompt in the training record."""
 
 FIDELITY = "reference fidelity"
-"""Likewise, of another clip's reference image."""
+"""The same for another clip's reference image."""
 
-IMAGE_RULE = {"none": "not seen", "image": "seen, must be given with each clip"}
+IMAGE_RULE = {"none": "ignored", "image": "required with each clip"}
 
 
 def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
-    """What a judge is, as rows of a table."""
+    """Rows of the table of a judge's properties."""
     scale = "not set; call it with normalize=False"
     if config.reward_mean is not None and config.reward_std is not None:
         scale = (
@@ -45,8 +45,8 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
         ),
         ("base fingerprint", str(config.base_fingerprint)),
         ("latent space", config.latent_space.title()),
-        ("sees", seen(config)),
-        ("reads", reads(config)),
+        ("input", seen(config)),
+        ("readout", reads(config)),
         ("LoRA", lora),
         ("timestep, text", f"{config.timestep:g}, {config.text_input}"),
         (SENSITIVITY, sensitivity(config)),
@@ -61,27 +61,27 @@ def config_rows(config: JudgeConfig) -> list[tuple[str, str]]:
 def sensitivity(config: JudgeConfig) -> str:
     """Measured effect of another clip's prompt."""
     if config.text_input != "prompt":
-        return "0, it reads no prompt"
+        return "0, it ignores prompts"
     return str(config.training.get(SENSITIVITY, "not measured; see `prompt_sensitivity`"))
 
 
 def fidelity(config: JudgeConfig) -> str:
-    """What another clip's reference image does to a score."""
+    """Measured effect of another clip's reference image."""
     if config.image_input == "none":
-        return "0, it sees no reference image"
+        return "0, it ignores reference images"
     return str(config.training.get(FIDELITY, "not measured"))
 
 
 def prompt_rule(config: JudgeConfig) -> str:
-    """What else is to be said of how a judge reads prompts."""
+    """Cost of prompts, and whether they may be left out."""
     if config.prompt_level is None:
         return ""
-    alone = "It scores clips without prompts as well." if config.prompt_dropout else ""
-    return f" What a prompt changes costs two passes more, over noised latents. {alone}".rstrip()
+    alone = "It also scores clips without prompts." if config.prompt_dropout else ""
+    return f" Prompts cost two more passes, over noised latents. {alone}".rstrip()
 
 
 def reads(config: JudgeConfig) -> str:
-    """What turns the transformer's tokens into scores."""
+    """How scores are computed from the transformer's tokens."""
     if config.readout == "mlp":
         return "the mean of the last block's tokens, by a small network"
     taps = ["the latents" if tap == 0 else f"block {tap}" for tap in config.taps or ()]
@@ -92,7 +92,7 @@ def reads(config: JudgeConfig) -> str:
 
 
 def seen(config: JudgeConfig) -> str:
-    """What of a clip's latents, and of the null text, reaches the transformer."""
+    """Latents of a clip that reach the transformer."""
     parts = ["every latent frame"]
     if config.temporal_stride > 1:
         parts = [f"one latent frame in {config.temporal_stride}, from the first on"]
@@ -106,19 +106,19 @@ def reduction_limits(config: JudgeConfig) -> str:
     lines = ""
     if config.temporal_stride > 1:
         lines += (
-            "- It does not look at the latent frames between those it sees: faults there do not "
-            "lower the score, and they get no gradient.\n"
+            "- It skips latent frames: faults in them do not lower the score, and they get no "
+            "gradient.\n"
         )
     if config.latent_pooling > 1:
         lines += (
-            "- It sees averages of neighbouring latents: fine detail is lost to it, as is a rim "
+            "- It reads averages of neighbouring latents: fine detail is lost, as is a rim "
             "where height or width is not a multiple of its patches.\n"
         )
     return lines
 
 
 def aspect_rows(config: JudgeConfig) -> list[tuple[str, str]]:
-    """What the score is made of, for a judge that has aspects."""
+    """Aspects and their weights in the score."""
     if not config.aspects:
         return []
     aspects = config.aspects
@@ -161,9 +161,9 @@ scores = reward(latents, space=space, fps=fps)  # latents (batch, time, channels
 ## Limits
 
 - {PROMPT_RULE[config.text_input]}{prompt_rule(config)}
-- Its attention sees the whole clip: energies per step localise a fault, they are not causal.
-- It was trained on clean latents: scores of noisy latents mean nothing.
-{reduction_limits(config)}- Clips outside the ranges above are refused unless you ask for them.
+- Attention covers the whole clip: energies per step localise a fault, but are not causal.
+- It was trained on clean latents: scores of noisy latents are not valid.
+{reduction_limits(config)}- Clips outside the ranges above are rejected unless you allow them.
 
 ## Training
 

@@ -52,7 +52,7 @@ def image_for(config: JudgeConfig, image: ImageCondition | None) -> ImageConditi
         )
     if config.image_input == "none" and image is not None:
         raise ValueError(
-            "this judge sees no reference image (image_input='none'): `image` would change "
+            "this judge ignores reference images (image_input='none'): `image` would change "
             "nothing, leave it out"
         )
     return image

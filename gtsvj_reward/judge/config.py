@@ -122,8 +122,8 @@ class JudgeConfig(JudgeSettings):
         reduced = self.latent_pooling > 1 or self.temporal_stride > 1
         if self.surprise is not None and reduced:
             raise ValueError(
-                "`surprise` asks the generator about whole clips: leave out `latent_pooling` and "
-                "`temporal_stride`, or `surprise`"
+                "`surprise` needs whole clips: leave out `latent_pooling` and `temporal_stride`, "
+                "or `surprise`"
             )
         if self.readout == "moments":
             self.check_adapter()
@@ -149,7 +149,7 @@ class JudgeConfig(JudgeSettings):
         ]
         if self.lora_rank and asks:
             raise ValueError(
-                f"{asks} ask the generator itself, which LoRA would change: set `lora_rank` to 0, "
+                f"{asks} need the generator itself, which LoRA would change: set `lora_rank` to 0, "
                 f"got {self.lora_rank}, or leave them out"
             )
 
@@ -183,7 +183,7 @@ class JudgeConfig(JudgeSettings):
             raise ValueError(f"`image_level` is for readout='moments', got {self.readout!r}")
         if self.latent_pooling > 1 or self.temporal_stride > 1:
             raise ValueError(
-                "image_input='image' shows the base whole clips: leave out `latent_pooling` and "
+                "image_input='image' needs whole clips: leave out `latent_pooling` and "
                 "`temporal_stride`"
             )
 

@@ -22,8 +22,8 @@ def resolve_checkpoint(name: str, revision: str | None = None) -> Path:
         return folder
     if not is_hub_id(name):
         raise FileNotFoundError(
-            f"no judge {name!r}: not a folder here, not a bundled name "
-            f"({', '.join(ASSETS)}), not a hub id (owner/name)"
+            f"no judge {name!r}: not a local folder, a bundled name "
+            f"({', '.join(ASSETS)}) or a hub id (owner/name)"
         )
     patterns = ["*.json", "*.safetensors", "README.md"]
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))

@@ -69,12 +69,12 @@ def check_steps(size: tuple[int, int, int], steps: int, edge: int) -> None:
     frames, height, width = size
     if steps < LEAST_STEPS:
         raise ValueError(
-            f"a clip of {frames} latent frames is too short for this judge: it sees {steps} "
+            f"a clip of {frames} latent frames is too short for this judge: it reads {steps} "
             f"steps of it, and moments need {LEAST_STEPS}"
         )
     if min(height, width) < 2 * edge:
         raise ValueError(
-            f"latents of {height}x{width} are too small for this judge: it sees "
+            f"latents of {height}x{width} are too small for this judge: it reads "
             f"{height // edge}x{width // edge} tokens, and moments need 2x2"
         )
 

@@ -243,7 +243,7 @@ class _Job:
         """Reject a folder of frames without a rate, and a finished file made in another way."""
         if source.is_dir() and self.frames_fps is None:
             raise ValueError(
-                f"{source} is a folder of frames: say how fast they run, --frames_fps "
+                f"{source} is a folder of frames: give their frame rate, --frames_fps "
                 "(`frames_fps`)"
             )
         if target.exists() and not self.overwrite:

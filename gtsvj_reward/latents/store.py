@@ -180,8 +180,8 @@ def _info(path: Path, opened: Any) -> ClipInfo:
     metadata = opened.metadata() or {}
     if _KEY not in metadata:
         raise LatentFileError(
-            f"{path} has no `{_KEY}` metadata, which says what its tensors are: write latent "
-            "files with `save_clip` or `gtsvj encode`"
+            f"{path} has no `{_KEY}` metadata, which describes its tensors: write latent files "
+            "with `save_clip` or `gtsvj encode`"
         )
     record = json.loads(metadata[_KEY])
     if record.get("version") != FORMAT_VERSION or not record.keys() >= _RECORD:

@@ -154,11 +154,11 @@ def read_video(
 
 def _open(path: Path, frames_fps: float | None, limit: DecodeLimit | None) -> Source:
     if limit is not None and (path.is_dir() or path.suffix.lower() == ".gif"):
-        raise ValueError(f"`limit` is for video files, {path} is none")
+        raise ValueError(f"`limit` is for video files, {path} is not one")
     if path.is_dir():
         if frames_fps is None:
             raise ValueError(
-                f"{path} is a folder of frames: say how fast they run, --frames_fps (`frames_fps`)"
+                f"{path} is a folder of frames: give their frame rate, --frames_fps (`frames_fps`)"
             )
         return folder_source(path, frames_fps)
     if not path.exists():

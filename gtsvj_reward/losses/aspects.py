@@ -51,7 +51,7 @@ def aspect_loss(
     if bare:
         raise ValueError(
             f"clip {bare[0]} has no label ({len(bare)} of {len(counts)} clips): its loss is "
-            'undefined. Leave it out, or use `reduction="mean"`, in which it counts nothing'
+            'undefined. Leave it out, or use `reduction="mean"`, which ignores it'
         )
     return squared.sum(dim=1) / counts
 

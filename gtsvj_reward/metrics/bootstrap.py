@@ -88,8 +88,7 @@ def units(
     if len(sizes) < 2:
         kind = "pairs" if groups is None else "groups"
         raise ValueError(
-            f"resampling needs at least 2 {kind}, got {len(sizes)}: from one alone nothing can be "
-            "said about an interval"
+            f"resampling needs at least 2 {kind}, got {len(sizes)}: one alone gives no interval"
         )
     return members, sizes.cumsum(0) - sizes, sizes
 

@@ -73,8 +73,8 @@ class ClipScorer:
             check_encode(self.reward, encode)
         elif encode is not None or not self.reward.reads_text:
             raise ValueError(
-                "`takes_text` is for a reward that reads prompts, and takes the place of `encode`: "
-                "leave one of both out"
+                "`takes_text` is for a reward that reads prompts and replaces `encode`: leave one "
+                "out"
                 if encode is not None
                 else "the reward reads no prompts: leave `takes_text` out"
             )
@@ -148,7 +148,7 @@ class ClipScorer:
         if self.vae is None or self.vae_space is None:
             raise ValueError(
                 "got decoded frames, but no VAE to encode them: pass latents, or the judge's VAE, "
-                "with which each score costs an encoding"
+                "which encodes for each score"
             )
         if isinstance(frames, Tensor):
             latents: Latents = self.encoded(frames, self.vae_space)

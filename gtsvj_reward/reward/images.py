@@ -169,7 +169,7 @@ class ImageEncoder:
         self.name = type(pipe).__name__
         if self.name not in ENCODERS:
             raise ValueError(
-                f"it is not known what a {self.name} feeds of an image; known pipelines: "
+                f"cannot encode images with a {self.name}; known pipelines: "
                 f"{', '.join(ENCODERS)}. Make an `ImageCondition` yourself"
             )
         parts = pipe.components
@@ -203,9 +203,7 @@ class ImageEncoder:
             ValueError: for no images, and a size or length that the VAE cannot hold.
         """
         if not isinstance(images, list | tuple) or not images:
-            raise ValueError(
-                f"expected a list of images, one at least, got {type(images).__name__}"
-            )
+            raise ValueError(f"expected a list of at least one image, got {type(images).__name__}")
         rows = [self.encode(image, height, width, num_frames) for image in images]
         found = ImageCondition.cat(rows).to(torch.device("cpu"))
         return ImageCondition(found.latents, found.embeds, found.factor, self.family)
@@ -251,11 +249,11 @@ def check_image_encoder(reward: AnyReward, encoder: ImageEncoder | None, setting
     sees = as_reward(reward).reads_image
     if encoder is None and sees:
         raise ValueError(
-            "the reward sees reference images (image_input='image'), and refuses clips without: "
-            f"give `{setting}`, an image-to-video pipeline"
+            "the reward requires reference images (image_input='image'): give "
+            f"`{setting}`, an image-to-video pipeline"
         )
     if encoder is not None and not sees:
-        raise ValueError(f"the reward sees no reference images: leave `{setting}` out")
+        raise ValueError(f"the reward reads no reference images: leave `{setting}` out")
 
 
 def image_of(

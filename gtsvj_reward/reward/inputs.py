@@ -93,7 +93,7 @@ def as_space(space: AnySpace | None) -> LatentSpace | None:
         case nn.Module():
             return LatentSpace.from_vae(space)
     raise TypeError(
-        "`space` says which VAE the latents are of: pass `LatentSpace.from_pipeline(pipe)`, the "
+        "`space` must name the VAE of the latents: pass `LatentSpace.from_pipeline(pipe)`, the "
         f"pipeline itself or its VAE, got {described(space)}"
     )
 
@@ -153,8 +153,8 @@ def as_image(image: ImageCondition | None) -> ImageCondition | None:
     if image is None or isinstance(image, ImageCondition):
         return image
     raise TypeError(
-        "`image` takes what the pipeline feeds of the reference images, an `ImageCondition`, got "
-        f"{described(image)}: `image_of(pipe, images, ...)` makes it"
+        "`image` must be an `ImageCondition`, the encoded reference images, got "
+        f"{described(image)}: make it with `image_of(pipe, images, ...)`"
     )
 
 

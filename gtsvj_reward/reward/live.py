@@ -132,8 +132,8 @@ class LiveCall:
         if self.judge.config.prompt_level is not None and prompted not in (0, len(filled)):
             raise ValueError(
                 f"{prompted} of the {len(filled)} processes with clips passed `text`: this judge "
-                "takes further forward passes for prompts, which all make together. Pass it in "
-                "all of them, or in none"
+                "takes further forward passes for prompts, which all processes make together. "
+                "Pass it in all of them, or in none"
             )
         return filled[0] if filled else plans[0]
 
@@ -242,7 +242,7 @@ class Bare(torch.autograd.Function):
         """Raise an error."""
         del gradient
         raise RuntimeError(
-            f"{ctx.name!r} of a live judge has no gradient: it is taken inside the call, for "
-            "`rewards` alone. Differentiate these (choose aspects with `weights=`, uncertainty "
+            f"{ctx.name!r} of a live judge has no gradient: the call computes that of `rewards` "
+            "only. Differentiate these (choose aspects with `weights=`, uncertainty "
             "with `pessimism=`), or use a judge with its own or shared weights"
         )

@@ -79,7 +79,7 @@ class ScorerConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if (self.judge is None) == (self.server_url is None):
-            raise ValueError("give `judge`, to score in this process, or `server_url`: one of both")
+            raise ValueError("give `judge`, to score in this process, or `server_url`, not both")
         if self.latents_of is None and self.encode_with is None:
             raise ValueError(
                 "give `latents_of`, the model whose latents are passed, or "

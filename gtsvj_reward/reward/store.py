@@ -55,7 +55,7 @@ class ConditionStore:
             self.read_index(values)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self.error(
-                f"{self.index} does not say the {self.kind} of the clips: write it with "
+                f"{self.index} does not list the {self.kind} of the clips: write it with "
                 f"`gtsvj encode {self.flag}` ({error!r})"
             ) from error
 

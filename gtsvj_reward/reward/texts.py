@@ -176,7 +176,7 @@ class PromptEncoder:
             ValueError: for no prompts, or a single string.
         """
         if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"expected a list of prompts, one at least, got {prompts!r}")
+            raise ValueError(f"expected a list of at least one prompt, got {prompts!r}")
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]
         fresh = {}
         with self.awake() as device:
@@ -224,8 +224,8 @@ def check_encode(reward: AnyReward, encode: Encode | None, setting: str = "encod
     judge = as_reward(reward)
     if encode is None and judge.needs_text:
         raise ValueError(
-            "the reward reads prompts (text_input='prompt', or a PromptScore), and refuses clips "
-            f"without: give `{setting}`, a PromptEncoder of the generator's pipeline"
+            "the reward requires prompts (text_input='prompt', or a PromptScore): give "
+            f"`{setting}`, a PromptEncoder of the generator's pipeline"
         )
     if encode is not None and not judge.reads_text:
         raise ValueError(f"the reward reads no prompts: leave `{setting}` out")

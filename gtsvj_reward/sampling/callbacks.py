@@ -56,7 +56,7 @@ class RewardCallback:
             raise ValueError(f"`steps` must be indices >= 0, at least one, got {list(self.steps)}")
         if self.text is None and as_reward(self.reward).needs_text:
             raise ValueError(
-                "the reward reads prompts, and a callback cannot see those of the pipeline: give "
+                "the reward reads prompts, and a callback does not get those of the pipeline: give "
                 "`text`, for example text_of(pipe, prompts)"
             )
         check_scored(self.pipe)

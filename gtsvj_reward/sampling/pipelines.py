@@ -169,8 +169,8 @@ def load_pipeline(source: str | Path, *, dtype: torch.dtype, device: str | torch
     folder = folder_of(source)
     if not (Path(folder) / "model_index.json").is_file() and not is_hub_id(str(source)):
         raise FileNotFoundError(
-            f"no pipeline {str(source)!r}: not a bundled name (gtsvj-toy-pipeline), not a folder "
-            "with a `model_index.json` here, not a hub id (owner/name)"
+            f"no pipeline {str(source)!r}: not a bundled name (gtsvj-toy-pipeline), a local folder "
+            "with a `model_index.json` or a hub id (owner/name)"
         )
     kind_named(str(DiffusionPipeline.load_config(folder)["_class_name"]))
     pipe = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, **weights_in(dtype))
@@ -196,7 +196,7 @@ def kind_named(name: str) -> PipelineKind:
     if name not in PIPELINES:
         raise ValueError(
             f"cannot sample with a {name}; known pipelines: {', '.join(PIPELINES)}. Call it with "
-            'output_type="latent" yourself, and hand the latents to the reward'
+            'output_type="latent" yourself, and pass the latents to the reward'
         )
     return PIPELINES[name]
 
@@ -210,9 +210,9 @@ def check_scored(pipe: Any) -> None:
     if pipeline_kind(pipe).decode is None:
         known = [name for name, kind in PIPELINES.items() if kind.decode is not None]
         raise ValueError(
-            f"a {type(pipe).__name__} makes negatives, its clips are not scored while they are "
-            f'sampled; that is known of {", ".join(known)}. Call it with output_type="latent" '
-            "yourself, and hand the latents to the reward"
+            f"a {type(pipe).__name__} can make negatives, but its clips cannot be scored during "
+            f'sampling; supported: {", ".join(known)}. Call it with output_type="latent" '
+            "yourself, and pass the latents to the reward"
         )
 
 
@@ -249,8 +249,8 @@ def check_reproducible(pipe: Any) -> None:
     if type(scheduler) not in known:
         raise ValueError(
             f"{type(pipe).__name__} gives its scheduler no generator, and "
-            f"{type(scheduler).__name__} is not known to draw no noise, so that a candidate would "
-            f"not be reproducible from its seed: use {names}"
+            f"{type(scheduler).__name__} may draw noise: candidates would not be reproducible from "
+            f"their seeds. Use {names}"
         )
     if scheduler.config.get("stochastic_sampling", False):
         raise ValueError(

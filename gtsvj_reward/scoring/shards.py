@@ -128,7 +128,7 @@ class Shards:
         ]
         if differences:
             raise ScoringMismatchError(
-                f"{path} holds {len(lines) - 1} scores that were made otherwise: "
+                f"{path} holds {len(lines) - 1} scores made with other settings: "
                 f"{'; '.join(differences)}. Choose another --out, or start again with --overwrite"
             )
 

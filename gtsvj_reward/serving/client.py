@@ -132,8 +132,8 @@ class ScoreClient(Reward):
         space = clips.space or self.space
         if space is None:
             raise ValueError(
-                "`space` must say which VAE the latents are of: the server refuses unnamed ones. "
-                "Pass it to the client or the call, e.g. LatentSpace.from_pipeline(pipe)"
+                "`space`, the VAE of the latents, is missing, and the server requires it: pass it "
+                "to the client or the call, e.g. LatentSpace.from_pipeline(pipe)"
             )
         if torch.is_grad_enabled() and any(clip.requires_grad for clip in clips.latents):
             raise ValueError(

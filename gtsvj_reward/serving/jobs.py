@@ -72,7 +72,7 @@ def admit(reward: GTSVJReward, request: ScoreRequest, max_clips: int) -> Job:
             do not go with the judge, normalisation without statistics.
     """
     if len(request) > max_clips:
-        raise ValueError(f"{len(request)} clips in one request, at most {max_clips} are taken")
+        raise ValueError(f"{len(request)} clips in one request, expected at most {max_clips}")
     if request.space is None:
         check_name(reward.space, request.space_id)
     clips = request.checked(

@@ -110,7 +110,7 @@ async def read_limited(request: Request, held: Held, limits: Limits) -> bytes:
     size = int(announced) if announced.isascii() and announced.isdecimal() else largest + 1
     if size > largest:
         raise NotScoredError(
-            413, f"the body has {announced[:20]} bytes, at most {largest} are taken"
+            413, f"the body has {announced[:20]} bytes, expected at most {largest}"
         )
     held.grow_to(size)
     try:
@@ -129,7 +129,7 @@ async def receive(request: Request, held: Held, largest: int) -> bytes:
     async for chunk in request.stream():
         size += len(chunk)
         if size > largest:
-            raise NotScoredError(413, f"the body has over {largest} bytes, at most those are taken")
+            raise NotScoredError(413, f"the body has more than {largest} bytes, the maximum")
         held.grow_to(size)
         chunks.append(chunk)
     return b"".join(chunks)

@@ -30,11 +30,11 @@ async def reload(name: str, request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     service.authorise(request)
     if service.token is None:
-        raise NotScoredError(403, "a judge is reloaded with a token: start the server with one")
+        raise NotScoredError(403, "reloading requires a token: start the server with one")
     judge = service.judges.find(name)
     if judge.load is None:
         raise NotScoredError(
-            409, f"{name!r} cannot be reloaded here: of several replicas one would be; restart them"
+            409, f"{name!r} cannot be reloaded where there are replicas: restart the server"
         )
     with service.pending.hold() as held:
         body = await read_limited(request, held, service.limits)
@@ -61,7 +61,7 @@ async def replace_judge(
             409,
             f"the new judge scores {new.space.title()} with text_input {inputs[1][0]!r} and "
             f"image_input {inputs[1][1]!r}, the old one {old.space.title()} with {inputs[0][0]!r} "
-            f"and {inputs[0][1]!r}: the old one stays, since its clients would all be refused",
+            f"and {inputs[0][1]!r}: the old one stays, its clients' requests would fail",
         )
     try:
         after = await answer_canary(service, new, body, version)

@@ -21,7 +21,7 @@ def read_space(text: str) -> LatentSpace:
     try:
         space = LatentSpace.from_dict(values)
     except ValueError as error:
-        raise MalformedError(f"`latent_space` is none: {error}") from error
+        raise MalformedError(f"`latent_space` is invalid: {error}") from error
     sizes = space.channels, space.spatial_compression, space.temporal_compression
     names = space.id, space.vae or ""
     if max(*sizes, space.patch_size_t or 1) >= LARGEST or max(map(len, names)) > LONGEST:

@@ -119,7 +119,7 @@ class VideoReader:
         """
         if image is None:
             raise ValueError(
-                "this judge sees reference images (image_input='image'), and the request has none: "
+                "this judge requires reference images (image_input='image'), the request has none: "
                 "send `image_b64` in the turn of the video, or in the one before it"
             )
         try:
@@ -129,4 +129,4 @@ class VideoReader:
                     raise ValueError(f"it has {opened.width} x {opened.height} pixels")
                 return opened.convert("RGB")
         except (binascii.Error, OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"the reference image is no png or jpg in base64: {error}") from error
+            raise ValueError(f"the reference image is not a base64 png or jpg: {error}") from error

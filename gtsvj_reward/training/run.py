@@ -55,12 +55,12 @@ def build_judge(
     reads = arguments.text_input == "prompt"
     if reads and arguments.readout != "moments":
         raise ValueError(
-            "`text_input: prompt` is for `--readout moments`: what trains LoRA shows no prompts"
+            "`text_input: prompt` is for `--readout moments`: LoRA training shows no prompts"
         )
     sees = arguments.image_input == "image"
     if sees and arguments.readout != "moments":
         raise ValueError(
-            "`image_input: image` is for `--readout moments`: what trains LoRA shows no images"
+            "`image_input: image` is for `--readout moments`: LoRA training shows no images"
         )
     config = JudgeConfig(
         **chosen,
@@ -94,6 +94,6 @@ def refuse_adapter(arguments: JudgeArguments) -> None:
     if given:
         raise ValueError(
             f"{given} are settings of `--readout mlp`: a moment readout has no hidden layer, and "
-            "an adapter only from `gtsvj train-discriminator --readout moments --lora_rank 8` on; "
+            "gets an adapter only by `gtsvj train-discriminator --readout moments --lora_rank 8`; "
             "leave them out"
         )

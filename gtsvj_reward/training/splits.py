@@ -169,9 +169,9 @@ def report_duplicates(infos: Sequence[ClipInfo], group_by: str | None) -> None:
     fitting = [name for name in names if name is not None]
     if not fitting:
         raise ValueError(
-            f"`group_by` {group_by!r} fits none of {len(infos)} clips, the first is "
+            f"`group_by` {group_by!r} matches none of {len(infos)} clips, the first is "
             f"{infos[0].source or infos[0].path.name}: write `folder`, or an expression like "
-            r"`(.+)_\d+` that fits from the start of the name"
+            r"`(.+)_\d+` that matches from the start of the name"
         )
     alone = len(names) - len(fitting)
     logger.warning(

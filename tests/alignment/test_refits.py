@@ -300,7 +300,7 @@ def test_a_live_judge_is_refused(start, positives, tmp_path):
     pipe = tiny_pipeline()
     Policy(pipe, SIZE, guidance=1.0, rank=2)
     live = VideoJudge(LiveBackbone(pipe.transformer), start.config, stored_text=None, seed=0)
-    with pytest.raises(ValueError, match="all processes make its passes together"):
+    with pytest.raises(ValueError, match="does not support a live judge"):
         made(live, positives, tmp_path)
 
 

@@ -190,9 +190,9 @@ def test_what_cannot_be_denoised_is_refused(wan):
     flow, cogvideox = (backbone_for(f.transformer(0)) for f in (wan, FAMILIES[0]))
     with pytest.raises(ValueError, match=r"between 0 and 1.*got \[0.5, 500\]"):
         noise_levels(flow, (0.5, 500))
-    with pytest.raises(ValueError, match="one at least; got \\[\\]"):
+    with pytest.raises(ValueError, match=r"at least one noise level .* got \[\]"):
         noise_levels(flow, ())
-    with pytest.raises(ValueError, match="to its scheduler alone: give `scheduler`"):
+    with pytest.raises(ValueError, match="depends on the scheduler: give `scheduler`"):
         noise_levels(cogvideox, (0.5,))
     with pytest.raises(ValueError, match="is trained by flow matching, and CogVideoXDDIM"):
         noise_levels(flow, (0.5,), CogVideoXDDIMScheduler(**COGVIDEOX))
@@ -203,7 +203,7 @@ def test_what_cannot_be_denoised_is_refused(wan):
     with pytest.raises(ValueError, match="got one with use_flow_sigmas=False"):
         noise_levels(flow, (0.5,), UniPCMultistepScheduler())
     short = backbone_for(wan.transformer(0), depth=3)
-    with pytest.raises(ValueError, match="holds 3 blocks of a longer WanTransformer3DModel"):
+    with pytest.raises(ValueError, match="only the first 3 blocks of the WanTransformer3DModel"):
         denoising_errors(short, latents_of(wan), noise_levels(short, (0.5,)))
     with pytest.raises(ValueError, match="takes latents"):
         denoising_errors(flow, latents_of(FAMILIES[0])[:, :, :2], noise_levels(flow, (0.5,)))

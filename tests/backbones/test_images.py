@@ -139,7 +139,7 @@ def test_images_that_do_not_fit_are_refused():
         (model, image(family="WanTransformer3DModel"), "encoded for a WanTransformer3DModel"),
         (model, image(frames=3), "one frame of them; got 3"),
         (model, image(embeds=torch.zeros(2, 5, 8)), "one frame of them; got 1 and embeddings"),
-        (wan, image(), "the clip has 5 latent frames, the image 1. Encode it with `image_of"),
+        (wan, image(), "it has 5 latent frames, the image 1. Encode it with `image_of"),
         (wan, image(frames=5), "attends to the image's embeddings: give `embeds`"),
         (wan, image(frames=5, embeds=torch.zeros(2, 5, 9)), r"\(2, tokens, 8\), got \(2, 5, 9\)"),
     ):
@@ -149,9 +149,9 @@ def test_images_that_do_not_fit_are_refused():
 
 def test_pipelines_without_image_and_single_images_are_refused():
     pipe = frozen(IMAGE_PIPELINES["cogvideox-5b"])
-    with pytest.raises(ValueError, match="expected a list of images, one at least, got Image"):
+    with pytest.raises(ValueError, match="expected a list of at least one image, got Image"):
         image_of(pipe, picture(), **SIZE)
-    with pytest.raises(ValueError, match="not known what a str feeds of an image"):
+    with pytest.raises(ValueError, match="cannot encode images with a str"):
         image_of("pipe", [picture()], **SIZE)
     with pytest.raises(
         ValueError, match=r"of 36x32 pixels, the pipeline made \(1, 3, 32, 32\) of it"
@@ -179,7 +179,7 @@ def test_what_a_model_says_of_the_frame_that_it_is_given_does_not_count(name):
     said = backbone.predict(level.noisy(latents, noise), timestep=level.timestep, image=image)
     wanted = (said - level.target(latents, noise)).square().mean(dim=(2, 3, 4))
     torch.testing.assert_close(errors[:, 0, 1:], wanted[:, 1:])
-    with pytest.raises(ValueError, match="a clip of 1 latent frames is all image"):
+    with pytest.raises(ValueError, match="all 1 latent frames of the clip are the image"):
         denoising_errors(backbone, latents[:, :1], levels, image=image)
 
 

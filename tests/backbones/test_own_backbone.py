@@ -101,7 +101,7 @@ def test_another_one_is_refused_on_reload(saved):
         GTSVJReward.from_pretrained(path, backbone=OwnBackbone(seed=1))
     with pytest.raises(ValueError, match="holds 2 blocks, the judge wants 3"):
         GTSVJReward.from_pretrained(path, backbone=OwnBackbone(depth=2))
-    with pytest.raises(FileNotFoundError, match="'own' is neither a folder here nor a hub id"):
+    with pytest.raises(FileNotFoundError, match="'own' is neither a local folder nor a hub id"):
         GTSVJReward.from_pretrained(path)
 
 

@@ -65,7 +65,7 @@ def test_a_block_that_does_not_run_is_an_error():
     last = backbone.model.transformer_blocks[3]
     del backbone.model.transformer_blocks[3]
     backbone.blocks = lambda: [*backbone.model.transformer_blocks, last]
-    with pytest.raises(HiddenBlockError, match="block 4 was seen 0 times in one forward pass"):
+    with pytest.raises(HiddenBlockError, match="hook of block 4 ran 0 times in one forward pass"):
         backbone(clips(), timestep=0.0)
     assert backbone(clips(), timestep=0.0, taps=[3])[3].isfinite().all()
 
@@ -73,7 +73,7 @@ def test_a_block_that_does_not_run_is_an_error():
 def test_a_block_that_runs_twice_is_an_error():
     backbone = backbone_for(tiny_transformer())
     backbone.model.transformer_blocks[2] = backbone.model.transformer_blocks[1]
-    with pytest.raises(HiddenBlockError, match="block 2 was seen 2 times"):
+    with pytest.raises(HiddenBlockError, match="hook of block 2 ran 2 times"):
         backbone(clips(), timestep=0.0, taps=[2])
 
 
@@ -161,7 +161,7 @@ def test_a_model_that_was_compiled_as_a_whole_before_hides_its_blocks():
     backbone.model.compile(backend="aot_eager")
     with torch.no_grad():
         backbone.model(**backbone.inputs(clips(), timestep=0.0, text=None))
-        with pytest.raises(HiddenBlockError, match="never called: compile its blocks"):
+        with pytest.raises(HiddenBlockError, match="never run: compile its blocks"):
             backbone(clips(), timestep=0.0)
 
 

@@ -308,5 +308,7 @@ def test_frames_are_encoded_with_the_judges_vae(host, saved, judge, vae):
 @pytest.mark.parametrize("host", ["verl-omni", "Flow-Factory", "UniRL"])
 def test_frames_are_refused_where_no_vae_was_named(host, saved):
     score = OF_FRAMES[host](settings_of(saved))
-    with pytest.raises(ValueError, match=r"no VAE to encode them|Name the judge's VAE"):
+    with pytest.raises(
+        ValueError, match=r"no VAE to encode them|Set `encode_with` to the judge's VAE"
+    ):
         score(videos(1))

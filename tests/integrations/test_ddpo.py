@@ -303,8 +303,8 @@ def test_latents_and_vaes_of_another_space_are_refused(reward, tiny_vae):
     [
         ({"images_are": "frames"}, "must be 'latents' or 'pixels', got 'frames'"),
         ({"images_are": "latents", "layout": "BHWC"}, "`layout` must be"),
-        ({"images_are": "latents", "vae": "vae"}, "`vae` goes with images_are='pixels'"),
-        ({"images_are": "pixels"}, "`vae` goes with images_are='pixels'"),
+        ({"images_are": "latents", "vae": "vae"}, "`vae` and images_are='pixels' go together"),
+        ({"images_are": "pixels"}, "`vae` and images_are='pixels' go together"),
         ({"images_are": "pixels", "vae": 1, "num_frames": 9}, "are of latents: leave them out"),
         ({"images_are": "pixels", "vae": 1, "space": tiny_space()}, "are of latents"),
     ],

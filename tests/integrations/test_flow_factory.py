@@ -142,7 +142,7 @@ def test_evaluation_scores_videos_if_a_vae_was_named(saved, judge, vae):
     expected = judge.score_frames(videos(3), vae=vae, fps=8.0)
     for samples in (evaluated, unfinished):
         torch.testing.assert_close(compute_rewards(both, samples), expected, rtol=0, atol=ROUNDING)
-        with pytest.raises(ValueError, match="the clean latents are not among what Flow-Factory"):
+        with pytest.raises(ValueError, match="Flow-Factory did not store the clean latents"):
             compute_rewards(loaded(latent_settings(saved)), samples)
     stored = finished(3)
     torch.testing.assert_close(

@@ -330,7 +330,7 @@ def test_embeddings_of_a_verl_omni_rollout_take_the_place_of_the_text_encoder(tm
     ):
         with pytest.raises(ValueError, match=words):
             scores(left)
-    with pytest.raises(ValueError, match="takes the place of `text_encoder`"):
+    with pytest.raises(ValueError, match="replaces `text_encoder`"):
         verl_omni.split({**own, "text_encoder": str(tmp_path / "pipe")})
 
 

@@ -90,7 +90,7 @@ def test_a_sampler_is_trained(saved):
     ("changes", "error", "text"),
     [
         ({"latents_of": "foreign"}, LatentSpaceError, "the latents to score are of"),
-        ({"encode_with": "vae"}, ValueError, "give `latents_of`, .* one of both"),
+        ({"encode_with": "vae"}, ValueError, "give `latents_of`, .* not both"),
         ({"version": "v2.1"}, ValueError, r"unknown keys \['version'\]"),
         (
             {"server_url": "http://a", "judge": None},

@@ -96,7 +96,7 @@ def test_a_new_process_scores_exactly_the_same(saved):
 def test_the_base_is_found_by_path_beside_the_checkpoint_or_by_argument(saved, base, tmp_path):
     expected = load_judge(saved).energies(clips())
     base.rename(tmp_path / "moved")
-    with pytest.raises(FileNotFoundError, match="neither a folder here nor a hub id"):
+    with pytest.raises(FileNotFoundError, match="neither a local folder nor a hub id"):
         load_judge(saved)
     assert torch.equal(load_judge(saved, base_model=tmp_path / "moved").energies(clips()), expected)
     config = json.loads((saved / "config.json").read_text())
@@ -288,7 +288,7 @@ def test_bad_configs_are_refused(fields, message):
 
 def test_the_card_states_what_matters(saved):
     card = (saved / "README.md").read_text()
-    for part in ("Higher is better", "sees no prompt", "mean", "tiny", "3-7 latent frames"):
+    for part in ("Higher is better", "ignores the prompt", "mean", "tiny", "3-7 latent frames"):
         assert part in card
     assert "(raw - 0.25) / 0.5, measured on two clips" in card
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_keeps_how_images_are_seen(tmp_path):
     assert torch.equal(scores, GTSVJReward(judge)(clips(3), image=image, normalize=False))
     alone = reward(clips(3)[1:2], image=image.rows(torch.tensor([1])), normalize=False)
     torch.testing.assert_close(alone[0], scores[1], atol=1e-5, rtol=1e-5)
-    assert "| reference image | seen, must be given with each clip |" in model_card(loaded.config)
+    assert "| reference image | required with each clip |" in model_card(loaded.config)
 
 
 def test_a_trained_judge_with_lora_sees_images_too():
@@ -204,7 +204,7 @@ def test_swaps_need_other_sources_and_one_image_a_clip():
     loads = [lambda: clips(1)[0]] * 2
     with pytest.raises(ValueError, match="3 reference images and 2 groups for 2 clips"):
         first_frames_swapped(loads, images_for(3), groups=["a", "b"])
-    with pytest.raises(ValueError, match="all 2 clips are of 'a': no image is wrong"):
+    with pytest.raises(ValueError, match="all 2 clips are of 'a', expected different sources"):
         first_frames_swapped(loads, images_for(2), groups=["a", "a"])
 
 

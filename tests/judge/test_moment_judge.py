@@ -178,7 +178,7 @@ def test_short_clips_are_refused():
     judge = moment_judge()
     with pytest.raises(ValueError, match="at least 3 steps of 2x2 tokens, this clip has 2"):
         judge(clips(1, 2))
-    with pytest.raises(ValueError, match="too short for this judge: it sees 2 steps"):
+    with pytest.raises(ValueError, match="too short for this judge: it reads 2 steps"):
         moment_judge(temporal_stride=2).check_size((4, 8, 12))
 
 
@@ -191,7 +191,8 @@ def test_the_card_says_what_is_read(tmp_path):
     save_judge(moment_judge(**LATER), tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert (
-        "| reads | moments of the latents, block 1, block 3, block 4, by a linear readout." in card
+        "| readout | moments of the latents, block 1, block 3, block 4, by a linear readout."
+        in card
     )
     assert "Each score has a standard deviation." in card
     save_judge(moment_judge(), tmp_path)

@@ -91,9 +91,9 @@ def test_a_checkpoint_keeps_how_prompts_are_read(tmp_path):
 
 def test_the_card_says_how_prompts_are_read():
     card = model_card(moment_judge(**READS).config)
-    assert "costs two passes more, over noised latents. It scores clips without prompts" in card
+    assert "cost two more passes, over noised latents. It also scores clips without prompts" in card
     assert "| prompt sensitivity | not measured" in card
-    assert "| prompt sensitivity | 0, it reads no prompt |" in model_card(moment_judge().config)
+    assert "| prompt sensitivity | 0, it ignores prompts |" in model_card(moment_judge().config)
 
 
 def test_a_judge_that_never_went_without_refuses_clips_without_prompts():
@@ -115,7 +115,7 @@ def test_settings_that_do_not_go_together_are_refused():
             JudgeConfig(**fields, **settings)
     with pytest.raises(ValueError, match="needs a block among its `taps`"):
         moment_judge(taps=[0], **READS)
-    with pytest.raises(ValueError, match="is known to its scheduler alone"):
+    with pytest.raises(ValueError, match="depends on the scheduler"):
         moment_judge(text_input="prompt")
 
 

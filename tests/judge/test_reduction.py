@@ -185,12 +185,12 @@ def test_checkpoints_of_earlier_formats_load_as_judges_that_see_everything(tmp_p
 def test_the_card_says_what_is_not_seen(tmp_path):
     save_judge(tiny_judge(**REDUCED), tmp_path / "reduced")
     card = (tmp_path / "reduced" / "README.md").read_text()
-    assert ("| sees | one latent frame in 2, from the first on, means of 2x2 latents |") in card
+    assert ("| input | one latent frame in 2, from the first on, means of 2x2 latents |") in card
     for part in ("they get no gradient", "fine detail is lost"):
         assert part in card
     save_judge(tiny_judge(), tmp_path / "whole")
     card = (tmp_path / "whole" / "README.md").read_text()
-    assert "| sees | every latent frame |" in card
+    assert "| input | every latent frame |" in card
     assert "no gradient" not in card
 
 

@@ -131,7 +131,7 @@ def test_levels_above_the_boundary_of_two_experts_are_refused(tmp_path):
         return build_judge(JudgeArguments(base_model=str(tmp_path), **settings), space, seed=0)
 
     assert [level.sigma for level in judge(0.5, 0.87).config.noise_levels] == [0.5, 0.87]
-    with pytest.raises(ValueError, match=r"\[0.875, 0.9\] asks for noise above the boundary 0.875"):
+    with pytest.raises(ValueError, match=r"\[0.875, 0.9\] is above the boundary 0.875"):
         judge(0.5, 0.875, 0.9)
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
     assert len(judge(0.9).config.noise_levels) == 1

@@ -60,7 +60,7 @@ def test_adapters_take_them_too():
     assert trl(["a", "b"], latents=list(clips(2))) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ValueError, match="`fps` must be a number"):
         LatentsRewardFunc(judge, fps="fast")
-    with pytest.raises(TypeError, match="`space` says which VAE"):
+    with pytest.raises(TypeError, match="`space` must name the VAE"):
         DDPOReward(judge, images_are="latents", space="cogvideox-2b")
 
 

@@ -407,7 +407,7 @@ def changed(transformer):
 REFUSALS = [
     (trainable, "requires grad: a judge would change"),
     (merged, "an adapter is merged into"),
-    (quantised, r"of torch.int8: quantised weights are others than those"),
+    (quantised, r"of torch.int8: quantised weights differ from those"),
     (quantised_by_torchao, r"a Int8Tensor of torch.float32: quantised .* dequantised model"),
     (quantised_by_bitsandbytes, r"a Params4bit of torch.uint8: quantised .* dequantised model"),
     (hooked, r"blocks\.0 of the transformer has a hook from 'tests\..*take it off"),
@@ -465,6 +465,6 @@ def test_judges_that_cannot_be_live_say_why(path, tmp_path):
 
 def test_clips_that_the_policy_cannot_take_are_refused_before_it_runs(path):
     live = GTSVJReward.from_pretrained(path, transformer=policy(), live=True)
-    with pytest.raises(ValueError, match="it sees 1x4 tokens, and moments need 2x2"):
+    with pytest.raises(ValueError, match="it reads 1x4 tokens, and moments need 2x2"):
         live(clips(1, 5, 2, 8))
     assert isinstance(live.judge.backbone.model, CogVideoXTransformer3DModel)

@@ -282,7 +282,7 @@ def test_from_pretrained_round_trip_and_its_refusals(tmp_path):
     reward.save_pretrained(tmp_path / "judge")
     loaded = GTSVJReward.from_pretrained(tmp_path / "judge", batch_size=1)
     torch.testing.assert_close(loaded(clips(3)), reward(clips(3)), rtol=0, atol=1e-5)
-    with pytest.raises(FileNotFoundError, match="not a hub id"):
+    with pytest.raises(FileNotFoundError, match="or a hub id"):
         GTSVJReward.from_pretrained(tmp_path / "nothing")
 
 

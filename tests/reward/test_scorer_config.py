@@ -71,8 +71,8 @@ def test_foreign_models_are_refused_at_load(folder):
     ("changes", "text"),
     [
         ({"fsp": 8}, r"unknown keys \['fsp'\]: expected some of judge, server_url"),
-        ({"judge": None}, "give `judge`, .* or `server_url`: one of both"),
-        ({"server_url": "http://127.0.0.1:1"}, "one of both"),
+        ({"judge": None}, "give `judge`, .* or `server_url`, not both"),
+        ({"server_url": "http://127.0.0.1:1"}, "not both"),
         ({"latents_of": None}, "give `latents_of`"),
         ({"dtype": "float8"}, "`dtype` must be one of float32, bfloat16, float16, got 'float8'"),
         ({"vae_dtype": "double"}, "`vae_dtype` must be one of"),

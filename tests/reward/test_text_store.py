@@ -52,7 +52,7 @@ def test_what_was_said_comes_back_bitwise(folder, make):
 
 def test_what_is_missing_or_does_not_fit_is_refused(folder, tmp_path):
     assert TextStore.beside(folder.path) is None
-    with pytest.raises(PromptStoreError, match="does not say the prompts of the clips"):
+    with pytest.raises(PromptStoreError, match="does not list the prompts of the clips"):
         TextStore(tmp_path)
     keep(folder, ["a dog", "a dog", "runs"])
     with pytest.raises(PromptStoreError, match=r"for a CogVideoX.*, these are for a WanTrans"):

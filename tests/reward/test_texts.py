@@ -106,9 +106,9 @@ def test_an_encoder_without_its_transformer():
 
 def test_bad_prompts_and_pipelines_are_refused():
     pipe = frozen(wan)
-    with pytest.raises(ValueError, match="expected a list of prompts, one at least, got 'a dog'"):
+    with pytest.raises(ValueError, match="expected a list of at least one prompt, got 'a dog'"):
         text_of(pipe, "a dog")
-    with pytest.raises(ValueError, match=r"one at least, got \[\]"):
+    with pytest.raises(ValueError, match=r"at least one prompt, got \[\]"):
         text_of(pipe, [])
     with pytest.raises(ValueError, match="no text encoder is known for a UNet"):
         PromptEncoder(pipe, transformer_config={"_class_name": "UNet"})

@@ -286,7 +286,7 @@ def test_wan_schedulers_that_draw_noise_are_refused():
     with pytest.raises(ValueError, match="stochastic_sampling=True draws noise"):
         best(wan(stochastic_flow()))
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler is not known"):
+    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler may draw noise"):
         best(wan(DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++", **flow)))
 
 

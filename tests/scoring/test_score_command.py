@@ -74,7 +74,7 @@ def test_another_judge_is_refused_until_overwrite(judge, latents, tmp_path, caps
     save_tiny_judge(tmp_path, reward_mean=0.0)
     assert main(words) == 1
     error = capsys.readouterr().err
-    assert "9 scores that were made otherwise: judge's config.json was" in error
+    assert "9 scores made with other settings: judge's config.json was" in error
     assert rows_of(tmp_path / "x.csv") == first
     assert main([*words, "--dtype", "bfloat16"]) == 1
     assert "dtype was float32, is now bfloat16" in capsys.readouterr().err

@@ -191,7 +191,7 @@ def foreign(folder):
     [
         (broken, "the checkpoint cannot be loaded, the old judge stays"),
         (not_finite, "did not score the canary, the old one stays"),
-        (foreign, "the old one stays, since its clients would all be refused"),
+        (foreign, "the old one stays, its clients' requests would fail"),
     ],
 )
 def test_what_cannot_take_over_does_not(tmp_path, change, reason):

@@ -70,7 +70,7 @@ MALFORMED = {
     "unknown tensor": (plain({"latents": clips(), "video": clips()}), "unknown tensor 'video'"),
     "unknown setting": (plain(fsp="8"), "unknown settings .'fsp'"),
     "no space": (plain(latent_space_id=None), "`latent_space_id` must name"),
-    "half a space": (plain(latent_space='{"id": "tiny"}'), "is none: not a latent space"),
+    "half a space": (plain(latent_space='{"id": "tiny"}'), "is invalid: not a latent space"),
     "two spaces": (plain(latent_space=json.dumps(tiny_space(id="x").to_dict())), "must name"),
     "fps": (plain(fps="nan"), "`fps` must be a positive number"),
     "num_frames": (plain(num_frames="-17"), "`num_frames` must be a positive whole number"),
@@ -99,7 +99,7 @@ REFUSED = {
     "odd size": (body_of(clips(1, 5, 7, 12)), "multiples of the patch size 2"),
     "other length": (body_of(num_frames=33), "33 frames are 9 latent frames"),
     "prompts": (body_of(text=TextCondition(torch.randn(2, 6, 8))), "this judge ignores prompts"),
-    "many clips": (body_of(clips(33)), "33 clips in one request, at most 32"),
+    "many clips": (body_of(clips(33)), "33 clips in one request, expected at most 32"),
 }
 
 
@@ -168,7 +168,7 @@ def test_bodies_above_the_limit_are_refused_before_they_are_read(reward):
         assert post(port, GOOD)[0] == 200
         status, answer = post(port, body_of(clips(20)))
         assert status == 413
-        assert "at most 65536 are taken" in answer["detail"]
+        assert "expected at most 65536" in answer["detail"]
         with raw(port) as connection:  # announced, never sent
             connection.sendall(head_of(1 << 40))
             assert status_of(connection) == 413
@@ -181,7 +181,7 @@ def test_bodies_above_the_limit_are_refused_before_they_are_read(reward):
 
 def test_the_space_is_named_by_the_client(port):
     with client_of(port, space=None) as client:
-        with pytest.raises(ValueError, match="`space` must say which VAE"):
+        with pytest.raises(ValueError, match="`space`, the VAE of the latents, is missing"):
             client(clips())
         assert len(client(clips(), space=tiny_space())) == 2
 

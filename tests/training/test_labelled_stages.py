@@ -311,7 +311,7 @@ def test_aspect_metrics_of_known_values():
 
 
 def test_scales_must_come_from_somewhere():
-    with pytest.raises(ValueError, match=r"does not say the scale of 'clear'.*clear=LOW:HIGH"):
+    with pytest.raises(ValueError, match=r"does not define the scale of 'clear'.*clear=LOW:HIGH"):
         choose_aspects(["clear"], ["clear"])
     with pytest.raises(ValueError, match=r"no aspect 'blur': choose from \['clear'\]"):
         choose_aspects(["blur=0:1"], ["clear"])

@@ -157,7 +157,7 @@ def test_segments_of_one_source_stay_on_one_side(world, caplog):
     assert "12 clips in 4 groups, 0 on their own" in caplog.text
     with pytest.raises(ValueError, match=r"of the same group as .*Held-out results"):
         check_apart(infos[:2], infos[2:3], r"(.+)_\d+")
-    with pytest.raises(ValueError, match=r"fits none of 12 clips, the first is set/a_0\.mp4"):
+    with pytest.raises(ValueError, match=r"matches none of 12 clips, the first is set/a_0\.mp4"):
         split(world, infos, lambda info: [info], group_by=r"scene-\d+")
     with pytest.raises(ValueError, match="connect all of them"):
         split(world, infos, lambda info: [info], group_by="folder")

@@ -40,11 +40,11 @@ Reconstruction of clips of {frames} frames of {size}x{size}, posterior mode, mea
 |---|---|---|---|
 {rows}
 
-What it can do: show motion and coarse shapes. What it cannot: fine texture, faces, text; its
-reconstructions are visibly soft. Do not train a generator on it, and do not compare its scores
+It reconstructs motion and coarse shapes, but not fine texture, faces or text; its reconstructions
+are visibly soft. Do not train a generator on it, and do not compare its scores
 with those of another latent space.
 
-Remake it with `make codec`. Training on several threads is not bitwise repeatable and follows the
+Remake it with `make codec`. Training on several threads is not bitwise repeatable and stops by the
 clock, so a remade codec has other weights and another latent space, of about the same quality.
 
 Licence: Apache-2.0. The training clips and photos belong to their owners and are not included.

@@ -55,8 +55,8 @@ parameters, 6 blocks, 128 wide, no text (all prompts are zeros).
 | seed | 0 |
 | validation | v-loss {before:.3f} at the start, {after:.3f} at the end, clips of the same shots |
 
-What it can do: serve as a base whose features know these few scenes better than random weights.
-What it cannot: generate video worth looking at; it has seen a handful of scenes. Remake it with
+Its features suit these few scenes better than random weights do. It does not generate video worth
+watching: it was trained on a handful of scenes. Remake it with
 `make base`.
 
 Licence: Apache-2.0. The training clips and photos belong to their owners and are not included.

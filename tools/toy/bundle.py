@@ -26,36 +26,36 @@ from gtsvj_reward.toy.pipeline import FLOW, FLOW_UNSTEADY, PIPELINE, UNSTEADY
 PIPELINE_CARD = """# gtsvj-toy-pipeline
 
 A `CogVideoXPipeline` of the toy world: 17 frames of 64x64 at 8 frames per second with one or two
-plain shapes over a soft background. It knows 96 prompts, like "two red squares bouncing" (one, two;
-red, green, blue, yellow; square, circle, triangle; drifting, bouncing, falling, orbiting), and
-nothing else. Every call needs `num_frames=17, height=64, width=64, max_sequence_length=8`, which
-`gtsvj_reward.toy.pipeline.sample` passes.
+plain shapes over a soft background. It knows only 96 prompts, like "two red squares bouncing" (one,
+two; red, green, blue, yellow; square, circle, triangle; drifting, bouncing, falling, orbiting). A
+call needs `num_frames=17, height=64, width=64, max_sequence_length=8`, as passed by
+`gtsvj_reward.toy.pipeline.sample`.
 
 | part | what | parameters | trained |
 |---|---|---|---|
 | `vae` | `AutoencoderKLCogVideoX` (8x space, 4x time, 16 channels) | {vae:,} | {codec} |
 | `transformer` | `CogVideoXTransformer3DModel`, 6 blocks of 128 | {transformer:,} | {generator} |
-| `text_encoder` | `T5EncoderModel` of one layer, one token per word | {text_encoder:,} | likewise |
+| `text_encoder` | `T5EncoderModel` of one layer, one token per word | {text_encoder:,} | same |
 | `scheduler` | `CogVideoXDDIMScheduler`, v-prediction, zero terminal SNR | | |
 
-Stored in float16. Seed 0. Figures over {clips} prompts drawn at random, guidance {guidance:g}: what
-`gtsvj-toy-detector` reads in the clips against what was asked for, in percent with 95% Wilson
-intervals, and the Fréchet distance of the detector's features to those of {clips} real clips. Real
-clips, which went through the codec, say what is the best that can be had:
+Stored in float16. Seed 0. Figures over {clips} random prompts, guidance {guidance:g}: percentage
+of clips in which `gtsvj-toy-detector` finds what the prompt names, with 95% Wilson intervals, and
+the Fréchet distance of its features to those of {clips} real clips. Real clips, encoded and
+decoded, are the reference:
 
 {table}
 
-What it can do: show that latents, prompts, guidance and judges work together, in seconds on a CPU.
-What it cannot: show anything that is not of this world. Remake it with `make toy`: the same number
-of steps on another machine gives other weights of the same quality.
+It runs latents, prompts, guidance and judges together, in seconds on a CPU; it generates only clips
+of this world. Remake it with `make toy`: the same number of steps on another machine gives other
+weights of the same quality.
 
-Licence: Apache-2.0. No footage was used but that of `gtsvj-demo-codec`, from which the VAE started.
+Licence: Apache-2.0. The only footage is that of `gtsvj-demo-codec`, from which the VAE started.
 """
 
 FLOW_CARD = """# gtsvj-toy-flow-pipeline
 
 A `WanPipeline` of the toy world, trained by flow matching: the same clips, prompts, codec and text
-encoder as `gtsvj-toy-pipeline`, so that latents of both mean the same.
+encoder as `gtsvj-toy-pipeline`, so both share a latent space.
 `gtsvj_reward.toy.pipeline.load_pipeline` puts that codec into it; the pipeline returns latents
 (`output_type="latent"`), which `gtsvj_reward.toy.pipeline.decode` decodes. The pipeline itself
 decodes only with Wan's own VAE.
@@ -66,11 +66,10 @@ decodes only with Wan's own VAE.
 | `text_encoder` | that of `gtsvj-toy-pipeline`, as `UMT5EncoderModel` | {text_encoder:,} | |
 | `scheduler` | `FlowMatchEulerDiscreteScheduler`, `shift_terminal` 0.1 | | |
 
-Stored in float16. Seed 0. It saw a thirteenth as many training clips as `gtsvj-toy-pipeline`,
-repeats counted, and shows prompts less well: it has not learned motion. Figures over {clips}
-prompts drawn at random, guidance {guidance:g}, as on the card of `gtsvj-toy-pipeline`: what
-`gtsvj-toy-detector` reads in the clips against what was asked for, in percent with 95% Wilson
-intervals, and the Fréchet distance. Chance is 50, 25, 33 and 25 percent:
+Stored in float16. Seed 0. It was trained on a thirteenth as many clips as `gtsvj-toy-pipeline`,
+repeats counted, and follows prompts less well: it has not learned motion. Figures over {clips}
+random prompts, guidance {guidance:g}, as on the card of `gtsvj-toy-pipeline`. Chance is 50, 25, 33
+and 25 percent:
 
 {table}
 
@@ -80,12 +79,12 @@ same quality. Licence: Apache-2.0. The codec's footage is that of `gtsvj-demo-co
 
 DETECTOR_CARD = """# gtsvj-toy-detector
 
-A small 3D convolutional network that reads number, colour, shape and motion off a clip of the toy
-world: {parameters:,} parameters, trained on {steps} batches of 32 rendered clips, seed 0. Accuracy
-on 512 unseen rendered clips: {accuracy}.
+A small 3D convolutional network that classifies number, colour, shape and motion in clips of the
+toy world: {parameters:,} parameters, trained on {steps} batches of 32 rendered clips, seed 0.
+Accuracy on 512 unseen clips: {accuracy}.
 
-It never saw a generator, a codec or a judge, so that it can tell whether a generator that is
-trained with a judge still shows what it was asked for. It cannot tell how good a clip looks.
+It was trained without a generator, codec or judge, so it can check whether a generator trained with
+a judge still follows prompts. It does not measure how good a clip looks.
 
 Remake it with `make toy`. Licence: Apache-2.0.
 """
@@ -94,8 +93,9 @@ Remake it with `make toy`. Licence: Apache-2.0.
 UNSTEADY_CARD = """# {name}
 
 A LoRA adapter that makes `{base}` a generator of mixed quality: rank 16 on q, k, v and
-out of all blocks, {steps} steps of {batch} on {clips} clips of which a half is clean, a quarter
-flickers and a quarter drifts in colour. `load_pipeline("{name}")` merges it. {use}
+out of all blocks, {steps} steps of {batch} on {clips} clips: half clean, a quarter with
+flicker, a quarter with colour drift. `load_pipeline("{name}")` merges it.
+{use}
 
 How far the mean colour of the frames moves over time (`colour_unrest`, grey levels), mean and tenth
 to ninetieth percentile of 96 clips of 16 prompts, without guidance:
@@ -110,7 +110,7 @@ Remake it with `make toy`. Licence: Apache-2.0.
 JUDGE_CARD = """# {name}
 
 {title} of the toy world (`docs/toy.md`): seed {seed} of the row `full` of
-the study in `docs/study`, where its accuracies are. It judges clips of that world and no others.
+the study in `docs/study`, where its accuracies are. It scores only clips of that world.
 """
 
 
@@ -274,10 +274,10 @@ def main() -> None:
     elif args.part == "detector":
         bundle_detector(args.source)
     elif args.part == "unsteady":
-        use = "It is what the\nalignment examples start from."
+        use = "The alignment examples start from it."
         bundle_unsteady(args.source, UNSTEADY, use, (5, 25))
     elif args.part == "flow_unsteady":
-        use = "It is what the flow\nrows of the alignment study start from."
+        use = "The flow rows of the alignment study start from it."
         bundle_unsteady(args.source, FLOW_UNSTEADY, use, (5,))
     else:
         bundle_judge(args.source, args.seed)

@@ -42,20 +42,18 @@ FIGURES = "figures.json"
 CARD = """# {name}
 
 A judge of the toy world (`docs/toy.md`) that was fitted in closed form, without training steps:
-moments of the frozen generator, all three stages. It judges clips of that world and no others.
+moments of the frozen generator, all three stages. It scores only clips of that world.
 
-What it was fitted to, as the study makes it: 800 real clips, each against two draws of Table A.1
-with blur and ghosting of latents, and 320 generated clips; 400 simulated ratings; 300 simulated
-comparisons.
-Clips of 3 and 4 latent frames were seen by the first stage alone. Accuracies in percent on the test
-pairs of the study, one fit, beside those of `gtsvj-toy-lora`, which was trained with LoRA on as
-many clips and labels:
+Data, as in the study: 800 real clips, each against two draws of Table A.1 with blur and ghosting of
+latents, and 320 generated clips; 400 simulated ratings; 300 simulated comparisons. Only the first
+stage was fitted to clips of 3 and 4 latent frames. Accuracies in percent on the test pairs of the
+study, one fit, beside those of `gtsvj-toy-lora`, trained with LoRA on as many clips and labels:
 
 | test | pairs | `{name}` | `gtsvj-toy-lora` |
 |---|---|---|---|
 {table}
 
-`python -m tools.toy.judge --bundle` makes it again.
+Remake it with `python -m tools.toy.judge --bundle`.
 
 Licence: Apache-2.0.
 """

@@ -55,7 +55,7 @@ def choose_aspects(
             aspects.append(Aspect(name=name, low=scales[name][0], high=scales[name][1]))
         else:
             raise ValueError(
-                f"the format does not say the scale of {name!r}: write `{name}=LOW:HIGH` among "
+                f"the format does not define the scale of {name!r}: write `{name}=LOW:HIGH` in "
                 "--aspects (`aspects`), for example `clear=1:5`"
             )
     return tuple(aspects)

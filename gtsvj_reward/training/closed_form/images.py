@@ -69,7 +69,7 @@ def first_frames_swapped(
             "one of each"
         )
     if len(set(groups)) < 2:
-        raise ValueError(f"all {len(clips)} clips are of {groups[0]!r}: no image is wrong")
+        raise ValueError(f"all {len(clips)} clips are of {groups[0]!r}, expected different sources")
     rows = [images.rows(torch.tensor([index])) for index in range(len(clips))]
     pairs = []
     for index, clip in enumerate(clips):

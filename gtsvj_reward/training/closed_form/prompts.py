@@ -123,7 +123,9 @@ def other_prompt(prompts: Sequence[str]) -> Wrong:
     """
     known = sorted(set(prompts))
     if len(known) < 2:
-        raise ValueError(f"all {len(prompts)} clips have the prompt {known[0]!r}: none is wrong")
+        raise ValueError(
+            f"all {len(prompts)} clips have the prompt {known[0]!r}, expected different ones"
+        )
 
     def draw(prompt: str, generator: torch.Generator) -> str:
         others = [other for other in known if other != prompt]

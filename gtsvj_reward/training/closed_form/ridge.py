@@ -313,8 +313,8 @@ def check_targets(rows: Rows, targets: Tensor) -> None:
             values = targets[mask, column]
             if bool((values == values[0]).all()):
                 raise ValueError(
-                    f"output {column} is {values[0].item():g} for all {len(values)} clips: a "
-                    "constant teaches nothing, leave it out or label more clips"
+                    f"output {column} is {values[0].item():g} for all {len(values)} clips: leave "
+                    "it out or label more clips"
                 )
 
 

@@ -206,9 +206,9 @@ class Showing:
                 other = self.other_image(clips, groups, index, draw)
                 if other is None:
                     raise ImageStoreError(
-                        f"no clip of {info.shape} latents from another source has another image "
-                        f"than {info.path}, so that none is wrong for it: give more clips of this "
-                        "size, or `swapped: 0`"
+                        f"no wrong image for {info.path}: no clip of {info.shape} latents from "
+                        "another source has another image. Give more clips of this size, or "
+                        "`swapped: 0`"
                     )
                 negative = self.with_image_of(other, latents_of(info))
                 if self.reads:

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, base, pipe, fitted, caps
     same = dict.fromkeys(pictures, pictures["0"])
     write_images(clips.path, same, ImageEncoder(pipe))
     run("train-discriminator", *words, *sees, *FIT, status=1)
-    assert "so that none is wrong for it" in capsys.readouterr().err
+    assert "no wrong image for" in capsys.readouterr().err
     run("train-discriminator", *words, *FIT, status=1)
     assert "set --image_input to 'image'" in capsys.readouterr().err
     index = clips.path / "images" / "images.json"

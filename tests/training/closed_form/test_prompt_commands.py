@@ -205,7 +205,7 @@ def test_a_student_follows_a_teacher_of_prompts_if_it_reads_them_too(
     for student in (reads, blind):
         assert student.config.training["teacher saw"] == "each clip's prompt"
     assert metrics_of(tmp_path / "reads")["prompt sensitivity"] > 0.5
-    assert "It sees no prompt" in (tmp_path / "blind" / "README.md").read_text()
+    assert "It ignores the prompt" in (tmp_path / "blind" / "README.md").read_text()
     (tmp_path / "new" / "prompts" / "prompts.json").unlink()
     run("distill", tmp_path / "blind", tmp_path / "new", "--out", tmp_path / "late",
         "--text_input", "prompt", status=1)  # fmt: skip

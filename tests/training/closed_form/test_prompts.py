@@ -93,7 +93,10 @@ def test_wrong_prompts_are_never_the_own_one():
     assert {draw("a", generator) for _ in range(30)} == {"b", "c"}
     loads, prompts, _ = lot(3, seed=0)
     for call, message in (
-        (lambda: other_prompt(["a", "a"]), "all 2 clips have the prompt 'a': none is wrong"),
+        (
+            lambda: other_prompt(["a", "a"]),
+            "all 2 clips have the prompt 'a', expected different ones",
+        ),
         (lambda: swapped(loads, prompts[:2], encode, groups="abc"), "2 prompts for 3 clips"),
         (
             lambda: swapped(loads, [*prompts[:2], " "], encode, groups="abc"),
