@@ -42,7 +42,7 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 def fresh_measures(run: AlignmentRun, count: int, *, reference: bool) -> dict[str, list[float]]:
     """Reward and eval metrics of clips that the policy, or the untrained generator, makes anew."""
-    # Other prompts than a checkup begins with, in an order of their own.
+    # The prompts differ from the first ones of a checkup.
     order = torch.randperm(len(run.sampler.prompts), generator=torch.Generator().manual_seed(FRESH))
     texts = [run.sampler.prompts[order[index % len(order)]] for index in range(count)]
     keys = [(run.arguments.seed, FRESH, index) for index in range(count)]

@@ -146,7 +146,7 @@ def missing(results: Path, config: Mapping[str, Any]) -> str:
 
 
 def claim_bound(claim: Mapping[str, Any], records: Records) -> tuple[str, float] | None:
-    """Text of a claim, and the bound of its interval; None: cannot be known.
+    """Text of a claim, and the bound of its interval; None: undecidable.
 
     A multiple of another judge's gain is that of the mean over seeds, of zero where it is lower.
     """

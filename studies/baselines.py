@@ -77,7 +77,7 @@ def fit_ridge(clips: Tensor, targets: Tensor, seed: int) -> Predict:
 
 
 class Convolutions(nn.Module):
-    """A small network on latents; `time` is the kernel's size in time, 1 sees each frame alone."""
+    """A small network on latents; `time` is the kernel's size in time, 1 reads single frames."""
 
     def __init__(self, time: int, channels: int = 16, width: int = 48) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class Convolutions(nn.Module):
     def forward(self, clips: Float[Tensor, "clip time channel height width"]) -> Tensor:
         """Aspects (clip, aspect)."""
         length = clips.shape[1]
-        # A network of frames must not see other frames through its normalisation either.
+        # A network of single frames must not get other frames through its normalisation.
         x = clips.flatten(0, 1)[:, :, None] if self.per_frame else clips.transpose(1, 2)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.silu(norm(layer(x)))
@@ -132,7 +132,7 @@ def fit_network(clips: Tensor, targets: Tensor, seed: int, *, time: int, steps: 
 
 
 def fit_weights(first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
-    """Logistic regression without constant of who wins on differences of aspects; ties left out."""
+    """Logistic regression of the winner on differences of aspects; no constant, no ties."""
     clear = labels != 0
     gap, wins = (first - second)[clear].double(), (labels[clear] > 0).double()
     weights = torch.zeros(gap.shape[1], dtype=torch.double, requires_grad=True)

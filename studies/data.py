@@ -34,11 +34,11 @@ SHORT, LONG = 9, 25
 MILD, STRONG = 0.35, 0.8
 """Severities of the same-content pairs."""
 STRENGTHS, FEW_STEPS = (0.2, 0.4, 0.6, 0.8), (1, 2, 3)
-"""Of real clips that are noised and denoised."""
+"""Noise levels and denoising steps of the noised real clips."""
 MADE_EACH = 2
-"""Such clips of each real one."""
+"""Noised and denoised clips per real clip."""
 SAMPLING_STEPS = (10, 15, 25, 40)
-"""Generated clips are made with one of these numbers of denoising steps."""
+"""Numbers of denoising steps of generated clips, one for each clip."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def build_generated(out: Path, sizes: dict[str, int], *, pipeline: str) -> None:
 
 
 def build_made(out: Path, *, pipeline: str) -> None:
-    """Real clips, noised part of the way and denoised in few steps; whatever is missing.
+    """Make missing clips: real ones, partly noised and denoised in few steps.
 
     Each real clip is made twice, at strengths and in steps that are drawn, under its caption.
     """
@@ -147,7 +147,7 @@ def build_made(out: Path, *, pipeline: str) -> None:
 
 
 def pairs_of(specs: list[ClipSpec]) -> list[tuple[ClipSpec, ClipSpec]]:
-    """Neighbours: the first with the second, the third with the fourth, and so on."""
+    """Pairs of neighbours: first and second, third and fourth, and so on."""
     return list(zip(specs[::2], specs[1::2], strict=True))
 
 

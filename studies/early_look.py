@@ -1,4 +1,4 @@
-"""What an early look at candidates keeps of the gain of best-of-16, at which share of the cost.
+"""Share of the gain of best-of-16 that an early look keeps, and its share of the cost.
 
     python -m studies.early_look --work runs/early_look
 
@@ -31,7 +31,7 @@ from gtsvj_reward.toy.world import FRAMES, SIZE, captions
 from gtsvj_reward.training import FeatureCache, Rated, refit
 
 STEPS, LOOKS = 10, (2, 3, 5)
-"""Denoising steps, and after how many of them candidates are looked at."""
+"""Denoising steps, and those after which candidates are scored."""
 PROMPTS, EACH = {"fit": 20, "test": 16}, {"fit": 5, "test": 16}
 """Prompts whose clips are rated, or are candidates, and clips of each."""
 FINISH = (2, 4, 8)
@@ -40,7 +40,7 @@ BATCH = 32
 
 
 def make(seed: int, file: Path) -> dict[str, Tensor]:
-    """Clips of a seed, what was predicted of them, and their steadiness; kept on disk."""
+    """Clips of a seed, their predicted clean latents and their steadiness; cached on disk."""
     if file.exists():
         return read_safetensors(file)[0]
     policy = Policy(load_pipeline(UNSTEADY), ClipSize(FRAMES, SIZE, SIZE), guidance=1.0, rank=1)
@@ -99,7 +99,7 @@ def run(seed: int, work: Path) -> dict[str, Any]:
 
 
 def scored_by(judge: VideoJudge) -> GTSVJReward:
-    """The reward of a judge; predictions are not spread as clips are, so that it does not check."""
+    """The reward of a judge, without checks: predictions have other statistics than clips."""
     return GTSVJReward(judge, check_statistics=False, batch_size=BATCH)
 
 
@@ -126,7 +126,7 @@ def measures(early: Tensor, final: Tensor, steady: Tensor) -> dict[str, Any]:
 
 
 def cost(look: int, count: int) -> float:
-    """Denoising steps as a share of those of best-of-16."""
+    """Cost: denoising steps as a share of those of best-of-16."""
     return (16 * look + count * (STEPS - look)) / (16 * STEPS)
 
 

@@ -123,7 +123,7 @@ class Study:
         }
 
     def rows(self) -> dict[str, Callable[[], Score]]:
-        """Row -> what makes its score."""
+        """Row -> its score function."""
         found: dict[str, Callable[[], Score]] = {
             "gtsvj-toy": lambda: judged("gtsvj-toy"),
             "gtsvj-toy-lora": lambda: judged("gtsvj-toy-lora"),
@@ -149,11 +149,11 @@ class Study:
     def changed(
         self, base: Callable[[], Score], change: Callable[[Score, float, int], Score], by: float
     ) -> Callable[[], Score]:
-        """A score that is changed."""
+        """A modified score."""
         return lambda: change(base(), by, DRAWS)
 
     def through(self, score: Score, share: float, draws: int) -> Score:
-        """A score of what the generator sees."""
+        """A score of the generator's denoised clip."""
         return through_generator(score, self.pipe, share, draws)
 
     def measure(self, score: Score, *, climbs: bool) -> dict[str, Any]:
@@ -187,17 +187,17 @@ class Study:
 
 
 def rounded(values: Tensor) -> list[float]:
-    """For JSON."""
+    """Values as lists for JSON."""
     return [round(value, 4) for value in values.tolist()]
 
 
 def norm(clips: Clips) -> Tensor:
-    """Euclidean length of each."""
+    """Euclidean length of each clip's latents."""
     return clips.flatten(1).norm(dim=1)
 
 
 def cosine(first: Clips, second: Clips) -> Tensor:
-    """Of each pair of clips."""
+    """Cosine of each pair of clips."""
     return torch.cosine_similarity(first.flatten(1), second.flatten(1))
 
 
@@ -208,7 +208,7 @@ def batched(score: Score, clips: Clips, texts: Sequence[str]) -> Tensor:
 
 
 def gradient(score: Score, clips: Clips, texts: Sequence[str]) -> Clips:
-    """Of each clip's score."""
+    """Gradient of each clip's score."""
     parts = []
     for first in range(0, len(clips), AT_ONCE):
         some = clips[first : first + AT_ONCE].clone().requires_grad_()

@@ -18,7 +18,7 @@ from gtsvj_reward.training.closed_form.ridge import expanded
 
 Clips = Float[Tensor, "clip time channel height width"]
 Score = Callable[[Clips, Sequence[str]], Float[Tensor, " clip"]]
-"""Of clips and their captions; differentiable, high is good."""
+"""Score of clips and their captions; differentiable, higher is better."""
 Features = Callable[[Clips], Float[Tensor, "clip feature"]]
 BETA = 0.2
 READ_AT_ONCE = 20
@@ -73,15 +73,15 @@ def through_generator(score: Score, pipe: Any, share: float, draws: int) -> Scor
 
 @dataclass(frozen=True)
 class Energy:
-    """What an energy is solved from: features of clips, and how they change with small noise."""
+    """Data to solve an energy from: features of clips, and their change with small noise."""
 
     features: Features
     widths: tuple[int, ...]
-    """Of the blocks of features that have a penalty each."""
+    """Widths of the blocks of features, each with its own penalty."""
     positive: Clips
     negative: Clips
     groups: Tensor
-    """Of both, positives first: a clip and what was made of it."""
+    """Clips and their negatives, positives first."""
 
     def read(self, clips: Clips) -> Float[Tensor, "clip feature"]:
         """Features, float64, without a graph."""
@@ -123,7 +123,7 @@ class Energy:
         return scores
 
     def random(self) -> Score:
-        """Random weights of standardised features: what any score gives."""
+        """Random weights of standardised features, as a baseline."""
         features = self.read(self.positive)
         weight = torch.randn(features.shape[1], generator=keyed_generator(85)).double()
         return self.score(weight, stages.Standard.of(features))

@@ -1,4 +1,4 @@
-"""What active choice of pairs is worth: labels against accuracy, simulated raters, two generators.
+"""Gain of active choice of pairs: labels against accuracy, simulated raters, two generators.
 
     python -m studies.labels --work runs/labels
 
@@ -44,7 +44,7 @@ GAP = 2.5
 
 
 class World:
-    """Clips of a generator, with what a ruler in their pixels says of them."""
+    """Clips of a generator, with their steadiness measured in pixels."""
 
     def __init__(self, name: str, work: Path) -> None:
         self.folder = work / name
@@ -101,7 +101,7 @@ class World:
         return ClipSet(self.folder / part, clips)
 
     def says(self, seed: int, left: int, right: int) -> int:
-        """A rater's answer; that on a pair is the same whichever rule asks, and however turned."""
+        """A rater's answer; for a pair it depends neither on the rule nor on the order."""
         truth, turned = self.truth["pool"].flatten(), left > right
         one, other = sorted((left, right))
         gap = GAP * (truth[one] - truth[other]).item()
@@ -112,7 +112,7 @@ class World:
         return -label if turned else label
 
     def score(self) -> dict[str, float]:
-        """Of the fitted judge on clips of other prompts: pairs in order, and gain of best-of-10."""
+        """Metrics of the judge on other prompts: pairs in order, and gain of best-of-10."""
         scores = beliefs_of(self.model.judge, [self.test], 0).scores.view(-1, EACH)
         truth = self.truth["test"]
         first, second = torch.triu_indices(EACH, EACH, 1)
@@ -147,7 +147,7 @@ def run(world: World, choice: Choice, seed: int, budgets: list[int]) -> dict[str
 
 
 def ran_as_far(path: Path, most: int) -> bool:
-    """Whether a run that was written went on to so many labels."""
+    """Whether a saved run reached this number of labels."""
     curve = json.loads(path.read_text())["curve"]
     return bool(curve[-1]["labels"] >= max(b for b in BUDGETS if b <= most))
 

@@ -12,11 +12,11 @@ from gtsvj_reward.metrics.student import student_quantile
 BUDGETS = [10, 20, 40, 60, 80, 100, 120, 150, 200, 240, 300, 400]
 """Labels at which a judge is fitted and scored."""
 GENERATORS = ("unsteady", "plain")
-"""In the order of the page."""
+"""Rules in the order of the page."""
 PLANNED = 5
-"""Seeds of the plan."""
+"""Planned seeds."""
 SEEDS = 20
-"""Runs of each generator and rule, those of the plan among them."""
+"""Runs of each generator and rule, planned ones included."""
 SHARE = 0.6
 """Largest share of the labels of random choice that active choice may need, by the claim."""
 DECIDED_AT = (100, 200, 400)
@@ -45,7 +45,7 @@ class Estimate:
         return cls(100 * mean, 100 * half, count)
 
     def show(self, *, signed: bool = False) -> str:
-        """For a table."""
+        """Text for a table."""
         return f"{self.mean:{'+' if signed else ''}.1f} ± {self.half:.1f}"
 
 
@@ -55,7 +55,7 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def at(record: Record, labels: int, measure: str) -> float | None:
-    """Metrics of a run at a number of labels; None if it was not run as far."""
+    """Metrics of a run at a number of labels; None if it did not get that far."""
     return next((p[measure] for p in record["curve"] if p["labels"] == labels), None)
 
 
@@ -89,7 +89,7 @@ def outcome(found: Sequence[Estimate | None]) -> str:
 
 
 def unfinished(records: Sequence[Record]) -> list[str]:
-    """Runs that are not there, or went less far than the last of `BUDGETS`."""
+    """Runs that are missing, or ended before the last of `BUDGETS`."""
     went = {(r["generator"], r["choice"], r["seed"]): r["curve"][-1]["labels"] for r in records}
     runs = [(g, c, s) for g in GENERATORS for c in ("random", "active") for s in range(SEEDS)]
     return [
@@ -123,7 +123,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(found: Estimate | None) -> str:
-    """A difference, or that there is none."""
+    """Text of a difference, or of its absence."""
     return "not run" if found is None else f"{found.show(signed=True)} ({found.runs})"
 
 

@@ -1,4 +1,4 @@
-"""What moments are worth: moment judges against hand-made statistics, with seeds and many pairs.
+"""Moment judges against hand-made statistics, with seeds and many pairs.
 
     python -m studies.moments --work runs/moments
 
@@ -40,10 +40,10 @@ from studies.own_clips import build_own, rated_clips, within_prompts
 from studies.semantic import KINDS, build_semantic, clip_names
 
 LONG_ENOUGH = ("same", "graded", "cross")
-"""How the groups of test pairs start that LoRA on moments is measured on."""
+"""Prefixes of the groups of test pairs for LoRA on moments."""
 
 TEST_CLIPS = ("same", "cross-seen", "cross-unseen", "short", "long")
-"""How the names of test clips start."""
+"""Prefixes of the names of test clips."""
 
 
 class Study(Fits):
@@ -55,7 +55,7 @@ class Study(Fits):
         self.tuned = Tuned(self)
 
     def test(self, row: Row, seed: int) -> dict[str, Any]:
-        """What the judge of a row does on the tests that the row is for."""
+        """Results of a row's judge on the row's tests."""
         if row.on == "semantic":
             return self.test_semantic(row, seed)
         if row.kind in ("tuned_energy", "tuned"):
@@ -95,13 +95,13 @@ class Study(Fits):
         return scores
 
     def fit_own(self, row: Row, seed: int) -> Scorer:
-        """A judge of ratings of the generators' own clips, other prompts than those of the test."""
+        """A judge of ratings of the generators' own clips; their prompts are not in the test."""
         names, ratings, prompts = rated_clips(self.data, self.settings["own"], seed)
         clips = self.table(row.reads, "own")(names)
         return self.fit_aspects(row, seed, clips, ratings[:, None], prompts)
 
     def test_semantic(self, row: Row, seed: int) -> dict[str, Any]:
-        """Pairs of a scene and the same with a fault; labelled pairs are of other scenes."""
+        """Pairs of a scene with and without a fault; labelled pairs are of other scenes."""
         sizes, table = self.settings["semantic"], self.table(row.reads, "semantic")
         tests: dict[str, Any] = {}
         for fault, kind in KINDS.items():
@@ -120,7 +120,7 @@ class Study(Fits):
         return {"tests": tests}
 
     def uncertainty(self, seed: int) -> dict[str, Any]:
-        """Coverage of held-out ratings, and u of clips that the judge was not made for."""
+        """Coverage of held-out ratings, and uncertainty on out-of-distribution clips."""
         columns, _ = self.columns("trained", "three")
         judge = self.judge("trained", *default_taps(len(self.widths("trained")) - 1))
         known = FeatureCache(judge, batch_size=16)
@@ -166,12 +166,12 @@ class Study(Fits):
         }
 
     def foreign(self, count: int) -> Tensor:
-        """Clips of a generator that the judge has seen no clip of."""
+        """Clips of a generator whose clips the judge was not trained on."""
         paths = sorted((self.data / "own").glob("test-unsteady-*.safetensors"))
         return torch.stack([latents_of(path) for path in paths[:: len(paths) // count][:count]])
 
     def coverage(self, judge: VideoJudge) -> dict[str, Tensor]:
-        """Of held-out clips, the share of ratings that lie in the judge's intervals."""
+        """Share of held-out ratings in the judge's intervals."""
         columns, _ = self.columns("trained", "three")
         apart = self.rated()[-self.draws["held_out_ratings"] :]
         features = self.table("trained", "labelled")([row["video"] for row in apart])
@@ -204,7 +204,7 @@ def optimised(judge: VideoJudge, clips: Tensor, steps: int) -> Tensor:
 
 
 def run(study: Study, results: Path) -> None:
-    """All rows and seeds that have no result yet, the most important first."""
+    """Rows and seeds without a result, the most important first."""
     only = chosen(study.settings)
     for block in BLOCKS:
         for seed in range(study.settings["seeds"]):
@@ -221,12 +221,12 @@ def run(study: Study, results: Path) -> None:
 
 
 def chosen(settings: dict[str, Any]) -> list[str]:
-    """Rows that are asked for, all of them by default."""
+    """Requested rows, by default all."""
     return settings.get("only") or [row.name for row in ROWS]
 
 
 def build_all(settings: dict[str, Any], data: Path) -> None:
-    """Whatever is missing of the clips that the rows need."""
+    """Make missing clips of the rows."""
     build(data, settings["sizes"], pipeline=settings["pipeline"])
     build_generated(data, settings["sizes"], pipeline=settings["pipeline"])
     on = {row.on for row in ROWS if row.name in chosen(settings)}

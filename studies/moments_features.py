@@ -1,4 +1,4 @@
-"""Features of the study's clips, and what a seed draws of them."""
+"""Features of the study's clips, and their subsets by seed."""
 
 import csv
 import json
@@ -34,9 +34,9 @@ COMBINED: dict[Reads, tuple[Reads, Reads]] = {
     "random_surprised": ("random", "random_surprise"),
 }
 SURPRISES: dict[Reads, Reads] = {"surprise": "trained", "random_surprise": "random"}
-"""Whose surprise it is."""
+"""Models whose surprise is read."""
 SHARES = (0.2, 0.5)
-"""Of noise, at which the surprise is read."""
+"""Noise levels at which the surprise is read."""
 BATCH = 16
 
 SAMPLERS = {
@@ -46,7 +46,7 @@ SAMPLERS = {
     "made_extended": PerturbationSampler.extended(),
 }
 MADE = ("made", "made_extended")
-"""Samplers of which the first negatives of a clip are those that the generator made of it."""
+"""Samplers whose first negatives of a clip are the generator's versions of it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Table:
 
 
 class Clips:
-    """The study's clips, their features, and what seeds draw of them."""
+    """The study's clips, their features, and their subsets by seed."""
 
     def __init__(self, settings: dict[str, Any], work: Path) -> None:
         self.settings, self.draws = settings, settings["draws"]
@@ -71,7 +71,7 @@ class Clips:
         self.table = cache(self.read_table)
 
     def build_judge(self, reads: Reads, *taps: int) -> VideoJudge:
-        """A judge without any fit; all taps unless some are given."""
+        """An unfitted judge, by default with all taps."""
         pipeline = str(self.settings["pipeline"])
         if reads == "trained":
             transformer = load_transformer(folder_of(pipeline))
@@ -102,7 +102,7 @@ class Clips:
         return tap_widths(taps, backbone.latent_channels, backbone.dim)
 
     def columns(self, reads: Reads, taps: str) -> tuple[Tensor, tuple[int, ...]]:
-        """Features of some taps, and how many each has."""
+        """Features of some taps, and the number of each tap."""
         if reads in COMBINED:
             (first, widths), (rest, more) = (self.columns(part, taps) for part in COMBINED[reads])
             rest = rest + sum(self.widths(COMBINED[reads][0]))
@@ -137,7 +137,7 @@ class Clips:
         return torch.cat(rows)
 
     def keep_table(self, reads: Reads, name: str, clips: Mapping[str, Load]) -> Table:
-        """Features of clips, kept on disk."""
+        """Features of clips, cached on disk."""
         if reads in COMBINED:
             first, rest = (self.keep_table(part, name, clips) for part in COMBINED[reads])
             return Table(first.rows, torch.cat([first.features, rest.features], dim=1))
@@ -153,7 +153,7 @@ class Clips:
         return Table(known, features)
 
     def read_table(self, reads: Reads, folder: str, start: str = "") -> Table:
-        """Features of the clips of a folder whose names start so."""
+        """Features of the clips of a folder, selected by prefix."""
         paths = sorted((self.data / folder).glob(f"{start}*.safetensors"))
         clips = {path.stem: partial(latents_of, path) for path in paths}
         return self.keep_table(reads, f"{folder}-{start}" if start else folder, clips)
@@ -175,7 +175,7 @@ class Clips:
             return list(csv.DictReader(file))
 
     def labels(self, seed: int, count: int | None) -> list[dict[str, str]]:
-        """Ratings that a seed draws; fewer of them are the first of more."""
+        """Ratings that a seed draws; fewer are a prefix of more."""
         pool = self.rated()[: -self.draws["held_out_ratings"]]
         order = keyed_order(len(pool), seed, 3)
         return [pool[i] for i in order[: count or self.draws["labels"]]]

@@ -1,4 +1,4 @@
-"""Fits of the study of moments: what a row's judge is, as a score linear in features."""
+"""Fits of the study of moments: a row's judge as a score linear in features."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,14 +22,14 @@ LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
 
 @dataclass(frozen=True)
 class Scorer:
-    """A score that is linear in standardised features; high is good."""
+    """A score that is linear in standardised features; higher is better."""
 
     columns: Tensor
-    """Features that are read."""
+    """Names of the features."""
     standard: stages.Standard
     fit: Fit
     penalties: dict[str, Penalties]
-    """Of each stage."""
+    """Penalties of each stage."""
 
     def __call__(self, features: Tensor) -> Tensor:
         """Scores of clips, from all of their features."""
@@ -148,7 +148,7 @@ class Fits(Clips):
         return Scorer(columns, standard, fit, {"aspects": solved.penalties})
 
     def fit_student(self, row: Row, seed: int) -> Scorer:
-        """Ridge regression of what the judge `reward` says of all clips, none of their labels."""
+        """Ridge regression on the scores of the judge `reward` for all clips, without labels."""
         columns, widths = self.columns(row.reads, row.taps)
         teacher = self.fit(TEACHER, seed)
         clips = torch.cat(
@@ -166,7 +166,7 @@ class Fits(Clips):
         return Scorer(columns, standard, solved.fit, {"student": solved.penalties})
 
     def fit_pairs(self, row: Row, seed: int, better: Tensor, worse: Tensor) -> Scorer:
-        """A judge of labelled pairs of clips, every other one with the worse clip in front."""
+        """A judge of labelled pairs of clips; in every other pair the worse clip comes first."""
         columns, widths = self.columns(row.reads, row.taps)
         clips = torch.cat([better, worse])[:, columns]
         standard, energy = self.start(row, seed, clips)
@@ -184,7 +184,7 @@ class Fits(Clips):
         return Scorer(columns, standard, solved.fit, {"comparisons": solved.penalties})
 
     def start(self, row: Row, seed: int, clips: Tensor) -> tuple[stages.Standard, Fit | None]:
-        """Scale of the features and the energy, that of the row or none, then of some clips."""
+        """Scale of features from some clips, and the row's energy, if any."""
         if row.negatives is None:
             return stages.Standard.of(clips), None
         standard, solved = self.energy(row.reads, row.taps, row.negatives, seed)
@@ -192,5 +192,5 @@ class Fits(Clips):
 
 
 def negated(fit: Fit) -> Fit:
-    """Low energy is good, a high score is."""
+    """Score from an energy: lower energy is better."""
     return Fit(-fit.weight, -fit.free, -fit.bias)

@@ -21,7 +21,7 @@ from studies.moments_fits import LOSS
 
 STEPS = 300
 PAIRS = 4
-"""A step trains on so many real clips and as many negatives."""
+"""Real clips per step, with as many negatives."""
 RANK = 8
 
 
@@ -37,7 +37,7 @@ class Tuned:
         self.energy = cache(self.train)
 
     def folder(self, seed: int) -> Path:
-        """Where what belongs to a seed is kept."""
+        """Folder of a seed."""
         return self.clips.work / "lora" / str(seed)
 
     def train(self, seed: int) -> tuple[VideoJudge, FeatureCache]:

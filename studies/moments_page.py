@@ -37,7 +37,7 @@ MEASURES = {
 BANDS = {"coverage_50": (45, 55), "coverage_80": (75, 85), "coverage_95": (90, 98)} | dict.fromkeys(
     ("optimised_larger", "noise_larger", "scaled_larger", "foreign_larger"), (50, math.inf)
 )
-"""Measure -> where the whole interval must lie for the claim to hold, in percent."""
+"""Measure -> range in percent that must contain the interval for the claim to hold."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def cell(value: Estimate | None) -> str:
-    """An estimate, or that there is none."""
+    """Text of an estimate, or of its absence."""
     return "not run" if value is None else value.show()
 
 

@@ -26,12 +26,12 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the numbers can hold or refute, written down before they were there."""
+    """A claim to confirm or refute, written down before the runs."""
 
     says: str
     first: str
     second: str | None = None
-    """The row that the first is compared with; None compares with `margin` itself."""
+    """Row to compare with; None: compare with `margin` itself."""
     tests: tuple[str, ...] = CONTENT
     margin: float = 0.0
     """It holds if the whole interval is above this many points."""
@@ -51,9 +51,9 @@ class Row:
     `tuned_energy`, `tuned`: energy and reward with LoRA on top, trained from the closed form on."""
     reads: Reads = "trained"
     negatives: str | None = "extended"
-    """Of the energy that it has; None: it has none."""
+    """Negatives of the energy; None: no energy."""
     labels: int | None = None
-    """Rated clips, if not as many as the settings say."""
+    """Rated clips; None: as in the settings."""
     taps: str = "three"
     """`three`: the package's default, three blocks and the latents; `last`, `latents`, `blocks`
     (the three without the latents), `all`; `first`, `two`, `half`: the latents and as many of the
@@ -187,7 +187,7 @@ BLOCKS = (
             None, on="semantic"),
     ),
 )  # fmt: skip
-"""What is compared, the most important first; a block is run with every seed before the next."""
+"""Rows, the most important first; a block is run with every seed before the next."""
 
 ROWS = tuple(row for block in BLOCKS for row in block)
 TEACHER = ROWS[0]

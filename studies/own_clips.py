@@ -1,4 +1,4 @@
-"""Clips of two toy generators of different quality, and what a ruler in their pixels says."""
+"""Clips of two toy generators of different quality, and their steadiness in pixels."""
 
 import json
 from pathlib import Path
@@ -93,5 +93,5 @@ def within_prompts(data: Path, sizes: dict[str, int], scores: dict[str, float]) 
 
 
 def correlation(first: Tensor, second: Tensor) -> float:
-    """Pearson's."""
+    """Pearson correlation."""
     return torch.corrcoef(torch.stack([first.double(), second.double()]))[0, 1].item()

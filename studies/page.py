@@ -47,7 +47,7 @@ class Estimate:
         return cls(mean(values), half, count)
 
     def show(self, *, signed: bool = False) -> str:
-        """In points, as `63.1 ± 1.2`."""
+        """Text in points, as `63.1 ± 1.2`."""
         value = f"{100 * self.value:+.1f}" if signed else f"{100 * self.value:.1f}"
         return value if self.half is None else f"{value} ± {100 * self.half:.1f}"
 

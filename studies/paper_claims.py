@@ -41,7 +41,7 @@ class Task:
 
     @property
     def shared(self) -> str:
-        """What tasks have in common that must not run at the same time."""
+        """Key of tasks that must not run at the same time."""
         if self.row is None:
             return f"{self.name}-{self.seed}"
         if self.row.stage1 is None:
@@ -91,7 +91,7 @@ def run_task(study: Study, task: Task) -> dict[str, Any]:
 
 
 def work_through(study: Study, todo: list[Task], results: Path) -> list[str]:
-    """Run what nobody else runs, until nothing is left; returns the tasks that failed."""
+    """Run tasks that no other worker runs until none is left; returns those that failed."""
     failed: set[str] = set()
     while True:
         missing = [task for task in todo if not result_file(results, task).exists()]

@@ -1,4 +1,4 @@
-"""The best of 10 by quality and prompt score, again: more prompts, none of those seen before.
+"""The best of 10 by quality and prompt score, repeated with more, new prompts.
 
     python -m studies.prompt_choices
 
@@ -29,7 +29,7 @@ PARTS = 9
 LOTS, CANDIDATES = 3, 10
 """Lots of candidates of each prompt, and candidates of each lot."""
 FIRST_SEED = 700_000
-"""Of the candidates' noise; far from that of all other clips."""
+"""First seed of the candidates' noise; far from those of all other clips."""
 RANKED_BEFORE = 5 * SIZES["prompts"]
 
 
@@ -40,7 +40,7 @@ def new_prompts() -> list[str]:
 
 
 def run(part: int) -> dict[str, list[dict[str, Any]]]:
-    """Candidates of a share of the prompts: each way of scoring, and what they show."""
+    """Candidates of some prompts: each way of scoring, and the detected captions."""
     prompts, judge = new_prompts()[part::PARTS], load_pipeline()
     quality = GTSVJReward.from_pretrained("gtsvj-toy", backbone=judge.transformer, batch_size=16)
     score, detector = PromptScore(judge), load_detector()

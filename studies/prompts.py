@@ -64,7 +64,7 @@ def wrong_caption(text: str, attribute: str, generator: torch.Generator) -> str:
 
 
 class Study:
-    """Clips, a generator, and what each seed finds.
+    """Clips, a generator, and the results of each seed.
 
     Args:
         work: folder of clips.
@@ -98,16 +98,16 @@ class Study:
         return FeatureCache(judge, self.data.parent / "prompt_features", batch_size=16)
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """What the pipeline's text encoder says."""
+        """Embeddings by the pipeline's text encoder."""
         return text_of(self.pipe, texts)
 
     @lru_cache(maxsize=512)  # noqa: B019
     def latents(self, name: str) -> Tensor:
-        """A clip."""
+        """Latents of a clip."""
         return load_clip(self.data / f"{name}.safetensors").latents.float()
 
     def load(self, name: str) -> Callable[[], Tensor]:
-        """Gives a clip."""
+        """Loader of a clip's latents."""
         return lambda: self.latents(name)
 
     def prompt(self, name: str) -> str:
@@ -135,7 +135,7 @@ class Study:
     def scores(
         self, judge: VideoJudge, names: Sequence[str], texts: Sequence[str], seed: int
     ) -> dict[str, list[float]]:
-        """What each way of scoring says of clips under texts."""
+        """Scores of clips under texts by each way of scoring."""
         read = [shown(self.load(n), t, self.encode) for n, t in zip(names, texts, strict=True)]
         moments = self.cache.features(self.cache.read(read, "clips under captions"))
         gains = self.errors(tuple(names), ("",) * len(names), seed)
@@ -163,12 +163,12 @@ class Study:
 
     @lru_cache(maxsize=1024)  # noqa: B019
     def likelihood(self, names: tuple[str, ...], texts: tuple[str, ...]) -> Tensor:
-        """How likely the detector finds captions of clips, in nats."""
+        """Log-likelihood of captions of clips by the detector, in nats."""
         frames = torch.stack([self.frames(name) for name in names])
         return caption_log_probability(self.detector, frames, texts)
 
     def matched(self, judge: VideoJudge, names: Sequence[str], seed: int) -> dict[str, Any]:
-        """Clips under their captions and under wrong ones; the detector sees decoded pixels."""
+        """Clips under their captions and under wrong ones; the detector reads decoded pixels."""
         own = [self.prompt(name) for name in names]
         found: dict[str, Any] = {}
         for place, kind in enumerate(("own", *ATTRIBUTES, "other")):
@@ -205,7 +205,7 @@ class Study:
         return found
 
     def run(self, seed: int) -> dict[str, Any]:
-        """All that one seed finds."""
+        """All results of one seed."""
         judge, count = self.fit(seed), self.sizes["test"]
         first = self.sizes["pool"] + count * seed
         real = [f"real/real-{index:05d}" for index in range(first, first + count)]

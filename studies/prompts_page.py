@@ -1,4 +1,4 @@
-"""The page of the study of prompts: its claims, how each is decided, and what came out."""
+"""The page of the study of prompts: claims, decision rules and results."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class Estimate:
 
     @classmethod
     def of(cls, seeds: Sequence[float | list[float]]) -> "Estimate":
-        """Of one number a seed, or of a list with one for each of its own prompts."""
+        """From one number per seed, or a list with one per prompt."""
         seeds = [x for seed in seeds for x in (seed if isinstance(seed, list) else [seed])]
         if len(seeds) < 2:
             return cls(mean(seeds), float("inf"))
@@ -46,12 +46,12 @@ class Estimate:
         return cls(mean(seeds), float(half))
 
     def text(self, digits: int = 1) -> str:
-        """For a table."""
+        """Text for a table."""
         return f"{self.value:.{digits}f} ± {self.half:.{digits}f}"
 
 
 def standardised(values: list[float], spread: list[float]) -> list[float]:
-    """Values in deviations of others."""
+    """Values in standard deviations of others."""
     return [value / (stdev(spread) or 1.0) for value in values]
 
 
@@ -94,7 +94,7 @@ def z_scores(values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that the numbers can hold or refute, written down before they were there."""
+    """A claim to confirm or refute, written down before the runs."""
 
     says: str
     measure: Callable[[Any], float | list[float]]

@@ -29,7 +29,7 @@ class Row:
 
     name: str
     claim: str
-    """What it is compared for, in words for the page."""
+    """Question of the comparison, for the page."""
     seeds: int = 3
     stage1: Stage1 | None
     """None: no discriminator; the bare base model goes into stage 2."""
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def settings(self) -> Stage1:
-        """Of the judge, whether there is a discriminator or not."""
+        """The judge's settings, with or without a discriminator."""
         settings = self.stage1 or self.bare
         if settings is None:
             raise ValueError(f"row {self.name!r} has neither `stage1` nor `bare`")

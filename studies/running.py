@@ -38,7 +38,7 @@ from studies.data import TestPair, test_pairs
 from studies.rows import Row, Stage1, sampler_of
 
 SECONDS = {"truncation_min_seconds": 1.0, "truncation_max_seconds": 2.0}
-"""Clips last 17/8 seconds: the paper's 2 to 6 of 6 seconds, scaled down."""
+"""The paper's 2 to 6 of 6 seconds, scaled to clips of 17/8 seconds."""
 QUIET: dict[str, Any] = {
     "use_cpu": True,
     "save_strategy": "no",
@@ -48,7 +48,7 @@ QUIET: dict[str, Any] = {
 
 
 class Study:
-    """Where the study lives and what its settings are."""
+    """Folder and settings of the study."""
 
     def __init__(self, settings: dict[str, Any], work: Path) -> None:
         self.settings, self.work = settings, work
@@ -65,7 +65,7 @@ class Study:
             source = transformer_folder(folder_of(str(self.settings["pipeline"])), None)
             config = CogVideoXTransformer3DModel.load_config(source)
             torch.manual_seed(0)
-            # Another worker must not find half of it.
+            # Another worker must not find a partial copy.
             with tempfile.TemporaryDirectory(dir=self.work) as place:
                 model = CogVideoXTransformer3DModel.from_config(config)
                 model.save_pretrained(Path(place) / "random")
@@ -74,7 +74,7 @@ class Study:
         return str(folder)
 
     def judge_arguments(self, stage1: Stage1) -> JudgeArguments:
-        """What to build."""
+        """Settings of the judge."""
         own = {**self.settings["judge"], **stage1.judge}
         return JudgeArguments(base_model=self.base(stage1.base), base_dtype="float32", **own)
 
@@ -203,7 +203,7 @@ class Study:
 
 
 def fresh_judge(arguments: dict[str, Any], clips: LatentFolder) -> VideoJudge:
-    """A discriminator that was not trained."""
+    """An untrained discriminator."""
     transformer = load_transformer(folder_of(arguments["base_model"]), depth=arguments["depth"])
     backbone = backbone_for(transformer)
     backbone.cast(torch.float32)

@@ -31,7 +31,7 @@ from gtsvj_reward.toy.world import (
 
 BATCH = 16
 TURNS = range(FRAMES // 2, FRAMES - 4)
-"""Frames at which a body may turn around, so that all of its way back was seen before."""
+"""Frames at which a body may turn around so that its whole way back was visible before."""
 
 
 @dataclass(frozen=True)
