@@ -1,4 +1,4 @@
-"""GPU memory that each alignment algorithm takes at full size, and what cards that fits on.
+"""GPU memory of each alignment algorithm at full size, and the GPUs it fits on.
 
     python -m benchmarks.align_memory               # all models, two sizes each; many minutes
     python -m benchmarks.align_memory --models Wan2.1-1.3B    # puts its rows in place of old ones
@@ -55,7 +55,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 """Model -> clips: frames, height and width in pixels."""
 STEPS = 50
-"""Denoising steps of a sample, all of whose latents DDPO keeps."""
+"""Denoising steps of a sample; DDPO keeps the latents of all."""
 CLIPS = 16
 """Clips of an iteration of DDPO, and N of best-of-N."""
 RANK = 16
@@ -64,14 +64,14 @@ ADAM_BYTES = 8
 CARDS = (24, 48, 80)
 """Memory of GPUs in GiB."""
 USABLE = 0.9
-"""Share of a card that the computed bytes may fill; the rest is for what is not counted."""
+"""Share of a GPU that the computed bytes may fill; the rest is for bytes not counted."""
 THIN = {
     "block_out_channels": (8, 8, 8, 8),
     "decoder_block_out_channels": (8, 8, 8, 8),
     "layers_per_block": (1, 1, 1, 1, 1),
     "decoder_layers_per_block": (1, 1, 1, 1, 1),
 }
-"""What makes LTX's VAE small."""
+"""Settings of a small LTX VAE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,10 @@ class Told:
     words: int
     """Tokens of a prompt."""
     width: str
-    """Name in the transformer's config of how wide they are."""
+    """Name of their width in the transformer's config."""
     masked: bool = False
     pooled: str | None = None
-    """Likewise for a pooled projection."""
+    """The same for a pooled projection."""
 
 
 TOLD: Mapping[str, Told] = {
@@ -104,7 +104,7 @@ TOLD: Mapping[str, Told] = {
     ),
     "WanTransformer3DModel": Told(pipeline=WanPipeline, words=512, width="text_dim"),
 }
-"""Class of a transformer -> how it is called."""
+"""Class of a transformer -> its call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Need:
     policy: int
     """The policy's adapter and AdamW's averages."""
     kept: int
-    """Latents that wait: trajectories, pairs, candidates."""
+    """Stored latents: trajectories, pairs, candidates."""
     saved: int
     """Kept by autograd between the forward and the backward pass."""
     peak: int
@@ -151,7 +151,7 @@ class Setting:
         return self.judge(latents).scores.mean()
 
     def step(self) -> Tensor:
-        """The loss of DDPO at one denoising step, with the reference that its KL is taken to."""
+        """The loss of DDPO at one denoising step, with the KL to the reference."""
         policy, noisy = self.policy, self.latents
         timestep = schedule(policy, STEPS)[0]
         taken = transition(policy, noisy, timestep, self.prompts, 1.0)
@@ -175,7 +175,7 @@ class Setting:
         return (better - better_before - worse + worse_before).mean()
 
     def through(self, last: int) -> Tensor:
-        """The score at the end of so many differentiable steps."""
+        """The score after this many differentiable steps."""
         latents = differentiable_sample(self.policy, self.prompts, [(0,)], steps=last, last=last)
         return self.score(latents)
 
@@ -205,12 +205,12 @@ def pipeline_of(transformer: Any, vae: Any) -> Any:
     flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
     if kind is CogVideoXPipeline:
         scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction")
-        # The published one, whatever the model's: its space has a name without weights.
+        # The published VAE: its space has a name without weights.
         return CogVideoXPipeline(
             None, None, frozen_model(AutoencoderKLCogVideoX), transformer, scheduler
         )
     if kind is LTXPipeline:
-        # The space of LTX's latents is read from weights, so the VAE is a small one that has some.
+        # The space of LTX's latents is read from weights, so this is a small VAE with weights.
         vae = AutoencoderKLLTXVideo(**THIN)
     if kind is HunyuanVideoPipeline:
         return HunyuanVideoPipeline(None, None, transformer, vae, flow, None, None)
@@ -232,7 +232,7 @@ def prompts_of(transformer: Any) -> Prompts:
 
 
 def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:
-    """Algorithm -> what it differentiates."""
+    """Algorithm -> the function it differentiates."""
     return {
         "DDPO": found.step,
         "Diffusion-DPO": found.pair,
@@ -242,13 +242,13 @@ def passes(found: Setting) -> Mapping[str, Callable[[], Tensor]]:
 
 
 def edges(size: str) -> tuple[int, int, int]:
-    """Frames, height and width of a clip as it is named."""
+    """Frames, height and width of a clip from its name."""
     frames, height, width = map(int, size.split("x"))
     return frames, height, width
 
 
 def needs(name: str, size: str) -> Iterator[Need]:
-    """What each algorithm needs for clips of one size."""
+    """Memory of each algorithm for clips of one size."""
     for recomputing in (False, True):
         found = setting(FULL_MODELS[name], edges(size), recomputing)
         common = common_bytes(found)
@@ -297,7 +297,7 @@ def candidates(name: str, size: str, found: Setting) -> Need:
 
 
 def fits(need: Need) -> str:
-    """The smallest card that it fits on, in words."""
+    """Text of the smallest GPU that it fits on."""
     found = [card for card in CARDS if need.total <= USABLE * card * GIB]
     return f"{found[0]} GB" if found else "none"
 
@@ -319,7 +319,7 @@ def report(found: Sequence[Need]) -> str:
 
 
 def read(path: str | Path) -> list[Need]:
-    """Needs that were written before."""
+    """Needs from an earlier run."""
     return [Need(**values) for values in json.loads(Path(path).read_text())]
 
 

@@ -65,14 +65,14 @@ def random_models() -> tuple[Any, Any, dict[str, int]]:
 
 
 def demo_models() -> tuple[Any, Any, dict[str, int]]:
-    """The bundled ones."""
+    """The bundled models."""
     transformer = CogVideoXTransformer3DModel.from_pretrained(asset_path("gtsvj-demo-base"))
     vae = AutoencoderKLCogVideoX.from_pretrained(asset_path("gtsvj-demo-codec"))
     return transformer.float(), vae.float(), {"num_frames": 9, "height": 80, "width": 80}
 
 
 def setting(name: str, models: Callable[[], tuple[Any, Any, dict[str, int]]]) -> Setting:
-    """A pipeline of these models, on embeddings in place of a prompt."""
+    """A pipeline of these models that takes embeddings instead of a prompt."""
     torch.manual_seed(0)
     transformer, vae, size = models()
     scheduler = CogVideoXDDIMScheduler(

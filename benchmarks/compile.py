@@ -1,4 +1,4 @@
-"""Whether `torch.compile` takes each block of a judge in one graph, and what that gains here.
+"""Whether `torch.compile` makes one graph of each block of a judge, and the speed-up here.
 
     python -m benchmarks.compile
     python -m benchmarks.compile --rounds 5    # compiles with inductor, which needs a C++ compiler
@@ -52,7 +52,7 @@ def compare(plain: VideoJudge, compiled: VideoJudge, latents: Tensor, rounds: in
 
 
 def main() -> None:
-    """Compile; time if asked for."""
+    """Compile; with a flag, time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=0)
     args = parser.parse_args()

@@ -118,7 +118,7 @@ def decode_row(name: str, model: FullModel) -> Row:
 
 
 def vlm_row(name: str, model: FullModel) -> Row:
-    """Qwen2-VL-2B on the frames that VideoReward would look at."""
+    """Qwen2-VL-2B on the frames that VideoReward reads."""
     judge = qwen2_vl()
     frames = sampled_frames(model.size[0], model.fps)
     plain = count_gradient(scoring(judge, frames, grad=True), judge)
@@ -181,7 +181,7 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def read(path: str | Path) -> list[Row]:
-    """Rows that were written before."""
+    """Rows from an earlier run."""
     return [Row(**values) for values in json.loads(Path(path).read_text())]
 
 

@@ -25,7 +25,7 @@ GIB = 2**30
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Let meta tensors attend as the fused kernels of a GPU do, and let Mochi run there.
+    """Use the fused attention kernels of a GPU for meta tensors, and let Mochi run there.
 
     By itself torch takes the plain implementation on the meta device, which would save the whole
     matrix of attention weights. Masks change neither operations nor what is saved, and are not
@@ -69,7 +69,7 @@ def fused(
 
 
 class Meter(TorchDispatchMode):
-    """Operations since it was entered, and bytes of the tensors made since that are in use.
+    """Operations since it was entered, and bytes in use of the tensors made since.
 
     It holds on to no tensor. torch's `FlopCounterMode` does, for as long as a backward pass takes,
     and so cannot stand beside a count of bytes.
@@ -106,7 +106,7 @@ class Meter(TorchDispatchMode):
         return result
 
     def see(self, storage: Any) -> None:
-        """Count a storage that is new, until it is freed."""
+        """Count a new storage until it is freed."""
         if storage in self.known:
             return
         self.known[storage] = None
@@ -115,7 +115,7 @@ class Meter(TorchDispatchMode):
         weakref.finalize(storage, self.free, storage.nbytes()).atexit = False
 
     def free(self, size: int) -> None:
-        """Note that so many bytes were given back."""
+        """Subtract freed bytes."""
         self.now -= size
 
 
@@ -139,7 +139,7 @@ class SavedBytes(saved_tensors_hooks):
         return self
 
     def note(self, tensor: Tensor) -> Tensor:
-        """See one tensor being saved."""
+        """Count a saved tensor."""
         storage = tensor.untyped_storage()
         if storage not in self.weights:
             self.saved[storage] = storage.nbytes()
@@ -147,7 +147,7 @@ class SavedBytes(saved_tensors_hooks):
 
     @property
     def total(self) -> int:
-        """Bytes saved and not yet let go."""
+        """Bytes saved and not yet freed."""
         return sum(self.saved.values())
 
 
@@ -199,7 +199,7 @@ def count_scoring(run: Callable[[], object]) -> Scoring:
 
 
 def count_gradient(run: Callable[[], Tensor], *modules: nn.Module) -> Gradient:
-    """Cost of a call and of the backward pass from the sum of what it returns.
+    """Cost of a call and of the backward pass from the sum of its outputs.
 
     Args:
         run: returns a tensor with a graph.
@@ -216,7 +216,7 @@ def count_gradient(run: Callable[[], Tensor], *modules: nn.Module) -> Gradient:
 def frozen_model(
     make: Callable[[], Any], dtype: torch.dtype = torch.bfloat16, device: str = "meta"
 ) -> Any:
-    """A frozen model, in evaluation mode, in the dtype that it is used in.
+    """A frozen model, in evaluation mode, in the dtype of its use.
 
     On the meta device it has no values, elsewhere random ones.
     """

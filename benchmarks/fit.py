@@ -51,7 +51,7 @@ def peak() -> float:
 
 
 def measure(clips: int, aspects: int, widths: tuple[int, ...]) -> str:
-    """Fit, and say what it took."""
+    """Fit, and report time and memory."""
     apart = max(50, clips // 10)
     features, targets = planted(clips + apart, aspects, widths)
     idle = peak()
@@ -80,7 +80,7 @@ def measure(clips: int, aspects: int, widths: tuple[int, ...]) -> str:
 
 
 def measure_projected(clips: int, aspects: int, widths: tuple[int, ...], width: int) -> str:
-    """Fit in a random projection, and say what it took."""
+    """Fit in a random projection, and report time and memory."""
     apart = 500
     features, targets = planted(clips + apart, aspects, widths)
     idle, groups = peak(), torch.arange(clips)

@@ -30,11 +30,11 @@ from gtsvj_reward import ImageCondition, JudgeConfig, LatentSpace, VideoJudge
 from gtsvj_reward.latents.wan_vae import PUBLISHED
 
 SPACE = LatentSpace(id="cogvideox-2b", channels=16, scaling_factor=1.15258426)
-"""Of CogVideoX-2B."""
+"""Latent space of CogVideoX-2B."""
 
 
 def judge_of(transformer: Any, space: LatentSpace = SPACE, **changes: Any) -> VideoJudge:
-    """A frozen judge with the paper's settings, where the transformer is."""
+    """A frozen judge with the paper's settings, on the transformer's device."""
     config = JudgeConfig(base_model="random", latent_space=space, **changes)
     judge = VideoJudge.from_transformer(transformer, config).requires_grad_(False)
     return judge.to(next(transformer.parameters()).device)
@@ -103,7 +103,7 @@ class FullModel:
 
 
 class PlainRoPE(MochiRoPE):
-    """Mochi's rotary tables without autocast, which knows no meta device."""
+    """Mochi's rotary tables without autocast, which does not support the meta device."""
 
     def _create_rope(self, freqs: Tensor, pos: Tensor) -> tuple[Tensor, Tensor]:
         angles = torch.einsum("nd,dhf->nhf", pos.float(), freqs.float())

@@ -90,7 +90,7 @@ def vae(args: argparse.Namespace) -> None:
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Both ways, each in its own process, and their ratios; asked for one way, that one as JSON."""
+    """Both ways, each in its own process, and their ratios; for one way, its numbers as JSON."""
     if args.way:
         print(json.dumps(one_way(args.way, args)))
         return
@@ -150,7 +150,7 @@ def one_way(way: str, args: argparse.Namespace) -> dict[str, float]:
         busies.append(time.process_time() - busy)
     if args.grad and (latents.grad is None or not latents.grad.abs().max() > 0):
         raise SystemExit(f"no gradient reached the latents by way of {way}")
-    # The least of the rounds: other work on the machine only ever adds.
+    # The minimum of the rounds: other work on the machine only adds time.
     return {"wall": min(walls), "busy": min(busies), "peak": peak(), "loaded": loaded}
 
 

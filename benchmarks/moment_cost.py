@@ -34,7 +34,7 @@ PER_ELEMENT = {torch.ops.aten.native_layer_norm: 8, torch.ops.aten.var: 4}
 
 
 class Traffic(TorchDispatchMode):
-    """Operations of all operators, not of products alone, and the bytes that they move.
+    """Operations of all operators, not only of products, and the bytes that they move.
 
     Each operator is taken to run by itself: it reads its inputs and writes its outputs, nothing
     stays in a cache and nothing is fused, so that this is the most that there can be.
@@ -74,7 +74,7 @@ class Traffic(TorchDispatchMode):
 
 
 def traffic(run: Callable[[], object]) -> Traffic:
-    """What a call without gradients does and moves."""
+    """Operations and bytes moved of a call without gradients."""
     with torch.no_grad(), Traffic() as counted, fused_attention():
         run()
     return counted
@@ -94,7 +94,7 @@ def checkpoint_bytes(judge: VideoJudge) -> int:
 
 
 def gradients(judge: VideoJudge) -> tuple[Gradient, Gradient]:
-    """Of the score to the latents, every block stored and every block recomputed."""
+    """Costs of a gradient from score to latents, all blocks stored or all recomputed."""
     found = []
     for recompute in (False, True):
         judge.backbone.gradient_checkpointing = recompute

@@ -1,4 +1,4 @@
-"""How far the scores of a judge in bfloat16 are from those in float32, on the bundled toy judge.
+"""Difference of scores in bfloat16 and float32, on the bundled toy judges.
 
     python -m benchmarks.precision --clips 48
     python -m benchmarks.precision --clips 48 --device cuda
@@ -22,7 +22,7 @@ from gtsvj_reward.toy.corpus import SEEN, UNSEEN, encode_frames, random_specs
 SCENES = 9077
 """Key of scenes that no bundled model was trained or measured on."""
 DTYPES: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Those that are compared with float32 on the CPU; on another device float32 is one of them."""
+"""Dtypes compared with float32 on the CPU; on another device float32 is one of them."""
 
 
 def toy_latents(count: int) -> Float[Tensor, "clip time channel height width"]:

@@ -32,7 +32,7 @@ def seconds_of(model: str, what: str) -> float:
 
 
 def span(seconds: float) -> str:
-    """A time, in the largest unit of which there is one."""
+    """Text of a time, in the largest unit that gives at least 1."""
     units = {"d": 86400, "h": 3600, "min": 60}
     for name, size in units.items():
         if seconds >= size:
@@ -41,7 +41,7 @@ def span(seconds: float) -> str:
 
 
 def short(number: float) -> str:
-    """Three digits, or all before the point."""
+    """Text with three digits, or all digits before the point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 

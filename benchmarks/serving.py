@@ -86,7 +86,7 @@ def serve_judge(size: Size, limits: Limits, threads: int, said: Connection) -> N
 
 @contextmanager
 def started(target: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[tuple[str, int]]:
-    """A process that serves and says where; gives its address and process id."""
+    """A serving process; yields its address and process id."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(*arguments, theirs))
@@ -127,7 +127,7 @@ def throughput(args: argparse.Namespace) -> None:
 
 
 def clips_for(reward: GTSVJReward, count: int) -> Tensor:
-    """Different clips: noise, or what the judge takes for latents of its own."""
+    """Different clips: noise, or valid latents of the judge."""
     if reward.config.geometry is None:
         return torch.randn(count, 5, 16, 16, 24)
     one = noise(reward).clips
@@ -192,7 +192,7 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run one of both."""
+    """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", action="store_true", help="memory instead of throughput")
     parser.add_argument("--judge", help="a bundled one; a random one by default")

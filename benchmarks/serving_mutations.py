@@ -86,7 +86,7 @@ def mutated(body: bytes, draw: random.Random) -> bytes:
 
 
 def outcome(body: bytes, reward: GTSVJReward) -> str:
-    """What the server would say of it, before scoring."""
+    """The server's answer before scoring."""
     try:
         request = read_request(body, "2", {})
     except MalformedError:

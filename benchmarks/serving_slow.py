@@ -1,4 +1,4 @@
-"""A judge slower than its clients' patience: how many are answered, and how often a clip is scored.
+"""A judge slower than its clients' timeout: requests answered, and scorings per clip.
 
     python -m benchmarks.serving_slow
 

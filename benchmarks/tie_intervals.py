@@ -1,4 +1,4 @@
-"""Whether accuracies with ties are too high, and how often their intervals hold the truth.
+"""Bias of accuracies with ties, and coverage of their intervals.
 
     python -m benchmarks.tie_intervals
 
@@ -26,20 +26,20 @@ from gtsvj_reward.metrics import (
 
 POPULATION = 10**6
 BIAS_DATASETS = 10
-"""Data sets that a bias rests on, for each that a coverage does."""
+"""Data sets for a bias per data set for a coverage."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Where data sets are drawn from."""
+    """Distribution of data sets."""
 
     pairs: int
     ties: float = 0.3
-    """Share that people call a tie."""
+    """Share of human ties."""
     quality: float = 0.8
     """Weight of the common difference; the rest is noise."""
     per_group: int = 1
-    """Pairs of a prompt, half of whose differences is the prompt's."""
+    """Pairs per prompt; half of a difference is common to the prompt."""
     grid: float = 0.0
     """Scores are rounded to multiples of it; 0: not."""
 
@@ -57,12 +57,12 @@ class Found:
 
     truth: float
     bias: float
-    """Of the cross-fitted accuracy."""
+    """Bias of the cross-fitted accuracy."""
     in_sample_bias: float
     coverage: float
-    """Of the cross-fitted interval."""
+    """Coverage of the cross-fitted interval."""
     in_sample_coverage: float
-    """Of the interval that resamples Deutsch et al.'s value."""
+    """Coverage of the interval that resamples Deutsch et al.'s value."""
 
 
 def draw(family: Family, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ def simulate(family: Family, *, datasets: int, resamples: int, seed: int) -> Fou
 def in_sample_interval(
     scores: Tensor, labels: Tensor, groups: Tensor, resamples: int
 ) -> tuple[float, float]:
-    """Percentiles of Deutsch et al.'s value, as one would compute them."""
+    """Plain bootstrap percentiles of Deutsch et al.'s value."""
     return bootstrap_interval(
         lambda i: accuracy_with_ties(scores[i], labels[i]).accuracy,
         len(labels),

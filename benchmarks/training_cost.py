@@ -1,4 +1,4 @@
-"""What the recipe `examples/cogvideox-2b/` takes: disk, operations, GPU hours, checkpoints.
+"""Cost of the recipe `examples/cogvideox-2b/`: disk, operations, GPU hours, checkpoints.
 
     python -m benchmarks.training_cost
 
@@ -84,7 +84,7 @@ def count_encode() -> float:
 
 
 def count(encode: float) -> Counted:
-    """All that needs a judge, beside the operations of `count_encode`."""
+    """Counts of a judge, with the operations of `count_encode`."""
     with torch.device("meta"):
         full = CogVideoXTransformer3DModel().eval()
     judges = {stage: judge_in_training(full, stage) for stage in STAGES}
@@ -129,7 +129,7 @@ class Work:
 
     name: str
     clips: str
-    """What goes through the model, in words."""
+    """Text of the clips that pass through the model."""
     tera: float
     """Operations, in units of 10^12."""
 

@@ -1,4 +1,4 @@
-"""A judge that looks at pixels, for comparison: Qwen2-VL-2B at the settings of VideoReward.
+"""A judge of pixels, for comparison: Qwen2-VL-2B with the settings of VideoReward.
 
 VideoReward samples a decoded video at 2 frames per second and lets each frame have at most 448x448
 pixels. Here each has just that many. The text, instructions included, is taken as 512 tokens, an
@@ -20,7 +20,7 @@ EDGE = 448
 """Height and width of a frame in pixels."""
 TEXT_TOKENS = 512
 LEAST_FRAMES = 4
-"""What Qwen2-VL's reader takes of a video at least."""
+"""Minimum number of frames of Qwen2-VL's video reader."""
 
 VISION = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "hidden_size": 1536}
 LANGUAGE = {
@@ -36,7 +36,7 @@ LANGUAGE = {
         "mrope_section": [16, 24, 24],
     },
 }
-"""Those of Qwen2-VL-2B."""
+"""Settings of Qwen2-VL-2B."""
 
 
 def qwen2_vl(vision: dict[str, Any] = VISION, language: dict[str, Any] = LANGUAGE) -> Any:
@@ -46,26 +46,26 @@ def qwen2_vl(vision: dict[str, Any] = VISION, language: dict[str, Any] = LANGUAG
 
 
 def sampled_frames(frames: int, fps: float) -> int:
-    """Frames that are looked at: 2 per second, an even number, at least 4."""
+    """Frames read: 2 per second, an even number, at least 4."""
     return max(LEAST_FRAMES, int(frames / fps * SAMPLED_FPS) // 2 * 2)
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What is handed to the model for one video."""
+    """Input of the model for one video."""
 
     grid: tuple[int, int, int]
     """Pairs of frames, and patches in height and width."""
 
     @property
     def patches(self) -> int:
-        """Of the whole video."""
+        """Patches of the whole video."""
         pairs, rows, columns = self.grid
         return pairs * rows * columns
 
     @property
     def tokens(self) -> int:
-        """Of the language model: one for four patches, and the text."""
+        """Tokens of the language model: one for four patches, and the text."""
         return self.patches // 4 + TEXT_TOKENS
 
 
