@@ -23,7 +23,7 @@ def dtype_of(name: str | torch.dtype) -> torch.dtype:
     """
     found = name if isinstance(name, torch.dtype) else getattr(torch, name, None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"no dtype is called {name!r}: expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"unknown dtype {name!r}: expected one of {', '.join(DTYPES)}")
     return found
 
 

@@ -113,7 +113,7 @@ def _lock_file(file: Path) -> int:
 
 def _lock(descriptor: int, file: Path) -> None:
     if sys.platform == "win32":
-        logger.warning("no locks here: see to it that no other run writes to %s", file.parent)
+        logger.warning("no file locks here: make sure no other run writes to %s", file.parent)
         return
     import fcntl
 
@@ -126,7 +126,7 @@ def _lock(descriptor: int, file: Path) -> None:
         ) from error
     except OSError as error:
         logger.warning(
-            "the disk of %s has no locks (%s): see to it that no other run writes to it",
+            "the disk of %s has no locks (%s): make sure no other run writes to it",
             file.parent,
             error,
         )

@@ -85,7 +85,7 @@ class ClipSet:
             raise FileNotFoundError(f"there are {len(self.clips)} clips, no number {number}")
         path = self.clips[number].path.resolve()
         if not path.is_file() or not path.is_relative_to(self.folder.resolve()):
-            raise FileNotFoundError(f"clip {number} is no file below the folder of videos any more")
+            raise FileNotFoundError(f"clip {number} is no longer in the folder of videos")
         return path
 
 

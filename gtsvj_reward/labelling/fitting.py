@@ -75,8 +75,8 @@ class Model:
     ) -> None:
         if start.config.readout != "moments":
             raise ValueError(
-                f"the judge has readout {start.config.readout!r}, which cannot be fitted while you "
-                "watch: give one that was made with `--readout moments`"
+                f"the judge has readout {start.config.readout!r}, which cannot be refitted live: "
+                "give one with `--readout moments`"
             )
         self.start, self.judge, self.seed = start, start, seed
         self.clips = clips

@@ -39,7 +39,7 @@ def read_events(path: Path) -> list[Event]:
             kind = event["event"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} line {number} is no event of a label journal: {line[:80]!r}"
+                f"{path} line {number} is not an event of a label journal: {line[:80]!r}"
             ) from error
         if kind not in EVENTS or (kind == "start" and event.get("version") != VERSION):
             raise ValueError(

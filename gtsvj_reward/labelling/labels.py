@@ -85,8 +85,8 @@ class Labels:
             task = self.tasks.get(event["ticket"])  # type: ignore[assignment]
             if task is None or (kind == "undo") != (event["ticket"] in self.answers):
                 raise ValueError(
-                    f"the journal has {kind!r} of {event['ticket']!r}, which does not fit what is "
-                    "before it: was it edited?"
+                    f"the journal has {kind!r} of {event['ticket']!r}, which contradicts earlier "
+                    "events: was it edited?"
                 )
             if kind == "undo":
                 del self.answers[task.ticket]

@@ -173,7 +173,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with open_safetensors(path) as opened:
             yield opened
     except UnsoundFileError as error:
-        raise LatentFileError(f"no latent clip: {error}") from error
+        raise LatentFileError(f"not a latent clip: {error}") from error
 
 
 def _info(path: Path, opened: Any) -> ClipInfo:

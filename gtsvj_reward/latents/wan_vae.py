@@ -67,7 +67,7 @@ class WanVAE(VAEFamily):
         spatial = config.get("scale_factor_spatial")
         if spatial is None or self.vae.spatial_compression_ratio != spatial:
             raise LatentSpaceError(
-                "this diffusers does not know the compression of Wan VAEs, and would cut wrong "
+                "this diffusers does not support the compression of Wan VAEs, and would cut wrong "
                 "tiles: install diffusers 0.36 or newer"
             )
         temporal = config["scale_factor_temporal"]

@@ -195,7 +195,7 @@ class ImageStore(ConditionStore):
         file = self.file_of(info)
         tensors, metadata = read_safetensors(file)
         if "latents" not in tensors or "factor" not in metadata:
-            raise ImageStoreError(f"{file} is no reference image: encode again")
+            raise ImageStoreError(f"{file} is not a reference image: encode again")
         latents, size = tensors["latents"], info.shape[1:]
         if latents.shape[2:] != size:
             raise ImageStoreError(

@@ -20,7 +20,7 @@ def folder_kind(folder: str | Path) -> Literal["latents", "videos"]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"expected a folder of latent files or videos, got {folder}: no folder")
+        raise ValueError(f"expected a folder of latent files or videos, got {folder}: not a folder")
     latents = next(folder.rglob(f"*{SUFFIX}"), None)
     try:
         video = next(iter(list_videos(folder)))

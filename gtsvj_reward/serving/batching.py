@@ -116,7 +116,7 @@ class Batcher:
             return
         # Not until all is done: the judge would have nothing to do before the clients are back.
         pause = max(1, min(60, math.ceil(ahead / 2)))
-        raise NotScoredError(429, f"{reason}: come back later", retry_after=pause)
+        raise NotScoredError(429, f"{reason}: retry later", retry_after=pause)
 
     def waiting_clips(self) -> int:
         """Clips in the queue."""

@@ -55,7 +55,7 @@ class Encoder:
                 self.waiting -= share.left
             return
         pause = max(1, min(60, math.ceil(ahead / 2)))
-        raise NotScoredError(429, f"{reason}: come back later", retry_after=pause)
+        raise NotScoredError(429, f"{reason}: retry later", retry_after=pause)
 
     def close(self) -> None:
         """End the thread."""

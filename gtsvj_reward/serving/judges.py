@@ -72,7 +72,7 @@ class Judges:
         """
         if name not in self.named:
             there = ", ".join(self.named)
-            raise NotScoredError(422, f"no judge {name[:80]!r} is served here; there are: {there}")
+            raise NotScoredError(422, f"unknown judge {name[:80]!r}: expected one of {there}")
         return self.named[name]
 
 

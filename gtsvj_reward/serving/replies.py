@@ -116,7 +116,7 @@ def read_reply(body: bytes, clips: int, version: str) -> ScoreReply:
     try:
         reply = from_values(ScoreReply, given)
     except ValueError as error:
-        raise MalformedError(f"the answer has another form: {error}") from error
+        raise MalformedError(f"invalid answer: {error}") from error
     rows = [reply.scores, reply.raw_scores, reply.trajectory, reply.untrained_geometry]
     rows += [*reply.aspects.values(), *(() if reply.uncertainty is None else (reply.uncertainty,))]
     if any(len(row) != clips for row in rows):

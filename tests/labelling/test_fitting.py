@@ -142,5 +142,5 @@ def test_a_fit_that_fails_is_said_and_labelling_goes_on(tmp_path):
 def test_a_judge_with_a_trained_head_is_refused(tmp_path):
     made = judged(tmp_path, groups=1, each=2)
     made.close()
-    with pytest.raises(ValueError, match="made with `--readout moments`"):
+    with pytest.raises(ValueError, match="give one with `--readout moments`"):
         Model(tiny_judge(), made.clips)

@@ -80,7 +80,7 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_a_damaged_journal_is_let_go(tmp_path):
     (tmp_path / JOURNAL).write_text("{}\n")
-    with pytest.raises(ValueError, match="line 1 is no event"):
+    with pytest.raises(ValueError, match="line 1 is not an event"):
         Journal(tmp_path)
     with folder_lock(tmp_path):
         pass
@@ -115,7 +115,7 @@ def test_undo_is_an_event_and_the_task_comes_back_before_later_ones(tmp_path):
 
 @pytest.mark.parametrize("event", ["answer", "undo"])
 def test_a_journal_that_does_not_add_up_is_refused(event):
-    with pytest.raises(ValueError, match="does not fit what is before"):
+    with pytest.raises(ValueError, match="contradicts earlier events"):
         Labels([{"event": event, "ticket": "one", "time": 0}])
 
 

@@ -52,7 +52,7 @@ def test_a_folder_is_of_one_kind(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="neither latent files"):
         folder_kind(tmp_path / "empty")
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="not a folder"):
         folder_kind(tmp_path / "nothing")
 
 

@@ -94,7 +94,7 @@ REFUSALS = [
     (packed(clips()), "/api/reward/enqueue", r"400.*no latent space: name it in the URL"),
     (packed(clips()), ENQUEUE + "&fps=8", r"400.*no latent space"),
     (packed(clips()), "/api/reward/enqueue?latent_space_id=wan", "422.*got latents of 'wan'"),
-    (packed(clips(), reward_fn={"dance_grpo": 1.0}), ENQUEUE, "422.*no judge 'dance_grpo'"),
+    (packed(clips(), reward_fn={"dance_grpo": 1.0}), ENQUEUE, "422.*unknown judge 'dance_grpo'"),
     (packed(clips(), reward_fn={"default": 0}), ENQUEUE, "400.*no judge with a positive weight"),
     (packed(clips(), reward_fn=["default"]), ENQUEUE, "400.*`reward_fn` must be an object"),
     (packed(clips(), prompts=["one"]), ENQUEUE, "400.*got 1 prompts for 2 clips"),

@@ -60,7 +60,7 @@ def test_each_judge_answers_under_its_name(reward, offline):
             details = client.details(latents)
         with (
             client_of(port, judge="nobody") as client,
-            pytest.raises(RefusedError, match=r"no judge 'nobody'.*default, aspects-2"),
+            pytest.raises(RefusedError, match=r"unknown judge 'nobody'.*default, aspects-2"),
         ):
             client(latents)
     assert_same_scores(details.rewards, aspects(latents))

@@ -153,8 +153,8 @@ def test_the_score_comes_first_and_no_aspect_hides_it():
 
 def test_a_full_queue_is_no_error_of_a_clip():
     """It goes to the trainer as a status, which repeats the request."""
-    full = NotScoredError(429, "come back later", 1)
-    with pytest.raises(NotScoredError, match="come back later"):
+    full = NotScoredError(429, "retry later", 1)
+    with pytest.raises(NotScoredError, match="retry later"):
         answer([NotScoredError(422, "unreadable"), full], True)
 
 
