@@ -19,7 +19,13 @@ from gtsvj_reward.alignment import (
     Refits,
     Sampler,
 )
-from gtsvj_reward.alignment.rewards import judges_of, refitted_judge, reward_of, with_judge
+from gtsvj_reward.alignment.rewards import (
+    judges_of,
+    refitted_judge,
+    refuse_images,
+    reward_of,
+    with_judge,
+)
 from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import in_flags, with_config
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
@@ -66,6 +72,8 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
         prompt_score=lambda: PromptScore(pipe, check_statistics=checked),
     )
     watched = {name: load_judge(name, arguments, pipe) for name in arguments.eval_metrics}
+    for name, judge in watched.items():
+        refuse_images(judge.config, f"the judge of `eval_metrics` ({name})")
     policy = Policy(
         pipe,
         arguments.size,

@@ -7,6 +7,7 @@ from typing import Any
 
 from gtsvj_reward.alignment.own_clips import OwnClips
 from gtsvj_reward.alignment.refit_labels import Labels, read_labels
+from gtsvj_reward.alignment.rewards import refuse_images
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.files import whole_folder, write_text
@@ -51,8 +52,8 @@ class Refits:
         rebuild: makes the training reward from a refitted judge.
 
     Raises:
-        ValueError: for a judge of the other readout, a live one, or clips that processes cannot
-            share.
+        ValueError: for a judge of the other readout, one that reads reference images, a live one,
+            or clips that processes cannot share.
         LatentSpaceError: for positives of another space.
     """
 
@@ -69,6 +70,7 @@ class Refits:
                 "`refit_every` needs a judge with readout='moments', which is refitted in seconds; "
                 f"the judge of {arguments.reward} has readout {judge.config.readout!r}"
             )
+        refuse_images(judge.config, f"the judge of {arguments.reward}")
         if isinstance(judge.backbone, LiveBackbone):
             raise ValueError(
                 "`refit_every` does not support a live judge: all processes must make its passes "

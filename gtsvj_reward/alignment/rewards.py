@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.reward import AnyReward, GTSVJReward, WeightedReward
 
 PROMPT_SCORE = "prompt-score"
@@ -108,6 +109,24 @@ def judges_of(reward: AnyReward) -> dict[str, GTSVJReward]:
             return {name: part for name, part in parts if isinstance(part, GTSVJReward)}
         case _:
             return {}
+
+
+def refuse_images(config: JudgeConfig, name: str) -> None:
+    """Reject a judge that reads reference images, which no policy has.
+
+    Args:
+        config: the judge's.
+        name: of the judge, for the message.
+
+    Raises:
+        ValueError: with what to use instead.
+    """
+    if config.image_input == "image":
+        raise ValueError(
+            f"{name} reads reference images (image_input='image'), and a policy makes its clips "
+            "from prompts alone: give a judge without images on the text-to-video model of the "
+            "same VAE, which scores the same latents"
+        )
 
 
 def refitted_judge(reward: AnyReward) -> tuple[str, GTSVJReward]:

@@ -18,6 +18,7 @@ from gtsvj_reward.alignment.guards import Guards
 from gtsvj_reward.alignment.journal import Journal, latest
 from gtsvj_reward.alignment.processes import Metrics, average_gradients, check_share, mean_metrics
 from gtsvj_reward.alignment.refits import Refits
+from gtsvj_reward.alignment.rewards import judges_of, refuse_images
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.alignment.updates import check_loss, clip_gradients
@@ -47,8 +48,8 @@ class AlignmentRun:
         refits: refits the reward during training; None: it stays fixed.
 
     Raises:
-        ValueError: if the clips of an iteration cannot be shared evenly, or the folder holds a run
-            with other settings.
+        ValueError: for a judge that reads reference images, clips of an iteration that cannot be
+            shared evenly, or a folder that holds a run with other settings.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class AlignmentRun:
         refits: Refits | None = None,
     ) -> None:
         arguments, policy, accelerator = sampler.arguments, sampler.policy, sampler.accelerator
+        for name, judge in judges_of(reward).items():
+            refuse_images(judge.config, f"the judge of `reward` ({name})")
         check_share(arguments.clips, accelerator.num_processes, "clips of an iteration")
         check_share(arguments.evaluation_clips, accelerator.num_processes, "`evaluation_clips`")
         self.arguments = arguments

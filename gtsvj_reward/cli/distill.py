@@ -41,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
         "--text_input", choices=["zeros", "prompt"], help="reads prompts; default: as the teacher"
     )
     student.add_argument(
+        "--image_input",
+        choices=["none", "image"],
+        help="reads reference images; default: as the teacher",
+    )
+    student.add_argument(
         "--prompt_dropout", type=float, default=0.1, help="share of clips read without a prompt"
     )
     judge = made.add_argument_group("teacher: a judge")
@@ -110,6 +115,7 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         temporal_stride=args.temporal_stride,
         text_input=args.text_input or ("prompt" if teacher.under_prompts else "zeros"),
         prompt_dropout=args.prompt_dropout,
+        image_input=args.image_input or teacher.image_input,
         lora_rank=0,
     )
     settings = FitConfig(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gtsvj_reward.labelling import ClipSet
     from gtsvj_reward.labelling.fitting import Model
 
-MODEL = ("judge", "base_model", "features", "allow_missing_latents")
+MODEL = ("judge", "base_model", "image_input", "features", "allow_missing_latents")
 """Flags that need latents."""
 
 
@@ -42,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--judge", help="moment judge to start from; it needs no labels")
     judge.add_argument(
         "--base_model", help="the judge's base, if it moved; alone: start without a judge"
+    )
+    judge.add_argument(
+        "--image_input",
+        choices=["none", "image"],
+        default="none",
+        help="with --base_model alone: read the reference images stored beside the latents",
     )
     judge.add_argument(
         "--allow_missing_latents", action="store_true", help="leave out videos without latents"
@@ -91,6 +97,8 @@ def label(argv: list[str]) -> int:
         refuse_given(flags, args, MODEL, "is for a judge, which needs --latents")
     elif args.judge is None and args.base_model is None:
         flags.error("--latents needs a judge: give --judge, or --base_model to start without one")
+    elif args.judge is not None:
+        refuse_given(flags, args, ["image_input"], "has no use with --judge, which says itself")
     if args.no_token and args.token_file is not None:
         flags.error("give --no_token or --token_file, not both")
 
@@ -168,6 +176,7 @@ def model(args: argparse.Namespace, clips: "ClipSet") -> "Model":
             base_model=args.base_model,
             base_dtype=args.dtype or "auto",
             readout="moments",
+            image_input=args.image_input,
             lora_rank=0,
         )
         start = build_judge(arguments, latent_file(clips[0]).space, seed=args.seed)

@@ -114,6 +114,8 @@ def latents_for(
     from gtsvj_reward.assets.vae import load_vae
     from gtsvj_reward.latents.encode import remove_torn
     from gtsvj_reward.reward.encoding import reading_for
+    from gtsvj_reward.reward.store import StoreError
+    from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import encoding
     from gtsvj_reward.training.processes import only_run
 
@@ -128,6 +130,13 @@ def latents_for(
     given = {name: vars(args)[name] for name in names}
     reading = reading_for(config, **given, any_length=True)
     latents = Path(args.latents or out.with_name(f"{out.stem}-latents"))
+    try:
+        Stored.beside(config, latents)
+    except StoreError as error:
+        raise type(error)(
+            f"{error}. --vae encodes videos alone: run `gtsvj encode` first, and give the folder "
+            "of latents that it makes instead of the videos"
+        ) from error
     device = args.device or state.device
     with only_run(latents):
         if state.is_main_process:

@@ -30,6 +30,7 @@ from gtsvj_reward.reward.text_store import PromptStoreError, write_texts
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from gtsvj_reward.training.closed_form.features import Shown, shown_id
 from tests.alignment.tiny import SIZE, TEXTS, tiny_pipeline
+from tests.pipelines import cogvideox_image, frozen
 from tests.tiny import clips
 
 SETTINGS = {
@@ -302,6 +303,16 @@ def test_a_live_judge_is_refused(start, positives, tmp_path):
     live = VideoJudge(LiveBackbone(pipe.transformer), start.config, stored_text=None, seed=0)
     with pytest.raises(ValueError, match="does not support a live judge"):
         made(live, positives, tmp_path)
+
+
+@pytest.mark.parametrize("refit_every", [0, 1])
+def test_a_judge_of_images_is_refused(start, positives, tmp_path, refit_every):
+    pipe = frozen(cogvideox_image)
+    config = replace(start.config, image_input="image")
+    sees = VideoJudge.from_transformer(pipe.transformer, config, scheduler=pipe.scheduler)
+    given = positives if refit_every else None
+    with pytest.raises(ValueError, match=r"the judge of .* reads reference images .* of the same"):
+        made(sees, given, tmp_path, refit_every=refit_every)
 
 
 def test_ratings_for_a_judge_without_aspects_are_refused(start, positives, tmp_path):

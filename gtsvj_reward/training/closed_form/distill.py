@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
+from gtsvj_reward.judge.settings import ImageInput
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import ClipInfo
 from gtsvj_reward.metrics import pearson
@@ -50,6 +51,8 @@ class Teacher:
     """Weights of the range-normalised aspects in its score, and the constant; None: their mean."""
     under_prompts: bool | None = None
     """Whether it scored each clip under its prompt; None: not known."""
+    image_input: ImageInput = "none"
+    """Whether it saw each clip's reference image; a table does not say."""
 
     @classmethod
     def judge(
@@ -72,14 +75,14 @@ class Teacher:
             scores: raw, of each clip.
             under_prompts: whether it scored each clip under its prompt.
         """
-        if not config.aspects:
-            values = torch.tensor(scores, dtype=torch.float64)[:, None]
-            return cls(name, clips, values, under_prompts=under_prompts)
         preference = None
-        if config.aspect_weights is not None:
-            preference = (config.aspect_weights, float(config.score_bias or 0.0))
-        values = normalised(aspects, config.aspects)
-        return cls(name, clips, values, config.aspects, preference, under_prompts)
+        values = torch.tensor(scores, dtype=torch.float64)[:, None]
+        if config.aspects:
+            values = normalised(aspects, config.aspects)
+            if config.aspect_weights is not None:
+                preference = (config.aspect_weights, float(config.score_bias or 0.0))
+        seen = under_prompts, config.image_input
+        return cls(name, clips, values, config.aspects, preference, *seen)
 
     def of(self, clips: Sequence[ClipInfo]) -> Float[Tensor, "clip output"]:
         """Its values of some of the clips."""
@@ -136,7 +139,8 @@ def distill(
 
     The work of `gtsvj distill`. The teacher's weights of the aspects in its score are kept. A
     student that reads prompts sees each clip under its stored prompt, and a share of the clips
-    (`prompt_dropout`) without; what the teacher said of them stays the target.
+    (`prompt_dropout`) without; what the teacher said of them stays the target. One that reads
+    reference images sees each clip with its stored image.
 
     Args:
         judge_arguments: the student, with readout `moments`.
@@ -145,7 +149,7 @@ def distill(
         space: of the clips.
 
     Raises:
-        PromptStoreError: for a student that reads prompts, and clips that have none stored.
+        StoreError: for a student that reads prompts or images, and clips that have none stored.
     """
     train, held_out = hold_out(
         teacher.clips,
@@ -171,7 +175,9 @@ def distill(
         parts.keep_preference(torch.tensor(weights, dtype=torch.float64), bias)
     parts.record["teacher"] = teacher.name
     if teacher.under_prompts is not None:
-        parts.record["teacher saw"] = "each clip's prompt" if teacher.under_prompts else "no prompt"
+        saw = {"prompt": teacher.under_prompts, "reference image": teacher.image_input == "image"}
+        names = " and ".join(name for name, there in saw.items() if there)
+        parts.record["teacher saw"] = f"each clip's {names}" if names else "no prompt"
     judge = parts.judge_of(trained_geometry(train, Truncation(probability=0.0)))
     judge.config = replace(judge.config, latent_statistics=trained_statistics(train))
     said = scores_of(judge, cache, showing.all(held_out))[:2]

@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.cli import main
+from gtsvj_reward.cli import label, main
 from gtsvj_reward.evaluation import read_scores
 from gtsvj_reward.judge import load_judge
 from gtsvj_reward.judge.inspect import describe_checkpoint
+from gtsvj_reward.labelling import read_clips
+from gtsvj_reward.labelling.labels import Answer, Task
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward.image_store import ImageStore, write_images
 from gtsvj_reward.reward.images import ImageEncoder
+from tests.labelling.tiny import moving_square
 from tests.pipelines import cogvideox_image, frozen, wan_image
 from tests.reward.test_image_store import write_shown
 from tests.training.stages import write_csv
@@ -121,6 +124,76 @@ def test_aspects_and_preferences_are_fitted_with_images(tmp_path, base, pipe, fi
     )  # fmt: skip
 
 
+def with_images(folder):
+    """Clips of a folder: their latents, and their images."""
+    clips = LatentFolder(folder)
+    latents = torch.stack([clip.latents for clip in clips])
+    return latents, ImageStore.beside(clips.path).image_of(clips.infos)
+
+
+def correlation(first, second):
+    return torch.corrcoef(torch.stack([first, second]))[0, 1].item()
+
+
+def test_a_student_follows_a_teacher_of_images(tmp_path, pipe, fitted, capsys):
+    true = [index % 3 > 0 for index in range(48)]
+    write_begun(tmp_path / "clips", pipe, 48, true)
+    words = [fitted / "judge", tmp_path / "clips", "--out", tmp_path / "student"]
+    words += ["--device", "cpu", "--no_check_statistics", "--allow_untrained_geometry"]
+    run("distill", *words, "--image_input", "none", status=1)
+    assert "always has an image: set --image_input" in capsys.readouterr().err
+    run("distill", *words)
+    student = load_judge(tmp_path / "student")
+    assert student.config.image_input == "image"
+    assert student.config.training["teacher saw"] == "each clip's reference image"
+    assert metrics_of(tmp_path / "student")["reference fidelity"] > 0.5
+    latents, image = with_images(fitted / "real")
+    free = {"check_statistics": False, "allow_untrained_geometry": True}
+    others = image.rows(torch.arange(24).roll(1))
+    wanted, said = (
+        [reward(latents, image=rows, normalize=False) for rows in (image, others)]
+        for reward in (GTSVJReward(load_judge(fitted / "judge"), **free),
+                       GTSVJReward(student, **free))
+    )  # fmt: skip
+    assert correlation(torch.cat(said), torch.cat(wanted)) > 0.9
+
+
+def test_a_judge_of_images_learns_while_people_label(tmp_path, base, fitted):
+    for index in range(24):
+        moving_square(tmp_path / "videos" / f"{index}.mp4", frames=2, height=32, width=48)
+    clips = read_clips(tmp_path / "videos", latents=fitted / "real")
+    words = [str(tmp_path / "videos"), "--out", str(tmp_path / "labels"), "--latents",
+             str(fitted / "real"), "--device", "cpu"]  # fmt: skip
+    args = label.parser().parse_args([*words, "--judge", str(fitted / "judge")])
+    model = label.model(args, clips)
+    model.read(lambda _: None)
+    latents, image = with_images(fitted / "real")
+    names = [info.source for info in LatentFolder(fitted / "real").infos]
+    order = torch.tensor([names.index(clip.name) for clip in clips])
+    reward = GTSVJReward(model.judge, check_statistics=False)
+    expected = reward(latents, image=image, normalize=False)[order]
+    assert correlation(model.beliefs.scores.float(), expected) > 0.999
+
+    fresh = label.parser().parse_args([*words, "--base_model", str(base), "--image_input", "image"])
+    model = label.model(fresh, clips)
+    model.read(lambda _: None)
+    answers = [
+        Answer(
+            task=Task(ticket=str(row), rater="ann", kind="compare", choice="random",
+                      clips=(clips[row].name, clips[row + 1].name)),
+            label=1 if expected[row] > expected[row + 1] else -1,
+        )
+        for row in range(23)
+    ]  # fmt: skip
+    model.fit("compare", answers, [])
+    assert model.judge.config.image_input == "image"
+    agreed = [
+        answer.label * (model.beliefs.scores[row] - model.beliefs.scores[row + 1]) > 0
+        for row, answer in enumerate(answers)
+    ]
+    assert sum(agreed) > 20
+
+
 def test_what_does_not_fit_is_refused_by_name(tmp_path, base, pipe, fitted, capsys):
     clips, pictures = write_shown(tmp_path / "real", pipe, 6)
     words = ["--base_model", base, "--real", clips.path, "--output_dir", tmp_path / "judge"]
@@ -129,6 +202,13 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, base, pipe, fitted, caps
     assert "and 6 of 6 clips have none stored beside them" in capsys.readouterr().err
     run("score", fitted / "judge", clips.path, "--out", tmp_path / "s.csv", status=1)
     assert "encode them with `gtsvj encode --images`" in capsys.readouterr().err
+    moving_square(tmp_path / "videos" / "0.mp4", frames=9, height=32, width=48)
+    run("score", fitted / "judge", tmp_path / "videos", "--vae", base, "--out",
+        tmp_path / "s.csv", *ASK, status=1)  # fmt: skip
+    error = capsys.readouterr().err
+    assert "encode them with `gtsvj encode --images`, or `--first_frame`" in error
+    assert "--vae encodes videos alone: run `gtsvj encode` first" in error
+    assert not (tmp_path / "s-latents").exists(), "refused after the videos were encoded"
     same = dict.fromkeys(pictures, pictures["0"])
     write_images(clips.path, same, ImageEncoder(pipe))
     run("train-discriminator", *words, *sees, *FIT, status=1)
