@@ -13,15 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gtsvj_reward.training.closed_form.ridge import (
-    SEARCH_ROWS,
     Fit,
     Rows,
     by_mask,
     expanded,
     fit_ridge,
-    thinned,
     weighted_kernel,
 )
+from gtsvj_reward.training.closed_form.searched import SEARCH_ROWS, searchable, thinned
 
 SHARES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Variances of group effects that are compared, as multiples of that of the noise."""
@@ -38,6 +37,7 @@ def chosen_share(
     rows, targets = rows.take(some), targets[some]
     if len(rows.groups.unique()) == len(rows.groups):
         return 0.0
+    targets = targets[:, searchable(rows.groups, targets)]
     kernel = weighted_kernel(rows.features, expanded(penalties, rows.widths).to(rows.features))
     kernel.diagonal().add_(rows.weights.mean() / rows.weights)
     together = same_group(rows.groups)

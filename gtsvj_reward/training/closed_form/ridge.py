@@ -19,9 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE, solve_primal
-
-SEARCH_ROWS = 700
-"""Rows on which penalties are chosen; all of them are used in the fit itself."""
+from gtsvj_reward.training.closed_form.searched import (
+    SEARCH_ROWS,
+    check_targets,
+    searchable,
+    thinned,
+)
 
 SCAN = tuple(range(-4, 7))
 """Decades of the first scan, of one over the penalty of features scaled to trace 1 per row."""
@@ -162,9 +165,18 @@ def choose_penalties(rows: Rows, targets: Float[Tensor, "row output"]) -> Penalt
     Raises:
         ValueError: for targets that do not vary, or fewer than three groups.
     """
-    check_targets(rows, targets)
+    check_targets(rows.groups, targets)
     some = thinned(rows.groups, SEARCH_ROWS)
-    rows, targets = rows.take(some), targets[some]
+    return penalties_of_search(rows.take(some), targets[some])
+
+
+def penalties_of_search(rows: Rows, targets: Float[Tensor, "row output"]) -> Penalties:
+    """`choose_penalties` on rows that were thinned; outputs that they do not show do not count.
+
+    Raises:
+        ValueError: if they show none.
+    """
+    targets = targets[:, searchable(rows.groups, targets)]
     scales, kernels = rows.scales(), rows.kernels()
     bare = replace(rows, features=rows.features[:, :0], widths=(0,))  # kernels stand for them
     parts = [
@@ -294,40 +306,6 @@ def by_mask(targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     present = ~targets.isnan()
     masks, members = present.T.unique(dim=0, return_inverse=True)
     return [(mask, (members == index).nonzero()[:, 0]) for index, mask in enumerate(masks)]
-
-
-def check_targets(rows: Rows, targets: Tensor) -> None:
-    """Refuse outputs that nothing can be learnt from.
-
-    Raises:
-        ValueError: with the first such output.
-    """
-    for mask, columns in by_mask(targets):
-        groups = rows.groups[mask].unique()
-        if len(groups) < 3:
-            raise ValueError(
-                f"output {int(columns[0])} has labels in {len(groups)} groups of clips: at least 3 "
-                "are needed, so that a penalty can be chosen on clips left out"
-            )
-        for column in columns.tolist():
-            values = targets[mask, column]
-            if bool((values == values[0]).all()):
-                raise ValueError(
-                    f"output {column} is {values[0].item():g} for all {len(values)} clips: leave "
-                    "it out or label more clips"
-                )
-
-
-def thinned(groups: Tensor, limit: int) -> Tensor:
-    """Indices of at most about `limit` rows, in whole groups spread evenly over all of them."""
-    names, members, counts = groups.unique(return_inverse=True, return_counts=True)
-    if len(groups) <= limit:
-        return torch.arange(len(groups))
-    kept = max(3, int(len(names) * limit / len(groups)))
-    chosen = torch.linspace(0, len(names) - 1, min(kept, len(names))).round().long()
-    keep = torch.zeros_like(counts, dtype=torch.bool)
-    keep[chosen] = True
-    return keep[members].nonzero()[:, 0]
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

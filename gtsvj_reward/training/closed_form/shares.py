@@ -17,14 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gtsvj_reward.training.closed_form.primal import NEARLY_FREE, ROWS_AT_ONCE
-from gtsvj_reward.training.closed_form.ridge import (
-    SEARCH_ROWS,
-    Fit,
-    Rows,
-    by_mask,
-    expanded,
-    thinned,
-)
+from gtsvj_reward.training.closed_form.ridge import Fit, Rows, by_mask, expanded
+from gtsvj_reward.training.closed_form.searched import SEARCH_ROWS, thinned
 
 FOLDS = 10
 """Parts of the clips, whole groups together, of which each is predicted by a fit to the others."""

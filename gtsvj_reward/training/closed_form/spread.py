@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gtsvj_reward.judge.posterior import Projection, precision_of, root_of
 from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE
-from gtsvj_reward.training.closed_form.ridge import Fit, choose_penalties
+from gtsvj_reward.training.closed_form.ridge import Fit, penalties_of_search
+from gtsvj_reward.training.closed_form.searched import check_targets
 from gtsvj_reward.training.closed_form.shares import (
     Share,
     added_up,
@@ -56,6 +57,8 @@ def solve_spread(
 ) -> Solved:
     """Ridge regression in a projection; all processes call it together and get the same.
 
+    Errors that rows of a group share are not estimated.
+
     Args:
         place: which of all rows this process holds.
         features: of them, as they were read.
@@ -77,8 +80,9 @@ def solve_spread(
         into.copy_(projection(part))
         inputs.copy_(energy_input(part, energy))
     share = Share(place, bins, projection.widths, free)
+    check_targets(groups, targets)
     rows, index = searched_rows(share, groups, weights)
-    chosen = choose_penalties(rows, targets[index])
+    chosen = penalties_of_search(rows, targets[index])
     fit, fitted, left_out = fit_share(share, targets, groups, weights, chosen.penalties)
     fit = folded(projection.unfold(fit), energy)
     if seed is None:

@@ -1,18 +1,21 @@
 """Ridge with a penalty per block: against the primal normal equations and brute-force refits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gtsvj_reward.training.closed_form import primal as primal_form
+from gtsvj_reward.training.closed_form.group_noise import chosen_share
 from gtsvj_reward.training.closed_form.ridge import (
     Rows,
     choose_penalties,
     expanded,
     fit_ridge,
     search,
-    thinned,
     weighted_kernel,
 )
+from gtsvj_reward.training.closed_form.searched import thinned
 
 WIDTHS = (4, 9)
 PENALTIES = (2.0, 5.0)
@@ -127,6 +130,24 @@ def test_thinning_keeps_whole_groups():
     assert len(names) == 10
     assert (counts == 5).all()
     assert len(thinned(groups, 500)) == 500
+
+
+def test_few_labels_among_many_clips_do_not_spoil_the_choice_for_all():
+    """Thinning leaves none, or one, of seven labels; what it left had no error to compare."""
+    rows, targets = problem(3, 1500)
+    rare = torch.full_like(targets[:, :1], float("nan"))
+    rare[:7] = targets[:7, :1]
+    both = torch.cat([targets, rare], dim=1)
+    chosen, known = choose_penalties(rows, both), choose_penalties(rows, targets)
+    assert chosen.penalties == pytest.approx(known.penalties)
+    assert chosen.left_out_error == pytest.approx(known.left_out_error)
+    with pytest.raises(ValueError, match="no output has different labels in at least 3 groups"):
+        choose_penalties(rows, rare)
+    ones = replace(rows, weights=torch.ones_like(rows.weights))
+    generator = torch.Generator().manual_seed(0)
+    shared = targets + 2 * torch.randn(500, 1, generator=generator).double()[rows.groups]
+    effects = [chosen_share(ones, t, PENALTIES) for t in (shared, torch.cat([shared, rare], 1))]
+    assert effects[0] == effects[1] > 0
 
 
 def test_outputs_that_teach_nothing_are_refused():
