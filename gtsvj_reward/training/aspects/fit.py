@@ -58,7 +58,8 @@ def fit_aspects(judge_arguments: JudgeArguments, args: AspectFit) -> VideoJudge:
         raise RuntimeError("a judge of aspects gave none")
     metrics = aspect_metrics(predicted, targets, [aspect.name for aspect in aspects])
     noise = torch.tensor([judge.score_noise(row) for row in torch.eye(len(aspects)).tolist()])
-    shared = float(judge.config.training[f"aspects: {GROUP_SHARE}"])
+    # Not estimated in a projection.
+    shared = float(judge.config.training.get(f"aspects: {GROUP_SHARE}", 0.0))
     spread = (noise[None] * (1 + shared + leverage[:, None])).sqrt()
     off = ((predicted - targets).abs() / spread)[~targets.isnan()]
     for name, width in LEVELS.items():

@@ -211,7 +211,7 @@ class Parts:
             }
         outputs = [aspect.name for aspect in aspects] or ["score"]
         known = {"clips": len(clips), "left-out spearman": agreement(left_out, targets, outputs)}
-        if what == RATED:
+        if what == RATED and solved.group_share is not None:
             known[GROUP_SHARE] = solved.group_share
         self.note(self.stage, solved.penalties, known)
 

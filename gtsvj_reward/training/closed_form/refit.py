@@ -52,13 +52,15 @@ def refit(
         seed: of the projection in which the uncertainty is kept.
         projection_width: features after a random projection in which energies and aspects are
             fitted, for more clips than fit in memory: each process then holds the features of its
-            own clips, and ten folds of clips take the place of single groups left out. None: all
-            features.
+            own clips, ten folds of clips take the place of single groups left out, and no error is
+            shared by the ratings of a group. None: all features.
 
-    Returns: A judge on the same backbone. `config.training` records the data, the penalties and the
-    leave-group-out errors.
+    Returns:
+        A judge on the same backbone. `config.training` records the data, the penalties and the
+        leave-group-out errors.
 
-    Raises: ValueError: if no data is given, or the labels carry no information.
+    Raises:
+        ValueError: if no data is given, or the labels carry no information.
     """
     if judge.config.readout != "moments":
         raise ValueError("`refit` is for judges with readout='moments'")

@@ -84,8 +84,9 @@ class Solved:
     """Of the posterior; see `gtsvj_reward.judge.posterior`."""
     noise: Float[Tensor, "output output"] | None = None
     """Covariance of what is left over, between the outputs."""
-    group_share: float = 0.0
-    """Variance of what the ratings of a group have in common, as a multiple of the noise."""
+    group_share: float | None = None
+    """Variance of what the ratings of a group have in common, as a multiple of the noise; None: it
+    was not estimated."""
 
 
 def solve_energy(

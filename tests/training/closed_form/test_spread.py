@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtsvj_reward.training.closed_form.features import FeatureCache
+from gtsvj_reward.training.closed_form.parts import GROUP_SHARE
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.closed_form.ridge import Fit, fit_ridge
 from gtsvj_reward.training.closed_form.shares import Share, fit_share, fold_of
@@ -81,6 +82,9 @@ def test_a_wide_projection_gives_the_judge_of_all_features(fresh, width):
     new, qualities = lot(40, 8)
     assert correlation(judge(new).aspects[..., 0].mean(1), qualities["sharp"]) > 0.8
     assert judge.config.training["aspects: projected to"] == width
+    shared = f"aspects: {GROUP_SHARE}"
+    assert shared in plain.config.training
+    assert shared not in judge.config.training, "it was not estimated"
 
 
 def test_comparisons_are_not_projected(fresh):
