@@ -42,7 +42,7 @@ def problem_of(checkpoint: Path, *, resumable: bool = True) -> str | None:
 
     Args:
         checkpoint: folder.
-        resumable: whether it must hold the state of the optimizer.
+        resumable: whether it must hold the state of the optimizer, and settings.
     """
     try:
         config = read_config(checkpoint)
@@ -50,6 +50,8 @@ def problem_of(checkpoint: Path, *, resumable: bool = True) -> str | None:
             with open_safetensors(checkpoint / name):
                 pass
         json.loads((checkpoint / STATE_FILE).read_text())["global_step"]
+        if resumable:
+            json.loads((checkpoint / SETTINGS_FILE).read_text())
     except (OSError, ValueError, KeyError, TypeError) as error:
         return str(error)
     if resumable:

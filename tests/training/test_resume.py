@@ -91,6 +91,7 @@ DAMAGES = {
     "no adapter": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model"),
     "half an optimizer": (lambda folder: cut(folder / "optimizer.pt"), "optimizer.pt is missing"),
     "no schedule": (lambda folder: (folder / "scheduler.pt").unlink(), "scheduler.pt is missing"),
+    "no settings": (lambda folder: (folder / "settings.json").unlink(), "settings.json"),
     "nothing": (lambda folder: [file.unlink() for file in folder.iterdir()], "no judge in"),
 }
 
