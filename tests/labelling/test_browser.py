@@ -368,6 +368,10 @@ def test_a_judge_learns_in_front_of_the_rater(browser, world, tmp_path):
         ann.picture(tmp_path / "dark.png")
         ann.page.keyboard.press("Escape")
         ann.page.click("#checkpoint")
-        ann.until("document.getElementById('checkpoint').innerText.startsWith('Written')")
+        written = "document.getElementById('checkpoint').innerText.startsWith('Written')"
+        ann.until(written)
+        made.answer("Ben", made.task("Ben").ticket, label=0)
+        ann.until("[...document.querySelectorAll('.raters dd')].some((e) => e.innerText === '13')")
+        assert ann.page.evaluate(written), "a new drawing of the numbers keeps what the button says"
     loaded = load_judge(tmp_path / "labels" / "judge")
     assert loaded.config.training["preference: pairs"] == 40

@@ -176,8 +176,8 @@ async function look() {
   }
 }
 
-async function save() {
-  const button = byId("checkpoint");
+async function save(event) {
+  const button = event.currentTarget;
   button.disabled = true;
   button.textContent = "Writing …";
   try {

@@ -82,7 +82,7 @@ function ratings(progress) {
       `always saying the mean so far is ${found.of_the_mean.toFixed(2)} off`));
 }
 
-function judge(state, clips, save) {
+function judge(state, clips, button) {
   if (state.read < clips) {
     return section("Judge", element("p", {}, `reading clips: ${state.read} of ${clips}`),
       muted("Until then pairs are random."), ...failures(state));
@@ -91,7 +91,6 @@ function judge(state, clips, save) {
   const said = fit.labels
     ? `fitted to ${fit.labels} answers in ${fit.seconds.toFixed(1)} s`
     : "not fitted to answers yet";
-  const button = element("button", { type: "button", id: "checkpoint", onclick: save }, "Write checkpoint");
   return section("Judge", element("p", {}, state.busy && state.busy !== "writing tables" ? `${state.busy} …` : said),
     ...failures(state), button);
 }
@@ -130,7 +129,8 @@ export class Panel {
   constructor(root, clips, save) {
     this.root = root;
     this.clips = clips;
-    this.save = save;
+    // One button for all drawings: it says how far a checkpoint is while the numbers change.
+    this.button = element("button", { type: "button", id: "checkpoint", onclick: save }, "Write checkpoint");
     this.shown = "";
     this.extremes = "";
     this.numbers = element("div", {});
@@ -145,11 +145,11 @@ export class Panel {
     const text = JSON.stringify(progress);
     if (text === this.shown) return;
     this.shown = text;
-    const focused = document.activeElement?.id === "checkpoint";
+    const focused = document.activeElement === this.button;
     const parts = [];
     if (progress.judge) {
       parts.push(kind === "compare" ? accuracy(progress) : ratings(progress));
-      parts.push(judge(progress.judge, this.clips, this.save));
+      parts.push(judge(progress.judge, this.clips, this.button));
     }
     parts.push(...agreement(progress.agreement));
     const names = Object.entries(progress.raters);
@@ -161,7 +161,7 @@ export class Panel {
     const skips = Object.entries(progress.skips).map(([reason, count]) => `${count} ${reason}`);
     if (skips.length) parts.push(section("Skipped", muted(skips.join(", "))));
     this.numbers.replaceChildren(...parts);
-    if (focused) document.getElementById("checkpoint")?.focus();
+    if (focused) this.button.focus();
     const state = progress.judge;
     const extremes = state ? JSON.stringify([state.best, state.worst]) : "";
     if (extremes !== this.extremes) {
