@@ -151,5 +151,5 @@ def pipeline(name: str, dtype: str, device: Any) -> Any:
     from gtsvj_reward.toy import pipeline as toy
 
     if name in toy.BASES:
-        return toy.load_pipeline(name).to(device=device, dtype=dtype_of(dtype))
+        return toy.load_pipeline(name, dtype=dtype_of(dtype)).to(device)
     return load_pipeline(name, dtype=dtype_of(dtype), device=device)

@@ -112,7 +112,7 @@ def make_negatives(
     if real is not None:
         folder = maker.checked(LatentFolder(real))
         known, report.captions_unused = captions_of(folder, captions or {})
-        check_steps(pipe, min(settings.renoise_steps))
+        check_steps(pipe, min(settings.renoise_steps), from_noise=False)
         infos = folder.infos[share]
         report.without_caption = [info.path for info in infos if info.path not in known]
         jobs += renoising_jobs(infos, folder.path, known, settings)

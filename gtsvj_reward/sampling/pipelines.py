@@ -216,13 +216,20 @@ def check_scored(pipe: Any) -> None:
         )
 
 
-def check_steps(pipe: Any, steps: int) -> None:
+def check_steps(pipe: Any, steps: int, *, from_noise: bool = True) -> None:
     """Reject fewer steps than a pipeline can do with.
+
+    Args:
+        pipe: a pipeline of `PIPELINES`.
+        steps: denoising steps.
+        from_noise: whether its own schedule is used, and not a part of it.
 
     Raises:
         ValueError: naming both.
     """
     least = pipeline_kind(pipe).least_steps
+    if from_noise and pipe.scheduler.config.get("shift_terminal"):
+        least = max(least, 2)  # the schedule is stretched from the first step to the last
     if steps < least:
         raise ValueError(
             f"the schedule of a {type(pipe).__name__} takes at least {least} steps, got {steps}: "

@@ -45,10 +45,11 @@ def truncated(scheduler: Any, strength: float, steps: int) -> Any:
     return part
 
 
-def scaled(scheduler: Any, strength: float, _steps: int) -> Any:
+def scaled(scheduler: Any, strength: float, steps: int) -> Any:
     """A flow-matching scheduler whose noise levels σ are those of the whole times the strength.
 
-    Inverted sigmas (Mochi) are 1 - σ.
+    Inverted sigmas (Mochi) are 1 - σ. A schedule of one step begins at σ = 1 of the whole, also
+    where `shift_terminal` sets the σ of the last step.
 
     Raises:
         ValueError: for a UniPC scheduler whose sigmas are not those of a flow.
@@ -60,6 +61,8 @@ def scaled(scheduler: Any, strength: float, _steps: int) -> Any:
             "FlowMatchEulerDiscreteScheduler"
         )
     part = copy.deepcopy(scheduler)
+    if steps == 1 and part.config.get("shift_terminal"):
+        part.register_to_config(shift_terminal=None)  # with one step it divides 0 by 0
     whole = part.set_timesteps
 
     @wraps(whole)

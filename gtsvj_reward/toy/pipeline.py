@@ -40,25 +40,26 @@ CALL: dict[str, Any] = {
 """Arguments of every pipeline call: size and text length."""
 
 
-def load_pipeline(source: str | Path = PIPELINE) -> Any:
-    """A pipeline in float32 on the CPU, without gradients and without progress bars.
+def load_pipeline(source: str | Path = PIPELINE, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A pipeline on the CPU, without gradients and without progress bars.
 
     Args:
         source: a folder; `gtsvj-toy-pipeline`, a `CogVideoXPipeline`; `gtsvj-toy-flow-pipeline`, a
             `WanPipeline` with the same codec; or `gtsvj-toy-unsteady` and
             `gtsvj-toy-flow-unsteady`, the same generators fine-tuned on clips of which half flicker
             or drift in colour, as a start for alignment.
+        dtype: of the weights, but for those that diffusers keeps in float32.
     """
     base = BASES.get(str(source), source)
     folder = Path(folder_of(base))
     shares_codec = not (folder / "vae").is_dir()
     parts: dict[str, Any] = {"vae": None} if shares_codec else {}
     pipe = DiffusionPipeline.from_pretrained(
-        folder, use_safetensors=True, **parts, **weights_in(torch.float32)
+        folder, use_safetensors=True, **parts, **weights_in(dtype)
     )
     if shares_codec:
         # Later: `WanPipeline` would look for settings of Wan's own VAE in it.
-        pipe.register_modules(vae=load_vae(PIPELINE))
+        pipe.register_modules(vae=load_vae(PIPELINE, dtype=dtype))
     if base != source:
         pipe.load_lora_weights(folder_of(source))
         pipe.fuse_lora(components=["transformer"])

@@ -13,6 +13,7 @@ from diffusers import (
 )
 
 from gtsvj_reward.sampling import ClipSize, latent_space, renoised
+from gtsvj_reward.sampling.pipelines import check_steps
 from gtsvj_reward.sampling.renoising import PARTIAL, beginning_at
 from gtsvj_reward.toy import captions
 from gtsvj_reward.toy.pipeline import load_pipeline, sample
@@ -283,6 +284,13 @@ def test_schedules_are_parts_of_the_whole():
     with beginning_at(wan(), 0.4, 2, positions=72) as scheduler:
         torch.testing.assert_close(scheduler.sigmas[[0, 2]], torch.tensor([0.4, 0.0]))
         torch.testing.assert_close(scheduler.timesteps, 1000 * scheduler.sigmas[:-1])
+    # One that ends at 0.1, times 0.4; in a single step it begins as all others do.
+    terminal = wan(FlowMatchEulerDiscreteScheduler(shift_terminal=0.1))
+    for sigmas in ([0.4, 0.0], [0.4, 0.04, 0.0]):
+        with beginning_at(terminal, 0.4, len(sigmas) - 1, positions=72) as scheduler:
+            torch.testing.assert_close(scheduler.sigmas, torch.tensor(sigmas))
+    with pytest.raises(ValueError, match="a WanPipeline takes at least 2 steps, got 1"):
+        check_steps(terminal, 1)
 
 
 def test_every_scheduler_with_known_levels_has_a_part():
