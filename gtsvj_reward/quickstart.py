@@ -44,6 +44,8 @@ class Quickstart:
 
     pipeline: str
     """Bundled name, folder or hub id."""
+    vae: str
+    """Where its VAE is: the same, but for a toy generator without one of its own."""
     real: Path
     """Folder of real videos."""
     prompts: Path
@@ -95,8 +97,8 @@ class Quickstart:
         return [
             Step(
                 title="encode the real videos",
-                argv=["encode", str(self.real), str(latents / "real"), "--vae", self.pipeline,
-                      *size, *where],
+                argv=["encode", str(self.real), str(latents / "real"), "--vae", self.vae, *size,
+                      *where],
             ),
             Step(
                 title="generate clips of the prompts",
@@ -111,7 +113,7 @@ class Quickstart:
             Step(title="fit the judge", argv=fit, done=self.out / "config.json"),
             Step(
                 title="decode the generated clips",
-                argv=["decode", str(sampled_clips), str(videos), "--vae", self.pipeline, *where],
+                argv=["decode", str(sampled_clips), str(videos), "--vae", self.vae, *where],
             ),
             Step(
                 title="score them",

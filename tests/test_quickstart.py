@@ -29,21 +29,21 @@ def sources(tmp_path):
     return tmp_path
 
 
-def flags(folder):
+def flags(folder, pipeline="gtsvj-toy-pipeline"):
     return [
-        *("quickstart", "--pipeline", "gtsvj-toy-pipeline", "--real", str(folder / "real")),
+        *("quickstart", "--pipeline", pipeline, "--real", str(folder / "real")),
         *("--prompts", str(folder / "prompts.txt"), "--out", str(folder / "judge")),
         *("--steps", "2", "--per_prompt", "1", "--batch_size", "8", "--device", "cpu"),
     ]
 
 
 def test_a_pipeline_and_videos_become_a_judge(sources, capsys):
-    work = sources / "judge-work"
-    assert main([*flags(sources), "--dry_run"]) == 0
+    work, words = sources / "judge-work", flags(sources, "gtsvj-toy-flow-pipeline")
+    assert main([*words, "--dry_run"]) == 0
     assert not work.exists()
     assert capsys.readouterr().out.count("     gtsvj ") == 6
 
-    assert main(flags(sources)) == 0
+    assert main(words) == 0
     config = read_config(sources / "judge")
     assert (config.readout, config.stage) == ("moments", "discriminator")
     assert len(LatentFolder(work / "latents/generated/renoised").infos) == 6 * 4
@@ -60,7 +60,7 @@ def test_a_pipeline_and_videos_become_a_judge(sources, capsys):
     # Again: nothing is made twice, and the judge stays as it is.
     judge = (sources / "judge/head.safetensors").stat().st_mtime_ns
     capsys.readouterr()
-    assert main(flags(sources)) == 0
+    assert main(words) == 0
     printed = capsys.readouterr().out
     for said in ("encoded 0, already done 6", "made 0, already done 2", "made 0, already done 24",
                  "already done: ", "decoded 0, already done 2"):  # fmt: skip
@@ -81,6 +81,9 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     words = ["quickstart", "--pipeline", str(tmp_path), "--out", str(tmp_path / "judge")]
     assert main([*words, "--real", str(tmp_path)]) == 1
     assert "--prompts is needed" in capsys.readouterr().err
+    words[2] = "gtsvj-toy-unsteady"
+    assert main(words) == 1
+    assert "takes gtsvj-toy-pipeline and gtsvj-toy-flow-pipeline" in capsys.readouterr().err
 
 
 def test_sizes_come_from_the_pipeline_or_from_flags():
@@ -94,7 +97,7 @@ def test_sizes_come_from_the_pipeline_or_from_flags():
 
 def plan_of(folder, **changes):
     values = {
-        "pipeline": "gtsvj-toy-pipeline", "real": folder, "prompts": folder, "out": folder,
+        "pipeline": "a", "vae": "b", "real": folder, "prompts": folder, "out": folder,
         "work": folder, "size": ClipSize(num_frames=9, height=32, width=32), "fps": 8.0,
         "batch_size": 1, "dtype": "float32", "device": "cpu", "per_prompt": 3, "steps": 10,
     }  # fmt: skip

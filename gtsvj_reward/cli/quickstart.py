@@ -5,11 +5,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gtsvj_reward.cli.parsing import subparser
 from gtsvj_reward.cli.processes import processes
-from gtsvj_reward.dtypes import DTYPES, dtype_of
+from gtsvj_reward.dtypes import DTYPES
 from gtsvj_reward.progress import duration
 
 if TYPE_CHECKING:
@@ -53,11 +53,9 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     made = subparser("quickstart")
     made.add_argument("--pipeline", required=True, help="bundled name, folder or hub id")
+    made.add_argument("--real", type=Path, help="folder of real videos; optional for toy pipelines")
     made.add_argument(
-        "--real", type=Path, help="folder of real videos; optional for the toy pipeline"
-    )
-    made.add_argument(
-        "--prompts", type=Path, help=".txt with one prompt per line; optional for the toy pipeline"
+        "--prompts", type=Path, help=".txt with one prompt per line; optional for toy pipelines"
     )
     made.add_argument("--out", type=Path, required=True, help="folder for the judge")
     made.add_argument(
@@ -83,21 +81,25 @@ def parser() -> argparse.ArgumentParser:
 
 def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
     """The plan and its estimate."""
+    from gtsvj_reward.cli.negatives import pipeline
     from gtsvj_reward.latents import list_videos
     from gtsvj_reward.quickstart import Quickstart, estimate, measure, size_of
     from gtsvj_reward.sampling import read_prompts
-    from gtsvj_reward.sampling.pipelines import load_pipeline
+    from gtsvj_reward.toy.pipeline import CALL, PIPELINE
 
+    toy = is_toy(args.pipeline)
     state = processes(args.device)
     device = str(args.device or state.device)
     dtype = args.dtype or ("float32" if device == "cpu" else "bfloat16")
     work = args.work or args.out.with_name(f"{args.out.name}-work")
     real, prompts = sources(args, work)
     counts = len(list_videos(real)), len(read_prompts(prompts))
-    pipe: Any = load_pipeline(args.pipeline, dtype=dtype_of(dtype), device=device)
-    given = {name: vars(args)[name] for name in ("num_frames", "height", "width")}
+    pipe = pipeline(args.pipeline, dtype, device)
+    own = CALL if toy else {}
+    given = {name: vars(args)[name] or own.get(name) for name in ("num_frames", "height", "width")}
     plan = Quickstart(
         pipeline=args.pipeline,
+        vae=PIPELINE if toy else args.pipeline,
         real=real,
         prompts=prompts,
         out=args.out,
@@ -113,15 +115,30 @@ def planned(args: argparse.Namespace) -> "tuple[Quickstart, Estimate]":
     return plan, estimate(plan, pipe, measure(plan, pipe), *counts)
 
 
+def is_toy(pipeline: str) -> bool:
+    """Whether a name is that of a toy generator.
+
+    Raises:
+        ValueError: for a bundled name of something else, such as an adapter of one.
+    """
+    from gtsvj_reward.assets import ASSETS
+    from gtsvj_reward.toy.pipeline import FLOW, PIPELINE
+
+    if pipeline in ASSETS and pipeline not in (PIPELINE, FLOW):
+        raise ValueError(
+            f"{pipeline} is no pipeline with weights of its own: of the bundled models, "
+            f"quickstart takes {PIPELINE} and {FLOW}"
+        )
+    return pipeline in (PIPELINE, FLOW)
+
+
 def sources(args: argparse.Namespace, work: Path) -> tuple[Path, Path]:
     """The folder of real videos and the file of prompts; the toy world makes its own.
 
     Raises:
         ValueError: if one is missing for a pipeline other than the toy world's.
     """
-    from gtsvj_reward.toy.pipeline import PIPELINE
-
-    if args.pipeline != PIPELINE:
+    if not is_toy(args.pipeline):
         for name in ("real", "prompts"):
             if vars(args)[name] is None:
                 raise ValueError(f"--{name} is needed for {args.pipeline}")
