@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations import Comparison
@@ -11,22 +11,29 @@ from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.evaluation.align import ScoredComparisons
 from gtsvj_reward.evaluation.result import Agreement
 from gtsvj_reward.latents import list_videos
-from gtsvj_reward.pages import Axis, Markup, joined, strip, tag, video
+from gtsvj_reward.pages import Axis, Markup, joined, score_line, tag, tools, video
 
 MOST = 12
 """Pairs that are shown."""
+KEYS = ("difference", "higher score", "lower score", "name")
+"""What cards are sorted by."""
 PLAYABLE = (".mp4", ".m4v", ".webm")
 """Files that browsers play."""
 
 
 def disagreement_cards(
-    scored: ScoredComparisons, item: Agreement, videos: Path | None, out: Path
+    scored: ScoredComparisons,
+    item: Agreement,
+    uncertainty: Mapping[str, float],
+    videos: Path | None,
+    out: Path,
 ) -> list[Markup]:
     """The pairs on which scores and people disagree most, largest first.
 
     Args:
         scored: comparisons and scores.
         item: label and column.
+        uncertainty: video -> standard deviation of its score, where it is known.
         videos: folder of the videos; None: the cards have names and scores only.
         out: folder of the page; videos are copied into its folder `videos`.
     """
@@ -44,13 +51,39 @@ def disagreement_cards(
     names = [name for row in chosen for name in (row.video_a, row.video_b)]
     files = copied(names, videos, out / "videos") if videos is not None else {}
     axis = Axis.around(scores.values())
-    cards = [_card(row, item, scores, files, axis) for row in chosen]
+    cards = [_card(row, item, scores, uncertainty, files, axis) for row in chosen]
     note = (
         f"{len(wrong)} pairs are ordered against people's {item.dimension!r}; the "
         f"{len(chosen)} with the largest difference of scores are shown."
     )
-    heading = tag("h2", {}, "Where it is most clearly wrong")
-    return [heading, tag("p", {"class": "note"}, note), tag("div", {"class": "clips"}, *cards)]
+    return cards_with_tools(
+        cards, KEYS, note=note, groups=sorted({_generators(row) for row in chosen}),
+        group="Generators",
+    )  # fmt: skip
+
+
+def cards_with_tools(
+    cards: Sequence[Markup], keys: Sequence[str], *, note: str, groups: Sequence[str], group: str
+) -> list[Markup]:
+    """The part of a page that shows where scores are wrong.
+
+    Args:
+        cards: with the attributes that `tools` asks for.
+        keys: as for `tools`.
+        note: which cards these are.
+        groups: as for `tools`.
+        group: as for `tools`.
+    """
+    return [
+        tag("h2", {}, "Where it is most clearly wrong"),
+        tag("p", {"class": "note"}, note),
+        tools(keys, groups=groups, group=group),
+        tag("div", {"class": "clips", "id": "clips"}, *cards),
+    ]
+
+
+def _generators(row: Comparison) -> str:
+    return " and ".join(sorted({name for name in (row.model_a, row.model_b) if name}))
 
 
 def copied(names: Iterable[str], videos: Path, folder: Path) -> dict[str, str]:
@@ -79,6 +112,7 @@ def _card(
     row: Comparison,
     item: Agreement,
     scores: Mapping[str, float],
+    uncertainty: Mapping[str, float],
     files: Mapping[str, str],
     axis: Axis,
 ) -> Markup:
@@ -93,9 +127,7 @@ def _card(
     }
     lines = [
         joined([
-            tag("h3", {}, tag("span", {"class": "file"}, name),
-                tag("span", {"class": "score"}, f"{scores[name]:+.3f}")),
-            strip(axis, scores[name]),
+            score_line(name, scores[name], axis, uncertainty=uncertainty.get(name)),
             tag("p", {"class": "now"}, said[name]),
         ])
         for name in sides
@@ -103,5 +135,10 @@ def _card(
     prompt = [tag("p", {"class": "prompt"}, row.prompt)] if row.prompt else []
     about = tag("div", {"class": "about"}, *prompt, *lines)
     screen = [tag("div", {"class": "screen pair"}, *screens)] if len(screens) == len(sides) else []
-    attributes = {"class": "clip", "data-values": json.dumps([gap])}
+    attributes = {
+        "class": "clip",
+        "data-values": json.dumps([gap, *(scores[name] for name in sides), sides[0]]),
+        "data-text": f"{' '.join(sides)} {row.prompt or ''} {_generators(row)}",
+        "data-group": _generators(row),
+    }
     return tag("article", attributes, *screen, about)

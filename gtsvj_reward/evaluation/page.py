@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gtsvj_reward.annotations import Comparisons
+from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.evaluation.accuracies import CROSS_FITTED, METHODS
 from gtsvj_reward.evaluation.align import ScoredComparisons, align
 from gtsvj_reward.evaluation.disagreements import disagreement_cards
@@ -77,7 +78,11 @@ def write_evaluation(
     if notes:
         said = tag("ul", {}, *(tag("li", {}, note) for note in notes))
         body.append(card(said, title="Undefined"))
-    body += disagreement_cards(scored, first, None if videos is None else Path(videos), Path(out))
+    known = table.uncertainties(first.column)
+    matches = match_videos(scored.videos(), table.videos, table.name)
+    uncertainty = {name: known[own] for name, own in matches.items() if own in known}
+    places = None if videos is None else Path(videos)
+    body += disagreement_cards(scored, first, uncertainty, places, Path(out))
     lead = tag("span", {}, *(part for fact in facts(result) for part in (fact, tag("br"))))
     title = f"{result.scorer} on {result.data}"
     page = Path(out) / "index.html"

@@ -1,5 +1,6 @@
 """An evaluation of ratings as a page: `index.html` beside `ratings.json`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 
 from gtsvj_reward.annotations import Ratings
 from gtsvj_reward.annotations.matching import match_videos
-from gtsvj_reward.evaluation.disagreements import MOST, copied
+from gtsvj_reward.evaluation.disagreements import MOST, cards_with_tools, copied
 from gtsvj_reward.evaluation.ratings import AspectResult, RatingsResult, ratings_facts
 from gtsvj_reward.evaluation.scores import ScoreTable
 from gtsvj_reward.metrics.correlation import average_ranks
@@ -21,6 +22,7 @@ from gtsvj_reward.pages import (
     figures,
     histogram,
     joined,
+    score_line,
     strip,
     table as table_of,
     tag,
@@ -38,6 +40,13 @@ READING = (
     "mean error is that of scores on the raters' scale; read it beside that of the best constant."
 )
 
+NOTE = (
+    "Of each aspect, the clips whose place among all scores is farthest from their place among all "
+    "ratings."
+)
+KEYS = ("distance of places", "score", "rating", "name")
+"""What these cards are sorted by."""
+
 
 @dataclass(frozen=True)
 class _Rated:
@@ -46,6 +55,7 @@ class _Rated:
     video: str
     rating: float
     score: float
+    uncertainty: float | None
 
 
 def write_ratings(
@@ -71,18 +81,20 @@ def write_ratings(
     body = [_figures(result), _agreement(result)]
     matches = match_videos(ratings.videos(), table.videos, table.name)
     places = None if videos is None else Path(videos)
-    shown = []
+    cards: list[Markup] = []
     for item in result.aspects:
-        scores = table.scores(item.column)
+        scores, off = table.scores(item.column), table.uncertainties(item.column)
         rows = [
-            _Rated(row.video, row.scores[item.aspect], scores[matches[row.video]])
+            _Rated(row.video, row.scores[item.aspect], scores[own], off.get(own))
             for row in ratings.rows
             if item.aspect in row.scores and row.video not in result.missing_videos
+            for own in (matches[row.video],)
         ]
         body += _spread(item, rows)
-        shown.append((item, rows))
-    for item, rows in shown:
-        body += _disagreements(item, rows, places, Path(out))
+        cards += _disagreements(item, rows, places, Path(out))
+    if cards:
+        names = [item.aspect for item in result.aspects]
+        body += cards_with_tools(cards, KEYS, note=NOTE, groups=names, group="Aspect")
     lead = tag("span", {}, *(part for fact in ratings_facts(result) for part in (fact, tag("br"))))
     title = f"{result.scorer} on {result.data}"
     page = Path(out) / "index.html"
@@ -180,23 +192,26 @@ def _disagreements(
     names = [rows[index].video for index in chosen]
     files = copied(names, videos, folder) if videos is not None else {}
     axes = Axis.around(row.rating for row in rows), Axis.around(row.score for row in rows)
-    cards = [_card(rows[index], gaps[index], files, axes) for index in chosen]
-    note = "Clips whose place among all scores is farthest from their place among all ratings."
-    heading = tag("h2", {}, f"Where it is most clearly wrong: {item.aspect}")
-    return [heading, tag("p", {"class": "note"}, note), tag("div", {"class": "clips"}, *cards)]
+    return [_card(item.aspect, rows[index], gaps[index], files, axes) for index in chosen]
 
 
-def _card(row: _Rated, gap: float, files: Mapping[str, str], axes: tuple[Axis, Axis]) -> Markup:
+def _card(
+    aspect: str, row: _Rated, gap: float, files: Mapping[str, str], axes: tuple[Axis, Axis]
+) -> Markup:
     side = "higher" if gap > 0 else "lower"
-    name = tag("h3", {}, tag("span", {"class": "file"}, row.video))
     lines = [
-        joined([strip(axis, value), tag("p", {"class": "now"}, f"{what} {number(value)}")])
-        for axis, value, what in (
-            (axes[0], row.rating, "rated"),
-            (axes[1], row.score, f"scored {side} than people rated it,"),
-        )
+        score_line(row.video, row.score, axes[1], uncertainty=row.uncertainty),
+        tag("p", {"class": "now"}, f"{aspect}: scored {side} than people rated it"),
+        strip(axes[0], row.rating),
+        tag("p", {"class": "now"}, f"rated {number(row.rating)}"),
     ]
     screen = []
     if row.video in files:
         screen = [tag("div", {"class": "screen"}, video(files[row.video], label=row.video))]
-    return tag("article", {"class": "clip"}, *screen, tag("div", {"class": "about"}, name, *lines))
+    attributes = {
+        "class": "clip",
+        "data-values": json.dumps([abs(gap), row.score, row.rating, row.video]),
+        "data-text": f"{row.video} {aspect}",
+        "data-group": aspect,
+    }
+    return tag("article", attributes, *screen, tag("div", {"class": "about"}, *lines))

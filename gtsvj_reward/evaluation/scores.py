@@ -16,6 +16,8 @@ PREFERRED_COLUMNS = ("reward", "score")
 """Taken in this order when no column is named."""
 ASPECT_PREFIX = "aspect:"
 """Prefix of aspect columns."""
+UNCERTAINTY = "uncertainty"
+"""Column of the standard deviation of the scores in a column of `PREFERRED_COLUMNS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,10 @@ class ScoreTable:
                 f"infinite: {named(bad)}; score these videos again or take their rows out"
             )
         return summed
+
+    def uncertainties(self, column: str) -> Mapping[str, float]:
+        """Video -> standard deviation of its score in a column; empty if the table has none."""
+        return self.columns.get(UNCERTAINTY, {}) if column in PREFERRED_COLUMNS else {}
 
     def _refuse(self, name: str) -> NoReturn:
         raise ValueError(

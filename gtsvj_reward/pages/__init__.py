@@ -13,6 +13,8 @@ from gtsvj_reward.pages.parts import (
     card as card,
     figures as figures,
     gallery as gallery,
+    score_line as score_line,
     table as table,
+    tools as tools,
     video as video,
 )

@@ -1,8 +1,10 @@
-"""Parts of pages: cards, tables, figures, videos."""
+"""Parts of pages: cards, tables, figures, videos, and what sorts cards."""
 
 from base64 import b64encode
 from collections.abc import Sequence
 
+from gtsvj_reward.pages.axes import Axis
+from gtsvj_reward.pages.charts import strip
 from gtsvj_reward.pages.markup import Markup, joined, tag
 
 TableRow = Sequence[str]
@@ -45,6 +47,36 @@ def table(rows: Sequence[TableRow], *, numbers: int = 0) -> Markup:
     return tag("div", {"class": "scroll"}, tag("table", {}, joined(inside)))
 
 
+def score_line(
+    name: str,
+    value: float,
+    axis: Axis,
+    *,
+    uncertainty: float | None = None,
+    band: tuple[float, float] | None = None,
+) -> Markup:
+    """The heading of a clip: its name and its score, with a line of where that lies.
+
+    Args:
+        name: of the clip.
+        value: its score.
+        axis: from one end of the line to the other.
+        uncertainty: standard deviation of the score, where it is known.
+        band: a range to shade.
+    """
+    said, spread = [f"{value:+.3f}"], None
+    if uncertainty is not None:
+        said.append(tag("small", {}, f" ± {uncertainty:.3f}"))
+        spread = (value - uncertainty, value + uncertainty)
+    heading = tag(
+        "h3",
+        {},
+        tag("span", {"class": "file"}, name),
+        tag("span", {"class": "score"}, *said),
+    )
+    return joined([heading, strip(axis, value, spread=spread, band=band)])
+
+
 def video(mp4: bytes | str, *, label: str) -> Markup:
     """A clip that plays while it is in view.
 
@@ -78,3 +110,49 @@ def gallery(clips: Sequence[bytes], labels: Sequence[str], *, width: int = 130) 
         said = tag("figcaption", {"style": "font-size:small"}, label)
         cells.append(tag("figure", {"style": f"margin:4px;width:{width}px"}, playing, said))
     return tag("div", {"style": "display:flex;flex-wrap:wrap"}, *cells)
+
+
+def tools(
+    keys: Sequence[str],
+    *,
+    groups: Sequence[str] = (),
+    group: str = "Group",
+    curves: Sequence[str] = (),
+    only: str = "",
+) -> Markup:
+    """Search, order and choice of the cards in the element `clips`, for the script of the page.
+
+    Args:
+        keys: names of what cards are sorted by, in the order of their `data-values`.
+        groups: values of `data-group`; fewer than two are no choice.
+        group: what a group is.
+        curves: values of `data-curve`, likewise.
+        only: what the cards with `data-untrained` are; empty if there are none.
+    """
+    parts = [
+        _labelled("Search", tag("input", {"type": "search", "name": "search"})),
+        _labelled("Sort by", _select("key", [(name, name) for name in keys])),
+        _box("up", "lowest first"),
+    ]
+    if len(groups) > 1:
+        options = [("", "all"), *((name, name or "(none)") for name in groups)]
+        parts.append(_labelled(group, _select("group", options)))
+    if len(curves) > 1:
+        parts.append(_labelled("Curve", _select("curve", [(name, name) for name in curves])))
+    if only:
+        parts.append(_box("untrained", f"only {only}"))
+    parts.append(tag("output", {"name": "found", "aria-live": "polite"}))
+    return tag("form", {"class": "tools", "id": "tools", "aria-label": "Cards"}, *parts)
+
+
+def _labelled(name: str, control: Markup) -> Markup:
+    return tag("label", {}, tag("span", {}, name), control)
+
+
+def _box(name: str, said: str) -> Markup:
+    return tag("label", {"class": "box"}, tag("input", {"type": "checkbox", "name": name}), said)
+
+
+def _select(name: str, options: Sequence[tuple[str, str]]) -> Markup:
+    made = [tag("option", {"value": value}, said) for value, said in options]
+    return tag("select", {"name": name}, *made)

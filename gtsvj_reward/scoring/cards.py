@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gtsvj_reward.latents.store import clip_info
 from gtsvj_reward.latents.writing import preview
-from gtsvj_reward.pages import Axis, Markup, joined, strip, table, tag, trajectory, video
+from gtsvj_reward.pages import Axis, Markup, score_line, strip, table, tag, trajectory, video
 from gtsvj_reward.plotting.trajectory import step_spans
 from gtsvj_reward.scoring.pictures import Sources, has_video, source_frames
 from gtsvj_reward.scoring.table import ScoredClip
@@ -120,19 +120,9 @@ def _screen(clip: ScoredClip, rank: int, sources: Sources) -> Markup:
 
 
 def _heading(clip: ScoredClip, scales: Scales) -> Markup:
-    value, off = value_of(clip), clip.uncertainty
-    said = [f"{value:+.3f}"]
-    if off is not None:
-        said.append(tag("small", {}, f" ± {off:.3f}"))
-    heading = tag(
-        "h3",
-        {},
-        tag("span", {"class": "file"}, clip.video),
-        tag("span", {"class": "score"}, *said),
-    )
+    value = value_of(clip)
     band = (-1.0, 1.0) if clip.reward is not None else scales.spread.get(SCORE)
-    spread = None if off is None else (value - off, value + off)
-    return joined([heading, strip(scales.rewards, value, spread=spread, band=band)])
+    return score_line(clip.video, value, scales.rewards, uncertainty=clip.uncertainty, band=band)
 
 
 def _curves(clip: ScoredClip, sources: Sources, scales: Scales) -> list[Markup]:

@@ -7,7 +7,17 @@ from pathlib import Path
 from statistics import fmean, pstdev, quantiles
 
 from gtsvj_reward.judge.config import JudgeConfig
-from gtsvj_reward.pages import Markup, card, figures, histogram, joined, table, tag, write_page
+from gtsvj_reward.pages import (
+    Markup,
+    card,
+    figures,
+    histogram,
+    joined,
+    table,
+    tag,
+    tools,
+    write_page,
+)
 from gtsvj_reward.progress import Progress
 from gtsvj_reward.scoring.cards import (
     SCORE,
@@ -199,36 +209,14 @@ def _tools(ordered: Sequence[ScoredClip]) -> Markup:
     known = ["uncertainty"] if first.uncertainty is not None else []
     keys = ["reward", "raw", *known, *first.aspects, "name"]
     groups = sorted({group_of(clip) for clip in ordered})
-    parts = [
-        _labelled("Search", tag("input", {"type": "search", "name": "search"})),
-        _labelled("Sort by", _select("key", [(name, name) for name in keys])),
-        _box("up", "lowest first"),
-    ]
-    if 1 < len(groups) <= MOST_GROUPS:
-        options = [("", "all"), *((name, name or "(none)") for name in groups)]
-        parts.append(_labelled("Group", _select("group", options)))
-    if len(curves_of(first)) > 1:
-        parts.append(
-            _labelled("Curve", _select("curve", [(name, name) for name in curves_of(first)]))
-        )
-    if any(clip.untrained_geometry is not None for clip in ordered):
-        parts.append(_box("untrained", "only those outside what was trained on"))
-    parts.append(tag("output", {"name": "found", "aria-live": "polite"}))
-    return tag("form", {"class": "tools", "id": "tools", "aria-label": "Cards"}, *parts)
+    untrained = any(clip.untrained_geometry is not None for clip in ordered)
+    return tools(
+        keys,
+        groups=groups if len(groups) <= MOST_GROUPS else (),
+        curves=list(curves_of(first)),
+        only="those outside what was trained on" if untrained else "",
+    )
 
 
 def _name(clip: ScoredClip) -> str:
     return "raw score" if clip.reward is None else "reward"
-
-
-def _labelled(name: str, control: Markup) -> Markup:
-    return tag("label", {}, tag("span", {}, name), control)
-
-
-def _box(name: str, said: str) -> Markup:
-    return tag("label", {"class": "box"}, tag("input", {"type": "checkbox", "name": name}), said)
-
-
-def _select(name: str, options: Sequence[tuple[str, str]]) -> Markup:
-    made = [tag("option", {"value": value}, said) for value, said in options]
-    return tag("select", {"name": name}, *made)

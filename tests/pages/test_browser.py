@@ -111,7 +111,9 @@ def test_an_evaluation_shows_the_pairs_it_gets_wrong(browser, tmp_path):
     data = made_up(24, prompts=6, dimensions=("VQ", "overall"))
     for number, name in enumerate(data.videos()):
         moving_square(tmp_path / name, seed=number)
-    table = made_up_scores(data, aspects=("clear",))
+    made = made_up_scores(data, aspects=("clear",))
+    off = {"uncertainty": dict.fromkeys(data.videos(), 0.25)}
+    table = replace(made, columns={**made.columns, **off})
     result = evaluate_comparisons(data, table, settings=FAST)
     page = write_evaluation(result, data, table, tmp_path / "out", videos=tmp_path)
     [overall] = [item for item in result.dimensions if item.dimension == "overall"]
@@ -124,7 +126,16 @@ def test_an_evaluation_shows_the_pairs_it_gets_wrong(browser, tmp_path):
         assert 0 < cards.count() <= min(12, wrong)
         cards.first.scroll_into_view_if_needed()
         ann.until(PLAYING)
-        assert ann.page.locator(".clip").first.locator("video").count() == 2
+        assert cards.first.locator("video").count() == 2
+        assert cards.first.locator("small").all_inner_texts() == [" ± 0.250"] * 2
+        gaps = "[...document.querySelectorAll('.clip')].map((c) => JSON.parse(c.dataset.values)[0])"
+        largest_first = ann.page.evaluate(gaps)
+        ann.page.check("[name=up]")
+        assert ann.page.evaluate(gaps) == sorted(largest_first) != largest_first
+        pair = cards.first.get_attribute("data-group")
+        ann.page.select_option("[name=group]", pair)
+        shown = ann.page.locator(".clip:not([hidden])")
+        assert 0 < shown.count() < cards.count()
         assert not ann.page.evaluate(
             "[...document.querySelectorAll('svg')].some((s) => !s.querySelector('.line, .bar'))"
         )
@@ -155,7 +166,9 @@ def test_ratings_show_what_was_scored_most_wrongly(browser, tmp_path):
         ]  # fmt: skip
         first = ann.page.locator(".clip").first
         assert first.locator(".file").inner_text() == evil
-        assert "scored higher than people rated it, 9" in first.inner_text()
+        assert "scored higher than people rated it" in first.inner_text()
+        ann.page.fill("[name=search]", "onerror")
+        assert ann.page.inner_text("[name=found]").startswith("1 of")
         first.scroll_into_view_if_needed()
         ann.until(PLAYING)
         assert ann.page.evaluate("typeof hacked") == "undefined"
