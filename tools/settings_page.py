@@ -129,7 +129,7 @@ def class_rows(cls: type) -> Sequence[Sequence[str]]:
 
 def kind_of(item: "Field[Any]") -> str:
     """The type of a setting, as one writes it."""
-    return f"`{MODULES.sub('', inspect.formatannotation(item.type))}`"
+    return f"`{MODULES.sub('', inspect.formatannotation(item.type)).replace(' | ', ' or ')}`"
 
 
 def default_of(item: "Field[Any]") -> str:

@@ -46,10 +46,13 @@ class World:
     @cached_property
     def wan(self):
         pytest.importorskip("diffusers", minversion="0.36", reason="Wan VAEs need 0.36")
-        pipe = wan()
-        pipe.transformer.save_pretrained(self.folder / "wan" / "transformer")
-        pipe.vae.save_pretrained(self.folder / "wan" / "vae")
+        self.wan_pipe.save_pretrained(self.folder / "wan")
         return str(self.folder / "wan")
+
+    @cached_property
+    def wan_pipe(self):
+        pipe = wan(text=True)
+        return pipe.to(torch.bfloat16).to(torch.float32)  # a page may load it as either
 
     @cached_property
     def judge(self):
@@ -73,7 +76,7 @@ class World:
 
     @cached_property
     def wan_judge(self):
-        base, pipe = self.wan, wan()
+        base, pipe = self.wan, self.wan_pipe
         return self.saved("wan-judge", base, pipe.transformer, pipe.vae)
 
     @cached_property

@@ -35,7 +35,7 @@ def test_every_class_of_settings_is_there():
 def test_settings_and_flags_stand_with_their_defaults(page):
     for line in (
         "| `lora_rank` | `int` | `8` | ",
-        r"| `penalties` | `tuple[float, ...] \| None` | `None` | ",
+        "| `penalties` | `tuple[float, ...] or None` | `None` | ",
         "| `aspects` | `tuple[Aspect, ...]` | `()` | ",
         "| `eta` | `float` | `1.0` | ",
         "| `checkpoint` | `str` | required | ",
