@@ -162,12 +162,11 @@ def _spread(item: AspectResult, rows: Sequence[_Rated]) -> list[Markup]:
 def _levels(rows: Sequence[_Rated]) -> dict[str, list[float]]:
     """Scores by rating, lowest first; many different ratings in groups of about equal size."""
     ordered = sorted(rows, key=lambda row: row.rating)
-    ratings = [row.rating for row in ordered]
-    if len(set(ratings)) <= LEVELS:
-        levels = dict.fromkeys(ratings)
-        return {number(level): [row.score for row in ordered if row.rating == level]
-                for level in levels}  # fmt: skip
     found: dict[str, list[float]] = {}
+    if len({row.rating for row in ordered}) <= LEVELS:
+        for row in ordered:
+            found.setdefault(number(row.rating), []).append(row.score)
+        return found
     for place in range(LEVELS):
         part = ordered[place * len(rows) // LEVELS : (place + 1) * len(rows) // LEVELS]
         name = f"{number(part[0].rating)} to {number(part[-1].rating)}"

@@ -7,6 +7,7 @@ import pytest
 from gtsvj_reward.annotations import Rating, Ratings
 from gtsvj_reward.cli import main
 from gtsvj_reward.evaluation import EvaluationSettings, ScoreTable, evaluate_ratings
+from gtsvj_reward.evaluation.ratings_page import write_ratings
 
 QUICK = EvaluationSettings(resamples=20)
 
@@ -50,6 +51,14 @@ def test_whole_groups_are_drawn_and_what_is_undefined_is_said():
     calm = result.aspects[1]
     assert calm.spearman is None
     assert "correlation with a constant is undefined" in calm.undefined
+
+
+def test_a_page_counts_clips_whose_ratings_read_alike(tmp_path):
+    # Two ratings are 1 in four digits: scores of mean (0.25 + 0.5) / 2 = 0.375.
+    ratings, table = ratings_of([1.00001, 1.00002, 2, 2]), table_of([0.25, 0.5, 3, 4])
+    result = evaluate_ratings(ratings, table, settings=QUICK)
+    page = write_ratings(result, ratings, table, tmp_path).read_text()
+    assert all(f">{cell}</td>" in page for cell in ("0.375", "0.250", "0.500"))
 
 
 def test_what_is_missing_is_refused_or_counted():
