@@ -1,6 +1,6 @@
 """Values that were read from JSON, and dataclasses made of them, strictly by their types."""
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import zip_longest
@@ -8,6 +8,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Made = TypeVar("Made")
+
+LARGEST = sys.float_info.max
+"""Also of whole numbers that stand for floats: JSON has longer ones."""
 
 
 def from_values(kind: type[Made], values: Any) -> Made:
@@ -68,7 +71,7 @@ def fits(hint: Any, value: Any) -> bool:
         kinds = arguments or (Any, Any)
         return isinstance(value, Mapping) and all(fits(kinds[1], item) for item in value.values())
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and -LARGEST <= value <= LARGEST
     if hint in (int, bool, str, NoneType):
         return type(value) is hint
     return isinstance(value, origin or hint)

@@ -211,6 +211,7 @@ SPACE = tiny_space().to_dict()
         ({"reward_std": math.inf}, "`reward_std` must be a finite number or null, got inf"),
         ({"reward_std": 1e-300}, "`reward_std` must be a number from 1e-30 to 1e\\+30, got 1e-300"),
         ({"reward_mean": math.nan}, "`reward_mean` must be a finite number or null, got nan"),
+        ({"reward_std": 10**400}, "`reward_std` must be a finite number or null, got 1000"),
         ({"lora_rank": "8"}, "`lora_rank` must be a whole number, got '8'"),
         ({"depth": True}, "`depth` must be a whole number or null, got True"),
         ({"stage": "energy"}, "`stage` must be one of 'discriminator', 'aspects', 'preference'"),
