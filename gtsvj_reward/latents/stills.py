@@ -13,7 +13,11 @@ from gtsvj_reward.latents.sources import UnreadableVideoError, pictures
 
 _GIF_DEFAULT = 100
 """Milliseconds that a picture without a time is shown for, as browsers do."""
-_PICTURE_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError)
+PICTURE_ERRORS = (
+    *(UnidentifiedImageError, Image.DecompressionBombError),
+    *(OSError, SyntaxError, EOFError, ValueError),
+)
+"""What Pillow raises for files that are no whole pictures, or larger than it reads."""
 
 
 def gif_source(path: Path) -> Source:
@@ -30,7 +34,7 @@ def gif_source(path: Path) -> Source:
             for picture in ImageSequence.Iterator(gif):
                 picture.load()
                 times.append(int(picture.info.get("duration", 0)) or _GIF_DEFAULT)
-    except _PICTURE_ERRORS as error:
+    except PICTURE_ERRORS as error:
         raise UnreadableVideoError(path, f"damaged gif ({error})") from error
     step = gcd(*times)
 
@@ -65,7 +69,7 @@ def _folder_frames(folder: Path, step: Fraction) -> Iterator[Frame]:
         try:
             with Image.open(file) as picture:
                 rgb = _rgb(picture)
-        except _PICTURE_ERRORS as error:
+        except PICTURE_ERRORS as error:
             raise UnreadableVideoError(folder, f"{file.name}: {error}") from error
         if size is not None and rgb.shape[:2] != size:
             raise UnreadableVideoError(

@@ -245,6 +245,13 @@ def test_transparent_places_are_put_on_black(tmp_path):
         assert (frame[:, 24:] == 100).all(), name
 
 
+def test_a_picture_larger_than_pillow_reads_is_unreadable(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 48 // 2 - 1)
+    Image.new("RGB", (48, 32)).save(tmp_path / "0.png")
+    with pytest.raises(UnreadableVideoError, match=r"0\.png: Image size \(1536 pixels\)"):
+        read_video(tmp_path, fps=8, frames_fps=8, **SIZE)
+
+
 def test_grey_of_sixteen_bits_is_scaled(tmp_path):
     levels = np.repeat(np.array([0, 257 * 40, 257 * 128, 65535], np.uint16), 12)[None].repeat(32, 0)
     Image.fromarray(levels).save(tmp_path / "0.png")

@@ -2,10 +2,13 @@
 
 import base64
 import io
+import struct
+import zlib
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from gtsvj_reward import GTSVJReward, ImageCondition
 from gtsvj_reward.latents import read_video, write_video
@@ -75,10 +78,25 @@ def test_malformed_images_are_refused(tensors, settings, message):
         read_request(body, "2", {})
 
 
-def as_base64(image):
+def as_base64(image, kind="PNG", **options):
     opened = io.BytesIO()
-    image.save(opened, "PNG")
+    image.save(opened, kind, **options)
     return base64.b64encode(opened.getvalue()).decode()
+
+
+def on_its_side(image):
+    """A photo whose camera was held so that viewers turn it by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return as_base64(image.transpose(Image.Transpose.ROTATE_90), exif=exif)
+
+
+def bomb():
+    """A picture that says it has 1.6 billion pixels."""
+    file = bytearray(base64.b64decode(as_base64(picture(0))))
+    file[16:24] = struct.pack(">II", 40000, 40000)
+    file[29:33] = struct.pack(">I", zlib.crc32(file[12:29]))
+    return base64.b64encode(file).decode()
 
 
 def test_unirls_videos_are_scored_with_the_image_of_their_turn(tmp_path):
@@ -96,17 +114,19 @@ def test_unirls_videos_are_scored_with_the_image_of_their_turn(tmp_path):
     reader = VideoReader(reward, pipe.vae, Reading(**reading), encode_image=encoder)
     moving = torch.arange(9 * 64 * 96 * 3).remainder(251).to(torch.uint8).reshape(9, 64, 96, 3)
     write_video(tmp_path / "a.mp4", moving, 8.0)
-    payload = sent([(tmp_path / "a.mp4").read_bytes()] * 4)
+    payload = sent([(tmp_path / "a.mp4").read_bytes()] * 5)
     pictures = [picture(index, 64, 96) for index in range(2)]
     history = [request["history"] for request in payload["requests"]]
     history[0][0]["image_b64"] = as_base64(pictures[0])
-    history[1].insert(0, {"text": "x", "image_b64": as_base64(pictures[1])})
+    history[1].insert(0, {"text": "x", "image_b64": on_its_side(pictures[1])})
     history[2][0]["image_b64"] = "AAAA"
+    history[4][0]["image_b64"] = bomb()
     with serving(reward, routers=[unirl_routes(reader)]) as (_, port):
-        rewards, errors = parsed(remote(port, payload)[1], 4)
+        rewards, errors = parsed(remote(port, payload)[1], 5)
     assert errors[:2] == [None] * 2
     assert "not a base64 png or jpg" in errors[2]
     assert "send `image_b64` in the turn of the video" in errors[3]
+    assert "not a base64 png or jpg: Image size (1600000000 pixels)" in errors[4]
     frames = read_video(tmp_path / "a.mp4", **reading).batch()
     size = {name: reading[name] for name in ("height", "width", "num_frames")}
     expected = reward.score_frames(
