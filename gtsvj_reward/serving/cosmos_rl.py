@@ -15,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -35,6 +36,9 @@ from gtsvj_reward.serving.replies import by_name
 
 MAX_LINE_BYTES = 1 << 20
 """Of the JSON before the latents; prompts of 48 clips take some 30 thousand."""
+
+MAX_TICKET_MIB = 4.0
+"""Of the form that fetches scores; those of 256 clips by ten judges take under one."""
 
 NUMPY_FILE = re.compile(
     rb"\x93NUMPY\x01\x00..{'descr': '(<f2|<f4)', 'fortran_order': False, "
@@ -68,10 +72,10 @@ async def pull(request: Request) -> dict[str, Any]:
     """The scores of one judge in a ticket."""
     service: Service = request.app.state.service
     service.authorise(request)
+    largest = min(MAX_TICKET_MIB, service.limits.max_body_mib)
     with service.pending.hold() as held:
-        form = parse_qs((await read_limited(request, held, service.limits)).decode("latin-1"))
-    name = form.get("type", [""])[-1]
-    found = read_ticket(form.get("uuid", [""])[-1])
+        body = await read_limited(request, held, replace(service.limits, max_body_mib=largest))
+        name, found = await asyncio.to_thread(read_form, body)
     if name not in found:
         raise NotScoredError(400, f"the ticket has scores of {sorted(found)}, not of {name[:80]!r}")
     return {"scores": found[name], "type": name}
@@ -183,6 +187,20 @@ def read_latents(file: bytes) -> Tensor:
         raise MalformedError(f"latents of shape {shape} have {size} bytes, got {given}")
     values = np.frombuffer(file, dtype, offset=found.end()).reshape(shape).copy()
     return torch.from_numpy(values).transpose(1, 2)
+
+
+def read_form(body: bytes) -> tuple[str, dict[str, Any]]:
+    """The judge that a form asks for, and the scores in its ticket.
+
+    Raises:
+        NotScoredError: 400 for a body that is no such form.
+    """
+    try:
+        form = parse_qs(body.decode("latin-1"), max_num_fields=2)
+    except ValueError as error:
+        reason = "the body must be a form of two fields, `uuid` and `type`"
+        raise NotScoredError(400, reason) from error
+    return form.get("type", [""])[-1], read_ticket(form.get("uuid", [""])[-1])
 
 
 def write_ticket(scores: Mapping[str, Mapping[str, list[float]]]) -> str:

@@ -125,6 +125,16 @@ def test_both_routes_ask_for_the_token(served):
         fetched(served[2], "x")
 
 
+def test_a_form_that_is_no_ticket_is_refused_before_it_is_read(served, monkeypatch):
+    monkeypatch.setattr(cosmos_rl, "MAX_TICKET_MIB", 1 / 64)
+    uuid = enqueued(served[2], packed(clips()), token="secret")
+    fetched(served[2], uuid, token="secret")
+    with pytest.raises(RuntimeError, match=r"413.*at most 16384"):
+        fetched(served[2], "x" * 16384, token="secret")
+    with pytest.raises(RuntimeError, match=r"400.*a form of two fields, `uuid` and `type`"):
+        fetched(served[2], [uuid] * 2, token="secret")
+
+
 def test_a_judge_without_statistics_has_no_score_and_one_of_prompts_refuses():
     reader = reward_of(tiny_judge(text_input="prompt"))
     bare = reward_of(tiny_judge(reward_mean=None, reward_std=None))
