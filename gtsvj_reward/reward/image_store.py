@@ -14,6 +14,7 @@ from gtsvj_reward.backbones import ImageCondition
 from gtsvj_reward.files import file_sha256, read_safetensors, write_safetensors, write_text
 from gtsvj_reward.latents.sources import PICTURE_SUFFIXES
 from gtsvj_reward.latents.space import LatentSpace
+from gtsvj_reward.latents.stills import PICTURE_ERRORS
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.reward.images import ImageEncoder
@@ -44,9 +45,16 @@ def picture_of(path: Path) -> Picture:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, upright and in RGB."""
-    with Image.open(path) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
+    """The picture in a file, upright and in RGB.
+
+    Raises:
+        ImageStoreError: if it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except PICTURE_ERRORS as error:
+        raise ImageStoreError(f"the image {path} cannot be read: {error}") from error
 
 
 def pictures_in(table: Mapping[str, Path]) -> dict[str, Picture]:
@@ -131,10 +139,16 @@ def write_images(
             f"of {space.title()}: give --image_encoder the pipeline that goes with --vae"
         )
     chosen = ImageStore.matched([str(info.source) for info in clips.infos], pictures)
-    files, new = {}, 0
+    files = {
+        str(info.source): image_file(chosen[str(info.source)], info, encoder)
+        for info in clips.infos
+    }
+    # First: what a run leaves that was stopped is of this family too.
+    says = {"version": 1, "family": encoder.family, "images": files}
+    write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
+    new = 0
     for info in clips.infos:
-        picture = chosen[str(info.source)]
-        name = files[str(info.source)] = image_file(picture, info)
+        picture, name = chosen[str(info.source)], files[str(info.source)]
         if (folder / name).exists():
             continue
         side = space.spatial_compression
@@ -145,14 +159,12 @@ def write_images(
         about = {"image": picture.name, "factor": repr(image.factor)}
         write_safetensors(folder / name, kept, about)
         new += 1
-    says = {"version": 1, "family": encoder.family, "images": files}
-    write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     return new
 
 
-def image_file(picture: Picture, info: ClipInfo) -> str:
-    """Name of the file of a picture at the size of a clip."""
-    made = json.dumps([picture.digest, *info.shape[2:], info.num_frames])
+def image_file(picture: Picture, info: ClipInfo, encoder: ImageEncoder) -> str:
+    """Name of the file of a picture at the size of a clip, as an encoder encodes it."""
+    made = json.dumps([picture.digest, *info.shape[2:], info.num_frames, encoder.variant])
     return sha256(made.encode()).hexdigest()[:16] + SUFFIX
 
 

@@ -187,6 +187,13 @@ class ImageEncoder:
         if text_type is None and parts.get("text_encoder") is not None:
             self.text_type = parts["text_encoder"].config.model_type
 
+    @property
+    def variant(self) -> str:
+        """What tells encoders of one family and VAE apart."""
+        config = self.pipe.vae.config
+        inverted, dim = config.get("invert_scale_latents", False), self.config.get("image_dim")
+        return f"{self.name} {inverted} {dim} {self.text_type}"
+
     @torch.no_grad()
     def __call__(
         self, images: Sequence[Any] | Image.Image, *, height: int, width: int, num_frames: int

@@ -123,6 +123,9 @@ def write_index(
         TextStore(folder).require_family(encoder.family, "these are for")
     texts = dict.fromkeys([*said.values(), *(text for row in wrong.values() for text in row)])
     texts.update(dict.fromkeys(further))
+    # First: what a run leaves that was stopped is of this family too.
+    says = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
+    write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     new = [text for text in texts if not (folder / text_file(text)).exists()]
     for first in range(0, len(new), AT_ONCE):
         part = new[first : first + AT_ONCE]
@@ -132,8 +135,6 @@ def write_index(
             tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
             kept = {name: value for name, value in tensors.items() if value is not None}
             write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
-    says = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
-    write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     return len(new)
 
 

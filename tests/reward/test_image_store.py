@@ -94,6 +94,28 @@ def test_what_is_missing_or_does_not_fit_is_refused(tmp_path):
         ImageStore(kept).read(second)
 
 
+def test_images_that_another_pipeline_of_the_family_encoded_are_not_kept(tmp_path):
+    """Of CogVideoX 1.5 the VAE and the family are those of 5B, and the factor is not."""
+    folder, pictures = write_shown(tmp_path / "latents", frozen(cogvideox_image), count=1)
+    later = ImageEncoder(frozen(lambda: cogvideox_image("1.5")))
+    assert write_images(folder.path, pictures, ImageEncoder(frozen(cogvideox_image))) == 1
+    assert write_images(folder.path, pictures, later) == 1
+    expected = later([picture(0)], **SIZE, num_frames=9)
+    assert expected.factor != 1.0
+    assert ImageStore.beside(folder.path).image_of(folder.infos).factor == expected.factor
+
+
+def test_images_that_a_stopped_run_left_are_of_its_family(tmp_path):
+    folder, pictures = write_shown(tmp_path / "latents", frozen(cogvideox_image))
+    (tmp_path / "latents-pictures" / "1.png").write_bytes(b"torn")
+    encoder = ImageEncoder(frozen(cogvideox_image))
+    with pytest.raises(ImageStoreError, match=r"the image .*1\.png cannot be read"):
+        write_images(folder.path, pictures, encoder)
+    encoder.family = "Other"
+    with pytest.raises(ImageStoreError, match=r"for a CogVideoX.*, these are for a Other"):
+        write_images(folder.path, pictures, encoder)
+
+
 def test_images_of_files_and_first_frames_by_the_command(tmp_path, capsys):
     """A clip's own first frame is what a picture of that frame is."""
     frozen(cogvideox_image).save_pretrained(tmp_path / "pipe")

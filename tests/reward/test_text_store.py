@@ -50,6 +50,24 @@ def test_what_was_said_comes_back_bitwise(folder, make):
     assert TextStore.beside(folder.path).prompt(folder.infos[1]) == "a dog"
 
 
+def test_prompts_that_a_stopped_run_left_are_of_its_family(folder, monkeypatch):
+    monkeypatch.setattr("gtsvj_reward.reward.text_store.AT_ONCE", 1)
+
+    class Stopped(PromptEncoder):
+        def __call__(self, prompts):
+            if prompts == ["runs"]:
+                raise KeyboardInterrupt
+            return super().__call__(prompts)
+
+    sources = [info.source for info in folder.infos]
+    said = dict(zip(sources, ["a dog", "a dog", "runs"], strict=True))
+    with pytest.raises(KeyboardInterrupt):
+        write_texts(folder.path, sources, said, Stopped(frozen(cogvideox)))
+    with pytest.raises(PromptStoreError, match=r"for a CogVideoX.*, these are for a WanTrans"):
+        keep(folder, list(said.values()), wan)
+    assert keep(folder, list(said.values()))[1] == 1
+
+
 def test_what_is_missing_or_does_not_fit_is_refused(folder, tmp_path):
     assert TextStore.beside(folder.path) is None
     with pytest.raises(PromptStoreError, match="does not list the prompts of the clips"):
