@@ -101,6 +101,7 @@ REFUSALS = [
     (packed(clips(), prompts=[1, 2]), ENQUEUE, "400.*`prompts` must be a list of texts"),
     (packed(clips(), media_type="video"), ENQUEUE, "400.*`media_type` must be 'latent'"),
     (packed(clips(), video_infos=[{"video_fps": 8}, {}]), ENQUEUE, "400.*one positive number"),
+    (packed(clips(), video_infos=[{"video_fps": 8}, {"video_fps": 9}]), ENQUEUE, "400.*for all"),
     (packed(clips(), video_infos=[{"video_fps": 99.0}] * 2), ENQUEUE, "422.*fps"),
     (packed(clips(2, 2)), ENQUEUE, "422.*latent frames 2 outside"),
     (packed(clips() * torch.nan), ENQUEUE, "422.*non-finite"),
