@@ -119,7 +119,7 @@ def test_the_demo_runs_on_own_videos(tmp_path, capsys):
         *DEGRADATIONS,
     ]  # fmt: skip
     text = page.read_text()
-    assert "What this cannot show" in text
+    assert "do not apply to real footage" in text
     assert "$" not in text.partition("<script>")[0]
     assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
     sources = re.findall(r'src="([^"]+)"', text)

@@ -81,7 +81,7 @@ def test_the_repetition_is_over_prompts_by_hand():
     assert page.over_lots([LOT, turned], "score", "caption") == pytest.approx(2)
     part = {"prompts": {"a": [LOT, turned], "b": [turned]}, "cpu_seconds": 90}
     text = page.page_again([part])
-    assert "2 prompts whose candidates had not been ranked before, 2 lots" in text
+    assert "2 new prompts, 2 sets of 10 new candidates" in text
     assert "| prompt score | 2.00 ± 0.00 |" in text
     assert page.page_again([]) == ""
     assert len(new_prompts()) == 81
