@@ -42,7 +42,7 @@ def gif_source(path: Path) -> Source:
         shown = 0
         with Image.open(path) as gif:
             for index, picture in enumerate(ImageSequence.Iterator(gif)):
-                rgb = _rgb(picture)
+                rgb = rgb_of(picture)
                 for _ in range(times[index] // step):
                     yield _still(index, shown, Fraction(step, 1000), rgb)
                     shown += 1
@@ -68,7 +68,7 @@ def _folder_frames(folder: Path, step: Fraction) -> Iterator[Frame]:
     for index, file in enumerate(files):
         try:
             with Image.open(file) as picture:
-                rgb = _rgb(picture)
+                rgb = rgb_of(picture)
         except PICTURE_ERRORS as error:
             raise UnreadableVideoError(folder, f"{file.name}: {error}") from error
         if size is not None and rgb.shape[:2] != size:
@@ -88,7 +88,7 @@ def _still(index: int, shown: int, step: Fraction, rgb: RGB) -> Frame:
     return Frame(index=index, time=shown * step, end=(shown + 1) * step, picture=picture)
 
 
-def _rgb(picture: Image.Image) -> RGB:
+def rgb_of(picture: Image.Image) -> RGB:
     """A picture upright, in 8 bits, on black where it is not opaque."""
     upright = ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip at 255

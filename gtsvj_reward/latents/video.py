@@ -20,6 +20,8 @@ from gtsvj_reward.latents.stills import folder_source, gif_source
 from gtsvj_reward.latents.tracks import track_source
 
 TIME_RULE = "nearest source frame by its own timestamp, halves up"
+READING = ("fps", "height", "width", "start", "frames_fps")
+"""Settings of a clip that say how its video was read."""
 SPACE_RULE = "centre crop to the target's shape, antialiased bilinear resize"
 
 

@@ -8,20 +8,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gtsvj_reward.backbones import ImageCondition
 from gtsvj_reward.files import file_sha256, read_safetensors, write_safetensors, write_text
 from gtsvj_reward.latents.sources import PICTURE_SUFFIXES
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.stills import PICTURE_ERRORS
+from gtsvj_reward.latents.stills import PICTURE_ERRORS, rgb_of
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
-from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.latents.video import READING, read_video
 from gtsvj_reward.reward.images import ImageEncoder
 from gtsvj_reward.reward.store import ConditionStore, StoreError
 
 SUFFIX = ".image"
 """Of the file (safetensors) of an image at the size of a clip."""
+PICTURE_RULE = 1
+"""How pictures are read: upright, on black where not opaque. Files of another rule are not kept."""
 
 
 class ImageStoreError(StoreError):
@@ -40,19 +42,20 @@ class Picture:
 
 
 def picture_of(path: Path) -> Picture:
-    """The picture in a file, upright and in RGB."""
-    return Picture(path.name, file_sha256(path), partial(read_picture, path))
+    """The picture in a file; see `read_picture`."""
+    made = json.dumps([file_sha256(path), PICTURE_RULE])
+    return Picture(path.name, sha256(made.encode()).hexdigest(), partial(read_picture, path))
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, upright and in RGB.
+    """The picture in a file, upright and in RGB, on black where it is not opaque.
 
     Raises:
         ImageStoreError: if it cannot be read.
     """
     try:
         with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            return Image.fromarray(rgb_of(opened))
     except PICTURE_ERRORS as error:
         raise ImageStoreError(f"the image {path} cannot be read: {error}") from error
 
@@ -89,11 +92,21 @@ def pictures_of_folder(folder: Path) -> dict[str, Path]:
 
 
 def first_frames(videos: Path, infos: Sequence[ClipInfo]) -> dict[str, Picture]:
-    """Source -> the first frame of the clip, read from its video as the clip was."""
+    """Source -> the first frame of the clip, read from its video as the clip was.
+
+    Raises:
+        ImageStoreError: for clips that were not encoded from a video, such as generated ones.
+    """
+    made_otherwise = [info for info in infos if not info.settings.keys() >= set(READING)]
+    if made_otherwise:
+        raise ImageStoreError(
+            f"{len(made_otherwise)} of {len(infos)} clips were not encoded from a video, the first "
+            f"is {made_otherwise[0].path}: --first_frame has no video to read. Keep them in "
+            "another folder, or give --images with a picture for each clip"
+        )
     found = {}
     for info in infos:
-        reading = {name: info.settings[name] for name in ("fps", "height", "width", "start")}
-        reading["frames_fps"] = info.settings["frames_fps"]
+        reading = {name: info.settings[name] for name in READING}
         made = json.dumps([info.source_sha256, info.settings], sort_keys=True)
         found[str(info.source)] = Picture(
             f"first frame of {info.source}",

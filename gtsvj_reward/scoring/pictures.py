@@ -10,9 +10,8 @@ from gtsvj_reward.latents.content import MADE_FROM
 from gtsvj_reward.latents.decode import video_path
 from gtsvj_reward.latents.sources import source_sha256
 from gtsvj_reward.latents.store import SUFFIX, ClipInfo
-from gtsvj_reward.latents.video import read_video
+from gtsvj_reward.latents.video import READING, read_video
 
-_READING = ("fps", "height", "width", "start", "frames_fps")
 """Settings of a latent file about reading its video."""
 
 
@@ -34,7 +33,7 @@ def has_video(info: ClipInfo, videos: Path) -> bool:
     """Whether a latent file was encoded from a video, or `gtsvj decode` made one of it."""
     if MADE_FROM in info.settings:
         return decoded_path(info, videos).is_file()
-    return info.source is not None and all(name in info.settings for name in _READING)
+    return info.source is not None and all(name in info.settings for name in READING)
 
 
 def decoded_path(info: ClipInfo, videos: Path) -> Path:
@@ -68,13 +67,13 @@ def source_frames(
             width=side * info.shape[3],
             num_frames=info.num_frames,
         ).frames
-    missing = [name for name in _READING if name not in info.settings]
+    missing = [name for name in READING if name not in info.settings]
     if missing:
         raise ValueError(
             f"{info.path} does not record how its video was read, {', '.join(missing)} is missing: "
             "pictures need latent files of `gtsvj encode` or `gtsvj negatives`"
         )
-    reading = {name: info.settings[name] for name in _READING}
+    reading = {name: info.settings[name] for name in READING}
     path = _source_path(info, Path(videos), name or info.source)
     return read_video(path, num_frames=info.num_frames, **reading).frames
 

@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gtsvj_reward.latents.allowance import DecodeLimit
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.stills import PICTURE_ERRORS
+from gtsvj_reward.latents.stills import PICTURE_ERRORS, rgb_of
 from gtsvj_reward.latents.video import read_video
 from gtsvj_reward.locks import lock_of
 from gtsvj_reward.reward import GTSVJReward
@@ -113,7 +113,7 @@ class VideoReader:
         )
 
     def picture(self, image: str | None) -> Image.Image:
-        """The reference image of a video, upright as `gtsvj encode` reads one from a file.
+        """The reference image of a video, read as `gtsvj encode` reads a file.
 
         Raises:
             ValueError: if there is none, it is no png or jpg, or has too many pixels.
@@ -128,6 +128,6 @@ class VideoReader:
             with Image.open(BytesIO(content), formats=["PNG", "JPEG"]) as opened:
                 if opened.width * opened.height > self.limit.picture:
                     raise ValueError(f"it has {opened.width} x {opened.height} pixels")
-                return ImageOps.exif_transpose(opened).convert("RGB")
+                return Image.fromarray(rgb_of(opened))
         except (binascii.Error, *PICTURE_ERRORS) as error:
             raise ValueError(f"the reference image is not a base64 png or jpg: {error}") from error

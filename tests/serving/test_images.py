@@ -116,8 +116,11 @@ def test_unirls_videos_are_scored_with_the_image_of_their_turn(tmp_path):
     write_video(tmp_path / "a.mp4", moving, 8.0)
     payload = sent([(tmp_path / "a.mp4").read_bytes()] * 5)
     pictures = [picture(index, 64, 96) for index in range(2)]
+    see_through = pictures[0].copy()
+    see_through.putalpha(Image.new("L", (96, 64), 0))
+    pictures[0] = Image.new("RGB", (96, 64))
     history = [request["history"] for request in payload["requests"]]
-    history[0][0]["image_b64"] = as_base64(pictures[0])
+    history[0][0]["image_b64"] = as_base64(see_through)
     history[1].insert(0, {"text": "x", "image_b64": on_its_side(pictures[1])})
     history[2][0]["image_b64"] = "AAAA"
     history[4][0]["image_b64"] = bomb()
