@@ -56,6 +56,9 @@ def test_prompts_from_videos_to_ranks(tmp_path, capsys):
     assert "prompts encoded 2" in capsys.readouterr().out
     assert main(words) == 0
     assert "prompts encoded 0; 4 videos in" in capsys.readouterr().out
+    table.write_text(table.read_text() + "gone,a dog\n")
+    assert main(words) == 0
+    assert f"left out: 1 of 5 videos in {table} have no" in capsys.readouterr().err
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("video,prompt\nclip0,a dog runs\nclip0,red\nclip1,a dog\n")
     assert main([*words, "--wrong_prompts", str(wrong)]) == 0

@@ -119,7 +119,7 @@ def encode(argv: list[str]) -> int:
 def keep_prompts(args: argparse.Namespace, device: Any) -> None:
     """Encode the prompts of the clips below `out` and print how many were new."""
     from gtsvj_reward.latents import LatentFolder
-    from gtsvj_reward.reward.text_store import write_texts
+    from gtsvj_reward.reward.text_store import TextStore, write_texts
     from gtsvj_reward.reward.texts import load_prompt_encoder
     from gtsvj_reward.scoring.groups import read_groups, read_several
 
@@ -130,7 +130,8 @@ def keep_prompts(args: argparse.Namespace, device: Any) -> None:
         args.text_encoder or args.vae, dtype=dtype_of(args.dtype), device=device
     )
     new = write_texts(args.out, sources, prompts, encoder, wrong=wrong)
-    print(f"prompts encoded {new}; {len(prompts)} videos in {args.prompts}, {len(sources)} clips")
+    left_out = TextStore.unmatched(sources, prompts)
+    print_kept("prompts", new, args.prompts, len(prompts), len(sources), left_out)
 
 
 def keep_images(args: argparse.Namespace, device: Any) -> None:
@@ -141,6 +142,7 @@ def keep_images(args: argparse.Namespace, device: Any) -> None:
     from gtsvj_reward.scoring.groups import read_groups
 
     infos = LatentFolder(args.out).infos
+    sources = [str(info.source) for info in infos]
     if args.first_frame:
         pictures = image_store.first_frames(args.videos, infos)
     elif args.images.is_dir():
@@ -153,7 +155,22 @@ def keep_images(args: argparse.Namespace, device: Any) -> None:
         args.image_encoder or args.vae, dtype=dtype_of(args.dtype), device=device
     )
     new = image_store.write_images(args.out, pictures, encoder)
-    print(f"images encoded {new}; {len(infos)} clips")
+    left_out = image_store.ImageStore.unmatched(sources, pictures)
+    origin = args.videos if args.first_frame else args.images
+    print_kept("images", new, origin, len(pictures), len(sources), left_out)
+
+
+def print_kept(
+    kind: str, new: int, origin: Path, videos: int, clips: int, left_out: list[str]
+) -> None:
+    """Print how many prompts or images were new, and which of them are of no clip."""
+    print(f"{kind} encoded {new}; {videos} videos in {origin}, {clips} clips")
+    if left_out:
+        print(
+            f"left out: {len(left_out)} of {videos} videos in {origin} have no latents in the "
+            f"output folder, the first is {left_out[0]}",
+            file=sys.stderr,
+        )
 
 
 def print_reports(reports: "list[EncodeReport]") -> None:

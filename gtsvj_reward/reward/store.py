@@ -159,6 +159,12 @@ class ConditionStore:
             )
         return {source: table[matches[source]] for source in sources}
 
+    @classmethod
+    def unmatched(cls, sources: Sequence[str], table: Mapping[str, Any]) -> list[str]:
+        """Names of a table that are of no source."""
+        used = set(match_videos(sources, table, f"the {cls.kind}").values())
+        return [name for name in table if name not in used]
+
 
 @lru_cache(maxsize=16)
 def opened(kind: Hashable, folder: Path, changed: int) -> Any:

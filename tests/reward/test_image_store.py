@@ -2,19 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from gtsvj_reward.cli import main
-from gtsvj_reward.latents import LatentFolder, write_video
+from gtsvj_reward.latents import LatentFolder, read_video, write_video
 from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.reward.image_store import (
     ImageStore,
     ImageStoreError,
+    first_frames,
     pictures_in,
     pictures_of_folder,
+    read_picture,
     write_images,
 )
 from gtsvj_reward.reward.images import ImageEncoder
@@ -116,6 +119,23 @@ def test_images_that_a_stopped_run_left_are_of_its_family(tmp_path):
         write_images(folder.path, pictures, encoder)
 
 
+def test_a_transparent_picture_is_what_a_folder_of_it_shows(tmp_path):
+    rgba = picture(0)
+    rgba.putalpha(picture(1).convert("L"))
+    (tmp_path / "clip").mkdir()
+    rgba.save(tmp_path / "clip" / "0.png")
+    shown = read_video(tmp_path / "clip", fps=8.0, frames_fps=8.0, num_frames=1, **SIZE).frames[0]
+    alone = torch.from_numpy(np.array(read_picture(tmp_path / "clip" / "0.png")))
+    assert torch.equal(alone, shown)
+    assert not torch.equal(alone, torch.from_numpy(np.array(rgba.convert("RGB"))))
+
+
+def test_clips_that_are_of_no_video_have_no_first_frame(tmp_path):
+    folder, _ = write_shown(tmp_path / "latents", frozen(cogvideox_image))
+    with pytest.raises(ImageStoreError, match=r"3 of 3 clips were not .*0\.mp4.* give --images"):
+        first_frames(tmp_path, folder.infos)
+
+
 def test_images_of_files_and_first_frames_by_the_command(tmp_path, capsys):
     """A clip's own first frame is what a picture of that frame is."""
     frozen(cogvideox_image).save_pretrained(tmp_path / "pipe")
@@ -135,7 +155,7 @@ def test_images_of_files_and_first_frames_by_the_command(tmp_path, capsys):
         )
 
     assert main([*words, "--first_frame"]) == 0, capsys.readouterr().err
-    assert "images encoded 2; 2 clips" in capsys.readouterr().out
+    assert "images encoded 2; 2 videos in" in capsys.readouterr().out
     own = kept()
     assert main([*words, "--images", str(tmp_path / "pictures")]) == 0
     torch.testing.assert_close(kept().latents, own.latents)
@@ -143,6 +163,14 @@ def test_images_of_files_and_first_frames_by_the_command(tmp_path, capsys):
     table.write_text("video,image\nclip0,pictures/clip1.png\nclip1,pictures/clip0.png\n")
     assert main([*words, "--images", str(table)]) == 0
     assert torch.equal(kept().latents, own.latents.flip(0))
+    assert "left out" not in capsys.readouterr().err
+    with table.open("a") as rows:
+        rows.write("gone,pictures/clip0.png\nlost,pictures/clip1.png\n")
+    assert main([*words, "--images", str(table)]) == 0
+    said = capsys.readouterr()
+    assert f"images encoded 0; 4 videos in {table}, 2 clips" in said.out
+    assert f"left out: 2 of 4 videos in {table} have no latents" in said.err
+    assert "the first is gone" in said.err
     table.write_text("video,image\nclip0,pictures/clip1.png\nclip1,elsewhere.png\n")
     assert main([*words, "--images", str(table)]) == 1
     assert "1 of 2 images are not there" in capsys.readouterr().err
