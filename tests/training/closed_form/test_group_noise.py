@@ -10,6 +10,7 @@ from gtsvj_reward.training.closed_form.group_noise import (
     chosen_share,
     fit_with_groups,
     lost_to_groups,
+    restricted_likelihood,
 )
 from gtsvj_reward.training.closed_form.ridge import Rows
 from gtsvj_reward.training.closed_form.stages import solve_aspects
@@ -61,6 +62,27 @@ def test_the_fit_is_that_of_generalised_least_squares(features):
     root = posterior_root(projected, rows.inputs, rows.weights, lost)
     found = leverage(root, projected, rows.inputs)
     torch.testing.assert_close(found, ((design @ inverse) * design).sum(1), rtol=1e-4, atol=1e-6)
+
+
+def test_the_likelihood_is_that_of_contrasts_that_inputs_cannot_reach():
+    """Up to a constant: of A'y, where A spans what is orthogonal to the inputs."""
+    groups = torch.arange(12) // 3
+    rows, targets = rated(groups, 1.0, 5)
+    inputs = rows.inputs  # the intercept too
+    same = (groups[:, None] == groups[None]).double()
+    kernel = torch.eye(12, dtype=torch.double) + 0.3 * rows.features @ rows.features.T
+    contrasts = torch.linalg.qr(inputs, mode="complete").Q[:, 2:]
+
+    def direct(covariance):
+        seen, y = contrasts.T @ covariance @ contrasts, contrasts.T @ targets
+        scale = (y.T @ torch.linalg.inv(seen) @ y).item() / 10
+        density = torch.distributions.MultivariateNormal(torch.zeros(10).double(), scale * seen)
+        return density.log_prob(y[:, 0]).item()
+
+    found = [restricted_likelihood(kernel + share * same, inputs, targets) for share in (0.1, 2.0)]
+    expected = [direct(kernel + share * same) for share in (0.1, 2.0)]
+    assert found[1] - found[0] == pytest.approx(expected[1] - expected[0], abs=1e-9)
+    assert abs(expected[1] - expected[0]) > 0.1
 
 
 def test_no_effects_are_found_where_there_are_none_or_none_can_be_seen():
