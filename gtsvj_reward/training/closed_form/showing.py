@@ -53,13 +53,16 @@ class Showing:
         """Path of a clip -> its prompt."""
         self.images: dict[str, ImageStore] = {}
         """Path of a clip -> where its reference image is."""
+        self.pictures: dict[str, str] = {}
+        """Path of a clip -> file name of its reference image."""
         if self.reads:
             self.find_prompts(clips, TextStore.of_clips(clips, config.family))
         if self.sees:
             stores = ImageStore.of_clips(clips, config.family)
             self.images = {str(i.path): s for i, s in zip(clips, stores, strict=True)}
-            for info in clips:
-                self.images[str(info.path)].file_of(info)
+            self.pictures = {
+                str(i.path): s.file_of(i).name for i, s in zip(clips, stores, strict=True)
+            }
 
     def find_prompts(self, clips: Sequence[ClipInfo], stores: Sequence[TextStore]) -> None:
         """Look up the prompts of all clips."""
@@ -158,15 +161,13 @@ class Showing:
             index: of the clip that gets the image.
             draw: part of the key of the draw.
         """
-        own = clips[index]
-
-        def image(info: ClipInfo) -> str:
-            return self.images[str(info.path)].file_of(info).name
-
+        own, names = clips[index], self.pictures
         others = [
             other
             for other, group in zip(clips, groups, strict=True)
-            if group != groups[index] and other.shape == own.shape and image(other) != image(own)
+            if group != groups[index]
+            and other.shape == own.shape
+            and names[str(other.path)] != names[str(own.path)]
         ]
         if not others:
             return None
