@@ -101,6 +101,13 @@ class Service:
         self.metrics.clips.add(amount=job.size)
         return output
 
+    async def score_all(self, jobs: Sequence[Job]) -> list[RewardOutput]:
+        """Scores of all jobs of a request; the queue takes all of them, or rejects the request."""
+        if self.batcher is not None:
+            for job in jobs:
+                self.batcher.refuse_if_full(job)
+        return await asyncio.gather(*(self.score(job, admitted=True) for job in jobs))
+
     @property
     def reward(self) -> GTSVJReward:
         """The judge that answers where none is named, as it is now."""

@@ -83,7 +83,7 @@ async def pull(request: Request) -> dict[str, Any]:
 
 async def outputs_of(service: Service, jobs: Mapping[str, Job]) -> dict[str, RewardOutput]:
     """What each judge says, by its name."""
-    found = await asyncio.gather(*(service.score(job) for job in jobs.values()))
+    found = await service.score_all(list(jobs.values()))
     return dict(zip(jobs, found, strict=True))
 
 
@@ -101,10 +101,11 @@ def read_jobs(service: Service, body: bytes, query: Mapping[str, str]) -> dict[s
                 f"/api/reward/enqueue?latent_space_id=..., got {sorted(query)}"
             )
         values = read_line(line)
+        latents = read_latents(file)
         request = ScoreRequest(
-            latents=read_latents(file),
+            latents=latents,
             space_id=query["latent_space_id"],
-            fps=frame_rate(values.get("video_infos")),
+            fps=frame_rate(values.get("video_infos"), len(latents)),
         )
         names = asked_of(values)
         if len(values["prompts"]) != len(request):
@@ -153,14 +154,16 @@ def asked_of(values: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def frame_rate(infos: Any) -> float | None:
+def frame_rate(infos: Any, clips: int) -> float | None:
     """Frames per second of all clips of a request; None if it says nothing."""
     if infos is None:
         return None
     if not isinstance(infos, list) or not all(isinstance(info, dict) for info in infos):
         raise MalformedError("`video_infos` must be a list of objects")
+    if len(infos) != clips:
+        raise MalformedError(f"got {len(infos)} `video_infos` for {clips} clips: send one for each")
     rates = [info.get("video_fps") for info in infos]
-    if not rates or any(not is_number(rate) or rate <= 0 or rate != rates[0] for rate in rates):
+    if any(not is_number(rate) or rate <= 0 or rate != rates[0] for rate in rates):
         raise MalformedError(f"`video_fps` must be one positive number for all clips, got {rates}")
     return float(rates[0])
 

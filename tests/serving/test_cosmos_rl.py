@@ -102,6 +102,8 @@ REFUSALS = [
     (packed(clips(), media_type="video"), ENQUEUE, "400.*`media_type` must be 'latent'"),
     (packed(clips(), video_infos=[{"video_fps": 8}, {}]), ENQUEUE, "400.*one positive number"),
     (packed(clips(), video_infos=[{"video_fps": 8}, {"video_fps": 9}]), ENQUEUE, "400.*for all"),
+    (packed(clips(), video_infos=[{"video_fps": 8}]), ENQUEUE, "400.*got 1 `video_infos` for 2"),
+    (packed(clips(), video_infos=[]), ENQUEUE, "400.*got 0 `video_infos` for 2 clips"),
     (packed(clips(), video_infos=[{"video_fps": 99.0}] * 2), ENQUEUE, "422.*fps"),
     (packed(clips(2, 2)), ENQUEUE, "422.*latent frames 2 outside"),
     (packed(clips() * torch.nan), ENQUEUE, "422.*non-finite"),
@@ -139,13 +141,23 @@ def test_a_form_that_is_no_ticket_is_refused_before_it_is_read(served, monkeypat
 def test_a_judge_without_statistics_has_no_score_and_one_of_prompts_refuses():
     reader = reward_of(tiny_judge(text_input="prompt"))
     bare = reward_of(tiny_judge(reward_mean=None, reward_std=None))
-    with serving(bare, judges={"reader": reader}, routers=[cosmos_rl.routes]) as (_, port):
+    with serving(bare, judges={"reader": reader}, routers=[cosmos_rl.routes]) as (app, port):
         uuid = enqueued(port, packed(clips(), video_infos=None))
         with pytest.raises(KeyError, match="score"):
             fetched(port, uuid)
         assert fetched(port, uuid, score_key="raw").shape == (2,)
         with pytest.raises(RuntimeError, match=r"422.*prompt"):
-            enqueued(port, packed(clips(), reward_fn={"reader": 1.0}))
+            enqueued(port, packed(clips(), reward_fn={"default": 1.0, "reader": 1.0}))
+        assert app.state.service.metrics.clips.values == {(): 2}, "no judge scored those"
+
+
+def test_the_queue_takes_a_request_for_all_its_judges_or_none():
+    """Two clips may wait: those of the second judge are of the same request."""
+    limits = {"max_queue": 2, "max_clips": 2}
+    judges = {"plain": reward_of()}
+    with serving(judges=judges, routers=[cosmos_rl.routes], **limits) as (_, port):
+        uuid = enqueued(port, packed(clips(), reward_fn={"default": 1.0, "plain": 1.0}))
+        assert fetched(port, uuid, "plain").shape == (2,)
 
 
 def test_tickets_are_exact_and_others_are_refused():
