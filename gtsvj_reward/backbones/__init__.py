@@ -16,6 +16,7 @@ from gtsvj_reward.backbones.live import (
 from gtsvj_reward.backbones.load import (
     BACKBONES as BACKBONES,
     backbone_for as backbone_for,
+    family_of as family_of,
     load_scheduler as load_scheduler,
     load_transformer as load_transformer,
     shared_backbone as shared_backbone,

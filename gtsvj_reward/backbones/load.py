@@ -126,12 +126,7 @@ def load_transformer(
             missing, of another shape, or not safetensors.
     """
     folder = transformer_folder(source, revision)
-    config = json.loads((folder / "config.json").read_text())
-    if "_class_name" not in config:
-        raise ValueError(
-            f"{folder / 'config.json'} names no diffusers class, so this is not a transformer. For "
-            "a LoRA, load its pipeline and pass `transformer=pipe.transformer`"
-        )
+    config = transformer_config(folder)
     family = known_family(config["_class_name"])
     depth = check_depth(depth, family.block_count(config))
     with built_in_float32(), init_empty_weights(include_buffers=False):
@@ -145,6 +140,27 @@ def load_transformer(
             tensors[name] = tensor.float()
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def transformer_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a transformer in a folder.
+
+    Raises:
+        ValueError: if it is of something else.
+    """
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    if "_class_name" not in config:
+        raise ValueError(
+            f"{folder / 'config.json'} names no diffusers class, so this is not a transformer. For "
+            "a LoRA, load its pipeline and pass `transformer=pipe.transformer`"
+        )
+    return config
+
+
+def family_of(source: str | Path, *, revision: str | None = None) -> str:
+    """Class name of the transformer that `load_transformer` would load; reads no weights."""
+    found = transformer_config(config_folder(settings_folder(source, revision)))
+    return str(found["_class_name"])
 
 
 def load_scheduler(source: str | Path, *, revision: str | None = None) -> Any:

@@ -104,6 +104,7 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         teacher, base, revision = table_values(args, clips), args.base_model, None
     else:
         teacher, base, revision = judge_values(args, clips, state)
+    text_input, image_input = inputs_of(args, teacher.under_prompts, teacher.image_input)
     student = JudgeArguments(
         base_model=args.base_model or base,
         base_revision=None if args.base_model else revision,
@@ -113,9 +114,9 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         depth=args.depth,
         latent_pooling=args.latent_pooling,
         temporal_stride=args.temporal_stride,
-        text_input=args.text_input or ("prompt" if teacher.under_prompts else "zeros"),
+        text_input=text_input,
         prompt_dropout=args.prompt_dropout,
-        image_input=args.image_input or teacher.image_input,
+        image_input=image_input,
         lora_rank=0,
     )
     settings = FitConfig(
@@ -128,6 +129,39 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         device=str(state.device),
     )
     return fit(student, settings, teacher, clips.space)
+
+
+def inputs_of(
+    args: argparse.Namespace, under_prompts: bool | None, image_input: str
+) -> tuple[str, str]:
+    """The student's `text_input` and `image_input`: by default what its teacher saw."""
+    text_input = args.text_input or ("prompt" if under_prompts else "zeros")
+    return text_input, args.image_input or image_input
+
+
+def require_stored(
+    args: argparse.Namespace,
+    clips: "LatentFolder",
+    base: tuple[str, str | None],
+    inputs: tuple[str, str],
+) -> None:
+    """Reject clips without the prompts or images that the student reads, before they are scored.
+
+    Raises:
+        StoreError: if they are not stored, or another family's pipeline encoded them.
+    """
+    from gtsvj_reward.assets import folder_of
+    from gtsvj_reward.backbones import family_of
+    from gtsvj_reward.reward.image_store import ImageStore
+    from gtsvj_reward.reward.text_store import TextStore
+
+    name, revision = (args.base_model, None) if args.base_model else base
+    family = family_of(folder_of(name), revision=revision)
+    text_input, image_input = inputs
+    if text_input == "prompt":
+        TextStore.of_clips(clips.infos, family)
+    if image_input == "image":
+        ImageStore.of_clips(clips.infos, family)
 
 
 def judge_values(
@@ -154,6 +188,9 @@ def judge_values(
         check_statistics=not args.no_check_statistics,
     )
     stored = Stored.beside(reward.config, clips.path)
+    base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
+    inputs = inputs_of(args, stored.texts is not None, reward.config.image_input)
+    require_stored(args, clips, (base, reward.config.base_revision), inputs)
     finished = shards.Shards(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
         header=shards.run_header(checkpoint, reward, stored),
@@ -168,7 +205,6 @@ def judge_values(
         scores=[clip.raw for clip in scored],
         under_prompts=stored.texts is not None,
     )
-    base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
     return teacher, base, reward.config.base_revision
 
 

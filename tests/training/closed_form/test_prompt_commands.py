@@ -206,6 +206,11 @@ def test_a_student_follows_a_teacher_of_prompts_if_it_reads_them_too(
         assert student.config.training["teacher saw"] == "each clip's prompt"
     assert metrics_of(tmp_path / "reads")["prompt sensitivity"] > 0.5
     assert "It ignores the prompt" in (tmp_path / "blind" / "README.md").read_text()
+    frozen(wan).save_pretrained(tmp_path / "wan")
+    other = tmp_path / "other"
+    run("distill", *words, other, "--base_model", tmp_path / "wan", status=1)
+    assert "for a CogVideoXTransformer3DModel, this judge is of a Wan" in capsys.readouterr().err
+    assert not other.with_name("other-teacher").exists(), "refused after the clips were scored"
     (tmp_path / "new" / "prompts" / "prompts.json").unlink()
     run("distill", tmp_path / "blind", tmp_path / "new", "--out", tmp_path / "late",
         "--text_input", "prompt", status=1)  # fmt: skip
