@@ -171,7 +171,7 @@ def test_inspect_takes_the_names_that_score_and_serve_take(capsys):
     printed = capsys.readouterr().out
     assert "fits gtsvj-toy-pipeline: same latents" in printed
     assert main(["inspect", "gtsvj-toi"]) == 1
-    assert "not a bundled name (gtsvj-demo-base" in capsys.readouterr().err
+    assert "a bundled name (gtsvj-demo-base" in capsys.readouterr().err
 
 
 def test_encode_score_plot_end_to_end(tmp_path, vae_folder, tiny_vae, capsys):
