@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
 from gtsvj_reward.toy.words import TEXT_LENGTH
 from tools.demo.train_codec import load_state, save_state
 from tools.toy.export import name_tokenizer_class
-from tools.toy.generator import HELD_OUT, HELD_OUT_KEY, TEXT_CONFIG, TRAIN_KEY, encode_split
+from tools.toy.generator import (
+    HELD_OUT,
+    HELD_OUT_KEY,
+    TEXT_CONFIG,
+    TRAIN_KEY,
+    encode_split,
+    validation,
+)
 
 CONFIG = {
     "num_attention_heads": 4,
@@ -116,18 +124,6 @@ class Example:
         return F.mse_loss(said, self.noise - self.clean)
 
 
-def validation(
-    model: WanTransformer3DModel, average: dict[str, Tensor], held_out: list[Example]
-) -> float:
-    """Loss of the averaged weights on held-out clips, with the same noise every time."""
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(average)
-    with torch.no_grad():
-        value = sum(example.loss(model).item() for example in held_out) / len(held_out)
-    model.load_state_dict(own)
-    return value
-
-
 def pipeline_of(transformer: WanTransformer3DModel) -> WanPipeline:
     """A pipeline with the text encoder of the toy generator; its codec is not written again."""
     toy = load_pipeline(PIPELINE)
@@ -180,6 +176,7 @@ def train(args: argparse.Namespace) -> None:
     if state["step"]:
         average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
     tensors = {"model": model.state_dict(), "average": average}
+    held_out_losses = [partial(example.loss, model) for example in held_out]
     done, already, began = int(state["step"]), state["seconds"], time.monotonic()
     for step in range(done, args.steps):
         decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
@@ -193,7 +190,7 @@ def train(args: argparse.Namespace) -> None:
         for name, tensor in model.state_dict().items():
             average[name].lerp_(tensor, 1 - keep)
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
-            value = validation(model, average, held_out)
+            value = validation(model, average, held_out_losses)
             spent = already + time.monotonic() - began
             print(f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
             state = {"step": step + 1, "seconds": spent, "held_out_loss": value}

@@ -13,6 +13,8 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -129,13 +131,13 @@ class Example:
 
 
 def validation(
-    model: Generator, average: dict[str, Tensor], held_out: list[Example], scheduler: object
+    model: nn.Module, average: dict[str, Tensor], losses: Sequence[Callable[[], Tensor]]
 ) -> float:
-    """Loss of the averaged weights on held-out clips, with the same noise every time."""
+    """Mean of losses on held-out clips, with the averaged weights."""
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(average)
     with torch.no_grad():
-        value = sum(example.loss(model, scheduler).item() for example in held_out) / len(held_out)
+        value = sum(loss().item() for loss in losses) / len(losses)
     model.load_state_dict(own)
     return value
 
@@ -165,6 +167,7 @@ def train(args: argparse.Namespace) -> None:
     if state["step"]:
         average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
     tensors = {"model": model.state_dict(), "average": average}
+    held_out_losses = [partial(example.loss, model, scheduler) for example in held_out]
     done, already, began = int(state["step"]), state["seconds"], time.monotonic()
     for step in range(done, args.steps):
         decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
@@ -181,7 +184,7 @@ def train(args: argparse.Namespace) -> None:
         for name, tensor in model.state_dict().items():
             average[name].lerp_(tensor, 1 - keep)
         if (step + 1) % 500 == 0 or step + 1 == args.steps:
-            value = validation(model, average, held_out, scheduler)
+            value = validation(model, average, held_out_losses)
             spent = already + time.monotonic() - began
             print(f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
             state = {"step": step + 1, "seconds": spent, "held_out_loss": value}
