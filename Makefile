@@ -27,11 +27,12 @@ help:  ## list the targets
 demo: $(VENV)/demo.stamp  ## fit a judge to a small generator, then to real clips; the page is in demo-output/
 	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
 
-# Most tests keep one core busy. Two processes of one thread each take half of the time.
+# Most tests keep one core busy. Two processes of one thread each take half of the time. With
+# `worksteal` tests of one file stay in one process, so that its fixtures are made once.
 WORKERS = 2
 
 test: $(VENV)/dev.stamp  ## run the tests
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -q -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp  ## ruff, import layers, and what may not be committed
 	$(VENV)/bin/ruff check .
