@@ -37,23 +37,28 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread
 IMPORTED_ONCE = ["gtsvj_reward.training", "tests.tiny"]
 
 
-def run_ranks(count, command, folder, *, own_ids=False):
+def run_ranks(count, command, folder, *, call=main, own_ids=False, patience=PATIENCE):
     """Run `gtsvj` in `count` processes; one status and one log for each.
 
     Args:
         count: of processes.
         command: name and flags, for the number of a process.
         folder: for logs.
+        call: what is called with the words of the command.
         own_ids: give each process an id namespace of its own; skips the test where that is not
             allowed.
+        patience: see `run_apart`.
     """
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     logs = [Path(folder, f"rank-{rank}.log") for rank in range(count)]
     words = [[str(word) for word in command(rank)] for rank in range(count)]
-    works = [partial(become, logs[rank], rank, count, port, words[rank]) for rank in range(count)]
-    status = run_apart(works, own_ids=own_ids)
+    works = [
+        partial(become, logs[rank], rank, count, port, partial(call, words[rank]))
+        for rank in range(count)
+    ]
+    status = run_apart(works, own_ids=own_ids, patience=patience)
     return status, [log.read_text() for log in logs]
 
 
@@ -124,7 +129,7 @@ def enter_namespace():
         raise RuntimeError("no namespace of its own: the test proves nothing")
 
 
-def become(log, rank, count, port, words):
+def become(log, rank, count, port, work):
     """Be one of several processes of a launcher."""
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(opened, 1)
@@ -136,4 +141,4 @@ def become(log, rank, count, port, words):
         "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
-    return main(words)
+    return work()

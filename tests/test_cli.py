@@ -109,7 +109,7 @@ def test_help_of_training_shows_its_own_settings_and_all_if_asked(capsys):
     assert "--adam_beta1" in shown["--help_all"]
 
 
-def test_what_imports_load():
+def test_what_imports_load(tmp_path):
     code = (
         "import sys, gtsvj_reward, gtsvj_reward.cli as cli\n"
         "cli.main(['--help'])\n"
@@ -120,14 +120,17 @@ def test_what_imports_load():
         "print(gtsvj_reward.GTSVJReward.__name__, 'GTSVJReward' in dir(gtsvj_reward))\n"
         "import gtsvj_reward.serving, gtsvj_reward.serving.protocol\n"
         "web = {'fastapi', 'starlette', 'uvicorn', 'httpx', 'ray', 'gtsvj_reward.toy'}\n"
-        "print(web & set(sys.modules))"
+        "print(web & set(sys.modules))\n"
+        "import gtsvj_reward.integrations; print(gtsvj_reward.__file__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *_, version, loaded, names, web = done.stdout.splitlines()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    *_, version, loaded, names, web, place = done.stdout.splitlines()
     assert version == f"gtsvj {gtsvj_reward.__version__}"
     assert loaded == "set()"
     assert names == "GTSVJReward True"
     assert web == "set()", "a client needs no web server, and a judge no toy world"
+    assert place == gtsvj_reward.__file__, "processes that tests start import another package"
 
 
 def test_unknown_names_of_the_package_are_refused():
@@ -150,13 +153,6 @@ def test_flags_are_read_in_their_old_spelling(tmp_path, capsys):
     scores = ["rank", "--scores", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "r.csv")]
     assert main([*scores, "--group-by", "folder", "--min-margin", "0.5"]) == 0
     assert (tmp_path / "r.csv").read_text().count("\n") == 3
-
-
-def test_processes_that_tests_start_import_this_package(tmp_path):
-    code = "import gtsvj_reward, gtsvj_reward.integrations as i; print(gtsvj_reward.__file__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
-                          text=True, check=True)  # fmt: skip
-    assert done.stdout.strip() == gtsvj_reward.__file__
 
 
 def test_errors_are_one_line_and_exit_with_1(tmp_path, capsys):

@@ -1,12 +1,12 @@
 import json
 import math
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from gtsvj_reward import GTSVJReward
 from gtsvj_reward.files import write_safetensors
 from gtsvj_reward.judge import (
     Aspect,
@@ -17,6 +17,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
+from tests.ranks import on_unix, run_apart
 from tests.test_files import full_disk
 from tests.tiny import KINDS, clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
 
@@ -77,19 +78,18 @@ def test_stored_text_is_part_of_the_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_new_process_scores_exactly_the_same(saved):
-    from gtsvj_reward import GTSVJReward
+def score_file(judge, latents, out):
+    """The program of a new process."""
+    scores = GTSVJReward.from_pretrained(judge)(load_file(latents)["x"])
+    save_file({"scores": scores.detach()}, out)
 
-    script = (
-        "import sys, torch; from gtsvj_reward import GTSVJReward;"
-        "from safetensors.torch import load_file, save_file;"
-        "scores = GTSVJReward.from_pretrained(sys.argv[1])(load_file(sys.argv[2])['x']);"
-        "save_file({'scores': scores}, sys.argv[3])"
-    )
+
+@on_unix
+def test_a_new_process_scores_exactly_the_same(saved):
     source, result = saved / "latents.safetensors", saved / "scores.safetensors"
     save_file({"x": clips(4)}, source)
-    command = [sys.executable, "-c", script, str(saved), str(source), str(result)]
-    subprocess.run(command, check=True)
+    assert run_apart([partial(score_file, saved, source, result)]) == [0]
+    torch.set_num_threads(1)  # as there
     assert torch.equal(load_file(result)["scores"], GTSVJReward.from_pretrained(saved)(clips(4)))
 
 

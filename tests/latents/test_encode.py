@@ -4,17 +4,19 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 
 from gtsvj_reward.latents import (
     EncodeMismatchError,
     LatentFileError,
     LatentFolder,
+    LatentSpace,
     encode_folder,
     load_clip,
     read_video,
@@ -22,6 +24,7 @@ from gtsvj_reward.latents import (
 )
 from gtsvj_reward.locks import LOCK_FILE, FolderInUseError, folder_lock
 from tests.latents.tiny import make_vae, moving_frames
+from tests.ranks import on_unix, run_apart
 from tests.test_files import full_disk
 
 NAMES = ["a/x.mp4", "b/x.gif", "b/x.mp4", "b/y.mp4", "shot"]
@@ -303,33 +306,26 @@ def test_progress_is_shown_by_the_main_process_only(videos, tmp_path, vae, space
     assert "3/3" in capsys.readouterr().err
 
 
-KILLED = """
-import os, pathlib, signal, sys
-from gtsvj_reward.latents import LatentSpace, encode_folder
-from diffusers import AutoencoderKLCogVideoX
+def encode_and_die(videos, out, vae):
+    """Encode, and die by SIGKILL when the third file is complete under its temporary name."""
+    replace, written = Path.replace, []
 
-replace, written = pathlib.Path.replace, []
+    def replace_or_die(self, target):
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        written.append(target)
+        return replace(self, target)
 
-def replace_or_die(self, target):
-    if len(written) == 2:  # the third file is complete under its temporary name
-        os.kill(os.getpid(), signal.SIGKILL)
-    written.append(target)
-    return replace(self, target)
-
-pathlib.Path.replace = replace_or_die
-vae = AutoencoderKLCogVideoX.from_pretrained(sys.argv[3])
-encode_folder(sys.argv[1], sys.argv[2], vae=vae, space=LatentSpace.from_vae(vae), fps=5, height=16,
-              width=24, num_frames=5, frames_fps=10)
-"""
+    Path.replace = replace_or_die
+    vae = AutoencoderKLCogVideoX.from_pretrained(vae)
+    encode(videos, out, vae, LatentSpace.from_vae(vae))
 
 
+@on_unix
 def test_a_killed_run_is_resumed(videos, tmp_path, vae, space):
     vae.save_pretrained(tmp_path / "vae")
-    arguments = [str(videos), str(tmp_path / "out"), str(tmp_path / "vae")]
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    killed = partial(encode_and_die, videos, tmp_path / "out", tmp_path / "vae")
+    assert run_apart([killed]) == [-signal.SIGKILL]
     left = sorted(contents(tmp_path / "out"))
     assert [name for name in left if name.endswith(".safetensors")] == [
         "a/x.mp4.safetensors",

@@ -5,8 +5,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
@@ -16,15 +15,11 @@ from gtsvj_reward.judge import Geometry, save_judge
 from gtsvj_reward.latents import LatentSpace
 from gtsvj_reward.latents.store import LatentFolder
 from gtsvj_reward.scoring.folder import score_folder
+from tests.ranks import on_unix, run_apart, run_ranks
 from tests.scoring.test_encoding import write_videos
 from tests.scoring.test_folder import mixed_folder, reward_for, write_clip
 from tests.tiny import tiny_judge, tiny_transformer
 from tests.training.clips import write_clips
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-          "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
-          "--dynamo_backend", "no", "-m", "gtsvj_reward.cli"]  # fmt: skip
 
 
 def save_tiny_judge(folder, *, seed=0, **changes):
@@ -242,33 +237,28 @@ def test_processes_that_do_not_see_one_another_are_refused(
     assert not (tmp_path / "x-shards").exists()
 
 
-KILLED = """
-import os, signal, sys
-from gtsvj_reward.cli import main
+def score_and_die(words):
+    """Score, and die by SIGKILL in the middle of a line when the third batch is on disk."""
+    sync, synced = os.fsync, []
 
-sync, synced = os.fsync, []
+    def sync_or_die(file):
+        sync(file)
+        synced.append(file)
+        if len(synced) == 3:
+            os.write(file, b'{"file": {"size": 1')
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def sync_or_die(file):
-    sync(file)
-    synced.append(file)
-    if len(synced) == 3:  # the third batch is on disk
-        os.write(file, b'{"file": {"size": 1')
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.fsync = sync_or_die
-main(sys.argv[1:])
-"""
+    os.fsync = sync_or_die
+    main(words)
 
 
-@pytest.mark.slow
+@on_unix
 def test_a_killed_run_is_resumed_to_the_same_bytes(judge, tmp_path):
     """SIGKILL in the middle of a line; the table then equals that of a run left alone."""
     write_clips(tmp_path / "latents", 10)
     words = ["score", judge, str(tmp_path / "latents"), "--batch_size", "2", "--device", "cpu"]
     killed = [*words, "--out", str(tmp_path / "killed.csv")]
-    child = subprocess.run([sys.executable, "-c", KILLED, *killed], env=ENVIRONMENT, check=False,
-                           capture_output=True, text=True)  # fmt: skip
-    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert run_apart([partial(score_and_die, killed)]) == [-signal.SIGKILL]
     shard = tmp_path / "killed-shards" / "shard-00000.jsonl"
     kept, end, cut = shard.read_bytes().rpartition(b"\n")
     assert (kept + end).count(b"\n") == 1 + 3 * 2, "a header and three batches"
@@ -280,11 +270,11 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(judge, tmp_path):
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "alone.csv").read_bytes()
 
 
-@pytest.mark.slow
+@on_unix
 def test_two_processes_write_what_one_writes(judge, latents, tmp_path):
     words = ["score", judge, str(latents), "--batch_size", "1", "--out"]
-    subprocess.run([*LAUNCH, *words, str(tmp_path / "two.csv")], check=True, env=ENVIRONMENT,
-                   timeout=300)  # fmt: skip
+    status, logs = run_ranks(2, lambda rank: [*words, tmp_path / "two.csv"], tmp_path)
+    assert status == [0, 0], logs
     names = sorted(path.name for path in (tmp_path / "two-shards").iterdir())
     assert names == ["shard-00000.jsonl", "shard-00001.jsonl"]
     assert main([*words, str(tmp_path / "one.csv")]) == 0

@@ -1,12 +1,6 @@
-"""A program of `test_fork.py`: children of `fork` ask with a client that their parent used.
-
-    python forked.py PORT LATENTS RESULTS
-
-Child i asks for clip i, several times and all at once; what it got is row i of RESULTS.
-"""
+"""The process of `test_fork.py`: children of `fork` ask with a client that their parent used."""
 
 import multiprocessing
-import sys
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +17,7 @@ def ask(index, clip, client, barrier, results):
 
 
 def main(port, latents, found):
+    """Child i asks for clip i, several times and all at once; what it got is row i of the file."""
     fork = multiprocessing.get_context("fork")
     clips = load_file(latents)["latents"].split(1)
     barrier, results = fork.Barrier(len(clips)), fork.Queue()
@@ -40,7 +35,3 @@ def main(port, latents, found):
         again = client(clips[0]).tolist()  # the children closed theirs, not this one
     scores = torch.tensor([rows[index] for index in range(len(clips))])
     save_file({"children": scores, "parent": torch.tensor(again)}, found)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])

@@ -1,29 +1,22 @@
 """A client on both sides of `fork`: each process gets the scores of its own clips."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
-import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.ranks import on_unix, run_apart
+from tests.serving import forked
 from tests.serving.server import assert_same_scores, varied
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@on_unix
 def test_children_of_fork_get_their_own_scores(port, offline, tmp_path):
     """On one inherited connection they would read one another's answers."""
     latents = varied(4)
     save_file({"latents": latents}, tmp_path / "latents.safetensors")
-    words = [str(port), str(tmp_path / "latents.safetensors"), str(tmp_path / "found.safetensors")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.serving.forked", *words]
-    subprocess.run(command, check=True, env=environment, cwd=ROOT, timeout=300)
-    found = load_file(tmp_path / "found.safetensors")
+    given, written = tmp_path / "latents.safetensors", tmp_path / "found.safetensors"
+    assert run_apart([partial(forked.main, port, given, written)]) == [0]
+    found = load_file(written)
     expected = offline(latents)
     for scores in found["children"].T:
         assert_same_scores(scores, expected)

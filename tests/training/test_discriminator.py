@@ -1,8 +1,5 @@
 import json
 import logging
-import os
-import subprocess
-import sys
 from dataclasses import fields
 
 import pytest
@@ -10,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerState
 
+from gtsvj_reward.cli import main
 from gtsvj_reward.judge import load_judge, read_config
 from gtsvj_reward.latents.store import LatentFolder, load_clip
 from gtsvj_reward.losses import contrastive_loss
@@ -26,6 +24,7 @@ from gtsvj_reward.training.discriminator.held_out import REAL, metrics_by_kind, 
 from gtsvj_reward.training.discriminator.saturation import SaturationWatch
 from gtsvj_reward.training.discriminator.trainer import means
 from gtsvj_reward.training.outputs import ClipScores
+from tests.ranks import on_unix, run_ranks
 from tests.tiny import clips, tiny_judge, tiny_space
 from tests.training.clips import write_clips
 
@@ -250,18 +249,10 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bitwise(tmp_path, base, sto
     assert not list((tmp_path / "whole").rglob("model.safetensors")), "base weights were saved"
 
 
-LAUNCHED = """
-import sys
-from gtsvj_reward.cli import main
-sys.exit(main(["train-discriminator", *sys.argv[1:]]))
-"""
-
-
-@pytest.mark.slow
+@on_unix
 def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, base):
     write_clips(tmp_path / "real", 18)
     write_clips(tmp_path / "fake", 6, time=5, seed=50)
-    (tmp_path / "main.py").write_text(LAUNCHED)
     flags = {
         "readout": "mlp",
         "base_model": base,
@@ -277,18 +268,11 @@ def test_two_processes_equal_one_at_the_same_global_batch(tmp_path, base):
         "max_grad_norm": 1.0,
     }
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    # On a machine without GPUs `--cpu` would start processes through MPI; this starts torchrun.
-    launch = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no"]  # fmt: skip
-    for processes, batch in ((1, 4), (2, 2)):
-        kind = ["--cpu"] if processes == 1 else ["--multi_gpu", "--main_process_port", "0"]
-        out = ["--output_dir", str(tmp_path / str(processes)),
-               "--per_device_train_batch_size", str(batch)]  # fmt: skip
-        out += ["--ddp_backend", "gloo"] if processes > 1 else []
-        command = [sys.executable, *launch, *kind, "--num_processes", str(processes)]
-        command += [str(tmp_path / "main.py"), *words, *out]
-        subprocess.run(command, check=True, env=environment, timeout=300)
+    words = ["train-discriminator", *words, "--per_device_train_batch_size"]
+    assert main([*words, "4", "--output_dir", str(tmp_path / "1")]) == 0
+    together = [*words, "2", "--output_dir", tmp_path / "2", "--ddp_backend", "gloo"]
+    status, logs = run_ranks(2, lambda rank: together, tmp_path)
+    assert status == [0, 0], logs
     for name in ("head.safetensors", "adapter_model.safetensors"):
         one, two = (load_file(tmp_path / run / name) for run in ("1", "2"))
         for key in one:
