@@ -134,28 +134,33 @@ def whole_backbone(backbone):
     return torch.compile(backbone, backend="aot_eager")
 
 
-@pytest.mark.parametrize("way", [repeated_blocks, wrapped_blocks, whole_model, whole_backbone])
-@pytest.mark.parametrize("recomputing", [False, True])
+@pytest.mark.parametrize(
+    ("way", "recomputing"),
+    [
+        (repeated_blocks, False), (wrapped_blocks, False), (whole_model, False),
+        (whole_backbone, False), (repeated_blocks, True), (whole_backbone, True),
+    ],
+)  # fmt: skip
 @pytest.mark.usefixtures("compiled_anew")
 def test_compiled_after_it_was_built_it_gives_the_same_taps(way, recomputing):
     results = []
     for change in (lambda backbone: backbone, way):
-        backbone = backbone_for(tiny_transformer())
+        backbone = backbone_for(tiny_transformer(layers=2))
         backbone.gradient_checkpointing = recomputing
         call = change(backbone)
         with torch.no_grad():
             call(clips(), timestep=0.0)
         latents = clips().requires_grad_()
-        tokens = call(latents, timestep=0.0, taps=[1, 4])
+        tokens = call(latents, timestep=0.0, taps=[1, 2])
         sum(t.square().mean() for t in tokens.values()).backward()
-        results.append((tokens[1].detach(), tokens[4].detach(), latents.grad))
+        results.append((tokens[1].detach(), tokens[2].detach(), latents.grad))
     for plain, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("compiled_anew")
 def test_a_model_that_was_compiled_as_a_whole_before_hides_its_blocks():
-    backbone = backbone_for(tiny_transformer())
+    backbone = backbone_for(tiny_transformer(layers=2))
     for block in backbone.blocks():
         block._forward_hooks.clear()
     backbone.model.compile(backend="aot_eager")

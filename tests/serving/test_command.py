@@ -1,31 +1,13 @@
 """`gtsvj serve` as people start it."""
 
-import signal
-
-import httpx
 import pytest
 import torch
 
 from gtsvj_reward.cli import main
 from gtsvj_reward.serving import installed, server
-from tests.serving.command import command, saved_judge
-from tests.serving.server import assert_same_scores, client_of, reward_of, varied
+from tests.serving.command import saved_judge
+from tests.serving.server import assert_same_scores, reward_of, varied
 from tests.tiny import ASPECTS, tiny_aspect_judge, tiny_transformer
-
-
-def test_a_saved_judge_is_served_and_ends_on_ctrl_c(tmp_path):
-    environment = {"GTSVJ_SERVE_TOKEN": "from-the-environment"}
-    judge = saved_judge(tmp_path)
-    flags = ["--port", 0, "--device", "cpu", "--max_batch_size", 3]
-    with command(judge, *flags, environment=environment) as (process, port):
-        found = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).json()
-        assert found["limits"]["max_batch_size"] == 3
-        assert str(tmp_path) not in str(found)
-        with client_of(port, token="from-the-environment") as client:
-            scores = client(varied(4))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130  # as a shell says it
-    assert_same_scores(scores, reward_of()(varied(4)))
 
 
 def test_aspects_are_chosen(tmp_path, monkeypatch):

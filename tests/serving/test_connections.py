@@ -4,7 +4,10 @@ import json
 import logging
 import re
 import resource
+import signal
 import time
+
+import httpx
 
 from gtsvj_reward.serving import connections
 from gtsvj_reward.serving.connections import OncePerSecond, affordable
@@ -33,23 +36,29 @@ def test_connections_beyond_the_limit_get_503(reward, offline):
             assert_same_scores(patient(varied(4)), offline(varied(4)))
 
 
-def test_out_of_descriptors_the_server_goes_on_and_says_so_rarely(tmp_path):
+def test_out_of_descriptors_the_server_goes_on_says_so_rarely_and_ends_on_ctrl_c(tmp_path):
     """60 files may be open: three times as many connections neither end it nor fill its log."""
-    judge = saved_judge(tmp_path)
+    judge, expected = saved_judge(tmp_path), reward_of()(varied(4))
     log = tmp_path / "log"
-    flags = ["--port", 0, "--device", "cpu", "--head_seconds", 1]
-    with command(judge, *flags, files=60, log=log) as (process, port):
+    flags = ["--port", 0, "--device", "cpu", "--max_batch_size", 3, "--head_seconds", 1]
+    started = {"files": 60, "log": log, "environment": {"GTSVJ_SERVE_TOKEN": "of-the-environment"}}
+    with command(judge, *flags, **started) as (process, port):
+        found = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).json()
+        assert found["limits"]["max_batch_size"] == 3
+        assert str(tmp_path) not in str(found)
+        with client_of(port, token="of-the-environment") as client:
+            assert_same_scores(client(varied(4)), expected)
         began = time.monotonic()
         held = [raw(port) for _ in range(180)]
         for one in held:
             one.__enter__()
-        with client_of(port, retry_for=60) as patient:
-            scores = patient(varied(4))
+        with client_of(port, token="of-the-environment", retry_for=60) as patient:
+            assert_same_scores(patient(varied(4)), expected)
         seconds = time.monotonic() - began
         for one in held:
             one.__exit__(None, None, None)
-        assert process.poll() is None
-    assert_same_scores(scores, reward_of()(varied(4)))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130  # as a shell says it
     said = log.read_text()
     assert re.search(r"at most 15 connections at once instead of 512", said)
     assert said.count("the last was rejected") + said.count("can be accepted") <= 2 * seconds + 4

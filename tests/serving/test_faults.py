@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -177,24 +178,9 @@ def test_bodies_in_hand_are_bounded_together(reward):
         assert status_of(slow) == 408
 
 
-def test_a_full_queue_says_when_to_come_back(reward, offline):
-    """Clips of three sizes cannot share a batch, and two may wait."""
-    limits = {"max_queue": 2, "max_clips": 2, "max_wait_ms": 5000}
-    sizes = [clips(1, 5, 8, width) for width in (4, 8, 12)]
-    with serving(reward, **limits) as (app, port), ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(post, port, body_of(x)) for x in sizes[:2]]
-        wait_for(lambda: app.state.service.waiting_clips() == 2)
-        status, answer = post(port, body_of(sizes[2]))
-        assert status == 429
-        assert "2 clips are waiting, at most 2 may" in answer["detail"]
-        with client_of(port) as patient:
-            late = patient(sizes[2])
-        scores = [one.result()[1]["scores"][0] for one in waiting]
-    assert_same_scores(torch.tensor([*scores, late.item()]), offline([x[0] for x in sizes]))
-
-
-def test_clips_of_a_client_that_left_are_not_scored(offline):
-    """Three wait while the judge is busy; the second closes its connection, and asks no more."""
+@contextmanager
+def held():
+    """A reward whose judge waits; two events: it has begun, it may go on."""
     busy, go = threading.Event(), threading.Event()
 
     def hold(*_):
@@ -203,8 +189,43 @@ def test_clips_of_a_client_that_left_are_not_scored(offline):
 
     slow = reward_of()
     slow.judge.backbone.model.register_forward_pre_hook(hold)
+    try:
+        yield slow, busy, go
+    finally:
+        go.set()
+
+
+def test_a_full_queue_says_when_to_come_back(offline):
+    """One clip is being scored, two wait, and no more may."""
+    latents = varied(4)
+    limits = {"max_queue": 2, "max_clips": 2, "max_batch_size": 1, "max_wait_ms": 0}
+    with (
+        held() as (slow, busy, go),
+        serving(slow, **limits) as (app, port),
+        client_of(port) as patient,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        service = app.state.service
+        first = pool.submit(post, port, body_of(latents[:1]))
+        assert busy.wait(120)
+        later = [pool.submit(post, port, body_of(clip)) for clip in latents[1:3].split(1)]
+        wait_for(lambda: service.waiting_clips() == 2)
+        status, answer = post(port, body_of(latents[3:]))
+        assert status == 429
+        assert "2 clips are waiting, at most 2 may" in answer["detail"]
+        late = pool.submit(patient, latents[3:])
+        wait_for(lambda: service.metrics.requests.values[("/v1/score", "429")] >= 2)
+        go.set()
+        scores = [one.result()[1]["scores"][0] for one in (first, *later)]
+        scores.append(late.result().item())
+    assert_same_scores(torch.tensor(scores), offline(latents))
+
+
+def test_clips_of_a_client_that_left_are_not_scored(offline):
+    """Three wait while the judge is busy; the second closes its connection, and asks no more."""
     latents = varied(4)
     with (
+        held() as (slow, busy, go),
         serving(slow, max_batch_size=1, max_wait_ms=0) as (app, port),
         ThreadPoolExecutor(3) as pool,
     ):
