@@ -73,7 +73,7 @@ class Ranks:
             yield
         except RankError:
             raise  # all have it already
-        except Exception as error:
+        except BaseException as error:  # also Ctrl-C, or the others would wait for this process
             self.agree(f"{type(error).__name__}: {error}")
             raise
         finally:

@@ -256,18 +256,18 @@ class Failing(nn.Linear):
     """A layer that fails in a forward or a backward pass, as one that finds no memory."""
 
     fails = ""
+    error = None
 
     def forward(self, inputs):
         if self.fails == "forward":
-            no_memory()
+            self.fail()
         out = super().forward(inputs)
         if self.fails == "backward":
-            out.register_hook(lambda gradient: no_memory())
+            out.register_hook(lambda gradient: self.fail())
         return out
 
-
-def no_memory():
-    raise MemoryError("no room for a block")
+    def fail(self):
+        raise self.error
 
 
 def fails_inside(folder, rank):
@@ -281,13 +281,17 @@ def fails_inside(folder, rank):
         live = GTSVJReward.from_pretrained(path, transformer=many, live=True, batch_size=1)
         expected, step = live(latents), gradients_of_a_step(many)
         kept = in_shards(many)
-        for place in ("forward", "backward"):
-            layer.fails = place if rank else ""
+        for place, failure in (
+            ("forward", MemoryError("no room")),
+            ("backward", MemoryError("no room")),
+            ("forward", KeyboardInterrupt("Ctrl-C")),
+        ):
+            layer.fails, layer.error = place if rank else "", failure
             # the second process has two passes, the first takes part with padding in one
             given = latents[: 1 + rank].clone().requires_grad_()
-            error = raises(MemoryError if rank else RankError, partial(live, given))
+            error = raises(type(failure) if rank else RankError, partial(live, given))
             assert rank or "1 of the 2 processes" in str(error), error
-            assert rank or "number 1: MemoryError: no room" in str(error), error
+            assert rank or f"number 1: {type(failure).__name__}: {failure}" in str(error), error
             layer.fails = ""
             assert in_shards(many) == kept
             torch.testing.assert_close(live(latents), expected)
