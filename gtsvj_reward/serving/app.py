@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -101,12 +101,31 @@ class Service:
         self.metrics.clips.add(amount=job.size)
         return output
 
-    async def score_all(self, jobs: Sequence[Job]) -> list[RewardOutput]:
-        """Scores of all jobs of a request; the queue takes all of them, or rejects the request."""
+    async def score_all(self, jobs: Mapping[str, Job]) -> dict[str, RewardOutput]:
+        """Scores by each judge of a request; the queue takes all of its jobs, or rejects it.
+
+        When one judge fails, the jobs of the others are cancelled.
+
+        Args:
+            jobs: by the name of their judge.
+
+        Raises:
+            NotScoredError: that of the judge that failed, with its name.
+        """
         if self.batcher is not None:
-            for job in jobs:
+            for job in jobs.values():
                 self.batcher.refuse_if_full(job)
-        return await asyncio.gather(*(self.score(job, admitted=True) for job in jobs))
+        tasks = {
+            name: asyncio.ensure_future(named(name, self.score(job, admitted=True)))
+            for name, job in jobs.items()
+        }
+        try:
+            outputs = await asyncio.gather(*tasks.values())
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        return dict(zip(tasks, outputs, strict=True))
 
     @property
     def reward(self) -> GTSVJReward:
@@ -122,6 +141,15 @@ class Service:
             "judges": {name: judge.describe() for name, judge in self.judges.named.items()},
             "limits": vars(self.limits),
         }
+
+
+async def named(judge: str, scores: Awaitable[RewardOutput]) -> RewardOutput:
+    """Scores of one of several judges, with its name in errors."""
+    try:
+        return await scores
+    except NotScoredError as error:
+        reason = f"judge {judge!r}: {error.reason}"
+        raise NotScoredError(error.status, reason, error.retry_after) from error
 
 
 def create_app(

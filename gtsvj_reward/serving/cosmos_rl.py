@@ -24,7 +24,7 @@ import torch
 from fastapi import APIRouter, Request
 from torch import Tensor
 
-from gtsvj_reward.reward import RewardOutput
+from gtsvj_reward.reward import GTSVJReward
 from gtsvj_reward.serving.app import Service
 from gtsvj_reward.serving.bodies import MalformedError, read_json
 from gtsvj_reward.serving.jobs import Job, admit, has_statistics
@@ -60,7 +60,7 @@ async def enqueue(request: Request) -> dict[str, str]:
         query = dict(request.query_params)
         jobs = await asyncio.to_thread(read_jobs, service, body, query)
         del body
-        outputs = await while_present(request, outputs_of(service, jobs))
+        outputs = await while_present(request, service.score_all(jobs))
     scores = {
         name: by_name(output, has_statistics(jobs[name].reward)) for name, output in outputs.items()
     }
@@ -79,12 +79,6 @@ async def pull(request: Request) -> dict[str, Any]:
     if name not in found:
         raise NotScoredError(400, f"the ticket has scores of {sorted(found)}, not of {name[:80]!r}")
     return {"scores": found[name], "type": name}
-
-
-async def outputs_of(service: Service, jobs: Mapping[str, Job]) -> dict[str, RewardOutput]:
-    """What each judge says, by its name."""
-    found = await service.score_all(list(jobs.values()))
-    return dict(zip(jobs, found, strict=True))
 
 
 def read_jobs(service: Service, body: bytes, query: Mapping[str, str]) -> dict[str, Job]:
@@ -114,17 +108,20 @@ def read_jobs(service: Service, body: bytes, query: Mapping[str, str]) -> dict[s
     except MalformedError as error:
         raise NotScoredError(400, str(error)) from error
     judges = {name: service.judges.find(name).reward for name in names}
+    return {name: job_of(name, reward, request, service) for name, reward in judges.items()}
+
+
+def job_of(name: str, reward: GTSVJReward, request: ScoreRequest, service: Service) -> Job:
+    """The job of one judge.
+
+    Raises:
+        NotScoredError: 422 for what it cannot score, with its name.
+    """
+    own = ScoreRequest(**{**vars(request), "normalize": has_statistics(reward)})
     try:
-        return {
-            name: admit(
-                reward,
-                ScoreRequest(**{**vars(request), "normalize": has_statistics(reward)}),
-                service.limits.max_clips,
-            )
-            for name, reward in judges.items()
-        }
+        return admit(reward, own, service.limits.max_clips)
     except ValueError as error:
-        raise NotScoredError(422, str(error)) from error
+        raise NotScoredError(422, f"judge {name!r}: {error}") from error
 
 
 def read_line(line: bytes) -> dict[str, Any]:

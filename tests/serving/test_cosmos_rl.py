@@ -4,6 +4,7 @@ The stand-in sends what `RemoteRewardCalculator` sends at the commit that was re
 answers as it does.
 """
 
+import asyncio
 import io
 import json
 import random
@@ -14,8 +15,11 @@ import pytest
 import torch
 
 from gtsvj_reward.serving import cosmos_rl
+from gtsvj_reward.serving.app import Service
 from gtsvj_reward.serving.bodies import MalformedError
-from gtsvj_reward.serving.cosmos_rl import read_latents, read_ticket, write_ticket
+from gtsvj_reward.serving.cosmos_rl import read_jobs, read_latents, read_ticket, write_ticket
+from gtsvj_reward.serving.judges import as_judges
+from gtsvj_reward.serving.limits import Limits
 from gtsvj_reward.serving.refusals import NotScoredError
 from tests.serving.server import assert_same_scores, post, reward_of, serving, varied
 from tests.tiny import clips, tiny_aspect_judge, tiny_judge
@@ -93,7 +97,11 @@ def test_latents_get_the_judges_scores(served):
 REFUSALS = [
     (packed(clips()), "/api/reward/enqueue", r"400.*no latent space: name it in the URL"),
     (packed(clips()), ENQUEUE + "&fps=8", r"400.*no latent space"),
-    (packed(clips()), "/api/reward/enqueue?latent_space_id=wan", "422.*got latents of 'wan'"),
+    (
+        packed(clips()),
+        "/api/reward/enqueue?latent_space_id=wan",
+        "422.*judge 'default': .*got latents of 'wan'",
+    ),
     (packed(clips(), reward_fn={"dance_grpo": 1.0}), ENQUEUE, "422.*unknown judge 'dance_grpo'"),
     (packed(clips(), reward_fn={"default": 0}), ENQUEUE, "400.*no judge with a positive weight"),
     (packed(clips(), reward_fn=["default"]), ENQUEUE, "400.*`reward_fn` must be an object"),
@@ -158,6 +166,32 @@ def test_the_queue_takes_a_request_for_all_its_judges_or_none():
     with serving(judges=judges, routers=[cosmos_rl.routes], **limits) as (_, port):
         uuid = enqueued(port, packed(clips(), reward_fn={"default": 1.0, "plain": 1.0}))
         assert fetched(port, uuid, "plain").shape == (2,)
+
+
+def test_a_judge_that_fails_is_named_and_the_others_stop():
+    """The jobs of further judges leave the queue, and no task is left behind."""
+    broken = reward_of()
+    broken.judge.head.energy.weight.data.fill_(torch.inf)
+
+    async def ask():
+        service = Service(
+            as_judges(broken, {"b": reward_of(), "c": reward_of()}, {}), Limits(), None
+        )
+        async with service.running(None):
+            jobs = read_jobs(
+                service,
+                packed(clips(), reward_fn={"default": 1.0, "b": 1.0, "c": 1.0}),
+                {"latent_space_id": "tiny"},
+            )
+            with pytest.raises(
+                NotScoredError, match="judge 'default': the score of clip 0 is"
+            ) as caught:
+                await service.score_all(jobs)
+            assert caught.value.status == 422
+            assert service.waiting_clips() == 0
+            assert asyncio.all_tasks() == {asyncio.current_task(), service.batcher.task}
+
+    asyncio.run(ask())
 
 
 def test_tickets_are_exact_and_others_are_refused():
