@@ -16,6 +16,7 @@ from gtsvj_reward.latents.store import ClipInfo, clip_info
 from gtsvj_reward.losses import PairLoss, rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, Rated
 from gtsvj_reward.training.closed_form.showing import Showing
+from gtsvj_reward.training.processes import from_main
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +52,23 @@ class Labels:
         }
 
 
+@dataclass(frozen=True)
+class Tables:
+    """Rows of the tables that count, as one process has read them."""
+
+    comparisons: tuple[Comparison, ...]
+    ratings: tuple[Rating, ...]
+    files: Mapping[str, str]
+    """See `Labels`, as for `left_out`."""
+    left_out: Mapping[str, int]
+
+
 def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
     """Labels of `refit_comparisons` and `refit_ratings` as they are now.
 
     What does not count is left out with a warning: comparisons without the label `overall`, and
-    empty cells of ratings. A judge that reads prompts sees each clip under the prompt stored beside
-    its latents.
+    empty cells of ratings. The main process reads the tables for all: a label may be added at any
+    time. A judge that reads prompts sees each clip under the prompt stored beside its latents.
 
     Raises:
         FileNotFoundError: if a table is not there.
@@ -64,6 +76,24 @@ def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
             which none has the label `overall`, and ratings for a judge without aspects.
         PromptStoreError: for a judge that reads prompts, and clips that have none stored.
     """
+    tables = from_main(lambda: read_tables(arguments, config))
+    videos = {v for row in tables.comparisons for v in (row.video_a, row.video_b)}
+    videos |= {row.video for row in tables.ratings}
+    if not videos:
+        return Labels()
+    files = latent_files(videos, str(arguments.refit_latents))
+    infos = {name: clip_info(path) for name, path in files.items()}
+    showing = Showing(config, list(infos.values()), seed=arguments.seed)
+    return Labels(
+        comparisons_of(tables.comparisons, infos, showing),
+        ratings_of(tables.ratings, infos, showing),
+        tables.files,
+        tables.left_out,
+    )
+
+
+def read_tables(arguments: AlignArguments, config: JudgeConfig) -> Tables:
+    """The tables of `read_labels`, in this process alone."""
     compared: tuple[Comparison, ...] = ()
     rated: tuple[Rating, ...] = ()
     left_out: dict[str, int] = {}
@@ -83,20 +113,9 @@ def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
             left_out[f"{arguments.refit_ratings}: {reason}"] = count
     for reason, count in left_out.items():
         logger.warning("%s: %d rows left out of the refit", reason, count)
-    videos = {v for row in compared for v in (row.video_a, row.video_b)}
-    videos |= {row.video for row in rated}
-    if not videos:
-        return Labels()
-    files = latent_files(videos, str(arguments.refit_latents))
-    infos = {name: clip_info(path) for name, path in files.items()}
-    showing = Showing(config, list(infos.values()), seed=arguments.seed)
     tables = [arguments.refit_comparisons, arguments.refit_ratings]
-    return Labels(
-        comparisons_of(compared, infos, showing),
-        ratings_of(rated, infos, showing),
-        {table: file_sha256(Path(table)) for table in tables if table is not None},
-        left_out,
-    )
+    files = {table: file_sha256(Path(table)) for table in tables if table is not None}
+    return Tables(compared, rated, files, left_out)
 
 
 def labelled(path: str) -> tuple[tuple[Comparison, ...], int]:

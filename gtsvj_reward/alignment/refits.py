@@ -23,6 +23,7 @@ from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
 from gtsvj_reward.training.discriminator.fit import contrast_of
 from gtsvj_reward.training.labelled import STAGES
+from gtsvj_reward.training.processes import from_main
 
 JUDGES, FEATURES = "judges", "features"
 """Folders of a run: refitted judges, and moments of clips."""
@@ -100,7 +101,7 @@ class Refits:
         self.clips.make(self.done)
         own = self.clips.infos(self.done)
         named = {info.path.stem: content_id(load_clip(info.path).latents) for info in own}
-        record = self.record(iteration)
+        record = from_main(lambda: self.record(iteration))
         same = {"settings": self.arguments.fingerprint(), "clips": named}
         if record is None or any(record[name] != value for name, value in same.items()):
             labels = read_labels(self.arguments, self.start.config)

@@ -4,17 +4,41 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from gtsvj_reward.judge import VideoJudge
-from gtsvj_reward.locks import FolderInUseError, folder_lock
+from gtsvj_reward.locks import folder_lock
 from gtsvj_reward.training.arguments import JudgeArguments, SplitSettings
 
 Args = TypeVar("Args", bound=SplitSettings)
 Rest = ParamSpec("Rest")
+Found = TypeVar("Found")
+
+
+def from_main(read: Callable[[], Found]) -> Found:
+    """What the main process reads, in all processes: files may change between two reads.
+
+    Args:
+        read: called in the main process; what it returns can be pickled.
+
+    Raises:
+        OSError: in all processes, if the main process raised one.
+        ValueError: likewise.
+    """
+    found: Found | None = None
+    error: Exception | None = None
+    if PartialState().is_main_process:
+        try:
+            found = read()
+        except (OSError, ValueError) as raised:
+            error = raised
+    found, error = broadcast_object_list([found, error])
+    if error is not None:
+        raise error
+    return cast("Found", found)
 
 
 @contextmanager
@@ -24,17 +48,8 @@ def only_run(folder: str | Path) -> Iterator[None]:
     Raises:
         FolderInUseError: in all processes, if another run writes to the folder.
     """
-    state = PartialState()
     with ExitStack() as stack:
-        refusal = None
-        if state.is_main_process:
-            try:
-                stack.enter_context(folder_lock(folder))
-            except FolderInUseError as error:
-                refusal = str(error)
-        (refusal,) = broadcast_object_list([refusal])
-        if refusal is not None:
-            raise FolderInUseError(refusal)
+        from_main(lambda: stack.enter_context(folder_lock(folder)))
         yield
 
 

@@ -3,11 +3,13 @@
 import json
 import shutil
 from dataclasses import replace
-from itertools import pairwise
+from datetime import timedelta
+from functools import partial
+from itertools import combinations, pairwise
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from safetensors.torch import load_file
 
 from gtsvj_reward import GTSVJReward, LatentSpace
@@ -31,6 +33,7 @@ from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from gtsvj_reward.training.closed_form.features import Shown, shown_id
 from tests.alignment.tiny import SIZE, TEXTS, tiny_pipeline
 from tests.pipelines import cogvideox_image, frozen
+from tests.ranks import on_unix, run_ranks
 from tests.tiny import clips
 
 SETTINGS = {
@@ -49,6 +52,10 @@ def real(count, seed=11):
 
 @pytest.fixture(scope="module")
 def start():
+    return discriminator()
+
+
+def discriminator():
     """A discriminator on the weights of the tiny pipeline."""
     pipe = tiny_pipeline()
     space = LatentSpace.from_pipeline(pipe)
@@ -169,9 +176,9 @@ def test_a_refit_that_was_made_is_taken_even_if_labels_have_come_since(
     assert_same_runs(whole, folder)
 
 
-def label(folder, rows):
+def label(folder, rows, name="comparisons.csv"):
     """A table of comparisons as `gtsvj label` writes it, of clips of the run in `parts`."""
-    path = folder / "comparisons.csv"
+    path = folder / name
     lines = [f"{a}.mp4,{b}.mp4,{label}" for a, b, label in rows]
     path.write_text("\n".join(["video_a,video_b,label", *lines]) + "\n")
     return {"refit_comparisons": str(path), "refit_latents": str(folder / "parts" / "clips")}
@@ -214,6 +221,40 @@ def test_labels_are_merged_in_and_the_judge_then_knows_how_sure_it_is(
     again = made(judge, positives, tmp_path / "other")
     with pytest.raises(ValueError, match="'preference', and 0 comparisons and 0 ratings make one"):
         train(again)
+
+
+def refit_of_one_process(folder, tables, words):
+    """Refit to the table that this process finds, then to none where the main process has none."""
+    rank = int(words[0])
+    PartialState(cpu=True, timeout=timedelta(seconds=60))  # a process that waits alone fails soon
+    table = label(folder, tables[rank], f"{rank}.csv")
+    refits = made(discriminator(), None, folder / "parts", **table).refits
+    assert refits.refit(1)["refit_labels"] == len(tables[0])
+    if rank == 0:
+        (folder / "0.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"0\.csv"):
+        refits.refit(2)
+
+
+@on_unix
+def test_all_processes_refit_to_the_labels_that_the_main_process_reads(tmp_path):
+    """In the second process further labels have come, one of them of a clip unknown to it."""
+    names = [f"000001-000{index}" for index in range(4)]
+    rows = [(a, b, (1, -1)[index % 2]) for index, (a, b) in enumerate(combinations(names, 2))]
+    tables = [rows, [rows[3], *rows, ("unknown", names[0], 1)]]
+    call = partial(refit_of_one_process, tmp_path, tables)
+    status, logs = run_ranks(2, lambda rank: [rank], tmp_path, call=call)
+    assert status == [0, 0], logs
+    one = tmp_path / "one"
+    one.mkdir()
+    made(discriminator(), None, one / "parts", **label(one, rows)).refits.refit(1)
+    expected, found = (
+        load_file(folder / "parts" / "judges" / "iteration-000001" / "head.safetensors")
+        for folder in (one, tmp_path)
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_comparisons_without_the_label_that_counts_are_counted(whole, start, tmp_path, caplog):
