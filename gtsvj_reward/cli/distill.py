@@ -14,6 +14,7 @@ from gtsvj_reward.flags import with_config
 if TYPE_CHECKING:
     from gtsvj_reward.judge import VideoJudge
     from gtsvj_reward.latents import LatentFolder
+    from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
     from gtsvj_reward.training.closed_form.distill import Teacher
 
 JUDGE_FLAGS = ("teacher_base_model", "allow_untrained_geometry", "no_check_statistics", "overwrite")
@@ -97,17 +98,37 @@ def distill(argv: list[str]) -> int:
 
 def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) -> "VideoJudge":
     """Score the clips with the teacher and fit the student to its scores."""
-    from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
+    from gtsvj_reward.training.arguments import FitConfig
     from gtsvj_reward.training.closed_form.distill import distill as fit
 
+    settings = FitConfig(
+        output_dir=str(args.out),
+        seed=args.seed,
+        held_out_fraction=args.held_out_fraction,
+        group_by=args.group_by,
+        features=None if args.features is None else str(args.features),
+        batch_size=args.batch_size,
+        device=str(state.device),
+    )
     if args.scores:
-        teacher, base, revision = table_values(args, clips), args.base_model, None
+        teacher = table_values(args, clips)
+        student = student_of(args, (args.base_model, None), inputs_of(args, None, "none"))
     else:
-        teacher, base, revision = judge_values(args, clips, state)
-    text_input, image_input = inputs_of(args, teacher.under_prompts, teacher.image_input)
-    student = JudgeArguments(
-        base_model=args.base_model or base,
-        base_revision=None if args.base_model else revision,
+        teacher, student = judge_values(args, clips, settings, state)
+    return fit(student, settings, teacher, clips.space)
+
+
+def student_of(
+    args: argparse.Namespace, base: tuple[str, str | None], inputs: tuple[str, str]
+) -> "JudgeArguments":
+    """What the student is; its base is the teacher's unless another is given."""
+    from gtsvj_reward.training.arguments import JudgeArguments
+
+    name, revision = (args.base_model, None) if args.base_model else base
+    text_input, image_input = inputs
+    return JudgeArguments(
+        base_model=name,
+        base_revision=revision,
         base_dtype=args.base_dtype,
         readout="moments",
         taps=args.taps,
@@ -119,16 +140,6 @@ def fitted_student(args: argparse.Namespace, clips: "LatentFolder", state: Any) 
         image_input=image_input,
         lora_rank=0,
     )
-    settings = FitConfig(
-        output_dir=str(args.out),
-        seed=args.seed,
-        held_out_fraction=args.held_out_fraction,
-        group_by=args.group_by,
-        features=None if args.features is None else str(args.features),
-        batch_size=args.batch_size,
-        device=str(state.device),
-    )
-    return fit(student, settings, teacher, clips.space)
 
 
 def inputs_of(
@@ -139,12 +150,7 @@ def inputs_of(
     return text_input, args.image_input or image_input
 
 
-def require_stored(
-    args: argparse.Namespace,
-    clips: "LatentFolder",
-    base: tuple[str, str | None],
-    inputs: tuple[str, str],
-) -> None:
+def require_stored(student: "JudgeArguments", clips: "LatentFolder") -> None:
     """Reject clips without the prompts or images that the student reads, before they are scored.
 
     Raises:
@@ -155,19 +161,17 @@ def require_stored(
     from gtsvj_reward.reward.image_store import ImageStore
     from gtsvj_reward.reward.text_store import TextStore
 
-    name, revision = (args.base_model, None) if args.base_model else base
-    family = family_of(folder_of(name), revision=revision)
-    text_input, image_input = inputs
-    if text_input == "prompt":
+    family = family_of(folder_of(student.base_model), revision=student.base_revision)
+    if student.text_input == "prompt":
         TextStore.of_clips(clips.infos, family)
-    if image_input == "image":
+    if student.image_input == "image":
         ImageStore.of_clips(clips.infos, family)
 
 
 def judge_values(
-    args: argparse.Namespace, clips: "LatentFolder", state: Any
-) -> tuple["Teacher", str, str | None]:
-    """A judge's scores of all clips, and the name and revision of its base.
+    args: argparse.Namespace, clips: "LatentFolder", settings: "FitConfig", state: Any
+) -> tuple["Teacher", "JudgeArguments"]:
+    """A judge's scores of all clips, and its student, which is checked before they are scored.
 
     Finished scores are stored beside --out, so an interrupted run resumes.
     """
@@ -176,7 +180,7 @@ def judge_values(
     from gtsvj_reward.judge.checkpoint import base_beside
     from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import folder, shards
-    from gtsvj_reward.training.closed_form.distill import Teacher
+    from gtsvj_reward.training.closed_form.distill import Teacher, check_student
 
     checkpoint = resolve_checkpoint(args.teacher)
     reward = GTSVJReward.from_pretrained(
@@ -190,7 +194,9 @@ def judge_values(
     stored = Stored.beside(reward.config, clips.path)
     base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
     inputs = inputs_of(args, stored.texts is not None, reward.config.image_input)
-    require_stored(args, clips, (base, reward.config.base_revision), inputs)
+    student = student_of(args, (base, reward.config.base_revision), inputs)
+    require_stored(student, clips)
+    check_student(student, settings, clips)
     finished = shards.Shards(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
         header=shards.run_header(checkpoint, reward, stored),
@@ -205,7 +211,7 @@ def judge_values(
         scores=[clip.raw for clip in scored],
         under_prompts=stored.texts is not None,
     )
-    return teacher, base, reward.config.base_revision
+    return teacher, student
 
 
 def table_values(args: argparse.Namespace, clips: "LatentFolder") -> "Teacher":

@@ -14,7 +14,7 @@ from torch import Tensor
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.judge.settings import ImageInput
 from gtsvj_reward.latents.space import LatentSpace
-from gtsvj_reward.latents.store import ClipInfo
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.metrics import pearson
 from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
 from gtsvj_reward.training.closed_form.commands import (
@@ -131,6 +131,33 @@ def table_teacher(
     return Teacher(name, clips, values, tuple(aspects))
 
 
+def check_student(judge_arguments: JudgeArguments, args: FitConfig, clips: LatentFolder) -> None:
+    """Reject a student that could not be fitted, before a teacher scores the clips for hours.
+
+    Raises:
+        ValueError: for settings that do not suit its base, clips that are too small or too short
+            for it, and clips of which none can be held out.
+        OSError: if there can be no folder for its features.
+    """
+    args.feature_folder().mkdir(parents=True, exist_ok=True)
+    split_of(clips.infos, args)
+    student = build_judge(judge_arguments, clips.space, seed=args.seed)
+    for frames, _, height, width in {info.shape for info in clips.infos}:
+        student.check_size((frames, height, width))
+
+
+def split_of(clips: Sequence[ClipInfo], args: FitConfig) -> tuple[list[ClipInfo], list[ClipInfo]]:
+    """Clips to learn from, and those held out for comparison with the teacher."""
+    return hold_out(
+        clips,
+        None,
+        lambda info: [info],
+        count=max(3, round(args.held_out_fraction * len(clips))),
+        args=args,
+        setting="more latents",
+    )
+
+
 @alone
 def distill(
     judge_arguments: JudgeArguments, args: FitConfig, teacher: Teacher, space: LatentSpace
@@ -151,14 +178,7 @@ def distill(
     Raises:
         StoreError: for a student that reads prompts or images, and clips that have none stored.
     """
-    train, held_out = hold_out(
-        teacher.clips,
-        None,
-        lambda info: [info],
-        count=max(3, round(args.held_out_fraction * len(teacher.clips))),
-        args=args,
-        setting="more latents",
-    )
+    train, held_out = split_of(teacher.clips, args)
     judge = build_judge(judge_arguments, space, seed=args.seed).to(device_for(args))
     cache = cache_for(judge, args)
     showing = Showing(judge.config, [*train, *held_out], seed=args.seed)

@@ -198,6 +198,29 @@ def test_foreign_latents_are_refused(world, tmp_path, capsys):
     assert "other" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--taps", 0, 3], "--taps must rise within 0"),
+        (["--depth", 3], "--depth must be in 1..2"),
+        (["--latent_pooling", 0], "--latent_pooling must be >= 1"),
+        (["--latent_pooling", 4], "too small for this judge"),
+        (["--held_out_fraction", 2], "--held_out_fraction must lie in (0, 1)"),
+        (["--group_by", "x(y)"], "--group_by 'x(y)' matches none of 30 clips"),
+        (["--features", "base/config.json"], "base/config.json"),
+        (["--out", "base/config.json"], "base/config.json"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused_before_the_teacher_scores(
+    world, tmp_path, monkeypatch, capsys, flags, message
+):
+    monkeypatch.chdir(world)
+    out = tmp_path / "student"
+    run("teacher", "new", "--out", out, *flags, status=1)
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.jsonl")), "clips were scored"
+
+
 def test_errors_name_flags(world, tmp_path, capsys):
     table = write_table(tmp_path / "s.csv", ["video", "a"], [("000.mp4", 1), ("nowhere.mp4", 2)])
     out = ["--out", tmp_path / "student"]
