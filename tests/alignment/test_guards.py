@@ -190,6 +190,7 @@ def simulated(runs, *, fall=0.0, looks=20, clips=32):
     return alarmed / runs, stopped / runs
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("clips", [4, 32])
 def test_sound_runs_are_left_alone(clips):
     """20 looks at two measures that do not change while the reward rises."""

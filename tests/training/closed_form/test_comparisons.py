@@ -84,6 +84,7 @@ def test_votes_are_as_many_comparisons(name):
     assert choose_comparison_penalties(rows, soft, LOSSES[name]).left_out_error < 0.99
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", LOSSES)
 def test_chosen_penalties_find_what_was_compared(name):
     rows, pairs, truth = problem(150, ties=name != "bradley_terry")
