@@ -79,7 +79,7 @@ def iterate(run: AlignmentRun, args: RewardGradientArguments, iteration: int) ->
             )
         else:
             latents = predicted_sample(run.policy, prompts, keys[part], steps=steps, stop=chosen)
-        rewards = run.scores(latents, texts[part])
+        rewards = run.scores(latents, texts[part], unfinished=args.method == "refl")
         losses = reward_loss(rewards, target=args.target, reduction="none")
         run.backward(losses.sum() / len(texts))
         # A second, small graph: the first one is freed by now.
