@@ -137,12 +137,15 @@ class StepTaken(NamedTuple):
 def step_taken(policy: Policy, made: Rollout, index: int, *, reference: bool = True) -> StepTaken:
     """Log-probability of a step of a rollout under the current policy, and its KL divergence.
 
+    Sets the policy's scheduler to the rollout's number of steps, whatever was sampled since.
+
     Args:
         policy: in its current state.
         made: the rollout.
         index: of the step, one of `made.log_probabilities`.
         reference: also run the reference, one more pass without gradients.
     """
+    schedule(policy, len(made.timesteps))
     here, timestep = made.path[index], made.timesteps[index]
     step = transition(policy, here, timestep, made.prompts, made.eta)
     now = log_probability(made.path[index + 1], step.mean, step.std, elements=made.elements)

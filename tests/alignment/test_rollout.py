@@ -38,6 +38,7 @@ def test_a_step_taken_before_is_as_likely_as_it_was_and_knows_its_divergence(pol
     prompts = policy.encode(TEXTS)
     made = rollout(policy, prompts, KEYS, steps=3, eta=0.7, elements=elements)
     for index, old in made.log_probabilities.items():
+        schedule(policy, 10)  # as an evaluation in between
         now, kl = step_taken(policy, made, index)
         assert torch.equal(now.detach(), old)
         step = transition(policy, made.path[index], made.timesteps[index], prompts, 0.7)
