@@ -132,8 +132,9 @@ def flow_transition(
     √2 times its η: 0.7 there is 0.5 here.
 
     The last step ends without noise, μ = x̂₀ and std = 0, in all of them: the judge reads clean
-    latents. In the first step flow-grpo takes the next level for σ in g, as its authors do, where
-    σ = 1 has no finite g. At η = 0 the mean is what the scheduler's own `step` returns, bitwise.
+    latents. In the first step, where σ = 1 has no finite g, flow-grpo takes the next level in the
+    denominator, g = η √(1 / (1 - σ')), as the code of its authors does. At η = 0 the mean is what
+    the scheduler's own `step` returns, bitwise.
 
     Args:
         scheduler: Euler, or UniPC of order 1 without corrector, after `set_timesteps`.
@@ -176,7 +177,7 @@ def noise_terms(levels: tuple[float, ...], index: int, eta: float, sde: SDE) -> 
     diffusion = eta
     if sde == "flow-grpo":
         finite = following if level > PURE_NOISE else level
-        diffusion = eta * math.sqrt(finite / (1 - finite))
+        diffusion = eta * math.sqrt(level / (1 - finite))
     return diffusion**2 * length / (2 * level), diffusion * math.sqrt(length)
 
 

@@ -152,6 +152,19 @@ def test_short_steps_of_ddim_are_those_of_flow_grpo_at_other_numbers():
     torch.testing.assert_close(one.mean - noisy, other.mean - noisy, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.parametrize("first", [1.0, 1 - 1e-6])
+def test_the_first_step_of_flow_grpo_by_hand(first):
+    """From σ = 1 to 3/4: g = 0.7 √(1 / (1 - 3/4)) = 1.4, as in the code of its authors.
+
+    So h = 1/4, std = 1.4 / 2 = 0.7, and g² h / 2σ = 1.96 / 8 = 0.245 of ε̂ = x is removed.
+    """
+    noisy, output = draw(1, 1, 1, 1, 4), draw(1, 1, 1, 1, 4, seed=1)
+    scheduler = levels_scheduler([first, 0.75, 0.5])
+    step = flow_transition(scheduler, output, 0, noisy, eta=0.7, sde="flow-grpo")
+    assert step.std == pytest.approx(0.7, rel=1e-5)
+    torch.testing.assert_close(step.mean, noisy - output / 4 - 0.245 * noisy, rtol=1e-4, atol=1e-5)
+
+
 SCHEDULERS = {
     "euler": lambda: EULER(shift=3.0),
     "dynamic": lambda: EULER(use_dynamic_shifting=True, shift_terminal=0.1),
