@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gtsvj_reward.backbones.admission import SharingError
 from gtsvj_reward.backbones.image import ImageCondition, ImageUse, check_image
 from gtsvj_reward.backbones.sharing import LiveWeights
-from gtsvj_reward.backbones.taps import check_taps, watching
+from gtsvj_reward.backbones.taps import Read, check_taps, watching
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
 
@@ -130,10 +130,8 @@ class Backbone(nn.Module, ABC):
         text: TextCondition | None = None,
         image: ImageCondition | None = None,
         taps: Sequence[int] | None = None,
-    ) -> (
-        Float[Tensor, "batch step tokens dim"]
-        | Mapping[int, Float[Tensor, "batch step tokens dim"]]
-    ):
+        read: Read | None = None,
+    ) -> Float[Tensor, "batch step ..."] | Mapping[int, Float[Tensor, "batch step ..."]]:
         """Video tokens that leave blocks of the model, grouped by step.
 
         Args:
@@ -142,10 +140,13 @@ class Backbone(nn.Module, ABC):
             text: prompt embeddings; None is the null condition (embeddings of zeros).
             image: reference images, of models that take them; None is the null condition.
             taps: numbers of blocks, counted from 1.
+            read: a function of tokens, called as soon as they leave a block; its value takes their
+                place. Tokens are then not kept, nor are their gradients for longer than needed.
 
         Returns:
             Tap -> tokens, in the order of `taps`; without `taps` the tokens of the last block in
-            use. `step` is `steps(time)`, `tokens` the patches of one step.
+            use: (batch, step, tokens, dim), where `step` is `steps(time)`, `tokens` the patches of
+            one step.
 
         Raises:
             ValueError: for latents or taps that the model does not have.
@@ -153,11 +154,16 @@ class Backbone(nn.Module, ABC):
         """
         wanted, blocks = check_taps(taps, self.depth), self.blocks()
         arguments = self.arguments(latents, timestep=timestep, text=text, image=image)
-        with watching({tap: blocks[tap - 1] for tap in wanted}) as seen:
-            self.model(**arguments)
         steps = self.steps(latents.shape[1])
-        tokens = {tap: output.unflatten(1, (steps, -1)) for tap, (output,) in seen.items()}
-        return tokens[self.depth] if taps is None else tokens
+
+        def by_step(output: Tensor) -> Tensor:
+            tokens = output.unflatten(1, (steps, -1))
+            return tokens if read is None else read(tokens)
+
+        with watching({tap: blocks[tap - 1] for tap in wanted}, by_step) as seen:
+            self.model(**arguments)
+        found = {tap: output for tap, (output,) in seen.items()}
+        return found[self.depth] if taps is None else found
 
     def predict(
         self,

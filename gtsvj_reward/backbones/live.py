@@ -17,6 +17,7 @@ from gtsvj_reward.backbones.load import known_family
 from gtsvj_reward.backbones.lora import lora_layers
 from gtsvj_reward.backbones.policy import PolicyWeights, adapters_off, called_and_model
 from gtsvj_reward.backbones.sharded import Shards, whole
+from gtsvj_reward.backbones.taps import Read
 from gtsvj_reward.backbones.text import TextCondition
 from gtsvj_reward.backbones.transformer import check_depth
 from gtsvj_reward.latents.fingerprint import weights_fingerprint
@@ -104,14 +105,17 @@ class LiveBackbone(Backbone):
         text: TextCondition | None = None,
         image: ImageCondition | None = None,
         taps: Sequence[int] | None = None,
+        read: Read | None = None,
     ) -> Tensor | Mapping[int, Tensor]:
         """See `Backbone.forward`."""
-        seen: Any = super().forward(latents, timestep=timestep, text=text, image=image, taps=taps)
-        for tokens in seen.values() if isinstance(seen, Mapping) else [seen]:
-            if tokens.requires_grad:
-                tokens.register_hook(self.gather)
-        found: Tensor | Mapping[int, Tensor] = seen
-        return found
+        seen: Any = super().forward(
+            latents, timestep=timestep, text=text, image=image, taps=taps, read=read
+        )
+        for found in seen.values() if isinstance(seen, Mapping) else [seen]:
+            if found.requires_grad:
+                found.register_hook(self.gather)
+        result: Tensor | Mapping[int, Tensor] = seen
+        return result
 
     def inputs(
         self, latents: Tensor, *, timestep: float, text: TextCondition | None

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from gtsvj_reward.judge.heads import float32_region
+
 MOMENTS = (
     "mean",
     "deviation",
@@ -31,9 +33,9 @@ SMOOTHNESS = 1e-3
 latents scaled to about 1, so this is a thousandth of what a tap usually holds."""
 
 
-CHANNELS_AT_ONCE = 256
+CHANNELS_AT_ONCE = 192
 """Channels whose moments are computed together: all of 1,920 hold ten copies of a block's tokens in
-float32, which a backward pass would add to its peak."""
+float32, which a backward pass would add to its peak. With 192 the peak is the block's own."""
 
 
 def default_taps(depth: int) -> list[int]:
@@ -164,7 +166,8 @@ def block_moments(
         by_moment = [part.unflatten(2, (len(MOMENTS), -1)) for part in parts]
         return torch.cat(by_moment, dim=3).flatten(2)
 
-    return recomputed(moments, tokens)
+    with float32_region(tokens):
+        return recomputed(moments, tokens)
 
 
 def latent_moments(
@@ -183,10 +186,11 @@ def latent_moments(
         values = values if values.dtype == torch.float64 else values.float()
         return step_moments(values.movedim(2, 4))
 
-    per_frame = recomputed(moments, latents)
-    steps = torch.tensor(step_of_frame)
-    members = (torch.arange(int(steps.max()) + 1)[:, None] == steps[None]).to(per_frame)
-    return torch.einsum("st,btf->bsf", members / members.sum(dim=1, keepdim=True), per_frame)
+    with float32_region(latents):
+        per_frame = recomputed(moments, latents)
+        steps = torch.tensor(step_of_frame)
+        members = (torch.arange(int(steps.max()) + 1)[:, None] == steps[None]).to(per_frame)
+        return torch.einsum("st,btf->bsf", members / members.sum(dim=1, keepdim=True), per_frame)
 
 
 def recomputed(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:

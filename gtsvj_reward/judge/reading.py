@@ -1,7 +1,8 @@
 """Features that a moment judge reads: moments at its taps, and surprise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,17 +44,21 @@ def step_features(
     """
     taps = config.taps or ()
     blocks = [tap for tap in taps if tap]
-    tokens: Mapping[int, Tensor] = {}
+    parts: list[Tensor] = []
     null = text if config.prompt_level is None else None
+    if 0 in taps:
+        parts.append(latent_moments(latents, backbone.step_of_frame(latents.shape[1])))
     if blocks:
-        tokens = backbone(latents, timestep=config.timestep, text=null, image=image, taps=blocks)
-    rows, columns = (size // backbone.patch_size for size in latents.shape[3:])
-    parts = [
-        block_moments(tokens[tap], rows, columns)
-        if tap
-        else latent_moments(latents, backbone.step_of_frame(latents.shape[1]))
-        for tap in taps
-    ]
+        rows, columns = (size // backbone.patch_size for size in latents.shape[3:])
+        by_tap = backbone(
+            latents,
+            timestep=config.timestep,
+            text=null,
+            image=image,
+            taps=blocks,
+            read=partial(block_moments, rows=rows, columns=columns),
+        )
+        parts += by_tap.values()
     if config.noise_levels:
         found = surprise(backbone, latents, config.noise_levels, null, config.noise_seed, image)
         parts.append(found.to(parts[0]))

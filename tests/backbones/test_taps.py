@@ -45,6 +45,41 @@ def test_recomputing_blocks_changes_neither_taps_nor_gradients(family):
     assert results[0][-1].abs().max() > 0
 
 
+@pytest.mark.parametrize("recomputing", [False, True])
+def test_tokens_read_at_once_get_their_gradient_when_the_backward_pass_comes_to_their_block(
+    recomputing,
+):
+    def order(at_once):
+        backbone, ran = backbone_for(tiny_transformer()), []
+        backbone.gradient_checkpointing = recomputing
+        for number, block in enumerate(backbone.blocks(), 1):
+            block.register_forward_hook(
+                lambda _, __, output, number=number: trace(output[0], number)
+            )
+
+        def trace(tensor, name):
+            if tensor.requires_grad:
+                tensor.register_hook(lambda _: ran.append(name))
+
+        def read(tokens):
+            squares = tokens.square()
+            trace(squares, "read")
+            return squares.mean(dim=2)
+
+        latents = clips().requires_grad_()
+        found = backbone(latents, timestep=0.0, taps=[1, 3], read=read if at_once else None)
+        if not at_once:
+            found = {tap: read(tokens) for tap, tokens in found.items()}
+        (found[1].sum() - found[3].sum()).backward()
+        return ran, found[1].detach(), found[3].detach(), latents.grad
+
+    (late, *expected), (early, *values) = order(False), order(True)
+    assert late == ["read", "read", 3, 2, 1]
+    assert early == ["read", 3, 2, "read", 1]
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-6)
+    assert values[-1].abs().max() > 1e-3
+
+
 def test_recomputing_can_be_turned_off_again():
     backbone = backbone_for(tiny_transformer())
     for on in (True, False, False, True):

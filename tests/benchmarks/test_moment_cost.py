@@ -2,8 +2,11 @@
 
 import torch
 
+from benchmarks.counting import count_gradient
 from benchmarks.moment_cost import MODEL, checkpoint_bytes, moment_judge, traffic
+from gtsvj_reward.judge.moments import block_moments, latent_moments
 from gtsvj_reward.judge.readout import tap_widths
+from tests.judge.test_moment_judge import LATER, moment_judge as tiny_moment_judge
 
 FLOAT = 4
 
@@ -28,3 +31,19 @@ def test_a_checkpoint_of_the_full_2b_with_21_aspects_is_small():
     posterior = 514**2 + 21**2  # 512 bins, the constant, the energy; noise between aspects
     assert checkpoint_bytes(judge) == FLOAT * (readout + 2 * features + posterior)
     assert checkpoint_bytes(judge) < 8e6
+
+
+def test_gradients_of_earlier_taps_do_not_wait_for_the_blocks_behind_them():
+    judge = tiny_moment_judge(**LATER).to("meta")
+    latents = torch.zeros(1, 5, 4, 32, 32, device="meta", requires_grad=True)
+
+    def read_after_the_call():
+        tokens = judge.backbone(latents, timestep=0.0, taps=[1, 3, 4])
+        parts = [block_moments(each, 16, 16) for each in tokens.values()]
+        return judge.from_moments(torch.cat([latent_moments(latents, range(5)), *parts], 2)).scores
+
+    ours = count_gradient(lambda: judge(latents).scores, judge)
+    after = count_gradient(read_after_the_call, judge)
+    assert judge.config.taps == [0, 1, 3, 4]
+    assert ours.saved == after.saved
+    assert ours.peak < after.peak - FLOAT * 5 * 16 * 16 * judge.backbone.dim

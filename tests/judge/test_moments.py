@@ -91,6 +91,16 @@ def test_latent_moments_average_the_frames_of_a_step():
     torch.testing.assert_close(grouped, per_frame.unflatten(1, (2, 2)).mean(2))
 
 
+@pytest.mark.parametrize(
+    "read", [lambda x: block_moments(x, 2, 3), lambda x: latent_moments(x[:, :, None], [0, 1, 1])]
+)
+def test_moments_leave_mixed_precision_to_the_backbone(read):
+    tokens = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = read(tokens)
+    assert torch.equal(mixed, read(tokens))
+
+
 def test_gradients_are_those_of_differences():
     tokens = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(4)).double()
     tokens.requires_grad_()
