@@ -224,7 +224,14 @@ def table_values(args: argparse.Namespace, clips: "LatentFolder") -> "Teacher":
     table = read_scores(args.scores)
     names = args.columns or table.aspects
     if not names:
-        names = ["reward"] if "reward" in table.columns else list(table.columns)
+        there = [*table.columns, *table.unreadable]
+        names = ["reward"] if "reward" in there else there
+    for name in names:
+        if name in table.unreadable:
+            raise ValueError(
+                f"{args.scores}: {table.unreadable[name]}. Fix the column, or choose others with "
+                "`--columns`"
+            )
     columns = {name: table.scores(name) for name in names}
     videos = list(dict.fromkeys(video for column in columns.values() for video in column))
     found = find_clips(videos, clips, allow_missing=args.allow_missing_videos).clips

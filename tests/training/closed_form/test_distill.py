@@ -241,6 +241,14 @@ def test_errors_name_flags(world, tmp_path, capsys):
     based = ["--scores", table, "--base_model", world / "base", *out]
     run(world / "clips", *based, status=1)
     assert "1 of 2 videos have no latent file" in capsys.readouterr().err
+    mixed = write_table(
+        tmp_path / "m.csv", ["video", "x", "y"], [("000.mp4", 1, 2), ("001.mp4", "nan", 3)]
+    )
+    for words in ([], ["--columns", "x"]):
+        run(world / "clips", "--scores", mixed, *based[2:], *words, status=1)
+        said = capsys.readouterr().err
+        assert "1 of 2 cells of `x` are no finite numbers" in said
+        assert "choose others with `--columns`" in said
     run(world / "clips", *based, "--allow_missing_videos", status=1)
     assert "leave it out with `--columns`" in capsys.readouterr().err
 
