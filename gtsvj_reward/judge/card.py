@@ -1,5 +1,7 @@
 """The model card that is written into every checkpoint."""
 
+from typing import Any
+
 from gtsvj_reward.judge.config import JudgeConfig
 
 PROMPT_RULE = {
@@ -14,6 +16,9 @@ SENSITIVITY = "prompt sensitivity"
 
 FIDELITY = "reference fidelity"
 """The same for another clip's reference image."""
+
+CONTENT = "content"
+"""Last word of keys of the training record that list clips by their content."""
 
 IMAGE_RULE = {"none": "ignored", "image": "required with each clip"}
 
@@ -131,10 +136,18 @@ def aspect_rows(config: JudgeConfig) -> list[tuple[str, str]]:
     return [("aspects and their scales", scales), ("score", weights)]
 
 
+def training_rows(config: JudgeConfig) -> list[tuple[str, Any]]:
+    """The training record; of lists of clips only their length."""
+    return [
+        (name, f"{len(value)} entries in `config.json`" if name.endswith(CONTENT) else value)
+        for name, value in config.training.items()
+    ]
+
+
 def model_card(config: JudgeConfig) -> str:
     """Markdown with the YAML header that model hubs read."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in config_rows(config))
-    training = "\n".join(f"| {name} | {value} |" for name, value in config.training.items())
+    training = "\n".join(f"| {name} | {value} |" for name, value in training_rows(config))
     return f"""---
 library_name: gtsvj-reward
 tags:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gtsvj_reward.backbones import backbone_for, load_transformer
-from gtsvj_reward.judge.card import config_rows
+from gtsvj_reward.judge.card import config_rows, training_rows
 from gtsvj_reward.judge.checkpoint import read_config
 from gtsvj_reward.latents.generators import generators_of
 from gtsvj_reward.latents.space import LatentSpace
@@ -27,7 +27,7 @@ def describe_checkpoint(path: str | Path) -> str:
     others = [generator.pipeline for generator in generators_of(space)]
     if others:
         rows["can score"] = f"latents of {', '.join(others)}, where their VAE is that of {space.id}"
-    for name, value in config.training.items():
+    for name, value in training_rows(config):
         rows[f"training: {name}"] = value if isinstance(value, str) else json.dumps(value)
     width = max(len(name) for name in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())

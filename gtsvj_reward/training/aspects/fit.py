@@ -16,7 +16,7 @@ from gtsvj_reward.training.closed_form.commands import (
     start_of,
 )
 from gtsvj_reward.training.closed_form.examples import Rated
-from gtsvj_reward.training.closed_form.parts import GROUP_SHARE
+from gtsvj_reward.training.closed_form.record import GROUP_SHARE
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation, trained_geometry, trained_statistics

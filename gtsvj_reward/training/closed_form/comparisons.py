@@ -24,6 +24,7 @@ from gtsvj_reward.training.closed_form.ridge import (
     expanded,
     search,
 )
+from gtsvj_reward.training.closed_form.searched import check_targets
 
 FOLDS = 5
 ITERATIONS = 100
@@ -31,6 +32,12 @@ ITERATIONS = 100
 
 TOLERANCE = 1e-12
 """It has converged when a step promises less than this share of the objective."""
+
+ADVICE = (
+    "add other comparisons; if the better clip is always given first, swap the clips of half of "
+    "them, and their labels"
+)
+"""For comparisons that all have the same label."""
 
 NEARLY_FREE = 1e-9
 """Penalty of free inputs, in place of 0, which would leave an unused one undetermined."""
@@ -91,7 +98,7 @@ def choose_comparison_penalties(rows: Rows, pairs: Pairs, loss: PairLoss) -> Pen
     give; 1 is no better. (Labels that are probabilities keep it above 0.)
 
     Raises:
-        ValueError: for labels that are all alike, or fewer than two groups of pairs.
+        ValueError: for labels that are all alike, or fewer than three groups of pairs.
     """
     folds = fold_of(pairs.groups)
     differences = Rows(
@@ -101,7 +108,9 @@ def choose_comparison_penalties(rows: Rows, pairs: Pairs, loss: PairLoss) -> Pen
         weights=pairs.weights().to(rows.weights),
         free=rows.free[pairs.first] - rows.free[pairs.second],
     )
-    start = choose_penalties(differences, pairs.sides().to(rows.features)[:, None])
+    sides = pairs.sides().to(rows.features)[:, None]
+    check_targets(pairs.groups, sides, ["labels of comparisons"], ADVICE)
+    start = choose_penalties(differences, sides)
     per_feature = expanded(start.penalties, rows.widths).to(rows.features)
     root, values = symmetric_root((rows.features / per_feature) @ rows.features.T)
     inputs, nothing = rows.inputs, torch.zeros_like(rows.weights)

@@ -79,10 +79,8 @@ def contrast_rows(cache: FeatureCache, contrast: Sequence[Contrast]) -> Contrast
     )
 
 
-def compared_rows(
-    cache: FeatureCache, comparisons: Sequence[Compared]
-) -> tuple[Float[Tensor, "row feature"], Pairs]:
-    """Features of the distinct clips that were compared, and the comparisons of these rows."""
+def compared_rows(cache: FeatureCache, comparisons: Sequence[Compared]) -> tuple[list[str], Pairs]:
+    """Content of the distinct clips that were compared, and the comparisons of these rows."""
     loads = [each.first for each in comparisons] + [each.second for each in comparisons]
     names = cache.read(loads, "compared clips")
     rows = {name: row for row, name in enumerate(dict.fromkeys(names))}
@@ -101,7 +99,7 @@ def compared_rows(
         labels=labels_of(comparisons),
         groups=connected([each.groups for each in comparisons]),
     )
-    return cache.features(list(rows)), pairs
+    return list(rows), pairs
 
 
 def labels_of(
@@ -110,8 +108,16 @@ def labels_of(
     """Labels, or shares of outcomes where any has a probability or another weight than 1.
 
     Raises:
-        ValueError: for a probability outside 0..1, or a weight that is not above 0.
+        ValueError: for another label than -1, 0 and 1, a probability outside 0..1, or a weight
+            that is not above 0.
     """
+    unknown = [index for index, each in enumerate(comparisons) if each.label not in (-1, 0, 1)]
+    if unknown:
+        raise ValueError(
+            f"comparison {unknown[0]} has the label {comparisons[unknown[0]].label} "
+            f"({len(unknown)} of {len(comparisons)} comparisons have such labels): expected +1 for "
+            "the first clip, -1 for the second, 0 for a tie"
+        )
     wrong = [
         index
         for index, each in enumerate(comparisons)
@@ -124,7 +130,7 @@ def labels_of(
             "comparisons): expected 0..1, and above 0"
         )
     if all(each.probability is None and each.weight == 1 for each in comparisons):
-        return torch.tensor([each.label for each in comparisons])
+        return torch.tensor([int(each.label) for each in comparisons])
     return outcome_shares(
         [each.label for each in comparisons],
         [each.probability for each in comparisons],
@@ -138,17 +144,28 @@ def range_normalised(
     """Ratings scaled to 0..1, NaN where there is none, float64.
 
     Raises:
-        ValueError: without aspects, and for a rating outside its scale.
+        ValueError: without aspects, and for a rating that is NaN or outside its scale.
     """
     if not aspects:
         raise ValueError("ratings need `aspects`: their names and scales")
     nothing = float("nan")
+    unknown = [
+        (row, aspect.name)
+        for row, rated in enumerate(ratings)
+        for aspect in aspects
+        if math.isnan(rated.scores.get(aspect.name, aspect.low))
+    ]
+    if unknown:
+        row, name = unknown[0]
+        raise ValueError(
+            f"rating {row} of {name!r} is NaN ({len(unknown)} such ratings): leave aspects without "
+            "a rating out of `scores`"
+        )
     table = torch.tensor(
         [[rated.scores.get(aspect.name, nothing) for aspect in aspects] for rated in ratings],
         dtype=torch.float64,
     )
-    low = torch.tensor([aspect.low for aspect in aspects], dtype=torch.float64)
-    high = torch.tensor([aspect.high for aspect in aspects], dtype=torch.float64)
+    low, high = ends_of(aspects)
     outside = ((table < low) | (table > high)).nonzero().tolist()
     if outside:
         row, column = outside[0]
@@ -158,6 +175,23 @@ def range_normalised(
             f"{aspect.low:g}..{aspect.high:g} ({len(outside)} such ratings)"
         )
     return (table - low) / (high - low)
+
+
+def own_scale(
+    values: Float[Tensor, "clip aspect"], aspects: Sequence[Aspect]
+) -> Float[Tensor, "clip aspect"]:
+    """Range-normalised ratings on the scales of their aspects."""
+    low, high = ends_of(aspects)
+    return low + values * (high - low)
+
+
+def ends_of(
+    aspects: Sequence[Aspect],
+) -> tuple[Float[Tensor, " aspect"], Float[Tensor, " aspect"]]:
+    """Lowest and highest rating of each aspect, float64."""
+    low = torch.tensor([aspect.low for aspect in aspects], dtype=torch.float64)
+    high = torch.tensor([aspect.high for aspect in aspects], dtype=torch.float64)
+    return low, high
 
 
 def numbered(names: Sequence[str]) -> Int[Tensor, " row"]:

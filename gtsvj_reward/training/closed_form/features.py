@@ -7,6 +7,7 @@ taps, pooling, stride, timestep and text. Features of another judge that reads a
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ from torch import Tensor
 
 from gtsvj_reward.backbones import ImageCondition, TextCondition
 from gtsvj_reward.backbones.lora import adapter_state
-from gtsvj_reward.files import read_safetensors, write_safetensors
+from gtsvj_reward.files import UnsoundFileError, read_safetensors, write_safetensors
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,12 @@ class FeatureCache:
         self.known: dict[str, Tensor] = {}
         self.owners: dict[str, int] = {}
         self.computed = 0
+        self.damaged: list[Path] = []
 
     def read(self, clips: Sequence[Load], what: str) -> list[str]:
         """Compute features that are not cached; under `accelerate launch` in all processes.
+
+        Damaged files of features are written anew, with a warning.
 
         Args:
             clips: loaded one after the other, never all at once.
@@ -179,6 +185,13 @@ class FeatureCache:
             for alike in waiting.values():
                 self.compute(alike, what)
                 bar.update(len(alike))
+        if self.damaged:
+            logger.warning(
+                "%d damaged files of features were computed again, the first: %s",
+                len(self.damaged),
+                self.damaged[0],
+            )
+            self.damaged.clear()
         found = list(names.items())
         if state.num_processes > 1:
             found = gather_object(found)
@@ -216,7 +229,10 @@ class FeatureCache:
         if name not in self.known and self.folder is not None:
             file = self.folder / f"{name}.safetensors"
             if file.is_file():
-                self.known[name] = read_safetensors(file)[0][FEATURES]
+                try:
+                    self.known[name] = read_safetensors(file)[0][FEATURES]
+                except UnsoundFileError:
+                    self.damaged.append(file)
         return self.known.get(name)
 
     def compute(self, clips: dict[str, Tensor | Shown], what: str) -> None:

@@ -14,7 +14,6 @@ from gtsvj_reward.judge.readout import MomentReadout
 from gtsvj_reward.judge.settings import Stage
 from gtsvj_reward.judge.stages import NOT_MEASURED
 from gtsvj_reward.losses import PairLoss
-from gtsvj_reward.metrics import spearman
 from gtsvj_reward.training.closed_form.examples import (
     Compared,
     Contrast,
@@ -22,10 +21,20 @@ from gtsvj_reward.training.closed_form.examples import (
     compared_rows,
     contrast_rows,
     numbered,
+    own_scale,
     range_normalised,
 )
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
+from gtsvj_reward.training.closed_form.record import (
+    GROUP_SHARE,
+    METHODS,
+    RATED,
+    agreement,
+    content_record,
+    scale_of,
+)
 from gtsvj_reward.training.closed_form.ridge import Fit, Penalties
+from gtsvj_reward.training.closed_form.searched import check_targets
 from gtsvj_reward.training.closed_form.sketch import BlockProjection
 from gtsvj_reward.training.closed_form.spread import shared_standard, solve_spread
 from gtsvj_reward.training.closed_form.stages import (
@@ -37,13 +46,6 @@ from gtsvj_reward.training.closed_form.stages import (
     solve_energy,
     solve_preference,
 )
-
-RATED = "rated"
-GROUP_SHARE = "variance that a group has in common, of the noise"
-"""In the record of a fit to ratings."""
-
-METHODS = {False: "closed form", True: "closed form, on LoRA that was trained before"}
-"""Whether a judge has LoRA -> what `training` of its config says."""
 
 
 @dataclass
@@ -67,6 +69,11 @@ class Parts:
     """Statistics of the score, for the config."""
     record: dict[str, Any] = field(default_factory=dict)
     """How it was fitted, for people."""
+
+    @property
+    def before(self) -> Mapping[str, Any]:
+        """How the judge that is refitted was fitted."""
+        return self.judge.config.training
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -130,6 +137,8 @@ class Parts:
     def fit_energy(self, contrast: Sequence[Contrast], beta: float) -> None:
         """Stage 1."""
         rows = contrast_rows(self.cache, contrast)
+        targets, halves = energy_targets(rows.positive, rows.weights, beta)
+        check_targets(rows.groups, targets, ["energy of positives and negatives"])
         if self.projection_width is None:
             features = self.cache.features(rows.names)
             self.standard = Standard.of(features[rows.positive])
@@ -142,7 +151,6 @@ class Parts:
                 beta=beta,
             )
         else:
-            targets, halves = energy_targets(rows.positive, rows.weights, beta)
             self.standard = None
             solved = self.solve_spread(
                 rows.names, targets, rows.groups, halves,
@@ -174,6 +182,9 @@ class Parts:
         what: str,
     ) -> None:
         """Regression of range-normalised aspects or, without `aspects`, of a score itself."""
+        outputs = [aspect.name for aspect in aspects] or ["score"]
+        given = own_scale(targets, aspects) if aspects else targets
+        check_targets(numbered(groups), given, [f"{name!r} of {what} clips" for name in outputs])
         names = self.cache.read(clips, f"{what} clips")
         if self.projection_width is None:
             solved = solve_aspects(
@@ -209,8 +220,10 @@ class Parts:
                 "aspect_mean": tuple(whole.mean(dim=0).tolist()),
                 "aspect_covariance": tuple(tuple(row) for row in covariance.tolist()),
             }
-        outputs = [aspect.name for aspect in aspects] or ["score"]
-        known = {"clips": len(clips), "left-out spearman": agreement(left_out, targets, outputs)}
+        known: dict[str, Any] = {"clips": len(clips)}
+        if what == RATED:
+            known |= content_record("aspects", [[name] for name in names], self.before)
+        known["left-out spearman"] = agreement(left_out, targets, outputs)
         if what == RATED and solved.group_share is not None:
             known[GROUP_SHARE] = solved.group_share
         self.note(self.stage, solved.penalties, known)
@@ -225,8 +238,8 @@ class Parts:
 
     def fit_preference(self, comparisons: Sequence[Compared], loss: PairLoss) -> None:
         """Stage 3, on the aspects or, without any, on the moments."""
-        features, pairs = compared_rows(self.cache, comparisons)
-        rows = self.standardised(features)
+        names, pairs = compared_rows(self.cache, comparisons)
+        rows = self.standardised(self.cache.features(names))
         if self.aspects:
             predicted = require(self.solved).fit(rows, rows[:, :0])
             weights, bias, chosen = solve_preference(predicted, pairs, loss)
@@ -238,8 +251,11 @@ class Parts:
             self.solved, chosen = solved, solved.penalties
             scores = solved.fit(rows, rows[:, :0])[:, 0]
         self.stage = "preference"
-        self.scale |= scale_of(scores[:, None], f"{len(features)} compared clips")
-        self.note("preference", chosen, {"pairs": len(comparisons)})
+        self.scale |= scale_of(scores[:, None], f"{len(names)} compared clips")
+        sides = zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)
+        compared = [[names[first], names[second]] for first, second in sides]
+        known = content_record("preference", compared, self.before)
+        self.note("preference", chosen, {"pairs": len(comparisons), **known})
 
     def note(self, stage: str, penalties: Penalties, known: Mapping[str, Any]) -> None:
         """Record a stage."""
@@ -307,32 +323,6 @@ def fill(layer: nn.Linear, fit: Fit) -> None:
     with torch.no_grad():
         layer.weight.copy_(fit.weight)
         layer.bias.copy_(fit.bias)
-
-
-def scale_of(scores: Float[Tensor, "row output"], data: str) -> dict[str, Any]:
-    """Mean and standard deviation of a score, as the config has them.
-
-    Raises:
-        ValueError: if all scores are the same.
-    """
-    std = scores.std().item()
-    if not std > 0:
-        raise ValueError(f"the score is the same for all of {data}: its scale cannot be measured")
-    return {"reward_mean": scores.mean().item(), "reward_std": std, "reward_data": data}
-
-
-def agreement(
-    left_out: Float[Tensor, "clip output"],
-    targets: Float[Tensor, "clip output"],
-    names: Sequence[str],
-) -> dict[str, float]:
-    """Rank correlation of ratings with predictions of fits that left the clip's group out."""
-    found = {}
-    for column, name in enumerate(names):
-        rated = ~targets[:, column].isnan()
-        value = spearman(left_out[rated, column], targets[rated, column])
-        found[name] = round(value, 4)
-    return found
 
 
 T = TypeVar("T")

@@ -1,9 +1,10 @@
 """Fit a moment judge to clips and labels in one call; takes seconds once features are cached."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gtsvj_reward.judge import Aspect, Geometry, VideoJudge
+from gtsvj_reward.judge import Aspect, Geometry, JudgeConfig, VideoJudge
 from gtsvj_reward.latents.statistics import LatentStatistics
 from gtsvj_reward.losses import PairLoss
 from gtsvj_reward.training.closed_form.examples import (
@@ -11,8 +12,10 @@ from gtsvj_reward.training.closed_form.examples import (
     Contrast,
     Rated,
 )
-from gtsvj_reward.training.closed_form.features import FeatureCache
+from gtsvj_reward.training.closed_form.features import FeatureCache, reading_id
 from gtsvj_reward.training.closed_form.parts import Parts
+
+logger = logging.getLogger(__name__)
 
 
 def refit(
@@ -36,11 +39,12 @@ def refit(
     without ratings, make the score from the moments themselves. Any of the three is enough for a
     judge. New data of a kind replaces the old data of that kind: to withdraw a label, pass the
     others. Later stages build on earlier ones: new ratings keep the energy, new comparisons keep
-    energy and aspects.
+    energy and aspects. What builds on a stage that is fitted anew is dropped with a warning, unless
+    its data is given as well.
 
     Args:
         judge: of readout `moments`; fresh, or fitted before.
-        cache: features of clips under it.
+        cache: features of clips under it, or under a judge that reads clips alike.
         contrast: positives and negatives; none keeps the energy that the judge has, if any.
         ratings: rated clips.
         aspects: what the ratings are of, with scales.
@@ -60,7 +64,8 @@ def refit(
         leave-group-out errors.
 
     Raises:
-        ValueError: if no data is given, or the labels carry no information.
+        ValueError: if no data is given, the labels carry no information, or the cache is of a judge
+            that reads clips in another way.
     """
     if judge.config.readout != "moments":
         raise ValueError("`refit` is for judges with readout='moments'")
@@ -70,6 +75,20 @@ def refit(
         raise ValueError(
             "`projection_width` is for energies and aspects, comparisons are fitted to all "
             "features: leave it out, or fit them by a call of their own"
+        )
+    if cache.reading != reading_id(judge):
+        raise ValueError(
+            "the cache has features of a judge that reads clips in another way (base weights, "
+            "LoRA, taps, pooling, stride, timestep, text or noise levels): make one of this judge, "
+            "`FeatureCache(judge, folder)`"
+        )
+    warn_of_dropped(judge.config, contrast=contrast, ratings=ratings, comparisons=comparisons)
+    if ratings and len(ratings) < len(aspects):
+        logger.warning(
+            "%d clips are rated, for %d aspects: too few to tell the aspects' errors apart, and "
+            "metrics of such a judge say little; rate more clips",
+            len(ratings),
+            len(aspects),
         )
     parts = Parts(judge, cache, seed, projection_width)
     if not contrast:
@@ -86,3 +105,22 @@ def refit(
     if latent_statistics is not None:
         fitted.config = replace(fitted.config, latent_statistics=latent_statistics)
     return fitted
+
+
+def warn_of_dropped(
+    config: JudgeConfig,
+    *,
+    contrast: Sequence[Contrast],
+    ratings: Sequence[Rated],
+    comparisons: Sequence[Compared],
+) -> None:
+    """Say which parts of a judge build on a stage that is fitted anew, and are dropped."""
+    dropped = []
+    if config.aspects and contrast and not ratings:
+        names = ", ".join(aspect.name for aspect in config.aspects)
+        dropped.append(f"its aspects ({names}); pass their `ratings` as well to keep them")
+    if config.stage == "preference" and (contrast or ratings) and not comparisons:
+        what = "weights of the aspects" if config.aspects else "score"
+        dropped.append(f"its {what}, from comparisons; pass these as well to keep them")
+    for part in dropped:
+        logger.warning("the judge that is refitted loses %s", part)

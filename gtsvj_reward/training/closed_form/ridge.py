@@ -21,7 +21,6 @@ from torch import Tensor
 from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE, solve_primal
 from gtsvj_reward.training.closed_form.searched import (
     SEARCH_ROWS,
-    check_targets,
     searchable,
     thinned,
 )
@@ -163,9 +162,8 @@ def choose_penalties(rows: Rows, targets: Float[Tensor, "row output"]) -> Penalt
     noise of a row, so that it does not depend on how many rows there are.
 
     Raises:
-        ValueError: for targets that do not vary, or fewer than three groups.
+        ValueError: for targets of which none varies in three groups; see `check_targets`.
     """
-    check_targets(rows.groups, targets)
     some = thinned(rows.groups, SEARCH_ROWS)
     return penalties_of_search(rows.take(some), targets[some])
 

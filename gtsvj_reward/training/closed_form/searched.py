@@ -1,5 +1,7 @@
 """The rows on which penalties are chosen, and what can be learnt from their targets."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,25 +22,33 @@ def thinned(groups: Int[Tensor, " row"], limit: int) -> Int[Tensor, " kept"]:
     return keep[members].nonzero()[:, 0]
 
 
-def check_targets(groups: Int[Tensor, " row"], targets: Float[Tensor, "row output"]) -> None:
-    """Refuse outputs that nothing can be learnt from.
+def check_targets(
+    groups: Int[Tensor, " row"],
+    targets: Float[Tensor, "row output"],
+    names: Sequence[str],
+    advice: str = "label more clips, or leave it out",
+) -> None:
+    """Reject outputs that nothing can be learnt from.
+
+    Args:
+        groups: of the rows.
+        targets: as they were given, for messages; NaN where there is none.
+        names: of the outputs, and of their rows: such as "aspect 'calm' of clips".
+        advice: for an output that is the same everywhere.
 
     Raises:
         ValueError: with the first such output.
     """
-    for output, values in enumerate(targets.T):
+    for name, values in zip(names, targets.T, strict=True):
         there = ~values.isnan()
         found, count = values[there], len(groups[there].unique())
         if count < 3:
             raise ValueError(
-                f"output {output} has labels in {count} groups of clips: at least 3 are needed, so "
-                "that a penalty can be chosen on clips left out"
+                f"{name}: labels in {count} groups, at least 3 are needed, so that a penalty can "
+                "be chosen on groups left out"
             )
         if bool((found == found[0]).all()):
-            raise ValueError(
-                f"output {output} is {found[0].item():g} for all {len(found)} clips: leave it out "
-                "or label more clips"
-            )
+            raise ValueError(f"{name}: all {len(found)} are {found[0].item():g}: {advice}")
 
 
 def searchable(

@@ -9,7 +9,6 @@ from torch import Tensor
 from gtsvj_reward.judge.posterior import Projection, precision_of, root_of
 from gtsvj_reward.training.closed_form.primal import ROWS_AT_ONCE
 from gtsvj_reward.training.closed_form.ridge import Fit, penalties_of_search
-from gtsvj_reward.training.closed_form.searched import check_targets
 from gtsvj_reward.training.closed_form.shares import (
     Share,
     added_up,
@@ -80,7 +79,6 @@ def solve_spread(
         into.copy_(projection(part))
         inputs.copy_(energy_input(part, energy))
     share = Share(place, bins, projection.widths, free)
-    check_targets(groups, targets)
     rows, index = searched_rows(share, groups, weights)
     chosen = penalties_of_search(rows, targets[index])
     fit, fitted, left_out = fit_share(share, targets, groups, weights, chosen.penalties)

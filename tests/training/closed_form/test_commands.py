@@ -135,7 +135,7 @@ def test_clips_of_one_group_are_left_out_together(tmp_path, base, capsys):
     words = ["--ratings", write_csv(tmp_path / "r.csv", header, named[:6]), "--held_out_ratings",
              write_csv(tmp_path / "h.csv", header[:3], rated[6:])]  # fmt: skip
     run("train-aspects", *common, *words, "--aspects", "clear=0:4", "focus=0:4", status=1)
-    assert "has labels in 2 groups of clips: at least 3" in capsys.readouterr().err
+    assert "'clear' of rated clips: labels in 2 groups, at least 3" in capsys.readouterr().err
     header = ["video_a", "video_b", "label", "group"]
     pairs = [(f"{i:03d}.mp4", f"{i + 1:03d}.mp4", "AB"[i // 2 % 2], "g") for i in (0, 2, 4)]
     words = ["--comparisons", write_csv(tmp_path / "p.csv", header, pairs),

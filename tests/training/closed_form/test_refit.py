@@ -7,6 +7,7 @@ import torch
 
 from gtsvj_reward.assets import asset_path
 from gtsvj_reward.judge import Aspect, load_judge, save_judge
+from gtsvj_reward.judge.card import model_card
 from gtsvj_reward.losses import bradley_terry_loss, contrastive_loss
 from gtsvj_reward.training.closed_form.examples import Compared, Contrast, Rated, connected
 from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
@@ -241,6 +242,24 @@ def test_what_was_read_is_not_read_again(fresh, tmp_path):
     other = FeatureCache(moment_judge(filled=False, taps=[0, 2]), tmp_path)
     other.read(loads, "clips")
     assert other.computed == 6
+    with pytest.raises(ValueError, match="a judge that reads clips in another way"):
+        refit(fresh, other, contrast=contrast(latents))
+
+
+def test_damaged_features_are_computed_again(fresh, tmp_path, caplog):
+    latents, _ = lot(3, 1)
+    loads = [lambda clip=clip: clip for clip in latents]
+    first = FeatureCache(fresh, tmp_path)
+    names = first.read(loads, "clips")
+    file = first.folder / f"{names[1]}.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    for computed in (1, 0):
+        again = FeatureCache(fresh, tmp_path)
+        again.read(loads, "clips")
+        assert again.computed == computed
+        torch.testing.assert_close(again.features(names), first.features(names))
+    (warning,) = caplog.messages
+    assert warning == f"1 damaged files of features were computed again, the first: {file}"
 
 
 def test_batches_of_features_are_those_of_single_clips(fresh):
@@ -277,10 +296,62 @@ def test_a_clip_compared_with_itself_is_refused(fresh, cache):
         )
 
 
-def test_ratings_outside_their_scale_are_refused(fresh, cache):
+def calm(*values):
+    """Ratings of one aspect, of as many clips."""
     clip = lot(1, 1)[0][0]
-    with pytest.raises(ValueError, match=r"rating 0 of 'sharp' is 6, outside its scale 1\.\.5"):
-        refit(fresh, cache, ratings=[Rated(lambda: clip, {"sharp": 6.0}, "a")], aspects=SHARP)
+    return [
+        Rated(lambda: clip, {"sharp": 1 + i % 3, "calm": value}, str(i))
+        for i, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ratings", "message"),
+    [
+        (calm(2, 3, 6), r"rating 2 of 'calm' is 6, outside its scale 1\.\.5"),
+        (calm(2, 3, float("nan")), r"rating 2 of 'calm' is NaN \(1 such ratings\)"),
+        (calm(3, 3, 3, 3), "'calm' of rated clips: all 4 are 3: label more clips"),
+        (calm(3, 4), "'sharp' of rated clips: labels in 2 groups, at least 3"),
+    ],
+)
+def test_ratings_that_teach_nothing_are_refused(fresh, cache, ratings, message):
+    with pytest.raises(ValueError, match=message):
+        refit(fresh, cache, ratings=ratings, aspects=SHARP)
+
+
+def test_an_aspect_without_ratings_is_named(fresh, cache):
+    bare = [replace(row, scores={"sharp": row.scores["sharp"]}) for row in calm(1, 2, 3, 4)]
+    with pytest.raises(ValueError, match="'calm' of rated clips: labels in 0 groups"):
+        refit(fresh, cache, ratings=bare, aspects=SHARP)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (1, "labels of comparisons: all 4 are 1: .* swap the clips of half"),
+        (2, r"comparison 0 has the label 2 \(4 of 4 comparisons"),
+    ],
+)
+def test_comparisons_of_one_label_are_refused(fresh, cache, label, message):
+    pairs = compared(*[part[:8] for part in (lot(60, 2)[0], torch.arange(60))])
+    with pytest.raises(ValueError, match=message):
+        refit(
+            fresh,
+            cache,
+            comparisons=[replace(pair, label=label) for pair in pairs],
+            loss=bradley_terry_loss,
+        )
+
+
+def test_fewer_rated_clips_than_aspects_are_a_warning(fresh, cache, caplog):
+    latents, qualities = lot(4, 2)
+    six = {str(i): (values + i / 7) % 1 for i, values in enumerate([*qualities.values()] * 3)}
+    aspects = [Aspect(name=name, low=1, high=5) for name in six]
+    for count, warnings in ((6, 1), (4, 0)):
+        caplog.clear()
+        refit(fresh, cache, ratings=rated(latents, six), aspects=aspects[:count])
+        assert len(caplog.messages) == warnings, caplog.messages
+        assert all(m.startswith("4 clips are rated, for 6 aspects") for m in caplog.messages)
 
 
 def test_nothing_to_fit_is_refused(fresh, cache):
@@ -288,7 +359,7 @@ def test_nothing_to_fit_is_refused(fresh, cache):
         refit(fresh, cache)
 
 
-def test_new_comparisons_keep_the_aspects_and_new_ratings_the_energy(aspect_judge, cache):
+def test_new_comparisons_keep_the_aspects_and_new_ratings_the_energy(aspect_judge, cache, caplog):
     latents, qualities = lot(80, 4)
     judge = refit(
         aspect_judge,
@@ -300,13 +371,25 @@ def test_new_comparisons_keep_the_aspects_and_new_ratings_the_energy(aspect_judg
         assert torch.equal(getattr(judge(latents), part), getattr(aspect_judge(latents), part))
     assert judge.preference.weight[0, 1] > 2 * judge.preference.weight[0, 0].abs()
     assert {"energy: pairs", "aspects: clips", "preference: pairs"} <= judge.config.training.keys()
-    again = refit(judge, cache, ratings=rated(*lot(60, 2))[:50], aspects=SHARP[:1])
+    record = judge.config.training
+    clips_of = [name[:12] for name in map(content_id, lot(60, 2)[0])]
+    assert record["aspects: content"] == sorted(clips_of)
+    first, second = (content_id(latents[index])[:12] for index in (0, 1))
+    assert f"{first} {second}" in record["preference: content"]
+    assert (record["preference: added"], record["preference: withdrawn"]) == (40, 0)
+    assert "| aspects: content | 60 entries in `config.json` |" in model_card(judge.config)
+    assert not caplog.messages, "nothing was lost"
+    more = [*rated(*lot(60, 2))[:50], *rated(*lot(3, 6))]
+    again = refit(judge, cache, ratings=more, aspects=SHARP[:1])
+    assert "loses its weights of the aspects, from comparisons" in caplog.text
+    counts = [again.config.training[f"aspects: {name}"] for name in ("added", "withdrawn")]
+    assert counts == [3, 10]
     assert [aspect.name for aspect in again.config.aspects] == ["sharp"]
     assert torch.equal(again.head.energy.weight, aspect_judge.head.energy.weight)
     assert not any(name.startswith("preference") for name in again.config.training)
 
 
-def test_a_bundled_judge_of_aspects_is_refitted_to_comparisons_alone():
+def test_a_bundled_judge_of_aspects_is_refitted_to_comparisons_alone(caplog):
     """With an energy of its own: the aspects, and their weights in the score, are gone."""
     judge = load_judge(asset_path("gtsvj-toy"))
     latents = torch.randn(24, 5, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -322,4 +405,9 @@ def test_a_bundled_judge_of_aspects_is_refitted_to_comparisons_alone():
         loss=bradley_terry_loss,
     )
     assert (found.config.stage, found.config.aspects) == ("preference", ())
+    names = ", ".join(aspect.name for aspect in judge.config.aspects)
+    assert caplog.messages == [
+        f"the judge that is refitted loses its aspects ({names}); pass their `ratings` as well to "
+        "keep them"
+    ]
     assert found.config.aspect_weights is None

@@ -15,7 +15,7 @@ from gtsvj_reward.training.closed_form.ridge import (
     search,
     weighted_kernel,
 )
-from gtsvj_reward.training.closed_form.searched import thinned
+from gtsvj_reward.training.closed_form.searched import check_targets, thinned
 
 WIDTHS = (4, 9)
 PENALTIES = (2.0, 5.0)
@@ -153,12 +153,12 @@ def test_few_labels_among_many_clips_do_not_spoil_the_choice_for_all():
 def test_outputs_that_teach_nothing_are_refused():
     rows, targets = problem(1)
     targets[:, 1] = 2.0
-    with pytest.raises(ValueError, match="output 1 is 2 for all 30 clips"):
-        choose_penalties(rows, targets)
+    with pytest.raises(ValueError, match="second: all 30 are 2"):
+        check_targets(rows.groups, targets, ["first", "second"])
     targets[:, 0] = float("nan")
     targets[:3, 0] = torch.tensor([1.0, 2.0, 3.0], dtype=torch.double)
-    with pytest.raises(ValueError, match="labels in 1 groups of clips"):
-        choose_penalties(rows, targets[:, :1])
+    with pytest.raises(ValueError, match="first: labels in 1 groups"):
+        check_targets(rows.groups, targets[:, :1], ["first"])
 
 
 def test_rows_are_checked():

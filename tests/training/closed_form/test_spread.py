@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gtsvj_reward.training.closed_form.features import FeatureCache
-from gtsvj_reward.training.closed_form.parts import GROUP_SHARE
+from gtsvj_reward.training.closed_form.record import GROUP_SHARE
 from gtsvj_reward.training.closed_form.refit import refit
 from gtsvj_reward.training.closed_form.ridge import Fit, fit_ridge
 from gtsvj_reward.training.closed_form.shares import Share, fit_share, fold_of
