@@ -70,7 +70,7 @@ base: $(VENV)/codec.stamp  ## train the demo's base transformer again (half an h
 
 TOY := runs/toy
 
-toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (two hours), into runs/toy/, and bundle them
+toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models again (about three hours), into runs/toy/, and bundle them
 	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-1 --bf16 --steps 2300
 	$(VENV)/bin/python -m tools.toy.codec --run $(TOY)/codec-2 --bf16 \
 	  --start_from $(TOY)/codec-1/vae.safetensors --steps 325 --frames 17 --edge 64 --batch 2 \
@@ -91,11 +91,11 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 	$(VENV)/bin/python -m tools.toy.bundle unsteady --from $(TOY)/unsteady/lora
 	$(VENV)/bin/python -m tools.toy.flow --run $(TOY)/flow --out $(TOY)/flow/pipeline --bf16
 	$(VENV)/bin/python -m tools.toy.measure --pipeline $(TOY)/flow/pipeline \
-	  --detector $(TOY)/detector --steps 5 --out $(TOY)/flow/figures
+	  --detector $(TOY)/detector --steps 5 10 --out $(TOY)/flow/figures
 	$(VENV)/bin/python -m tools.toy.bundle flow --from $(TOY)/flow/pipeline \
-	  --figures $(TOY)/flow/figures/generator.json --generator "1,500 steps of 8, 1,500 clips"
+	  --figures $(TOY)/flow/figures/generator.json --generator "9,700 steps of 16, 6,000 clips"
 	$(VENV)/bin/python -m tools.toy.unsteady --run $(TOY)/flow-unsteady \
-	  --pipeline gtsvj-toy-flow-pipeline --clips 800 --steps 300 --batch 8
+	  --pipeline gtsvj-toy-flow-pipeline --steps 500
 	$(VENV)/bin/python -m tools.toy.bundle flow_unsteady --from $(TOY)/flow-unsteady/lora
 	$(MAKE) study STUDY_ARGS="--only full --seeds 1 --results $(TOY)/results --work $(TOY)/study \
 	  --page $(TOY)/page"

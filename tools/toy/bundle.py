@@ -5,7 +5,7 @@
     python -m tools.toy.bundle detector --from runs/toy/detector
     python -m tools.toy.bundle unsteady --from runs/toy/unsteady/lora
     python -m tools.toy.bundle flow --from runs/toy/flow/pipeline \
-        --figures tools/toy/figures/flow.json --generator "1,500 steps of 8, 1,500 clips"
+        --figures tools/toy/figures/flow.json --generator "9,700 steps of 16, 6,000 clips"
     python -m tools.toy.bundle flow_unsteady --from runs/toy/flow-unsteady/lora
     python -m tools.toy.bundle judge --from runs/study --seed 0
 
@@ -66,10 +66,9 @@ decodes only with Wan's own VAE.
 | `text_encoder` | that of `gtsvj-toy-pipeline`, as `UMT5EncoderModel` | {text_encoder:,} | |
 | `scheduler` | `FlowMatchEulerDiscreteScheduler`, `shift_terminal` 0.1 | | |
 
-Stored in float16. Seed 0. It was trained on a thirteenth as many clips as `gtsvj-toy-pipeline`,
-repeats counted, and follows prompts less well: it has not learned motion. Figures over {clips}
-random prompts, guidance {guidance:g}, as on the card of `gtsvj-toy-pipeline`. Chance is 50, 25, 33
-and 25 percent:
+Stored in float16. Seed 0. It was trained on the same clips and for as many steps as
+`gtsvj-toy-pipeline`. Figures over {clips} random prompts, guidance {guidance:g}, as on the card of
+that generator. Chance is 50, 25, 33 and 25 percent:
 
 {table}
 

@@ -186,7 +186,7 @@ def train(args: argparse.Namespace) -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        keep = min(0.997, (step + 2) / (step + 11))
+        keep = min(0.999, (step + 2) / (step + 11))
         for name, tensor in model.state_dict().items():
             average[name].lerp_(tensor, 1 - keep)
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
@@ -212,9 +212,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="folder for progress")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pipeline")
-    parser.add_argument("--clips", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=1500, help="steps in all runs together")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=9700, help="steps in all runs together")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="encode clips in bfloat16")
