@@ -15,8 +15,9 @@ from gtsvj_reward.judge import save_judge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, save_clip
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from tests.examples.scripts import SMALL
-from tests.examples.test_scripts import OWN, adapter, in_two_processes
+from tests.examples.test_scripts import OWN, adapter, in_two_processes, run_scripts
 from tests.pipelines import PIPELINES, frozen
+from tests.ranks import on_unix
 
 TEXTS = ["a dog runs", "red square", "a red dog", "dog runs"]
 
@@ -123,19 +124,13 @@ def test_grpo_has_ratio_1_before_the_first_update(sde, eta, wan, tmp_path):
     assert entry["kl"] == 0
 
 
-@pytest.mark.slow
+@on_unix
 def test_two_processes_do_what_one_does(wan, tmp_path):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "import importlib, json, sys\n"
-        "for script, argv in json.loads(sys.argv[1]).items():\n"
-        "    importlib.import_module(script).main(argv)\n"
-    )
     settings = {
         script: [*SMALL, *wan, *own, "--output_dir", str(tmp_path / "two" / script)]
         for script, own in OWN.items()
     }
-    in_two_processes(str(driver), json.dumps(settings))
+    in_two_processes(run_scripts, json.dumps(settings), tmp_path)
     for script in OWN:
         run(script, wan, tmp_path / "one" / script)
         one, two = adapter(tmp_path / "one" / script), adapter(tmp_path / "two" / script)

@@ -3,10 +3,7 @@
 import importlib
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,8 +15,9 @@ from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
-from tests.examples.scripts import EXAMPLES, SMALL
-from tests.examples.tiny_runs import gradients_of_all_scripts, tiny_run
+from tests.examples.scripts import SMALL
+from tests.examples.tiny_runs import gradients_of_all_scripts, save_gradients, tiny_run
+from tests.ranks import on_unix, run_ranks
 
 OWN = {
     "ddpo": ["--epochs", "2", "--kl_weight", "0.1"],
@@ -160,34 +158,28 @@ def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path):
     assert run("reward_gradients", tmp_path, "--guard_patience", "0").done == 2
 
 
-def in_two_processes(*command):
-    """Run a Python file on the tree under test, not on an installed package."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-              "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-              "--main_process_port", "0", *command]  # fmt: skip
-    path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+def in_two_processes(call, argument, folder):
+    """Call a function with text in two processes that know one another."""
+    status, logs = run_ranks(2, lambda rank: [argument], folder, call=call, patience=500)
+    assert status == [0, 0], "\n".join(log[-3000:] for log in logs)
+
+
+def run_scripts(words):
+    """Run scripts one after another: JSON of script -> command line."""
+    for script, argv in json.loads(words[0]).items():
+        importlib.import_module(script).main(argv)
 
 
 @pytest.mark.slow
+@on_unix
 def test_two_processes_do_what_one_does(tmp_path):
-    driver = tmp_path / "driver.py"
-    driver.write_text(
-        "import importlib, json, sys\n"
-        "import gtsvj_reward\n"
-        f"assert gtsvj_reward.__file__.startswith({str(EXAMPLES.parent)!r})\n"
-        "for script, argv in json.loads(sys.argv[1]).items():\n"
-        "    importlib.import_module(script).main(argv)\n"
-    )
     refitted = {"reward_gradients": labelled(tmp_path)}
     settings = {
         script: [*SMALL, *own, *refitted.get(script, []), "--output_dir", str(folder / script)]
         for folder in [tmp_path / "two"]
         for script, own in OWN.items()
     }
-    in_two_processes(str(driver), json.dumps(settings))
+    in_two_processes(run_scripts, json.dumps(settings), tmp_path)
     for script in OWN:
         made = run(script, tmp_path / "one" / script, *refitted.get(script, []))
         assert (made.refits is not None) == (script in refitted)
@@ -199,10 +191,10 @@ def test_two_processes_do_what_one_does(tmp_path):
         assert first["proxy"] == pytest.approx(other["proxy"], abs=1e-4)
 
 
-@pytest.mark.slow
+@on_unix
 def test_two_processes_have_the_gradients_and_means_of_one(tmp_path):
     """With batches and pairs that two processes share unevenly; AdamW would hide a factor."""
-    in_two_processes("-m", "tests.examples.tiny_runs", str(tmp_path))
+    in_two_processes(save_gradients, tmp_path, tmp_path)
     two = load_file(tmp_path / "gradients.safetensors")
     one = gradients_of_all_scripts(tmp_path / "one")
     assert one.keys() == two.keys()

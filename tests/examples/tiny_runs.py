@@ -1,7 +1,6 @@
 """Alignment runs of a tiny pipeline in float64, and the gradients of their updates."""
 
 import importlib
-import sys
 from pathlib import Path
 
 import torch
@@ -77,8 +76,9 @@ def some_pairs(run, count):
     return [TEXTS[i % 2] for i in range(count)], chosen, rejected
 
 
-if __name__ == "__main__":  # under `accelerate launch`
-    out = Path(sys.argv[1])
+def save_gradients(words):
+    """Those of all scripts in a folder, in each of several processes."""
+    out = Path(words[0])
     made = gradients_of_all_scripts(out)
     if Accelerator().is_main_process:
         save_file(made, out / "gradients.safetensors")
