@@ -191,6 +191,16 @@ def deciding_settings(args: JudgeTrainingConfig) -> dict[str, Any]:
     return {name: values[name] for name in values if name in ours or name in DECIDING}
 
 
+def default_settings(kind: type[JudgeTrainingConfig]) -> dict[str, Any]:
+    """Defaults of those settings, and of those that versions of transformers do not have."""
+    found = {
+        item.name: item.default
+        for item in fields(kind)
+        if isinstance(item.default, str | int | float | None)
+    }
+    return {"adafactor": False} | found
+
+
 def require_set(args: SplitSettings, *names: str) -> None:
     """Reject settings that were left empty."""
     for name in names:

@@ -74,6 +74,10 @@ class CheckpointTrainer(Trainer):
         """What a run must have in common with the one that it resumes."""
         raise NotImplementedError
 
+    def resume_defaults(self) -> Settings:
+        """Defaults of those settings; what has none must be there on both sides."""
+        raise NotImplementedError
+
     def finish(self) -> dict[str, float]:
         """Evaluate, measure the scale of scores, record the run, save the judge.
 
@@ -133,7 +137,7 @@ class CheckpointTrainer(Trainer):
         if given is not None and checkpoint is None:
             raise ValueError(f"cannot resume from {given}: {found[Path(given).name]}")
         if checkpoint is not None:
-            refuse_changes(checkpoint, self.resume_settings())
+            refuse_changes(checkpoint, self.resume_settings(), self.resume_defaults())
         return checkpoint
 
     def is_finished(self, steps: int) -> bool:

@@ -18,6 +18,8 @@ SETTINGS_FILE = "settings.json"
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILES = ("optimizer.pt", "scheduler.pt")
 PREFIX = "checkpoint-"
+MISSING = "not given"
+"""In messages: a setting that this version, or that of the checkpoint, does not have."""
 
 Settings = Mapping[str, Any]
 """Name -> value, for JSON."""
@@ -100,20 +102,37 @@ def settings_text(settings: Settings) -> str:
     return json.dumps(settings, indent=1, sort_keys=True) + "\n"
 
 
-def refuse_changes(checkpoint: Path, settings: Settings) -> None:
-    """Reject settings that differ from those of a checkpoint."""
+def refuse_changes(checkpoint: Path, settings: Settings, defaults: Settings) -> None:
+    """Reject settings that differ from those of a checkpoint.
+
+    A setting that one side does not have, as it was added or removed since, has its default there.
+
+    Args:
+        checkpoint: folder.
+        settings: of the run that is to resume.
+        defaults: of settings that have one.
+    """
     then = json.loads((checkpoint / SETTINGS_FILE).read_text())
-    now = json.loads(settings_text(settings))
-    changed = [name for name in sorted(then.keys() & now.keys()) if then[name] != now[name]]
+    now, known = (json.loads(settings_text(values)) for values in (settings, defaults))
+    changed = [
+        name
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name, known.get(name, MISSING)) != now.get(name, known.get(name, MISSING))
+    ]
     if changed:
-        values = "; ".join(f"`{n}` was {short(then[n])}, is now {short(now[n])}" for n in changed)
+        values = "; ".join(
+            f"`{name}` was {short(then, name)}, is now {short(now, name)}" for name in changed
+        )
         raise ValueError(
             f"{checkpoint} was trained with other settings: {values}. Give those of before to go "
             "on, or another `output_dir` to start anew"
         )
 
 
-def short(value: Any) -> str:
+def short(values: Settings, name: str) -> str:
     """A value for a message; of a hash, its beginning."""
+    if name not in values:
+        return MISSING
+    value = values[name]
     text = json.dumps(value)
     return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,11 @@ from transformers import TrainerCallback
 from gtsvj_reward.judge import JudgeConfig, JudgeSettings, VideoJudge, judge_clips
 from gtsvj_reward.judge.stages import Part, refuse_moments
 from gtsvj_reward.latents.store import ClipInfo, load_clip
-from gtsvj_reward.training.arguments import JudgeTrainingConfig, deciding_settings
+from gtsvj_reward.training.arguments import (
+    JudgeTrainingConfig,
+    deciding_settings,
+    default_settings,
+)
 from gtsvj_reward.training.checkpoints import CheckpointTrainer
 from gtsvj_reward.training.data import EpochKeys, trained_geometry, trained_statistics
 from gtsvj_reward.training.how_long import HowLong
@@ -216,6 +220,14 @@ class JudgeTrainer(CheckpointTrainer):
             ),
             "training examples": hashlib.sha256(examples).hexdigest(),
             **{name: getattr(judge, name) for name in BUILT},
+        }
+
+    def resume_defaults(self) -> dict[str, Any]:
+        """Defaults of those settings that have one."""
+        return default_settings(type(self.args)) | {
+            item.name: item.default
+            for item in fields(JudgeConfig)
+            if item.name in BUILT and item.default is not MISSING
         }
 
     def held_out_metrics(self) -> dict[str, float]:

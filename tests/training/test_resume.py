@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from gtsvj_reward.judge import read_config
 from gtsvj_reward.locks import LOCK_FILE, FolderInUseError
@@ -28,10 +28,16 @@ from gtsvj_reward.training import (
     fit_discriminator,
     train_discriminator,
 )
-from gtsvj_reward.training.arguments import DECIDING, NOT_DECIDING
+from gtsvj_reward.training.arguments import DECIDING, NOT_DECIDING, default_settings
 from gtsvj_reward.training.discriminator.run import real_and_generated
 from gtsvj_reward.training.discriminator.saturation import SaturationWatch
-from gtsvj_reward.training.resume import checkpoints_in, newest_whole, problem_of
+from gtsvj_reward.training.resume import (
+    checkpoints_in,
+    newest_whole,
+    problem_of,
+    refuse_changes,
+    settings_text,
+)
 from tests.holder import holder
 from tests.ranks import on_unix, run_apart
 from tests.test_files import full_disk
@@ -390,3 +396,24 @@ def test_all_our_settings_are_known():
     ours = {item.name for c in (AspectConfig, DiscriminatorTuning, PreferenceConfig)
             for item in fields(c)}  # fmt: skip
     assert ours >= NOT_DECIDING | set(DECIDING) - {"adafactor"}
+
+
+def test_a_setting_that_one_side_lacks_has_its_default_there(tmp_path):
+    (tmp_path / "settings.json").write_text(settings_text({"seed": 1, "removed": 3}))
+    defaults = {"removed": 3, "added": 0.2}
+    refuse_changes(tmp_path, {"seed": 1, "added": 0.2}, defaults)
+    with pytest.raises(ValueError, match=r"settings: `added` was not given, is now 0\.5\. Give"):
+        refuse_changes(tmp_path, {"seed": 1, "added": 0.5}, defaults)
+    for defaults in ({}, {"removed": 4}):
+        with pytest.raises(ValueError, match=r"settings: `removed` was 3, is now not given\. Give"):
+            refuse_changes(tmp_path, {"seed": 1}, defaults)
+
+
+def test_all_settings_that_are_compared_have_a_default():
+    theirs = {item.name for item in fields(TrainingArguments)}
+    for kind in (AspectConfig, DiscriminatorTuning, PreferenceConfig):
+        ours = {item.name for item in fields(kind)} - theirs - NOT_DECIDING
+        defaults = default_settings(kind)
+        assert ours | set(DECIDING) <= defaults.keys()
+        assert defaults["head_learning_rate"] == kind.head_learning_rate
+        assert defaults["adafactor"] is False
