@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from gtsvj_reward.labelling import ClipSet
     from gtsvj_reward.labelling.fitting import Model
 
-MODEL = ("judge", "base_model", "image_input", "features", "allow_missing_latents")
+INPUTS = ("text_input", "image_input")
+"""What a fresh judge reads besides latents."""
+
+MODEL = ("judge", "base_model", *INPUTS, "features", "allow_missing_latents")
 """Flags that need latents."""
 
 
@@ -42,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--judge", help="moment judge to start from; it needs no labels")
     judge.add_argument(
         "--base_model", help="the judge's base, if it moved; alone: start without a judge"
+    )
+    judge.add_argument(
+        "--text_input",
+        choices=["zeros", "prompt"],
+        default="zeros",
+        help="with --base_model alone: read the prompts stored beside the latents",
     )
     judge.add_argument(
         "--image_input",
@@ -98,7 +107,7 @@ def label(argv: list[str]) -> int:
     elif args.judge is None and args.base_model is None:
         flags.error("--latents needs a judge: give --judge, or --base_model to start without one")
     elif args.judge is not None:
-        refuse_given(flags, args, ["image_input"], "has no use with --judge, which says itself")
+        refuse_given(flags, args, INPUTS, "has no use with --judge, which says itself")
     if args.no_token and args.token_file is not None:
         flags.error("give --no_token or --token_file, not both")
 
@@ -176,6 +185,7 @@ def model(args: argparse.Namespace, clips: "ClipSet") -> "Model":
             base_model=args.base_model,
             base_dtype=args.dtype or "auto",
             readout="moments",
+            text_input=args.text_input,
             image_input=args.image_input,
             lora_rank=0,
         )
