@@ -17,6 +17,7 @@ from gtsvj_reward.latents.space import LatentSpace
 from gtsvj_reward.latents.stills import PICTURE_ERRORS, rgb_of
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.latents.video import READING, read_video
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward.images import ImageEncoder
 from gtsvj_reward.reward.store import ConditionStore, StoreError
 
@@ -160,18 +161,21 @@ def write_images(
     says = {"version": 1, "family": encoder.family, "images": files}
     write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     new = 0
-    for info in clips.infos:
-        picture, name = chosen[str(info.source)], files[str(info.source)]
-        if (folder / name).exists():
-            continue
-        side = space.spatial_compression
-        size = {"height": info.shape[2] * side, "width": info.shape[3] * side}
-        image = encoder([picture.load()], **size, num_frames=info.num_frames)
-        tensors = {"latents": image.latents, "embeds": image.embeds}
-        kept = {name: value for name, value in tensors.items() if value is not None}
-        about = {"image": picture.name, "factor": repr(image.factor)}
-        write_safetensors(folder / name, kept, about)
-        new += 1
+    with Progress(len(clips.infos), "encode images") as bar:
+        for info in clips.infos:
+            picture, name = chosen[str(info.source)], files[str(info.source)]
+            if (folder / name).exists():
+                bar.skip()
+                continue
+            side = space.spatial_compression
+            size = {"height": info.shape[2] * side, "width": info.shape[3] * side}
+            image = encoder([picture.load()], **size, num_frames=info.num_frames)
+            tensors = {"latents": image.latents, "embeds": image.embeds}
+            kept = {name: value for name, value in tensors.items() if value is not None}
+            about = {"image": picture.name, "factor": repr(image.factor)}
+            write_safetensors(folder / name, kept, about)
+            new += 1
+            bar.update()
     return new
 
 

@@ -12,6 +12,7 @@ from gtsvj_reward.annotations.matching import match_videos
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.files import read_safetensors, write_safetensors, write_text
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward.store import ConditionStore, StoreError
 
 SUFFIX = ".text"
@@ -127,14 +128,16 @@ def write_index(
     says = {"version": 1, "family": encoder.family, "prompts": said, "wrong": wrong}
     write_text(index, json.dumps(says, ensure_ascii=False, indent=1) + "\n")
     new = [text for text in texts if not (folder / text_file(text)).exists()]
-    for first in range(0, len(new), AT_ONCE):
-        part = new[first : first + AT_ONCE]
-        text = encoder(part)
-        for row, prompt in enumerate(part):
-            one = text.rows(torch.tensor([row]))
-            tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
-            kept = {name: value for name, value in tensors.items() if value is not None}
-            write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
+    with Progress(len(new), "encode prompts", shown=bool(new)) as bar:
+        for first in range(0, len(new), AT_ONCE):
+            part = new[first : first + AT_ONCE]
+            text = encoder(part)
+            for row, prompt in enumerate(part):
+                one = text.rows(torch.tensor([row]))
+                tensors = {"embeds": one.embeds, "mask": one.mask, "pooled": one.pooled}
+                kept = {name: value for name, value in tensors.items() if value is not None}
+                write_safetensors(folder / text_file(prompt), kept, {"prompt": prompt})
+            bar.update(len(part))
     return len(new)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Literal
 
+from accelerate import PartialState
 from torch import Tensor
 
 from gtsvj_reward.judge import VideoJudge
@@ -75,6 +76,7 @@ def fit_discriminator(judge_arguments: JudgeArguments, args: DiscriminatorFit) -
         pairs.sampler,
         device=device,
         conditions=showing.conditions,
+        shown=PartialState().is_local_main_process,
     ):
         energies.setdefault(kind, {})[index] = energy
     wrong = {

@@ -10,6 +10,7 @@ from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.latents.store import ClipInfo, load_clip
 from gtsvj_reward.metrics import pairwise_accuracy
 from gtsvj_reward.perturbations import GENERATED, PerturbationSampler
+from gtsvj_reward.progress import Progress
 from gtsvj_reward.random_keys import keyed_generator
 
 REAL = "real"
@@ -28,6 +29,7 @@ def held_out_energies(
     device: torch.device,
     shard: tuple[int, int] = (0, 1),
     conditions: Callable[[ClipInfo], Conditions] = lambda _: (None, None),
+    shown: bool = False,
 ) -> Iterator[tuple[str, int, float]]:
     """Mean energy over time of held-out clips: each real one, every perturbation of it, generated.
 
@@ -42,13 +44,19 @@ def held_out_energies(
         shard: (process, processes): clips process::processes are evaluated.
         conditions: prompt and reference image of a clip, one row each, as far as the judge reads
             them.
+        shown: draw a progress bar.
 
     Yields:
         (kind, index of the clip, energy); kind is `real`, `generated` or a perturbation.
     """
     kinds = sorted({*sampler.real, *sampler.generated} - {GENERATED})
-    with torch.no_grad():
-        for index in range(shard[0], len(real), shard[1]):
+    own, made = (range(shard[0], len(clips), shard[1]) for clips in (real, generated))
+    work = len(own) * (1 + len(kinds)) + len(made)
+    with (
+        torch.no_grad(),
+        Progress(work, "energies of held-out clips", shown=shown, leave=False) as bar,
+    ):
+        for index in own:
             clean = load_clip(real[index].path).latents[None]
             variants = {REAL: clean}
             for number, kind in enumerate(kinds):
@@ -58,13 +66,16 @@ def held_out_energies(
             text, image = conditions(real[index])
             said, seen = rows_on(text, len(clips), device), rows_on(image, len(clips), device)
             energies = judge.energies(clips, said, seen).mean(1).tolist()
+            bar.update(len(clips))
             for kind, energy in zip(variants, energies, strict=True):
                 yield kind, index, energy
-        for index in range(shard[0], len(generated), shard[1]):
+        for index in made:
             clip = load_clip(generated[index].path).latents[None].to(device)
             text, image = conditions(generated[index])
             said, seen = rows_on(text, 1, device), rows_on(image, 1, device)
-            yield GENERATED, index, judge.energies(clip, said, seen).mean().item()
+            energy = judge.energies(clip, said, seen).mean().item()
+            bar.update()
+            yield GENERATED, index, energy
 
 
 def rows_on(condition: Condition | None, count: int, device: torch.device) -> Condition | None:

@@ -145,6 +145,7 @@ class DiscriminatorTrainer(JudgeTrainer):
                     self.eval_dataset.sampler,
                     device=device,
                     shard=shard,
+                    shown=self.args.local_process_index == 0 and not self.args.disable_tqdm,
                 )
             )
         by_kind: dict[str, dict[int, float]] = defaultdict(dict)

@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
-from gtsvj_reward.cli import main
+from gtsvj_reward.cli import label, main
 from gtsvj_reward.judge import load_judge
 from gtsvj_reward.judge.inspect import describe_checkpoint
+from gtsvj_reward.labelling import read_clips
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.reward import PromptEncoder
-from gtsvj_reward.reward.text_store import TextStore, write_made, write_texts
+from gtsvj_reward.reward.text_store import (
+    PromptStoreError,
+    TextStore,
+    write_made,
+    write_texts,
+)
 from gtsvj_reward.training import JudgeArguments, build_judge
+from tests.labelling.tiny import moving_square
 from tests.pipelines import cogvideox, frozen, wan
 from tests.tiny import tiny_space
 from tests.training.stages import write_csv
@@ -150,7 +157,7 @@ def test_generated_negatives_are_shown_under_the_prompts_that_made_them(tmp_path
     assert "accuracy/generated" in metrics_of(tmp_path / "judge")
 
 
-def test_stored_wrong_prompts_take_the_place_of_those_of_other_clips(tmp_path, base, pipe):
+def test_stored_wrong_prompts_take_the_place_of_those_of_other_clips(tmp_path, base, pipe, capsys):
     said = write_shown(tmp_path / "real", 12, seed=0)
     keep(tmp_path / "real", said, pipe)
     words = ["--draws", 0, "--wrong_prompts", "stored"]
@@ -158,6 +165,7 @@ def test_stored_wrong_prompts_take_the_place_of_those_of_other_clips(tmp_path, b
     wrong = {source: ["a dog runs", "red"] for source in said}
     keep(tmp_path / "real", said, pipe, wrong=wrong)
     discriminator(tmp_path, base, *words)
+    assert "energies of held-out clips: 100%" in capsys.readouterr().err
     config = load_judge(tmp_path / "judge").config
     assert config.training["energy: pairs"] == 2 * 9  # two for each of the nine clips trained on
 
@@ -231,6 +239,27 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, base, capsys, make, word
         keep(tmp_path / "real", said, frozen(make))
     discriminator(tmp_path, base, *words, status=1)
     assert message in capsys.readouterr().err
+
+
+def test_a_fresh_judge_of_prompts_reads_them_while_people_label(tmp_path, base, pipe, capsys):
+    said = write_shown(tmp_path / "latents", 4, seed=0)
+    for source in said:
+        moving_square(tmp_path / "videos" / source, frames=2, height=32, width=48)
+    clips = read_clips(tmp_path / "videos", latents=tmp_path / "latents")
+    words = [tmp_path / "videos", "--out", tmp_path / "labels", "--latents",
+             tmp_path / "latents", "--device", "cpu", "--text_input", "prompt"]  # fmt: skip
+    args = label.parser().parse_args([*map(str, words), "--base_model", str(base)])
+    with pytest.raises(PromptStoreError, match="have none stored beside them"):
+        label.model(args, clips)
+    keep(tmp_path / "latents", said, pipe)
+    assert "encode prompts: 100%" in capsys.readouterr().err
+    model = label.model(args, clips)
+    model.read(lambda _: None)
+    judge = model.judge
+    assert (judge.config.text_input, judge.config.prompt_dropout) == ("prompt", 0.1)
+    with pytest.raises(SystemExit):
+        main(["label", *map(str, words), "--judge", "any"])
+    assert "--text_input has no use with --judge" in capsys.readouterr().err
 
 
 def test_no_prompts_reach_the_readout_that_is_trained_with_lora(base):
