@@ -34,6 +34,8 @@ class Reward(ABC):
     """Whether it rejects clips without prompts."""
     reads_image: bool = False
     """Whether it takes reference images."""
+    pessimism: float = 0.0
+    """How many standard deviations its scores are lowered by, as far as this process knows."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.__name__})"

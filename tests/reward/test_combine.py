@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from gtsvj_reward import GTSVJReward, RewardOutput
 from gtsvj_reward.backbones import TextCondition
 from gtsvj_reward.latents.space import LatentSpaceError
-from gtsvj_reward.reward import NonFiniteError, as_reward
+from gtsvj_reward.reward import NonFiniteError, Reward, as_reward
 from gtsvj_reward.reward.combine import RewardEnsemble, WeightedReward
 from tests.tiny import clips, tiny_judge, tiny_space
 
@@ -70,6 +70,52 @@ def test_an_ensemble_by_hand():
     wary = RewardEnsemble(members, pessimism=0.5)
     torch.testing.assert_close(wary(clips(2)), torch.tensor([4 - spread / 2, 5.0]))
     assert wary.__name__ == "ensemble_x_y_z"
+
+
+class Sure(Reward):
+    """Given scores and uncertainties, as of a moment judge."""
+
+    __name__ = "sure"
+
+    def __init__(self, scores, uncertainty, pessimism=0.0):
+        self.scores, self.uncertainty = torch.tensor(scores), torch.tensor(uncertainty)
+        self.pessimism = pessimism
+
+    def score(self, clips, normalize=True):
+        lowered = self.scores - self.pessimism * self.uncertainty
+        rewards = lowered if self.pessimism else self.scores
+        return RewardOutput(rewards=rewards, raw=self.scores, uncertainty=self.uncertainty)
+
+
+def test_an_ensemble_of_uncertain_members_by_hand():
+    # Scores (1, 3) and (5, 5): variances 1 and 0; own variances (4 + 16) / 2 and (9 + 9) / 2.
+    first = Sure([1.0, 5.0], [2.0, 3.0])
+    out = RewardEnsemble({"a": first, "b": Sure([3.0, 5.0], [4.0, 3.0])}).details(clips(2))
+    torch.testing.assert_close(out.uncertainty, torch.tensor([math.sqrt(11), 3.0]))
+    # Two copies of one judge know no more than one: uncertainty and pessimism are its own.
+    twice = RewardEnsemble({"a": first, "b": first}, pessimism=0.5).details(clips(2))
+    torch.testing.assert_close(twice.uncertainty, first.uncertainty)
+    torch.testing.assert_close(twice.rewards, Sure([1.0, 5.0], [2.0, 3.0], 0.5)(clips(2)))
+    # A member without an uncertainty adds 0: 1 + 4 / 2, 0 + 9 / 2.
+    mixed = RewardEnsemble({"a": first, "b": Scores(3.0, 5.0)}).details(clips(2))
+    torch.testing.assert_close(mixed.uncertainty, torch.tensor([3.0, 4.5]).sqrt())
+
+
+def test_without_pessimism_no_uncertainty_is_differentiated():
+    scores = torch.tensor([1.0], requires_grad=True)
+    unsure = Sure([0.0], [0.0])
+    unsure.scores, unsure.uncertainty = scores, (scores - 1).sqrt()  # its slope is infinite
+    RewardEnsemble({"a": unsure, "b": unsure})(clips(1)).sum().backward()
+    assert scores.grad.tolist() == [1.0]
+
+
+def test_an_uncertainty_is_not_subtracted_twice():
+    wary, other = Sure([1.0], [2.0], 1.0), Scores(3.0)
+    inside = WeightedReward([("w", RewardEnsemble({"a": wary, "b": other}), 1.0)])
+    for member in (wary, inside):
+        with pytest.raises(ValueError, match="'m' are already lowered by their uncertainty"):
+            RewardEnsemble({"m": member, "o": other}, pessimism=0.5)
+    assert RewardEnsemble({"m": wary, "o": other})(clips(1)).tolist() == [1.0]  # (1 - 2 + 3) / 2
 
 
 @settings(max_examples=30)
