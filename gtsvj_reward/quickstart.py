@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from gtsvj_reward.judge.moments import default_taps
 from gtsvj_reward.judge.readout import tap_widths
 from gtsvj_reward.latents.decode import PROMPTS
 from gtsvj_reward.latents.store import SUFFIX
-from gtsvj_reward.sampling import NegativeSettings
 from gtsvj_reward.sampling.pipelines import ClipSize, check_scored, latent_space
 from gtsvj_reward.sampling.renoising import sampled
 from gtsvj_reward.training import DiscriminatorFit
@@ -84,14 +83,10 @@ class Quickstart:
         ]
         where = ["--dtype", self.dtype, "--device", self.device]
         sampling = ["--sample_steps", str(self.steps), "--per_prompt", str(self.per_prompt)]
-        negatives = [
-            *("negatives", self.pipeline, *where),
-            *("--batch_size", str(self.batch_size), "--out"),
-        ]
         fit = [
             *("train-discriminator", "--base_model", self.pipeline, "--base_dtype", self.dtype),
-            *("--device", self.device, "--perturbations", "extended"),
-            *("--real", str(latents / "real"), "--generated", str(latents / "generated")),
+            *("--device", self.device),
+            *("--real", str(latents / "real"), "--generated", str(sampled_clips)),
             *("--features", str(self.work / "features"), "--output_dir", str(self.out)),
         ]
         return [
@@ -102,13 +97,9 @@ class Quickstart:
             ),
             Step(
                 title="generate clips of the prompts",
-                argv=[*negatives, str(sampled_clips), "--prompts", str(self.prompts), *sampling,
+                argv=["negatives", self.pipeline, *where, "--batch_size", str(self.batch_size),
+                      "--out", str(sampled_clips), "--prompts", str(self.prompts), *sampling,
                       *size],
-            ),
-            Step(
-                title="noise real clips and denoise them",
-                argv=[*negatives, str(latents / "generated" / "renoised"), "--real",
-                      str(latents / "real")],
             ),
             Step(title="fit the judge", argv=fit, done=self.out / "config.json"),
             Step(
@@ -212,26 +203,21 @@ def estimate(plan: Quickstart, pipe: Any, times: Times, real: int, prompts: int)
     """
     space, size, config = latent_space(pipe), plan.size, pipe.transformer.config
     made = prompts * plan.per_prompt
-    renoised = real * len(NegativeSettings.strengths)
     reads = real * (1 + DiscriminatorFit.draws)
     width = config["num_attention_heads"] * config["attention_head_dim"]
     moments = tap_widths(default_taps(config["num_layers"]), space.channels, width)
     side = space.spatial_compression
     pixels = (size.height // side) * (size.width // side)
     latents = space.latent_frames(size.num_frames) * space.channels * pixels
-    latent_files = plan.work / "latents"
     return Estimate(
         seconds=[
-            missing(real, latent_files / "real") * times.encode,
+            missing(real, plan.work / "latents" / "real") * times.encode,
             missing(made, plan.sampled) * plan.steps * times.step,
-            missing(renoised, latent_files / "generated" / "renoised")
-            * fmean(NegativeSettings.renoise_steps)
-            * times.step,
             0.0 if (plan.out / "config.json").exists() else reads * times.read,
             missing(made, plan.videos, ".mp4") * times.decode,
             made * times.read,
         ],
-        latent_bytes=(real + made + renoised) * latents * 4,
+        latent_bytes=(real + made) * latents * 4,
         moment_bytes=reads * sum(moments) * 4,
     )
 

@@ -41,12 +41,12 @@ def test_a_pipeline_and_videos_become_a_judge(sources, capsys):
     work, words = sources / "judge-work", flags(sources, "gtsvj-toy-flow-pipeline")
     assert main([*words, "--dry_run"]) == 0
     assert not work.exists()
-    assert capsys.readouterr().out.count("     gtsvj ") == 6
+    assert capsys.readouterr().out.count("     gtsvj ") == 5
 
     assert main(words) == 0
     config = read_config(sources / "judge")
     assert (config.readout, config.stage) == ("moments", "discriminator")
-    assert len(LatentFolder(work / "latents/generated/renoised").infos) == 6 * 4
+    assert len(LatentFolder(work / "latents/generated").infos) == 2
     with (work / "scores.csv").open() as opened:
         scored = {row["video"]: float(row["reward"]) for row in csv.DictReader(opened)}
     assert len(set(scored.values())) == 2
@@ -62,7 +62,7 @@ def test_a_pipeline_and_videos_become_a_judge(sources, capsys):
     capsys.readouterr()
     assert main(words) == 0
     printed = capsys.readouterr().out
-    for said in ("encoded 0, already done 6", "made 0, already done 2", "made 0, already done 24",
+    for said in ("encoded 0, already done 6", "made 0, already done 2",
                  "already done: ", "decoded 0, already done 2"):  # fmt: skip
         assert said in printed
     assert (sources / "judge/head.safetensors").stat().st_mtime_ns == judge
@@ -109,13 +109,13 @@ def test_estimates_multiply_what_was_measured(tmp_path):
     times = Times(encode=1.0, step=0.1, read=0.01, decode=3.0)
     found = estimate(plan, pipe, times, real=5, prompts=2)
     clip = 3 * 16 * 4 * 4 * 4  # latents of 9 frames of 32x32, float32
-    assert found.latent_bytes == (5 + 2 * 3 + 5 * 4) * clip
+    assert found.latent_bytes == (5 + 2 * 3) * clip
     # Three blocks of 128 and 16 channels, seven moments of each, float32.
     assert found.moment_bytes == 5 * (1 + DiscriminatorFit.draws) * 4 * 7 * (3 * 128 + 16)
-    # 5 clips encoded, 6 clips of 10 steps, 5 clips of 4 strengths in 2 steps on average, 5 clips
-    # and what is drawn of them read, 6 decoded, 6 scored.
+    # 5 clips encoded, 6 clips of 10 steps, 5 clips and what is drawn of them read, 6 decoded, 6
+    # scored.
     read = 5 * (1 + DiscriminatorFit.draws) * 0.01
-    assert found.seconds == pytest.approx([5.0, 6.0, 4.0, read, 18.0, 0.06])
+    assert found.seconds == pytest.approx([5.0, 6.0, read, 18.0, 0.06])
     assert len(found.seconds) == len(plan.commands())
     for number in range(4):
         (plan.sampled / f"{number}.safetensors").parent.mkdir(parents=True, exist_ok=True)
