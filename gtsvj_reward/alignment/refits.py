@@ -38,10 +38,10 @@ class Refits:
 
     Every `refit_every` iterations the policy makes `refit_clips` clips, sampled without noise. With
     those of earlier refits they are the generated negatives of stage 1, beside perturbations of the
-    positives (Table A.1). The later stages use all labels that exist at that time. A
-    judge that reads prompts sees each clip under the prompt stored beside it, as in the training
-    commands; positives under other prompts are further negatives. The run stores the prompts of the
-    policy's clips.
+    positives (Table A.1 with blur and ghosting). The later stages use all labels that exist at that
+    time. A judge that reads prompts sees each clip under the prompt stored beside it, as in the
+    training commands; positives under other prompts are further negatives. The run stores the
+    prompts of the policy's clips.
 
     Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its clips by file
     and content. The clips are in `clips/`, where people can label them. An existing refit of the
@@ -152,7 +152,7 @@ class Refits:
             return []
         pairs = ContrastivePairs(
             RealAndGenerated(self.positives, own),
-            sampler=PerturbationSampler(),
+            sampler=PerturbationSampler.extended(),
             truncation=Truncation(probability=0.0),
             seed=self.arguments.seed,
         )

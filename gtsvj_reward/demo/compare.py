@@ -10,7 +10,7 @@ from gtsvj_reward import GTSVJReward
 from gtsvj_reward.demo.clips import COMPRESSED, FPS
 from gtsvj_reward.demo.degradations import DEGRADATIONS
 from gtsvj_reward.latents import LatentFolder
-from gtsvj_reward.perturbations import PERTURBATIONS, PerturbationSampler
+from gtsvj_reward.perturbations import EXTENDED, PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.random_keys import keyed_generator
 
 DRAWS = 3
@@ -37,7 +37,7 @@ def compare(reward: GTSVJReward, latents: Path) -> list[Comparison]:
     scores = {info.path.name: score(reward, clean[i].latents, clean)
               for i, info in enumerate(clean.infos)}  # fmt: skip
     sampler, comparisons = PerturbationSampler(), []
-    for number, kind in enumerate(PERTURBATIONS):
+    for number, kind in enumerate((*PERTURBATIONS, *EXTENDED)):
         first, second = [], []
         for index, clip in enumerate(clean):
             for draw in range(DRAWS):

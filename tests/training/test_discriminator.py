@@ -1,6 +1,7 @@
 import json
 import logging
 from dataclasses import fields
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.perturbations import GENERATED, PERTURBATIONS, PerturbationSampler
 from gtsvj_reward.training import (
     DiscriminatorConfig,
+    DiscriminatorFit,
     DiscriminatorTrainer,
     JudgeArguments,
     RealAndGenerated,
@@ -380,8 +382,12 @@ def test_calibrated_probabilities_are_read(tmp_path):
     only = {"real": {"frame_drop": 0.7, GENERATED: 0.3}, "generated": {"frame_drop": 1.0}}
     file.write_text(json.dumps({"sampler": only}))
     assert config(tmp_path, perturbations=str(file)).sampler().real == only["real"]
-    extended = config(tmp_path, perturbations="extended").sampler()
-    assert extended == PerturbationSampler.extended()
+    table, extended = PerturbationSampler(), PerturbationSampler.extended()
+    fit = partial(DiscriminatorFit, real=str(tmp_path), output_dir=str(tmp_path / "out"))
+    assert config(tmp_path).sampler() == config(tmp_path, perturbations="table").sampler() == table
+    assert fit().sampler() == extended
+    assert fit(perturbations="table").sampler() == table
+    assert config(tmp_path, perturbations="extended").sampler() == extended
     file.write_text('{"sampler": {"real": {"frame_drop": 2.0}}}')
     with pytest.raises(ValueError, match=r"not the JSON of a perturbation sampler.*sum to 1"):
         config(tmp_path, perturbations=str(file)).sampler()

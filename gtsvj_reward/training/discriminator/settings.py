@@ -17,6 +17,9 @@ from gtsvj_reward.training.arguments import (
 )
 from gtsvj_reward.training.closed_form.showing import WrongPrompts
 
+TABLE, EXTENDED = "table", "extended"
+"""Names of samplers for `perturbations`."""
+
 
 @dataclass(kw_only=True)
 class DiscriminatorData(SplitSettings):
@@ -34,8 +37,8 @@ class DiscriminatorData(SplitSettings):
     held_out_generated: str | None = None
     """Folder of held-out generated clips, for evaluation only."""
     perturbations: str | None = None
-    """`extended`: Table A.1 with blur and ghosting of latents, beyond the paper; or the JSON of a
-    PerturbationSampler, as `gtsvj calibrate-perturbations` writes it. Table A.1 by default."""
+    """`table`: Table A.1, the default; `extended`: it with blur and ghosting of latents, beyond the
+    paper; or the JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations` writes it."""
     beta: float = 0.2
     """Weight of the squared energies, Eq. 4."""
 
@@ -44,15 +47,15 @@ class DiscriminatorData(SplitSettings):
         require_set(self, "real")
 
     def sampler(self) -> PerturbationSampler:
-        """The sampler that `perturbations` names, or Table A.1.
+        """The sampler that `perturbations` names.
 
         Raises:
             FileNotFoundError: if the file is not there.
             ValueError: if it is not a sampler's JSON.
         """
-        if self.perturbations is None:
+        if self.perturbations in (None, TABLE):
             return PerturbationSampler()
-        if self.perturbations == "extended":
+        if self.perturbations == EXTENDED:
             return PerturbationSampler.extended()
         path = Path(self.perturbations)
         if not path.is_file():
@@ -84,6 +87,10 @@ class DiscriminatorConfig(DiscriminatorData, JudgeTrainingConfig):
 class DiscriminatorTuning(DiscriminatorConfig, FeatureSettings):
     """Stage 1 for `readout: moments` with LoRA: the closed form, then gradient descent from it."""
 
+    perturbations: str | None = EXTENDED
+    """`extended`, the default: Table A.1 with blur and ghosting of latents, beyond the paper;
+    `table`: Table A.1; or the JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations`
+    writes it."""
     draws: int = 4
     """Negatives of each real clip that the closed form is solved with."""
     head_learning_rate: float = 1e-5
@@ -101,6 +108,10 @@ class DiscriminatorTuning(DiscriminatorConfig, FeatureSettings):
 class DiscriminatorFit(DiscriminatorData, TruncationSettings, ProjectionSettings, FitConfig):
     """Stage 1 in closed form, for `readout: moments`."""
 
+    perturbations: str | None = EXTENDED
+    """`extended`, the default: Table A.1 with blur and ghosting of latents, beyond the paper;
+    `table`: Table A.1; or the JSON of a PerturbationSampler, as `gtsvj calibrate-perturbations`
+    writes it."""
     draws: int = 4
     """Negatives that are drawn for each real clip; each weighs one in so many, so that the
     objective stays Eq. 4. 0: none, for a judge of prompts or first frames alone."""
