@@ -107,7 +107,7 @@ class AlignmentRun:
         if refits is not None and refits.done:
             self.use(refits.reward())
         if self.done:
-            self.say(f"going on after iteration {self.done}")
+            self.say(self.resumption())
 
     @property
     def reward(self) -> AnyReward:
@@ -123,6 +123,20 @@ class AlignmentRun:
     def main(self) -> bool:
         """Whether this process writes files."""
         return bool(self.accelerator.is_main_process)
+
+    def resumption(self) -> str:
+        """What a run does that has been here before."""
+        if self.stopped is not None:
+            return (
+                f"nothing to do: the guards stopped the run after iteration {self.done} "
+                f"({self.stopped}); `guard_patience` 0 goes on"
+            )
+        if self.done >= self.arguments.iterations:
+            return (
+                f"nothing to do: the run has made its {self.done} `iterations`. Give more to go "
+                "on; new labels are read at the next refit"
+            )
+        return f"going on after iteration {self.done}"
 
     def iterations(self) -> Iterator[int]:
         """Remaining iterations, from 0; starts with a checkup if there was none.
@@ -212,10 +226,13 @@ class AlignmentRun:
 
     def refit(self, refits: Refits) -> None:
         """Refit the reward, and run a checkup with it."""
+        began = time.monotonic()
         known = refits.refit(self.done)
+        # Not in the journal, which a resumed run repeats to the bit.
+        seconds = time.monotonic() - began
         self.record({"iteration": self.done, **known})
         self.use(refits.reward())
-        self.say(f"iteration {self.done}: the judge was refitted, {known}")
+        self.say(f"iteration {self.done}: the judge was refitted in {seconds:.1f} s, {known}")
         self.check_up()
 
     def record(self, entry: dict[str, float]) -> None:

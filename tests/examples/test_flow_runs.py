@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 
 import pytest
@@ -94,9 +95,10 @@ def refitted(wan, tmp_path_factory):
             "--refit_positives", str(folder / "real"), "--no_check_statistics"]  # fmt: skip
 
 
-def test_a_run_with_refits_resumes_to_the_bit(refitted, tmp_path):
+def test_a_run_with_refits_resumes_to_the_bit(refitted, tmp_path, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     made = run("ddpo", refitted, whole)
+    assert len(re.findall(r"the judge was refitted in \d+\.\d s", capsys.readouterr().err)) == 2
     assert made.refits.done == [1, 2]
     assert len(LatentFolder(whole / "clips").infos) == 8
     scores = [

@@ -150,11 +150,13 @@ def test_other_settings_do_not_go_on_with_a_run(tmp_path):
         run("reward_gradients", tmp_path, "--learning_rate", "0.5")
 
 
-def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path):
-    run("reward_gradients", tmp_path, "--iterations", "1")
+def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path, capsys):
+    made = run("reward_gradients", tmp_path, "--iterations", "1")
+    assert made.resumption().startswith("nothing to do: the run has made its 1 `iterations`")
     state = tmp_path / "checkpoints" / "iteration-000001" / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "stopped": "caption fell"}))
     assert run("reward_gradients", tmp_path).done == 1
+    assert "nothing to do: the guards stopped" in capsys.readouterr().err
     assert run("reward_gradients", tmp_path, "--guard_patience", "0").done == 2
 
 
