@@ -2,8 +2,10 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from gtsvj_reward.judge import JudgeConfig
 from gtsvj_reward.reward import AnyReward, GTSVJReward, WeightedReward
@@ -58,16 +60,23 @@ def number(text: str) -> float | None:
 def load_function(name: str) -> AnyReward:
     """A user's function, `module:function`; it is called as a `GTSVJReward` is.
 
+    Modules of the current folder are found too, after those that are installed: the folder stays on
+    the path, since a module may import its neighbours later.
+
     Raises:
         ValueError: if there is no such module or function.
     """
     module, _, function = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"no reward {name!r}: {error}. Name an importable function, MODULE:FUNCTION; it takes "
-            "the arguments of a GTSVJReward and returns one score per clip"
+            f"no reward {name!r}: {error}. Name a function, MODULE:FUNCTION, of a module in the "
+            f"current folder ({here}) or an installed one; it takes the arguments of a GTSVJReward "
+            "and returns one score per clip"
         ) from error
     if not callable(found):
         raise ValueError(f"{name!r} is a {type(found).__name__}, expected a function")

@@ -1,5 +1,7 @@
 """What a command line may train on."""
 
+import sys
+
 import pytest
 import torch
 
@@ -53,7 +55,9 @@ def test_a_sum_is_the_sum_of_its_terms_and_its_judge_can_be_replaced(tmp_path, m
     (tmp_path / "own_reward.py").write_text(
         "def brightness(latents, **given):\n    return latents.flatten(1).mean(1)\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    # As `python examples/ddpo.py` has it, the current folder is not on the path.
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    monkeypatch.chdir(tmp_path)
     first, second = (
         GTSVJReward(moment_judge(filled=filled), check_statistics=False) for filled in (True, False)
     )
