@@ -54,10 +54,12 @@ MODELS: dict[str, tuple[str, ...]] = {
     "HunyuanVideo": ("61x544x960", SMALL),
 }
 """Model -> clips: frames, height and width in pixels."""
-STEPS = 50
+STEPS = 20
 """Denoising steps of a sample; DDPO keeps the latents of all."""
-CLIPS = 16
-"""Clips of an iteration of DDPO, and N of best-of-N."""
+PROMPTS, CLIPS = 8, 64
+"""Prompts and clips of an iteration. These and the steps are those of `examples/alignment`."""
+CANDIDATES = 16
+"""N of best-of-N."""
 RANK = 16
 ADAM_BYTES = 8
 """Per trained parameter: two averages in float32."""
@@ -121,7 +123,7 @@ class Need:
     policy: int
     """The policy's adapter and AdamW's averages."""
     kept: int
-    """Stored latents: trajectories, pairs, candidates."""
+    """Stored latents: trajectories with their prompts, pairs, candidates."""
     saved: int
     """Kept by autograd between the forward and the backward pass."""
     peak: int
@@ -251,9 +253,7 @@ def needs(name: str, size: str) -> Iterator[Need]:
     """Memory of each algorithm for clips of one size."""
     for recomputing in (False, True):
         found = setting(FULL_MODELS[name], edges(size), recomputing)
-        common = common_bytes(found)
-        clip = 4 * found.latents.numel()
-        kept = {"DDPO": CLIPS * (STEPS + 1) * clip, "Diffusion-DPO": 2 * clip}
+        common, kept = common_bytes(found), kept_bytes(found)
         for algorithm, run in passes(found).items():
             gradient = count_gradient(run, found.policy.transformer, found.judge)
             found.policy.transformer.zero_grad()
@@ -262,12 +262,32 @@ def needs(name: str, size: str) -> Iterator[Need]:
                 size=size,
                 algorithm=algorithm,
                 recomputing=recomputing,
-                kept=kept.get(algorithm, clip),
+                kept=kept[algorithm],
                 saved=gradient.saved,
                 peak=gradient.peak,
                 **common,
             )
     yield candidates(name, size, found)
+
+
+def kept_bytes(found: Setting) -> dict[str, int]:
+    """Algorithm -> bytes that it keeps through an update.
+
+    DPO samples before its updates, and then keeps at most a pair of each prompt.
+    """
+    clip = 4 * found.latents.numel()
+    special = {
+        "DDPO": CLIPS * ((STEPS + 1) * clip + text_bytes(found.prompts)),
+        "Diffusion-DPO": 2 * PROMPTS * clip,
+    }
+    return {algorithm: special.get(algorithm, clip) for algorithm in passes(found)}
+
+
+def text_bytes(prompts: Prompts) -> int:
+    """Embeddings of a batch of prompts and of the empty one, which every batch of clips holds."""
+    parts = [(text.embeds, text.mask, text.pooled) for text in (prompts.text, prompts.null)]
+    tensors = [part for of_text in parts for part in of_text if part is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def common_bytes(found: Setting) -> dict[str, int]:
@@ -286,11 +306,11 @@ def candidates(name: str, size: str, found: Setting) -> Need:
     return Need(
         model=name,
         size=size,
-        algorithm=f"best of {CLIPS}",
+        algorithm=f"best of {CANDIDATES}",
         recomputing=False,
         weights=common_bytes(found)["weights"],
         policy=0,
-        kept=CLIPS * 4 * found.latents.numel(),
+        kept=CANDIDATES * 4 * found.latents.numel(),
         saved=0,
         peak=max(sampling.peak, scoring.peak),
     )

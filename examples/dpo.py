@@ -135,12 +135,12 @@ def mined(
 ) -> tuple[list[str], Tensor, Tensor, Metrics]:
     """Prompts, better and worse clips of the current policy, and what is worth logging."""
     texts, keys = run.sampler.clips(iteration)
-    rollouts = run.sampler.rollouts(texts, keys, eta=args.eta)
-    made = [batch.clean for batch in rollouts]
+    made = list(run.sampler.clean_batches(texts, keys, eta=args.eta))
+    parts = batches(len(texts), args.batch_size)
     with torch.no_grad():
-        scored = torch.cat([run.scores(b.clean, b.prompts.texts) for b in rollouts])
+        scored = [run.scores(x, texts[part]) for x, part in zip(made, parts, strict=True)]
     # Latents are small: every process gets all of them, and takes its share of the pairs.
-    latents, rewards = run.sampler.gather(torch.cat(made)), run.sampler.gather(scored)
+    latents, rewards = (run.sampler.gather(torch.cat(found)) for found in (made, scored))
     prompts = run.sampler.prompts_of_all(iteration)
     pairs = mine_pairs(rewards, prompts, min_margin=args.min_margin)
     metrics: Metrics = {

@@ -1,6 +1,6 @@
 """Clips of a policy with the settings of a run, and how processes share them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -82,5 +82,11 @@ class Sampler:
 
     def clean(self, texts: Sequence[str], keys: Sequence[Key]) -> Latents:
         """Clean latents of clips without noise in their steps, without padding."""
-        made = self.rollouts(texts, keys, eta=0.0)
-        return self.policy.unpadded(torch.cat([batch.clean for batch in made]))
+        return self.policy.unpadded(torch.cat(list(self.clean_batches(texts, keys, eta=0.0))))
+
+    def clean_batches(
+        self, texts: Sequence[str], keys: Sequence[Key], *, eta: float
+    ) -> Iterator[Latents]:
+        """Clean latents of clips, with padding, batch by batch; trajectories are not kept."""
+        for part in batches(len(texts), self.arguments.batch_size):
+            yield self.rollouts(texts[part], keys[part], eta=eta)[0].clean

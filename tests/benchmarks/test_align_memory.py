@@ -72,8 +72,12 @@ def test_best_of_n_has_no_gradients(found):
 def test_trajectories_are_kept_by_ddpo_alone(found):
     clip = 4 * 3 * 16 * 8 * 12
     kept = {need.algorithm: need.kept for need in found}
-    assert kept["DDPO"] == 16 * 51 * clip
+    # 8 clips of 8 prompts, 20 steps; 6 words of a prompt and of the empty one in bfloat16
+    width = TINY.transformer().config.text_embed_dim
+    assert kept["DDPO"] == 64 * (21 * clip + 2 * 6 * width * 2)
+    assert kept["Diffusion-DPO"] == 16 * clip
     assert kept["reward gradients, K = 1"] == clip
+    assert kept["best of 16"] == 16 * clip
 
 
 def test_the_page_shows_what_was_written():
@@ -82,3 +86,23 @@ def test_the_page_shows_what_was_written():
     counted = {(need.model, need.size) for need in rows}
     assert counted == {(model, size) for model, sizes in MODELS.items() for size in sizes}
     assert report(rows) in page, "run `python -m benchmarks.align_memory` and paste the table"
+    whole = [
+        chain(rows, model, recomputing)
+        for recomputing in (True, False)
+        for model in ("CogVideoX-2B", "Wan2.1-1.3B")
+    ]
+    assert (
+        "The graph of all 50 steps would need {:.0f} GiB for the 2B and {:.0f} for Wan2.1-1.3B, "
+        "or {:.1f} and {:.1f} TiB without recomputing"
+    ).format(*whole[:2], *(need / 1024 for need in whole[2:])) in " ".join(page.split())
+
+
+def chain(rows, model, recomputing):
+    """GiB of reward gradients through 50 steps: K = 2, and 48 times what K = 2 adds to K = 1."""
+    one, two = (
+        need.total
+        for need in rows
+        if (need.model, need.size, need.recomputing) == (model, MODELS[model][0], recomputing)
+        and need.algorithm.startswith("reward gradients")
+    )
+    return (two + 48 * (two - one)) / GIB

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from benchmarks.align_memory import GIB, MODELS, fits, read
+from benchmarks.align_memory import CLIPS, GIB, MODELS, PROMPTS, STEPS, fits, read
 from tests.docs.commands import ROOT
 from tests.examples.scripts import EXAMPLES
 
@@ -36,6 +36,8 @@ def test_every_script_takes_them_and_their_memory_is_what_was_computed(name):
         arguments = getattr(importlib.import_module(script), kind)
         given = shared.parse(arguments, ["--config", str(file), "--output_dir", "x"])
         assert (given.output_dir, given.dtype, given.batch_size) == ("x", "bfloat16", 1)
+        counted = given.clips, given.prompts_per_iteration, given.num_inference_steps
+        assert counted == (CLIPS, PROMPTS, STEPS), "the memory below is for these"
     size = f"{given.num_frames}x{given.height}x{given.width}"
     assert given.gradient_checkpointing
     rows = {

@@ -1,9 +1,12 @@
 """DPO and reward gradients: an update does not depend on the batches that it is made in."""
 
+import gc
 import importlib
 
 import pytest
+import torch
 
+from gtsvj_reward.alignment import Rollout
 from gtsvj_reward.alignment.processes import mean_metrics
 from tests.examples.tiny_runs import recorded_gradients, some_pairs, tiny_run
 
@@ -47,6 +50,25 @@ def test_dpo_does_not_depend_on_the_batches(tmp_path):
         found[size] = gradient, logged
     for size in (4, 1):
         compare(found[size][0], found[10][0], found[size][1], found[10][1])
+
+
+def test_only_clean_latents_are_kept_where_no_step_is_learned_from(tmp_path):
+    script, alive = importlib.import_module("dpo"), []
+    args, run = tiny_run(script.DPOArguments, tmp_path, batch_size=3, num_inference_steps=1)
+    others = rollouts_alive()
+    run.policy.transformer.register_forward_pre_hook(
+        lambda *_: alive.append(rollouts_alive() - others)
+    )
+    texts, keys = run.sampler.clips(0)
+    clean = run.sampler.clean(texts, keys)
+    script.mined(run, args, 0)
+    assert alive == [0] * 8  # passes, of four batches each
+    expected = torch.cat([made.clean for made in run.sampler.rollouts(texts, keys, eta=0.0)])
+    assert torch.equal(clean, run.policy.unpadded(expected))
+
+
+def rollouts_alive():
+    return sum(type(thing) is Rollout for thing in gc.get_objects())
 
 
 def record(run, update):
