@@ -103,7 +103,10 @@ class PolicyFamily:
     def inputs(
         self, latents: Latents, timesteps: Tensor, text: TextCondition, guidance: float
     ) -> dict[str, Any]:
-        """Arguments of the transformer's forward, as the pipeline passes them.
+        """Arguments of the transformer's forward, as the pipeline passes them in float32.
+
+        In half precision Mochi's differ: its pipeline rounds timesteps (by up to 2 in bfloat16) and
+        the latents between steps, and a policy does not.
 
         Args:
             latents: noisy, in the dtype of the weights.
