@@ -159,7 +159,7 @@ def claim_bound(claim: Mapping[str, Any], records: Records) -> tuple[str, float]
     other = mean(gain(run, claim["measure"], "last") for run in others)
     bound = claim["times"] * max(other, 0.0)
     text = f"{what} is at least {claim['times']} times that with `{claim['than']}`"
-    return f"{text} ({other:+.2f})", bound
+    return f"{text} ({other:+.2f}): above {bound:.2f}", bound
 
 
 def claims(records: Records, config: Mapping[str, Any]) -> str:

@@ -102,7 +102,9 @@ def test_a_claim_is_about_the_whole_interval():
         DPO: [record(1.0, 1.5), record(2.0, 2.7), record(0.0, 0.6)],
         ("dpo", "lora"): [record(0.0, 0.0), record(0.0, 0.2)],
     }
-    found = [line.rsplit(" | ", 1)[1] for line in claims(runs, config).splitlines()[2:]]
+    lines = claims(runs, config).splitlines()[2:]
+    assert "times that with `lora` (+0.10): above 0.30 |" in lines[3]
+    found = [line.rsplit(" | ", 1)[1] for line in lines]
     assert found == [
         "**held** |", "inconclusive |", "**did not hold** |", "**held** |", "not run yet |",
     ]  # fmt: skip
