@@ -86,6 +86,14 @@ WRAPPERS = {
 """Class of a wrapper -> what to pass instead."""
 
 
+def family_name(given: nn.Module) -> str:
+    """Class name of a transformer, that within PEFT's wrapper or a `Backbone` too."""
+    if isinstance(given, Backbone):
+        return given.family
+    model = given.get_base_model() if isinstance(given, PeftModel) else given
+    return type(model).__name__
+
+
 def known_family(name: str) -> type[TransformerBackbone]:
     """The backbone class for a diffusers class name.
 

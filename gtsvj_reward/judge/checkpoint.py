@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import (
+    BACKBONES,
     Backbone,
     LiveBackbone,
     SharingError,
@@ -17,6 +18,7 @@ from gtsvj_reward.backbones import (
     load_transformer,
     shared_backbone,
 )
+from gtsvj_reward.backbones.load import family_name
 from gtsvj_reward.backbones.lora import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
@@ -167,6 +169,9 @@ def load_judge(
     folder = Path(path)
     config = read_config(folder)
     adapter_rank(folder, config)
+    given = backbone if transformer is None else transformer
+    if given is not None and family_name(given) in BACKBONES:
+        check_family(family_name(given), config, folder)
     if transformer is not None:
         if live:
             refuse_adapter(config)
@@ -181,8 +186,7 @@ def load_judge(
             source = folder_of(base_model or base_beside(folder, config))
             backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
         wrapped = backbone_for(backbone, config.depth)
-    if wrapped.family != config.family:
-        raise CheckpointError(f"{folder} wants a {config.family}, got a {wrapped.family}")
+    check_family(wrapped.family, config, folder)
     check_base(wrapped, config, folder)
     set_dtype(wrapped, dtype, dtype_of(str(config.base_dtype)))
     stored_text = read_head(folder).get(STORED_TEXT)
@@ -234,6 +238,12 @@ def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.d
             f"a judge on shared weights stays on their device, {there}; got `device` {device}"
         )
     return there
+
+
+def check_family(name: str, config: JudgeConfig, folder: Path) -> None:
+    """Refuse another class of transformer, whose number of blocks means nothing to the judge."""
+    if name != config.family:
+        raise CheckpointError(f"{folder} wants a {config.family}, got a {name}")
 
 
 def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:

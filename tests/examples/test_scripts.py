@@ -13,8 +13,9 @@ from gtsvj_reward import LatentSpace
 from gtsvj_reward.alignment import AlignArguments
 from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.backbones import LiveBackbone
+from gtsvj_reward.judge import CheckpointError
 from gtsvj_reward.latents.store import LatentClip, save_clip
-from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
+from gtsvj_reward.toy.pipeline import FLOW, PIPELINE, load_pipeline
 from tests.examples.scripts import SMALL
 from tests.examples.tiny_runs import gradients_of_all_scripts, save_gradients, tiny_run
 from tests.ranks import on_unix, run_ranks
@@ -218,6 +219,10 @@ def test_judges_may_call_the_policy_itself():
         assert isinstance(judge.judge.backbone, LiveBackbone) == (way == "live")
         scores.append(judge(latents))
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-5)
+    given[3] = FLOW
+    found = shared.parse(ddpo.DDPOArguments, [*given, "shared"])
+    with pytest.raises(CheckpointError, match=r"wants a Cog.* got a Wan.*--judge_weights own"):
+        shared.load_judge("gtsvj-toy", found, shared.load(found))
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
