@@ -59,9 +59,9 @@ def test_gradients_are_those_of_central_differences():
     judge(latents).scores.mean().backward()
     direction = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
-        ends = [judge(latents + sign * 1e-5 * direction).scores.mean() for sign in (1, -1)]
-    expected = (ends[0] - ends[1]) / 2e-5
-    torch.testing.assert_close((latents.grad * direction).sum(), expected, rtol=1e-5, atol=1e-8)
+        ends = [judge(latents + sign * 1e-6 * direction).scores.mean() for sign in (1, -1)]
+    expected = (ends[0] - ends[1]) / 2e-6
+    torch.testing.assert_close((latents.grad * direction).sum(), expected, rtol=1e-6, atol=0)
     assert expected.abs() > 1e-3
 
 
