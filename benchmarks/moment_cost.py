@@ -26,6 +26,8 @@ MODEL = FULL_MODELS["CogVideoX-2B"]
 ASPECTS = 21
 CLIPS, DRAWS, LABELLED = 200, 4, 100
 """Real clips and negatives of each (the default), and rated clips, of a judge fitted in minutes."""
+STUDENTS = ((30, 1), (15, 1), (10, 1), (5, 1), (30, 2), (10, 2))
+"""Blocks of 30 and pooling of the students in `studies.moments_rows`."""
 RECIPE = 42.9e18
 """Operations of training by the LoRA recipe; `python -m benchmarks.training_cost`."""
 
@@ -109,14 +111,27 @@ def bare(transformer: Any) -> object:
     return transformer(clip, text, torch.zeros(1, device="meta"))
 
 
+def readout_costs(judge: VideoJudge) -> tuple[Traffic, Traffic]:
+    """Costs of a score, and of its tokens alone, without moments and readout."""
+    blocks = [tap for tap in judge.config.taps or () if tap]
+    whole = traffic(lambda: judge(MODEL.clip()))
+    tokens = traffic(lambda: judge.backbone(MODEL.clip(), timestep=0.0, taps=blocks))
+    return whole, tokens
+
+
+def student(transformer: Any, blocks: int, pooling: int) -> VideoJudge:
+    """A judge of one score that runs the first blocks, on averages of squares of latents."""
+    return MODEL.judge(
+        transformer, readout="moments", lora_rank=0, depth=blocks, latent_pooling=pooling
+    )
+
+
 def report() -> str:
     """The whole account as text."""
     transformer = MODEL.transformer()
     judge, mlp = moment_judge(transformer), MODEL.judge(transformer)
     model = traffic(lambda: bare(transformer))
-    whole = traffic(lambda: judge(MODEL.clip()))
-    blocks = [tap for tap in judge.config.taps or () if tap]
-    tokens = traffic(lambda: judge.backbone(MODEL.clip(), timestep=0.0, taps=blocks))
+    whole, tokens = readout_costs(judge)
     own = whole.operations - tokens.operations, whole.moved - tokens.moved
     lines = [
         ["", "TFLOP", "GB read and written"],
@@ -134,6 +149,11 @@ def report() -> str:
         plain, again = gradients(each)
         sizes = (plain.saved, plain.peak, again.saved, again.peak)
         memory.append([name, *(f"{size / GIB:.2f} GiB" for size in sizes)])
+    students = [["student: blocks of 30", "latents averaged", "TFLOP"], ["---"] * 3]
+    for blocks, pooling in STUDENTS:
+        cheap = student(MODEL.transformer(), blocks, pooling)
+        count = traffic(lambda cheap=cheap: cheap(MODEL.clip())).operations
+        students.append([str(blocks), f"{pooling}x{pooling}", f"{count / 1e12:.2f}"])
     passes = CLIPS * (1 + DRAWS) + LABELLED
     total = passes * whole.operations
     return "\n".join(
@@ -141,6 +161,8 @@ def report() -> str:
             table(lines),
             "",
             table(memory),
+            "",
+            table(students),
             "",
             f"checkpoint of {ASPECTS} aspects: {checkpoint_bytes(judge) / 1e6:.2f} MB",
             f"fitting: {passes:,} forward passes, {total / 1e18:.3f} EFLOP, "

@@ -73,7 +73,7 @@ class Clips:
     def build_judge(self, reads: Reads, *taps: int) -> VideoJudge:
         """An unfitted judge, by default with all taps."""
         pipeline = str(self.settings["pipeline"])
-        if reads == "trained":
+        if reads in ("trained", "pooled"):
             transformer = load_transformer(folder_of(pipeline))
         else:
             folder = transformer_folder(folder_of(pipeline), None)
@@ -88,6 +88,7 @@ class Clips:
             readout="moments",
             lora_rank=0,
             taps=list(taps or every),
+            latent_pooling=2 if reads == "pooled" else 1,
         )
         return VideoJudge.from_transformer(transformer, config)
 

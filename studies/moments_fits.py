@@ -18,6 +18,8 @@ from studies.moments_rows import TEACHER, Reads, Row
 
 BETA = 0.2
 LOSS = partial(bradley_terry_with_ties_loss, gamma=1.0)
+STUDIED = ("labelled", "real", "generated")
+"""Folders of the clips that students learn from."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,15 @@ class Fits(Clips):
         """Ridge regression on the scores of the judge `reward` for all clips, without labels."""
         columns, widths = self.columns(row.reads, row.taps)
         teacher = self.fit(TEACHER, seed)
-        clips = torch.cat(
-            [self.table(row.reads, name).features for name in ("labelled", "real", "generated")]
+        clips, seen = (
+            torch.cat([self.table(reads, name).features for name in STUDIED])
+            for reads in (row.reads, TEACHER.reads)
         )
         standard = stages.Standard.of(clips[:, columns])
         solved = stages.solve_aspects(
             standard(clips[:, columns]),
             widths,
-            teacher(clips)[:, None],
+            teacher(seen)[:, None],
             torch.arange(len(clips)),
             energy=None,
             seed=seed,

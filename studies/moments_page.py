@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gtsvj_reward.toy.degradations import FAULTS
 from studies.data import TestPair
-from studies.moments_rows import CLAIMS, OWN, ROWS, SEMANTIC, TESTS
+from studies.moments_rows import CLAIMS, CONTENT, OWN, ROWS, SEMANTIC, TEACHER, TESTS
 
 Records = dict[str, dict[int, dict[str, Any]]]
 """Row -> seed -> its result."""
@@ -197,6 +197,19 @@ def rows_table(records: Records, on: str, tests: Sequence[str]) -> str:
     return table(["row", *heads], rows)
 
 
+def cost_lines(records: Records) -> list[list[str]]:
+    """Operations of each student, the most first, and what it loses against its teacher."""
+    whole = TEACHER.tflop or 0.0
+    students = [row for row in ROWS if row.kind == "student" and row.tflop is not None]
+    lines = []
+    for row in sorted(students, key=lambda row: -(row.tflop or 0.0)):
+        lost = [compared(records, row.name, TEACHER.name, test) for test in CONTENT]
+        fewer = f"{whole / row.tflop:.1f}" if row.tflop else "all but 10⁻⁷"
+        shown = ["not run" if each is None else each.show(signed=True) for each in lost]
+        lines.append([f"`{row.name}`", f"{row.tflop:.2f}", fewer, *shown])
+    return lines
+
+
 def page(records: Records) -> str:
     """The whole page; its words are in `moments_page.md`."""
     missing = [row.name for row in ROWS if row.name not in records]
@@ -210,6 +223,7 @@ def page(records: Records) -> str:
         main=rows_table(records, "faults", TESTS),
         semantic=rows_table(records, "semantic", SEMANTIC),
         own=rows_table(records, "own", OWN),
+        costs=table(["student", "TFLOP", "times fewer", *CONTENT], cost_lines(records)),
         claims=table(["claim", "rows", "points, outcome"], claim_lines(records)),
         measures=table(["measure", "value", "outcome"], measure_lines(records)),
         missing=", ".join(f"`{name}`" for name in missing) or "none",

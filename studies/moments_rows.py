@@ -11,12 +11,12 @@ SEMANTIC = ("reversal", "upwards", "wall")
 OWN = ("within", "best", "both")
 
 Reads = Literal[
-    "trained", "random", "statistics", "surprise", "random_surprise", "surprised",
+    "trained", "random", "pooled", "statistics", "surprise", "random_surprise", "surprised",
     "random_surprised",
 ]  # fmt: skip
-"""What makes features of a clip: moments of the generator, or of the same shape with random
-weights; hand-made statistics of the latents; the surprise of either model; or moments and surprise.
-"""
+"""What makes features of a clip: moments of the generator, of the same shape with random weights,
+or of the generator on means of 2x2 latents; hand-made statistics of the latents; the surprise of
+either model; or moments and surprise."""
 
 Kind = Literal[
     "energy", "reward", "comparisons", "labels", "surprise", "student", "bundled", "uncertainty",
@@ -62,11 +62,16 @@ class Row:
     """Clips of the tests: with faults, with events that the world forbids, or of generators."""
     energy_input: Literal["free", "penalised"] = "free"
     """Whether ridge regression of aspects penalises the energy."""
+    tflop: float | None = None
+    """Operations of a score of 49 frames of 480x720 with the same share of the blocks of
+    CogVideoX-2B, as `python -m benchmarks.moment_cost` counts them; of students and their
+    teacher."""
 
 
 BLOCKS = (
     (
-        Row("reward", "moments, the whole recipe: energy, 400 ratings, 300 comparisons"),
+        Row("reward", "moments, the whole recipe: energy, 400 ratings, 300 comparisons",
+            tflop=120.05),
         Row("hand_ridge", "hand-made statistics, ratings and comparisons", reads="statistics",
             negatives=None),
         Row("hand_reward", "... with an energy", reads="statistics"),
@@ -79,6 +84,10 @@ BLOCKS = (
         Row("no_energy_50", "`no_energy`, 50 ratings", labels=50, negatives=None),
         Row("reward_150", "`reward`, 150 ratings", labels=150),
         Row("no_energy_150", "`no_energy`, 150 ratings", labels=150, negatives=None),
+        Row("reward_25", "`reward`, 25 ratings", labels=25),
+        Row("reward_800", "`reward`, 800 ratings", labels=800),
+        Row("no_energy_800", "`no_energy`, 800 ratings", labels=800, negatives=None),
+        Row("reward_1600", "`reward`, 1,600 ratings", labels=1600),
     ),
     (
         Row("taps_last", "`reward`, the last block alone", taps="last"),
@@ -136,6 +145,7 @@ BLOCKS = (
         Row("own_transfer", "`reward`, fitted to faults of real clips", on="own"),
         Row("own_hand_transfer", "`hand_reward`, likewise", reads="statistics", on="own"),
         Row("own_energy", "`energy`, no label", "energy", on="own"),
+        Row("own_hand_energy", "... of hand-made statistics", "energy", "statistics", on="own"),
         Row("own_surprise", "the surprise alone, nothing fitted", "surprise", "surprise", None,
             on="own"),
         Row("own_surprised", "`own_labels` with the surprise", "labels", "surprised", None,
@@ -149,11 +159,15 @@ BLOCKS = (
     (Row("taps_all", "`reward`, all blocks and the latents", taps="all"),),
     (
         Row("student_1", "latents and block 1, from what `reward` says of 3,816 clips", "student",
-            negatives=None, taps="first"),
-        Row("student_2", "... and block 2", "student", negatives=None, taps="two"),
-        Row("student_3", "... and block 3", "student", negatives=None, taps="half"),
+            negatives=None, taps="first", tflop=20.02),
+        Row("student_2", "... and block 2", "student", negatives=None, taps="two", tflop=40.03),
+        Row("student_3", "... and block 3", "student", negatives=None, taps="half", tflop=60.03),
         Row("student_0", "latents alone, no transformer at all", "student", negatives=None,
-            taps="latents"),
+            taps="latents", tflop=0.0),
+        Row("student_pooled", "means of 2x2 latents, all blocks", "student", "pooled", None,
+            tflop=16.70),
+        Row("student_pooled_2", "... latents, blocks 1 and 2", "student", "pooled", None,
+            taps="two", tflop=5.57),
         Row("direct_1", "`reward`, latents and block 1, fitted to the labels", taps="first"),
         Row("direct_2", "... and block 2", taps="two"),
         Row("direct_3", "... and block 3", taps="half"),
@@ -205,6 +219,10 @@ CLAIMS = (
     Claim("The energy helps the reward at 50 labels", "reward_50", "no_energy_50"),
     Claim("... at 150 labels", "reward_150", "no_energy_150"),
     Claim("... at 400 labels", "reward", "no_energy"),
+    Claim("... at 800 labels", "reward_800", "no_energy_800"),
+    Claim("25 labels improve on the energy", "reward_25", "energy"),
+    Claim("800 labels improve on 400", "reward_800", "reward"),
+    Claim("... and 1,600 on 800", "reward_1600", "reward_800"),
     Claim("A trained base beats a random one", "reward", "random_reward"),
     Claim("... for the energy", "energy", "random_energy"),
     Claim("Three blocks and the latents beat the last block", "reward", "taps_last"),
@@ -223,6 +241,10 @@ CLAIMS = (
     Claim("Labels on a generator's own clips: moments beat hand-made statistics",
           "own_labels", "own_hand", OWN),
     Claim("... and a judge that was fitted to faults of real clips", "own_labels", "own_transfer",
+          OWN),
+    Claim("Without labels on these clips, the reward beats the energy of hand-made statistics",
+          "own_transfer", "own_hand_energy", OWN),
+    Claim("... and the whole recipe on hand-made statistics", "own_transfer", "own_hand_transfer",
           OWN),
     Claim("A fall or bounce played backwards: moments of the trained base beat a random one",
           "reversal", "reversal_random", SEMANTIC),
@@ -252,6 +274,8 @@ CLAIMS = (
     Claim("... of two blocks", "student_2", "reward", margin=-1.5),
     Claim("... of three blocks", "student_3", "reward", margin=-1.5),
     Claim("... of the latents alone", "student_0", "reward", margin=-1.5),
+    Claim("... of means of 2x2 latents", "student_pooled", "reward", margin=-1.5),
+    Claim("... of two blocks of these", "student_pooled_2", "reward", margin=-1.5),
     Claim("A student of one block beats the same fitted to the labels", "student_1", "direct_1"),
     Claim("... of two blocks", "student_2", "direct_2"),
     Claim("A penalised energy serves the reward better", "penalised", "reward"),

@@ -1,11 +1,20 @@
 """What the account of a moment judge counts, worked out by hand, and the size of its checkpoint."""
 
+import pytest
 import torch
 
 from benchmarks.counting import count_gradient
-from benchmarks.moment_cost import MODEL, checkpoint_bytes, moment_judge, traffic
+from benchmarks.moment_cost import (
+    MODEL,
+    checkpoint_bytes,
+    moment_judge,
+    readout_costs,
+    student,
+    traffic,
+)
 from gtsvj_reward.judge.moments import block_moments, latent_moments
 from gtsvj_reward.judge.readout import tap_widths
+from studies.moments_rows import ROWS
 from tests.judge.test_moment_judge import LATER, moment_judge as tiny_moment_judge
 
 FLOAT = 4
@@ -22,15 +31,24 @@ def test_bytes_and_operations_of_known_operators():
     assert (mean.operations, mean.moved) == (200, 210 * FLOAT)
 
 
-def test_a_checkpoint_of_the_full_2b_with_21_aspects_is_small():
+def test_a_judge_of_the_full_2b_has_a_small_checkpoint_and_costs_little_beside_the_blocks():
     features = sum(tap_widths((0, 10, 20, 30), 16, 1920))
     assert features == 40_432
-    judge = moment_judge(MODEL.transformer())
+    transformer = MODEL.transformer()
+    judge = moment_judge(transformer)
     assert judge.config.taps == [0, 10, 20, 30]
     readout = 21 * features + 21 + features + 1  # aspects and the energy
     posterior = 514**2 + 21**2  # 512 bins, the constant, the energy; noise between aspects
     assert checkpoint_bytes(judge) == FLOAT * (readout + 2 * features + posterior)
     assert checkpoint_bytes(judge) < 8e6
+
+    # One block and the latents: by default three of 30 blocks are read, a tenth as many.
+    whole, tokens = readout_costs(student(transformer, 1, 1))
+    assert 0 < whole.operations - tokens.operations < 0.03 * tokens.operations
+    counted = {row.name: row.tflop for row in ROWS if row.tflop}
+    block = whole.operations / 1e12
+    for name, blocks in {"reward": 30, "student_3": 15, "student_2": 10, "student_1": 5}.items():
+        assert counted[name] == pytest.approx(blocks * block, rel=0.01)
 
 
 def test_gradients_of_earlier_taps_do_not_wait_for_the_blocks_behind_them():
