@@ -14,17 +14,25 @@ ROW = 30
 
 
 def gain_bars(before: float, after: float) -> str:
-    """Mean shares of the possible gain as two bars; a negative one has no length."""
+    """Mean shares of the possible gain as two bars; a negative one goes left from a line at 0."""
+    left, width = 88, 220
+    low = max(-1.0, min(0.0, before, after))
+
+    def place(gain: float) -> float:
+        return left + width * (min(1.0, max(low, gain)) - low) / (1 - low)
+
     bars = []
     for number, (name, gain) in enumerate((("no labels", before), ("after ratings", after))):
-        top, length = 6 + 44 * number, 500 * min(1.0, max(0.0, gain))
+        top, start, end = 6 + 34 * number, *sorted((place(0), place(gain)))
         bars.append(
-            f'<text class="name" x="0" y="{top + 22}">{name}</text>'
-            f'<rect class="rail" x="120" y="{top}" width="500" height="32" rx="6"/>'
-            f'<rect class="bar{number}" x="120" y="{top}" width="{length:.1f}" height="32" rx="6"/>'
-            f'<text class="value" x="635" y="{top + 23}">{percent(gain)}</text>'
+            f'<text class="name" x="0" y="{top + 17}">{name}</text>'
+            f'<rect class="rail" x="{left}" y="{top}" width="{width}" height="26"/>'
+            f'<rect class="bar{number}" x="{start:.1f}" y="{top}" width="{end - start:.1f}" '
+            f'height="26"/><text class="value" x="318" y="{top + 19}">{percent(gain)}</text>'
         )
-    return svg("".join(bars), 720, 88, "share of the possible gain, without labels and after")
+    zero = f'<line class="zero" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="0" y2="72"/>'
+    label = "share of the possible gain in steadiness, without labels and after"
+    return svg("".join(bars) + zero * (low < 0), 360, 72, label)
 
 
 def unrest_dots(story: Story) -> str:

@@ -56,11 +56,12 @@ def write_page(
     return pages.write_page(
         out / "index.html",
         kind="Demo",
-        title=f"{len(story.ratings)} ratings, {fit[1]:.1f} seconds: best of {lot.each} takes "
-        f"{percent(after)} of the possible gain instead of {percent(before)}",
+        title=f"{len(story.ratings)} ratings, {fit[1]:.1f} seconds: the best of {lot.each} clips "
+        f"takes {percent(after)} of the possible gain in steadiness instead of {percent(before)}",
         lead="On this machine a small video generator made clips, a judge was fitted to read them "
-        "as latents, and a simulated person rated some. No training steps, no GPU, no decoding for "
-        f"scoring. Everything took {story.seconds['everything'] / 60:.1f} minutes.",
+        "as latents, and a simulated person rated how steady the colours of some are. No training "
+        "steps, no GPU, no decoding for scoring. Everything took "
+        f"{story.seconds['everything'] / 60:.1f} minutes.",
         body=pages.Markup(body),
         style=STYLE.read_text(encoding="utf-8"),
     )
@@ -113,6 +114,7 @@ def draw_strips(out: Path, story: Story) -> None:
         labels=[label for label, _ in shown],
         scores=[colour_unrest(clip[None]).item() for clip in clips],
         score_name="grey levels",
+        score_format=".1f",
         title=f"{lot.prompts[0]}: how far the mean colour moves, less is steadier",
         path=out / "strips.png",
     )

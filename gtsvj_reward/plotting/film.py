@@ -23,6 +23,7 @@ def plot_film_strips(
     scores: Sequence[float],
     columns: int = 8,
     score_name: str = "score",
+    score_format: str = "+.3f",
     title: str = "",
     path: str | Path,
 ) -> Path:
@@ -34,6 +35,7 @@ def plot_film_strips(
         scores: number to the right of each row.
         columns: frames per strip, evenly spaced in time; a shorter clip shows all it has.
         score_name: heading of the numbers.
+        score_format: how the numbers are written, as `format` takes it.
         title: heading of the picture.
         path: file to write; the suffix sets the format.
 
@@ -48,7 +50,8 @@ def plot_film_strips(
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1, got {columns}")
     pictures = [as_frames(clip) for clip in clips]
-    return save(_strips_figure(pictures, labels, scores, columns, score_name, title), path)
+    numbers = [written(score, score_format) for score in scores]
+    return save(_strips_figure(pictures, labels, numbers, columns, score_name, title), path)
 
 
 def as_frames(frames: Frames) -> np.ndarray:
@@ -66,9 +69,9 @@ def as_frames(frames: Frames) -> np.ndarray:
     return array
 
 
-def signed(score: float) -> str:
-    """A score with its sign, three decimals."""
-    return f"{score:+.3f}".replace("-", "\N{MINUS SIGN}")
+def written(score: float, score_format: str) -> str:
+    """A score as text, with a true minus."""
+    return format(score, score_format).replace("-", "\N{MINUS SIGN}")
 
 
 def draw_strip(axes: Any, frames: np.ndarray, *, columns: int, end: float) -> None:
@@ -98,7 +101,7 @@ def draw_strip(axes: Any, frames: np.ndarray, *, columns: int, end: float) -> No
 def _strips_figure(
     clips: Sequence[np.ndarray],
     labels: Sequence[str],
-    scores: Sequence[float],
+    numbers: Sequence[str],
     columns: int,
     score_name: str,
     title: str,
@@ -124,7 +127,7 @@ def _strips_figure(
         color=FAINT,
     )
     bottom = total - top
-    for clip, label, score, height in zip(clips, labels, scores, heights, strict=True):
+    for clip, label, number, height in zip(clips, labels, numbers, heights, strict=True):
         bottom -= height
         shown = min(columns, len(clip))
         strip = add_axes(figure, label_width, bottom, thumb * shown, height)
@@ -132,6 +135,6 @@ def _strips_figure(
         strip.set_xticks([])
         middle = (bottom + height / 2) / total
         figure.text(0.15 / across, middle, fill(label, 27), fontsize=10, va="center", color=INK)
-        figure.text(right, middle, signed(score), fontsize=11, va="center", color=INK)
+        figure.text(right, middle, number, fontsize=11, va="center", color=INK)
         bottom -= gap
     return figure

@@ -86,7 +86,7 @@ def test_a_perturbation_stays_with_its_source_and_a_generated_clip_is_taken_as_i
         assert same == (source == "generated")
 
 
-def test_charts_put_the_steadiest_clip_on_the_right_and_no_bar_below_nothing():
+def test_charts_put_the_steadiest_clip_on_the_right_and_a_loss_left_of_zero():
     told = story([8.0, 2.0, 4.0, 1.0], 2, [Choice(0, 1, -1.0)] * 2, [Choice(1, 0, 1.0)] * 2)
     drawn = unrest_dots(told)
     rings = [float(x) for x in re.findall(r'class="ring" cx="([\d.]+)"', drawn)]
@@ -95,8 +95,13 @@ def test_charts_put_the_steadiest_clip_on_the_right_and_no_bar_below_nothing():
     assert picks[1] == 705.0  # 1 grey level: the steadiest
     assert all(pick > ring for ring, pick in zip(rings, picks, strict=True))
     assert drawn.count('class="dot"') == 4
-    assert 'width="0.0"' in gain_bars(-0.2, 0.5)
-    assert 'width="250.0"' in gain_bars(-0.2, 0.5)
+    # From -20% to 100% is 220 long, from 88 on: 0% is at 88 + 220 / 6, half is 220 / 2.4.
+    drawn = gain_bars(-0.2, 0.5)
+    assert re.findall(r'class="bar\d" x="([\d.]+)" y="\d+" width="([\d.]+)"', drawn) == [
+        ("88.0", "36.7"), ("124.7", "91.7"),
+    ]  # fmt: skip
+    assert 'class="zero" x1="124.7"' in drawn
+    assert "zero" not in gain_bars(0.2, 0.5)
 
 
 @pytest.mark.slow
