@@ -26,6 +26,11 @@ def home(tmp_path_factory):
     write_clips(folder / "real", 12)
     rated = write_rated(folder / "rated", 24)
     write_csv(folder / "ratings.csv", ["video", "clear", "focus"], rated)
+    pairs = [
+        (a, b, (clear > other) - (clear < other))
+        for (a, clear, _), (b, other, _) in zip(rated[::2], rated[1::2], strict=True)
+    ]
+    write_csv(folder / "pairs.csv", ["video_a", "video_b", "label"], pairs)
     return folder
 
 
@@ -100,6 +105,7 @@ FITS = {
                       "--aspects", "clear=0:4", "focus=0:4"],
     "train-aspects, projected": ["--latents", "rated", "--ratings", "ratings.csv", "--aspects",
                                  "clear=0:4", "focus=0:4", "--projection_width", "40"],
+    "train-preference": ["--latents", "rated", "--comparisons", "pairs.csv"],
     "distill": ["rated", "--scores", "ratings.csv"],
 }  # fmt: skip
 
