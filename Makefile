@@ -107,7 +107,7 @@ toy: $(VENV)/codec.stamp $(VENV)/dev.stamp  ## train the toy world's models agai
 study: $(VENV)/dev.stamp  ## run the study of the paper's claims, row by row (hours), and write docs/study/
 	$(VENV)/bin/python -m studies.paper_claims $(STUDY_ARGS)
 
-moments: $(VENV)/dev.stamp  ## run the study of moment judges (an hour) and write docs/study/moments.md
+moments: $(VENV)/dev.stamp  ## run the study of moment judges (hours) and write docs/study/moments.md
 	$(VENV)/bin/python -m studies.moments $(MOMENTS_ARGS)
 
 notebooks: $(VENV)/dev.stamp  ## run the notebooks (minutes) and store what they show

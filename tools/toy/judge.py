@@ -53,6 +53,10 @@ study, one fit, beside those of `gtsvj-toy-lora`, trained with LoRA on as many c
 |---|---|---|---|
 {table}
 
+With the generator's surprise as a further feature such a judge is about one point better on the
+same scene and two on graded faults (row `faults_reward` of `docs/study/moments.md`). This one does
+not read it: the surprise takes two more generator passes per clip.
+
 Remake it with `python -m tools.toy.judge --bundle`.
 
 Licence: Apache-2.0.

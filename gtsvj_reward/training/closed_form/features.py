@@ -160,7 +160,7 @@ class FeatureCache:
 
         Raises:
             ValueError: for features that are not finite, naming the clip.
-            OSError: if the folder cannot be written, saying how much is missing.
+            OSError: if the folder cannot be written, naming the file.
         """
         state = PartialState()
         share = range(state.process_index, len(clips), state.num_processes)
