@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+from functools import partial
 from itertools import count
+from threading import Event, Thread
 
 import pytest
 
@@ -11,6 +13,7 @@ from gtsvj_reward.labelling.journal import JOURNAL, Journal, read_events
 from gtsvj_reward.labelling.labels import Labels
 from gtsvj_reward.locks import FolderInUseError, folder_lock
 from tests.holder import holder
+from tests.ranks import on_unix, run_apart
 
 SHOWN = {
     "task": "compare", "clips": ["a", "b"], "prompt": None, "choice": "random",
@@ -35,35 +38,35 @@ def test_an_unfinished_line_is_cut_off_and_the_next_event_is_whole(tmp_path):
     assert [event["event"] for event in read_events(tmp_path / JOURNAL)] == ["shown", "answer"]
 
 
-def write_on(folder, descriptor):
-    """Write events and say so, until killed; a test runner it must never become."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(60)
-    try:
-        journal = Journal(folder)
+def write_until_killed(folder, said):
+    """Write events and say so; another thread kills the process after 50 of them, at any point."""
+    enough = Event()
+
+    def kill():
+        enough.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Thread(target=kill).start()
+    journal = Journal(folder)
+    with said.open("ab", buffering=0) as file:
         for number in count():
             journal.append("fit", n=number)
-            os.write(descriptor, b"%d\n" % number)
-    finally:
-        os._exit(1)
+            file.write(b"%d\n" % number)
+            if number == 50:
+                enough.set()
 
 
+@on_unix
 def test_a_killed_process_has_written_all_that_it_said(tmp_path):
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        write_on(tmp_path, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as said:
-        told = [said.readline() for _ in range(50)]
-        os.kill(child, signal.SIGKILL)
-        told += [line for line in said if line.endswith(b"\n")]
-    os.waitpid(child, 0)
-    journal = Journal(tmp_path)
+    said = tmp_path / "said"
+    folder = tmp_path / "labels"
+    assert run_apart([partial(write_until_killed, folder, said)]) == [-signal.SIGKILL]
+    told = said.read_bytes().splitlines()
+    journal = Journal(folder)
     numbers = [event["n"] for event in journal.events]
     journal.close()
     assert numbers == list(range(len(numbers)))
-    assert len(numbers) >= len(told)
+    assert len(numbers) >= len(told) > 50
 
 
 def test_one_process_at_a_time(tmp_path):

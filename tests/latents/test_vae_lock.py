@@ -12,6 +12,7 @@ import torch
 
 from gtsvj_reward.latents import LatentSpace, vae_lock
 from tests.latents.tiny import make_vae
+from tests.ranks import on_unix, run_apart
 
 
 def free(vae):
@@ -80,15 +81,18 @@ def test_a_lock_lives_as_long_as_its_vae():
     assert all(ref() is None for ref in lives)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="only Unix forks")
+@on_unix
 def test_a_forked_process_does_not_wait_for_threads_of_its_parent():
+    assert run_apart([fork_beside_a_thread]) == [0]
+
+
+def fork_beside_a_thread():
+    """0 if a child that another thread forked can hold the lock that this thread holds."""
     vae = make_vae()
     vae_lock(vae).acquire()
     with ThreadPoolExecutor(1) as pool:
         child = pool.submit(fork_and_try, vae).result()
-    vae_lock(vae).release()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def fork_and_try(vae):
