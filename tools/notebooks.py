@@ -1,8 +1,8 @@
 """Run the example notebooks and store their outputs.
 
-    python -m tools.notebooks                # all of them; minutes each python -m tools.notebooks
-    01 --fast      # some of them, with small numbers python -m tools.notebooks --text         # if
-    only text cells changed
+    python -m tools.notebooks              # all of them; minutes each
+    python -m tools.notebooks 01 --fast    # some of them, with small numbers
+    python -m tools.notebooks --text       # if only text cells changed
 
 The source of a notebook is the Python file of its name: cells begin with `# %%`, text cells with
 `# %% [markdown]`. The `.ipynb` beside it is made from it and never edited by hand.

@@ -77,7 +77,6 @@ def test_stored_text_is_part_of_the_checkpoint(tmp_path):
     assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
 
 
-@pytest.mark.slow
 def score_file(judge, latents, out):
     """The program of a new process."""
     scores = GTSVJReward.from_pretrained(judge)(load_file(latents)["x"])
