@@ -14,6 +14,7 @@ from gtsvj_reward.labelling.session import RefusedAnswerError
 from gtsvj_reward.latents import LatentFolder
 from gtsvj_reward.training.preference.labels import compared_clips
 from gtsvj_reward.training.preference.settings import ComparisonsData
+from tests.judge.test_moment_judge import moment_judge
 from tests.labelling.tiny import answer_all, calm, judged
 from tests.tiny import tiny_judge, tiny_transformer
 
@@ -126,6 +127,18 @@ def test_ratings_teach_as_well(tmp_path):
     assert 0 < task.predicted["overall"] < 6
     assert "active" in {answer.task.choice for answer in made.labels.given("rate")}
     made.close()
+
+
+def test_what_a_judge_loses_by_ratings_is_said_once(tmp_path, caplog):
+    judge = moment_judge(taps=[0, 2], stage="preference")
+    made = judged(tmp_path, groups=4, each=5, judge=judge, kind="rate")
+    for fitted in (10, 20):
+        for score in range(10):
+            made.answer("ann", made.task("ann").ticket, scores={"overall": 1 + score % 5})
+        made.worker.wait()
+        assert made.model.judge.config.training["aspects: clips"] == fitted
+    made.close()
+    assert sum("loses its score, from comparisons" in said for said in caplog.messages) == 1
 
 
 def test_a_fit_that_fails_is_said_and_labelling_goes_on(tmp_path):

@@ -63,12 +63,12 @@ def latent_files(folder, names):
     return folder
 
 
-def judged(tmp_path, *, groups=6, each=5, **settings):
-    """A session with a fresh judge; clips are read when it returns."""
+def judged(tmp_path, *, groups=6, each=5, judge=None, **settings):
+    """A session with a judge, a fresh one by default; clips are read when it returns."""
     videos = empty_files(tmp_path / "videos", groups, each)
     names = [clip.name for clip in read_clips(videos)]
     found = read_clips(videos, latents=latent_files(tmp_path / "latents", names))
-    model = Model(moment_judge(filled=False, taps=[0, 2]), found)
+    model = Model(judge or moment_judge(filled=False, taps=[0, 2]), found)
     made = Session(tmp_path / "labels", found, SessionSettings(**settings), model)
     made.worker.wait()
     return made

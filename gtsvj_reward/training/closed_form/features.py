@@ -145,6 +145,8 @@ class FeatureCache:
         self.owners: dict[str, int] = {}
         self.computed = 0
         self.damaged: list[Path] = []
+        self.warned: set[str] = set()
+        """Warnings of fits to these features, each given once."""
 
     def read(self, clips: Sequence[Load], what: str) -> list[str]:
         """Compute features that are not cached; under `accelerate launch` in all processes.

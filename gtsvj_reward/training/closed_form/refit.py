@@ -40,7 +40,7 @@ def refit(
     judge. New data of a kind replaces the old data of that kind: to withdraw a label, pass the
     others. Later stages build on earlier ones: new ratings keep the energy, new comparisons keep
     energy and aspects. What builds on a stage that is fitted anew is dropped with a warning, unless
-    its data is given as well.
+    its data is given as well. Refits with one cache give each warning once.
 
     Args:
         judge: of readout `moments`; fresh, or fitted before.
@@ -82,9 +82,11 @@ def refit(
             "LoRA, taps, pooling, stride, timestep, text or noise levels): make one of this judge, "
             "`FeatureCache(judge, folder)`"
         )
-    warn_of_dropped(judge.config, contrast=contrast, ratings=ratings, comparisons=comparisons)
+    for part in dropped(judge.config, contrast=contrast, ratings=ratings, comparisons=comparisons):
+        warn_once(cache, f"the judge that is refitted loses {part}")
     if ratings and len(ratings) < len(aspects):
-        logger.warning(
+        warn_once(
+            cache,
             "%d clips are rated, for %d aspects: too few to tell the aspects' errors apart, and "
             "metrics of such a judge say little; rate more clips",
             len(ratings),
@@ -107,20 +109,26 @@ def refit(
     return fitted
 
 
-def warn_of_dropped(
+def dropped(
     config: JudgeConfig,
     *,
     contrast: Sequence[Contrast],
     ratings: Sequence[Rated],
     comparisons: Sequence[Compared],
-) -> None:
-    """Say which parts of a judge build on a stage that is fitted anew, and are dropped."""
-    dropped = []
+) -> list[str]:
+    """Which parts of a judge build on a stage that is fitted anew, and how to keep them."""
+    parts = []
     if config.aspects and contrast and not ratings:
         names = ", ".join(aspect.name for aspect in config.aspects)
-        dropped.append(f"its aspects ({names}); pass their `ratings` as well to keep them")
+        parts.append(f"its aspects ({names}); pass their `ratings` as well to keep them")
     if config.stage == "preference" and (contrast or ratings) and not comparisons:
         what = "weights of the aspects" if config.aspects else "score"
-        dropped.append(f"its {what}, from comparisons; pass these as well to keep them")
-    for part in dropped:
-        logger.warning("the judge that is refitted loses %s", part)
+        parts.append(f"its {what}, from comparisons; pass these as well to keep them")
+    return parts
+
+
+def warn_once(cache: FeatureCache, text: str, *values: int) -> None:
+    """Log a warning, unless a fit to the same cache has: labelling refits again and again."""
+    if text not in cache.warned:
+        cache.warned.add(text)
+        logger.warning(text, *values)

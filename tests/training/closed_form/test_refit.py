@@ -8,6 +8,7 @@ import torch
 from gtsvj_reward.assets import asset_path
 from gtsvj_reward.judge import Aspect, load_judge, save_judge
 from gtsvj_reward.judge.card import model_card
+from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.losses import bradley_terry_loss, contrastive_loss
 from gtsvj_reward.training.closed_form.examples import Compared, Contrast, Rated, connected
 from gtsvj_reward.training.closed_form.features import FeatureCache, content_id
@@ -242,8 +243,12 @@ def test_what_was_read_is_not_read_again(fresh, tmp_path):
     other = FeatureCache(moment_judge(filled=False, taps=[0, 2]), tmp_path)
     other.read(loads, "clips")
     assert other.computed == 6
-    with pytest.raises(ValueError, match="a judge that reads clips in another way"):
-        refit(fresh, other, contrast=contrast(latents))
+    # Features of another block are as many, and would make a wrong judge without an error.
+    alike = FeatureCache(moment_judge(filled=False, taps=[0, 1, 2, 3]))
+    assert tuple(feature_widths(alike.judge.backbone, alike.judge.config)) == WIDTHS
+    for foreign in (other, alike):
+        with pytest.raises(ValueError, match="a judge that reads clips in another way"):
+            refit(fresh, foreign, contrast=contrast(latents))
 
 
 def test_damaged_features_are_computed_again(fresh, tmp_path, caplog):
