@@ -17,6 +17,7 @@ from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, save_cli
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.reward.text_store import write_made
 from gtsvj_reward.tables import write_table
+from gtsvj_reward.training.processes import from_main
 
 CLIPS = "clips"
 """Folder of a run: the policy's clips, and a table of their prompts."""
@@ -66,20 +67,22 @@ class OwnClips:
             iterations: of all clips so far.
         """
         count, seed, last = self.arguments.refit_clips, self.arguments.seed, iterations[-1]
-        prompts, accelerator = self.sampler.prompts, self.sampler.accelerator
+        prompts = self.sampler.prompts
         order = keyed_order(len(prompts), seed, OWN, last)
         # Two per prompt, so that people can compare them.
         texts = [prompts[order[index // 2 % len(order)]] for index in range(count)]
         keys: list[Key] = [(seed, OWN, last, index) for index in range(count)]
         share = self.sampler.share
         latents = self.sampler.gather(self.sampler.clean(share(texts), share(keys)))
-        if accelerator.is_main_process:
-            self.save(last, latents, texts)
-            rows = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
-            write_table(self.folder / "prompts.csv", ("video", PROMPT), rows)
-            if self.keep_prompts:
-                write_made(self.folder, PolicyText(self.sampler.policy))
-        accelerator.wait_for_everyone()
+        from_main(lambda: self.write(iterations, latents, texts))
+
+    def write(self, iterations: Sequence[int], latents: Latents, texts: Sequence[str]) -> None:
+        """Write the clips of the last of these iterations, and the prompts of all."""
+        self.save(iterations[-1], latents, texts)
+        rows = [(info.path.stem, info.settings[PROMPT]) for info in self.infos(iterations)]
+        write_table(self.folder / "prompts.csv", ("video", PROMPT), rows)
+        if self.keep_prompts:
+            write_made(self.folder, PolicyText(self.sampler.policy))
 
     def save(self, iteration: int, latents: Latents, texts: Sequence[str]) -> None:
         """Write clips as latent files."""

@@ -2,10 +2,11 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from gtsvj_reward.alignment.arguments import AlignArguments
 from gtsvj_reward.alignment.pairs import latent_files
@@ -19,6 +20,8 @@ from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.processes import from_main
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DIMENSION = "overall"
 """Which label of a comparison counts."""
@@ -97,8 +100,10 @@ def read_tables(arguments: AlignArguments, config: JudgeConfig) -> Tables:
     compared: tuple[Comparison, ...] = ()
     rated: tuple[Rating, ...] = ()
     left_out: dict[str, int] = {}
+    files: dict[str, str] = {}
     if arguments.refit_comparisons is not None:
-        compared, bare = labelled(arguments.refit_comparisons)
+        table = arguments.refit_comparisons
+        (compared, bare), files[table] = hashed(table, labelled)
         if bare:
             left_out[f"{arguments.refit_comparisons}: no label {DIMENSION!r}"] = bare
     if arguments.refit_ratings is not None:
@@ -107,15 +112,22 @@ def read_tables(arguments: AlignArguments, config: JudgeConfig) -> Tables:
                 "`refit_ratings` needs a judge with aspects, whose scales the ratings have: give "
                 "one that was fitted to ratings, or `refit_comparisons`"
             )
-        ratings = read_ratings(arguments.refit_ratings, aspects=[a.name for a in config.aspects])
+        names, table = [a.name for a in config.aspects], arguments.refit_ratings
+        ratings, files[table] = hashed(table, partial(read_ratings, aspects=names))
         rated = ratings.rows
         for reason, count in ratings.skipped.items():
             left_out[f"{arguments.refit_ratings}: {reason}"] = count
     for reason, count in left_out.items():
         logger.warning("%s: %d rows left out of the refit", reason, count)
-    tables = [arguments.refit_comparisons, arguments.refit_ratings]
-    files = {table: file_sha256(Path(table)) for table in tables if table is not None}
     return Tables(compared, rated, files, left_out)
+
+
+def hashed(path: str, read: Callable[[str], T]) -> tuple[T, str]:
+    """What a file says and its SHA-256; read again if it was saved in between."""
+    while True:
+        before, found = file_sha256(Path(path)), read(path)
+        if file_sha256(Path(path)) == before:
+            return found, before
 
 
 def labelled(path: str) -> tuple[tuple[Comparison, ...], int]:

@@ -79,7 +79,7 @@ class Refits:
                 "shared or own"
             )
         self.arguments, self.start = arguments, judge
-        self.rebuild, self.accelerator = rebuild, sampler.accelerator
+        self.rebuild = rebuild
         self.clips = OwnClips(sampler, keep_prompts=judge.config.text_input == "prompt")
         self.positives: list[ClipInfo] = []
         if arguments.refit_positives is not None:
@@ -106,10 +106,9 @@ class Refits:
         if record is None or any(record[name] != value for name, value in same.items()):
             labels = read_labels(self.arguments, self.start.config)
             judge = self.fitted(own, labels)
-            record = {**same, **labels.record(), "positives": len(self.positives)}
-            if self.accelerator.is_main_process:
-                self.write(iteration, judge, record)
-            self.accelerator.wait_for_everyone()
+            made: dict[str, Any] = {**same, **labels.record(), "positives": len(self.positives)}
+            from_main(lambda: self.write(iteration, judge, made))
+            record = made
         return {
             "refit_clips": len(named),
             "refit_labels": record["comparisons"] + record["ratings"],

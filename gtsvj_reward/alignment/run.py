@@ -25,6 +25,7 @@ from gtsvj_reward.alignment.updates import check_loss, clip_gradients
 from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.scoring import Scoring
+from gtsvj_reward.training.processes import from_main
 
 SOUND = "lora-sound"
 """Folder of the adapter of the last checkup at which the guards saw no divergence."""
@@ -220,9 +221,7 @@ class AlignmentRun:
         if self.refits is not None and refitted:
             self.refit(self.refits)
         if last or self.stopped or refitted or self.done % self.arguments.save_every == 0:
-            if self.main:
-                self.checkpoints.save(self.done, self.stopped)
-            self.accelerator.wait_for_everyone()
+            from_main(lambda: self.checkpoints.save(self.done, self.stopped))
 
     def refit(self, refits: Refits) -> None:
         """Refit the reward, and run a checkup with it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from gtsvj_reward.judge import VideoJudge
 from gtsvj_reward.locks import folder_lock
@@ -19,26 +19,41 @@ Found = TypeVar("Found")
 
 
 def from_main(read: Callable[[], Found]) -> Found:
-    """What the main process reads, in all processes: files may change between two reads.
+    """What the main process reads or writes, for all processes: files may change between two reads.
+
+    What it raises, all processes raise: none waits for it in vain.
 
     Args:
         read: called in the main process; what it returns can be pickled.
-
-    Raises:
-        OSError: in all processes, if the main process raised one.
-        ValueError: likewise.
     """
-    found: Found | None = None
-    error: Exception | None = None
-    if PartialState().is_main_process:
-        try:
-            found = read()
-        except (OSError, ValueError) as raised:
-            error = raised
-    found, error = broadcast_object_list([found, error])
-    if error is not None:
-        raise error
-    return cast("Found", found)
+    if not PartialState().is_main_process:
+        found, error = broadcast_object_list([None, None])
+        if error is not None:
+            raise error
+        return cast("Found", found)
+    try:
+        own = read()
+    except BaseException as error:
+        broadcast_object_list([None, error])
+        raise
+    broadcast_object_list([own, None])
+    return own
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """What one process raises in the block, all processes raise at its end.
+
+    The others would wait for that one in their next exchange. In the block nothing is exchanged.
+    """
+    try:
+        yield
+    except BaseException as error:
+        gather_object([error])
+        raise
+    errors = [error for error in gather_object([None]) if error is not None]
+    if errors:
+        raise errors[0]
 
 
 @contextmanager

@@ -5,7 +5,9 @@ import shutil
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from hashlib import sha256
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from gtsvj_reward.alignment import (
 )
 from gtsvj_reward.alignment.journal import read_journal
 from gtsvj_reward.alignment.own_clips import PolicyText
-from gtsvj_reward.alignment.refit_labels import read_labels
+from gtsvj_reward.alignment.refit_labels import hashed, read_labels
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
@@ -31,6 +33,7 @@ from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.reward.text_store import PromptStoreError, write_texts
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from gtsvj_reward.training.closed_form.features import Shown, shown_id
+from gtsvj_reward.training.processes import from_main
 from tests.alignment.tiny import SIZE, TEXTS, tiny_pipeline
 from tests.pipelines import cogvideox_image, frozen
 from tests.ranks import on_unix, run_ranks
@@ -234,6 +237,16 @@ def refit_of_one_process(folder, tables, words):
         (folder / "0.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"0\.csv"):
         refits.refit(2)
+    with pytest.raises(KeyError, match="unknown"):
+        from_main(lambda: {}["unknown"])
+    with pytest.raises(OSError, match="no clip 1"):
+        refits.cache.read([partial(only_the_first, number) for number in range(2)], "clips")
+
+
+def only_the_first(number):
+    if number:
+        raise OSError(f"no clip {number}")
+    return real(1)[0]
 
 
 @on_unix
@@ -255,6 +268,18 @@ def test_all_processes_refit_to_the_labels_that_the_main_process_reads(tmp_path)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_hash_of_a_table_is_that_of_what_was_read(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("one label")
+
+    def read(path):
+        text = Path(path).read_text()
+        table.write_text("two labels")  # people go on while it is read
+        return text
+
+    assert hashed(str(table), read) == ("two labels", sha256(b"two labels").hexdigest())
 
 
 def test_comparisons_without_the_label_that_counts_are_counted(whole, start, tmp_path, caplog):

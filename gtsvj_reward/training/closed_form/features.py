@@ -27,6 +27,7 @@ from gtsvj_reward.judge.moments import MOMENTS, SMOOTHNESS
 from gtsvj_reward.judge.prompt_moments import NOISE_SEED, PROMPT_MOMENTS
 from gtsvj_reward.judge.reading import feature_widths
 from gtsvj_reward.progress import Progress
+from gtsvj_reward.training.processes import failing_together
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +166,20 @@ class FeatureCache:
             OSError: if the folder cannot be written, naming the file.
         """
         state = PartialState()
+        with failing_together():
+            names = self.read_share(clips, what)
+        found = list(names.items())
+        if state.num_processes > 1:
+            found = gather_object(found)
+        if not self.spread:
+            self.gather(names.values())
+        for index, name in sorted(found):
+            self.owners.setdefault(name, index % state.num_processes)
+        return [name for _, name in sorted(found)]
+
+    def read_share(self, clips: Sequence[Load], what: str) -> dict[int, str]:
+        """Read this process's share of some clips; their indices and content."""
+        state = PartialState()
         share = range(state.process_index, len(clips), state.num_processes)
         names: dict[int, str] = {}
         waiting: dict[Hashable, dict[str, Tensor | Shown]] = {}
@@ -194,14 +209,7 @@ class FeatureCache:
                 self.damaged[0],
             )
             self.damaged.clear()
-        found = list(names.items())
-        if state.num_processes > 1:
-            found = gather_object(found)
-        if not self.spread:
-            self.gather(names.values())
-        for index, name in sorted(found):
-            self.owners.setdefault(name, index % state.num_processes)
-        return [name for _, name in sorted(found)]
+        return names
 
     def gather(self, own: Iterable[str]) -> None:
         """Share the features of this process with all processes."""
