@@ -135,7 +135,8 @@ class RewardEnsemble(Combination):
     the two.
 
     The gradient of the standard deviation does not exist where all members agree and have no
-    uncertainty, and is 0 there.
+    uncertainty, and is 0 there. The uncertainty of a live judge has none at all: for gradients set
+    `pessimism` of such members, not of their ensemble.
     With `normalize=False` the members' scales are averaged as they are. Prompt embeddings and
     devices as for `Combination`.
 

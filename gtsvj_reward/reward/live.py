@@ -243,6 +243,7 @@ class Bare(torch.autograd.Function):
         del gradient
         raise RuntimeError(
             f"{ctx.name!r} of a live judge has no gradient: the call computes that of `rewards` "
-            "only. Differentiate these (choose aspects with `weights=`, uncertainty "
-            "with `pessimism=`), or use a judge with its own or shared weights"
+            "only. Differentiate these (choose aspects with `weights=`, uncertainty with "
+            "`pessimism=` of the judge, not of an ensemble), or use a judge with its own or shared "
+            "weights"
         )

@@ -21,6 +21,7 @@ from gtsvj_reward.backbones import LiveBackbone, SharingError
 from gtsvj_reward.judge import CheckpointError, JudgeConfig, VideoJudge, save_judge
 from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.reward.clip_scorer import ClipScorer
+from gtsvj_reward.reward.combine import RewardEnsemble
 from tests.backbones.family_wan import tiny_wan
 from tests.backbones.test_families import every_family, latents_of
 from tests.judge.test_moment_judge import moment_judge
@@ -273,6 +274,10 @@ def test_gradients_are_for_the_final_score_alone(path):
     for values in (out.raw, out.uncertainty, out.parts["clear"], out.trajectory[0]):
         with pytest.raises(RuntimeError, match="of a live judge has no gradient"):
             values.sum().backward(retain_graph=True)
+    live.pessimism = 0.0
+    wary = RewardEnsemble({"a": live, "b": live}, pessimism=1.0)
+    with pytest.raises(RuntimeError, match="`pessimism=` of the judge, not of an ensemble"):
+        wary.details(latents, normalize=False).rewards.sum().backward()
     squares = out.rewards.square().sum()
     (slope,) = torch.autograd.grad(squares, latents, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):

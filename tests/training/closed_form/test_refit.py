@@ -354,6 +354,7 @@ def test_fewer_rated_clips_than_aspects_are_a_warning(fresh, cache, caplog):
     aspects = [Aspect(name=name, low=1, high=5) for name in six]
     for count, warnings in ((6, 1), (4, 0)):
         caplog.clear()
+        cache.warned.clear()
         refit(fresh, cache, ratings=rated(latents, six), aspects=aspects[:count])
         assert len(caplog.messages) == warnings, caplog.messages
         assert all(m.startswith("4 clips are rated, for 6 aspects") for m in caplog.messages)
@@ -384,6 +385,7 @@ def test_new_comparisons_keep_the_aspects_and_new_ratings_the_energy(aspect_judg
     assert (record["preference: added"], record["preference: withdrawn"]) == (40, 0)
     assert "| aspects: content | 60 entries in `config.json` |" in model_card(judge.config)
     assert not caplog.messages, "nothing was lost"
+    cache.warned.clear()
     more = [*rated(*lot(60, 2))[:50], *rated(*lot(3, 6))]
     again = refit(judge, cache, ratings=more, aspects=SHARP[:1])
     assert "loses its weights of the aspects, from comparisons" in caplog.text
