@@ -121,7 +121,7 @@ def test_the_demo_runs_on_own_videos(tmp_path, capsys):
     kinds = [item["kind"] for item in results["footage"]["comparisons"]]
     assert kinds == [
         "temporal_slice_swap", "noisy_segment", "frame_shuffle", "frame_drop", "patch_swap",
-        *DEGRADATIONS,
+        "latent_blur", "latent_ghosting", *DEGRADATIONS,
     ]  # fmt: skip
     text = page.read_text()
     assert "do not apply to real footage" in text
