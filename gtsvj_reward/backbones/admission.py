@@ -1,6 +1,7 @@
 """What of a transformer in use a judge cannot work with, and why."""
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
@@ -10,6 +11,11 @@ PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 class SharingError(ValueError):
     """Weights that cannot be shared as they are; the message says why and what to do."""
+
+
+def without_peft(transformer: nn.Module) -> nn.Module:
+    """The model in a `PeftModel`; another module as it is."""
+    return transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
 
 
 def check_unmerged(name: str, part: nn.Module) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
-from peft import PeftModel
 from torch import Tensor, nn
 
-from gtsvj_reward.backbones.admission import SharingError
+from gtsvj_reward.backbones.admission import SharingError, without_peft
 from gtsvj_reward.backbones.base import Backbone
 from gtsvj_reward.backbones.cogvideox import CogVideoXBackbone
 from gtsvj_reward.backbones.denoising import SCHEDULERS
@@ -70,7 +69,7 @@ def shared_backbone(transformer: nn.Module, depth: int | None = None) -> Backbon
             and for wrappers around the transformer; later, at a call, also for changed values.
         ValueError: if its class is not in `BACKBONES`.
     """
-    model = transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
+    model = without_peft(transformer)
     name = type(model).__name__
     if name in WRAPPERS:
         raise SharingError(f"got a {name} around a transformer: pass {WRAPPERS[name]}")
@@ -90,8 +89,7 @@ def family_name(given: nn.Module) -> str:
     """Class name of a transformer, that within PEFT's wrapper or a `Backbone` too."""
     if isinstance(given, Backbone):
         return given.family
-    model = given.get_base_model() if isinstance(given, PeftModel) else given
-    return type(model).__name__
+    return type(without_peft(given)).__name__
 
 
 def known_family(name: str) -> type[TransformerBackbone]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from gtsvj_reward.backbones.admission import (
     check_frozen,
     check_unfused,
     check_unmerged,
+    without_peft,
 )
 from gtsvj_reward.backbones.sharded import Shards
 from gtsvj_reward.backbones.sharing import LiveWeights, plain
@@ -61,7 +61,7 @@ def called_and_model(policy: nn.Module) -> tuple[nn.Module, nn.Module]:
                 "(`fully_shard`; in accelerate `fsdp_version: 2`), or load the judge with its own "
                 "weights"
             )
-    model = called.get_base_model() if isinstance(called, PeftModel) else called
+    model = without_peft(called)
     return called, plain(model)
 
 

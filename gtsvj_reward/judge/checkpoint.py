@@ -15,6 +15,7 @@ from gtsvj_reward.backbones import (
     LiveBackbone,
     SharingError,
     backbone_for,
+    family_of,
     load_transformer,
     shared_backbone,
 )
@@ -170,7 +171,11 @@ def load_judge(
     config = read_config(folder)
     adapter_rank(folder, config)
     given = backbone if transformer is None else transformer
-    if given is not None and family_name(given) in BACKBONES:
+    if given is None:
+        source = folder_of(base_model or base_beside(folder, config))
+        check_family(family_of(source, revision=config.base_revision), config, folder)
+        given = load_transformer(source, depth=config.depth, revision=config.base_revision)
+    elif family_name(given) in BACKBONES:
         check_family(family_name(given), config, folder)
     if transformer is not None:
         if live:
@@ -182,10 +187,7 @@ def load_judge(
             wrapped = shared_backbone(transformer, config.depth)
             device = own_device(wrapped, device)
     else:
-        if backbone is None:
-            source = folder_of(base_model or base_beside(folder, config))
-            backbone = load_transformer(source, depth=config.depth, revision=config.base_revision)
-        wrapped = backbone_for(backbone, config.depth)
+        wrapped = backbone_for(given, config.depth)
     check_family(wrapped.family, config, folder)
     check_base(wrapped, config, folder)
     set_dtype(wrapped, dtype, dtype_of(str(config.base_dtype)))

@@ -17,6 +17,7 @@ from gtsvj_reward.judge import (
     read_config,
     save_judge,
 )
+from tests.backbones.family_wan import tiny_wan
 from tests.ranks import on_unix, run_apart
 from tests.test_files import full_disk
 from tests.tiny import KINDS, clips, tiny_aspect_judge, tiny_judge, tiny_space, tiny_transformer
@@ -125,11 +126,15 @@ def test_a_checkpoint_is_loaded_in_the_dtype_it_was_trained_in(tmp_path, base):
     assert torch.equal(loaded.energies(clips()), judge.energies(clips()))
 
 
-def test_another_base_is_refused(saved):
+def test_another_base_is_refused(saved, tmp_path):
     with pytest.raises(CheckpointError, match=r"other base weights.*`base_model=`"):
         load_judge(saved, backbone=tiny_transformer(seed=1))
     with pytest.raises(CheckpointError, match="other base weights"):
         load_judge(saved, backbone=tiny_transformer("5b"))
+    # With fewer blocks than the judge reads: their number is not what is wrong.
+    tiny_wan(layers=1).save_pretrained(tmp_path / "wan")
+    with pytest.raises(CheckpointError, match=r"wants a CogVideoX.* got a Wan"):
+        load_judge(saved, base_model=tmp_path / "wan")
 
 
 def test_another_depth_is_refused(saved, base):
