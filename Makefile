@@ -28,7 +28,7 @@ demo: $(VENV)/demo.stamp  ## fit a judge to a small generator, then to real clip
 	$(VENV)/bin/gtsvj demo --out demo-output $(DEMO_ARGS)
 
 # Most tests keep one core busy. Two processes of one thread each take half of the time. With
-# `worksteal` tests of one file stay in one process, so that its fixtures are made once.
+# `worksteal` most tests of a file stay in one process, so that its fixtures are made once.
 WORKERS = 2
 
 test: $(VENV)/dev.stamp  ## run the tests

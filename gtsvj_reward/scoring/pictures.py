@@ -12,8 +12,6 @@ from gtsvj_reward.latents.sources import source_sha256
 from gtsvj_reward.latents.store import SUFFIX, ClipInfo
 from gtsvj_reward.latents.video import READING, read_video
 
-"""Settings of a latent file about reading its video."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
