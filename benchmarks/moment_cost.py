@@ -26,7 +26,7 @@ MODEL = FULL_MODELS["CogVideoX-2B"]
 ASPECTS = 21
 CLIPS, DRAWS, LABELLED = 200, 4, 100
 """Real clips and negatives of each (the default), and rated clips, of a judge fitted in minutes."""
-STUDENTS = ((30, 1), (15, 1), (10, 1), (5, 1), (30, 2), (10, 2))
+STUDENTS = ((30, 1), (15, 1), (10, 1), (5, 1), (0, 1), (30, 2), (10, 2))
 """Blocks of 30 and pooling of the students in `studies.moments_rows`."""
 RECIPE = 42.9e18
 """Operations of training by the LoRA recipe; `python -m benchmarks.training_cost`."""
@@ -121,9 +121,8 @@ def readout_costs(judge: VideoJudge) -> tuple[Traffic, Traffic]:
 
 def student(transformer: Any, blocks: int, pooling: int) -> VideoJudge:
     """A judge of one score that runs the first blocks, on averages of squares of latents."""
-    return MODEL.judge(
-        transformer, readout="moments", lora_rank=0, depth=blocks, latent_pooling=pooling
-    )
+    reads = {"depth": blocks} if blocks else {"taps": [0]}
+    return MODEL.judge(transformer, readout="moments", lora_rank=0, latent_pooling=pooling, **reads)
 
 
 def report() -> str:
@@ -153,7 +152,7 @@ def report() -> str:
     for blocks, pooling in STUDENTS:
         cheap = student(MODEL.transformer(), blocks, pooling)
         count = traffic(lambda cheap=cheap: cheap(MODEL.clip())).operations
-        students.append([str(blocks), f"{pooling}x{pooling}", f"{count / 1e12:.2f}"])
+        students.append([str(blocks), f"{pooling}x{pooling}", f"{count / 1e12:.4g}"])
     passes = CLIPS * (1 + DRAWS) + LABELLED
     total = passes * whole.operations
     return "\n".join(

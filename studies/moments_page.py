@@ -200,13 +200,12 @@ def rows_table(records: Records, on: str, tests: Sequence[str]) -> str:
 def cost_lines(records: Records) -> list[list[str]]:
     """Operations of each student, the most first, and what it loses against its teacher."""
     whole = TEACHER.tflop or 0.0
-    students = [row for row in ROWS if row.kind == "student" and row.tflop is not None]
+    students = [(row.tflop, row.name) for row in ROWS if row.kind == "student" and row.tflop]
     lines = []
-    for row in sorted(students, key=lambda row: -(row.tflop or 0.0)):
-        lost = [compared(records, row.name, TEACHER.name, test) for test in CONTENT]
-        fewer = f"{whole / row.tflop:.1f}" if row.tflop else "all but 10⁻⁷"
+    for tflop, name in sorted(students, reverse=True):
+        lost = [compared(records, name, TEACHER.name, test) for test in CONTENT]
         shown = ["not run" if each is None else each.show(signed=True) for each in lost]
-        lines.append([f"`{row.name}`", f"{row.tflop:.2f}", fewer, *shown])
+        lines.append([f"`{name}`", f"{tflop:.4g}", f"{whole / tflop:.3g}", *shown])
     return lines
 
 

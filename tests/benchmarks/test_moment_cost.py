@@ -49,6 +49,9 @@ def test_a_judge_of_the_full_2b_has_a_small_checkpoint_and_costs_little_beside_t
     block = whole.operations / 1e12
     for name, blocks in {"reward": 30, "student_3": 15, "student_2": 10, "student_1": 5}.items():
         assert counted[name] == pytest.approx(blocks * block, rel=0.01)
+    alone = student(transformer, 0, 1)
+    own = traffic(lambda: alone(MODEL.clip())).operations / 1e12
+    assert counted["student_0"] == pytest.approx(own, rel=0.01)
 
 
 def test_gradients_of_earlier_taps_do_not_wait_for_the_blocks_behind_them():
