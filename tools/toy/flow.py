@@ -11,15 +11,12 @@ A number of steps ends it, not the clock. Interrupt it at will: it resumes from 
 
 import argparse
 import json
-import math
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5EncoderModel, UMT5Config, UMT5EncoderModel
@@ -27,7 +24,6 @@ from transformers import T5EncoderModel, UMT5Config, UMT5EncoderModel
 from gtsvj_reward.random_keys import keyed_generator
 from gtsvj_reward.toy.pipeline import PIPELINE, load_pipeline
 from gtsvj_reward.toy.words import TEXT_LENGTH
-from tools.demo.train_codec import load_state, save_state
 from tools.toy.export import name_tokenizer_class
 from tools.toy.generator import (
     HELD_OUT,
@@ -35,7 +31,7 @@ from tools.toy.generator import (
     TEXT_CONFIG,
     TRAIN_KEY,
     encode_split,
-    validation,
+    train_steps,
 )
 
 CONFIG = {
@@ -77,9 +73,13 @@ class Optimizers:
                 group["lr"] = share * rate
 
     def step(self) -> None:
-        """Update the weights, and forget the gradients."""
+        """Update the weights."""
         for optimizer in self.both:
             optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.both:
             optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,31 +171,17 @@ def train(args: argparse.Namespace) -> None:
     texts = [encoded(pipe, captions) for _, captions in splits]
     held_out = [Example(splits[0][0], *texts[0], 32, -1, index) for index in range(2)]
     optimizer = Optimizers(model)
-    state = load_state(args.run, "model", model, optimizer)
-    average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if state["step"]:
-        average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
-    tensors = {"model": model.state_dict(), "average": average}
-    held_out_losses = [partial(example.loss, model) for example in held_out]
-    done, already, began = int(state["step"]), state["seconds"], time.monotonic()
-    for step in range(done, args.steps):
-        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
-        optimizer.set_rate(min(1.0, (step + 1) / 50) * decay)
-        example = Example(splits[1][0], *texts[1], args.batch, args.seed, step)
-        loss = example.loss(model)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        keep = min(0.999, (step + 2) / (step + 11))
-        for name, tensor in model.state_dict().items():
-            average[name].lerp_(tensor, 1 - keep)
-        if (step + 1) % 100 == 0 or step + 1 == args.steps:
-            value = validation(model, average, held_out_losses)
-            spent = already + time.monotonic() - began
-            print(f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
-            state = {"step": step + 1, "seconds": spent, "held_out_loss": value}
-            save_state(args.run, tensors, optimizer, state)
-    print(json.dumps(state))
+    losses = [partial(example.loss, model) for example in held_out]
+    average = train_steps(
+        args,
+        model,
+        optimizer,
+        optimizer.set_rate,
+        lambda step: Example(splits[1][0], *texts[1], args.batch, args.seed, step).loss(model),
+        losses,
+        warmup=50,
+        every=100,
+    )
     model.load_state_dict(average)
     pipe.to(torch.float16).save_pretrained(args.out)
     name_tokenizer_class(args.out)

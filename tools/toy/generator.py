@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
@@ -142,6 +143,56 @@ def validation(
     return value
 
 
+def train_steps(
+    args: argparse.Namespace,
+    model: nn.Module,
+    optimizer: Any,
+    set_rate: Callable[[float], None],
+    loss_at: Callable[[int], Tensor],
+    held_out: Sequence[Callable[[], Tensor]],
+    *,
+    warmup: int,
+    every: int,
+) -> dict[str, Tensor]:
+    """Go on with the steps of a run, whose progress is stored; the average of the weights.
+
+    Args:
+        args: `run`, a folder, and `steps`.
+        model: its initial weights are replaced by those of the run.
+        optimizer: of the model.
+        set_rate: sets the learning rate, as a share of the highest.
+        loss_at: of a step.
+        held_out: losses on held-out clips.
+        warmup: steps until the highest learning rate; the rest follows a cosine.
+        every: steps between two reports.
+    """
+    state = load_state(args.run, "model", model, optimizer)
+    average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if state["step"]:
+        average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
+    tensors = {"model": model.state_dict(), "average": average}
+    done, already, began = int(state["step"]), state["seconds"], time.monotonic()
+    for step in range(done, args.steps):
+        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+        set_rate(min(1.0, (step + 1) / warmup) * decay)
+        loss = loss_at(step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        keep = min(0.999, (step + 2) / (step + 11))
+        for name, tensor in model.state_dict().items():
+            average[name].lerp_(tensor, 1 - keep)
+        if (step + 1) % every == 0 or step + 1 == args.steps:
+            value = validation(model, average, held_out)
+            spent = already + time.monotonic() - began
+            print(f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
+            state = {"step": step + 1, "seconds": spent, "held_out_loss": value}
+            save_state(args.run, tensors, optimizer, state)
+    print(json.dumps(state))
+    return average
+
+
 def train(args: argparse.Namespace) -> None:
     """Train for a number of steps; the learning rate follows them."""
     torch.set_num_threads(args.threads)
@@ -162,34 +213,18 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01
     )
-    state = load_state(args.run, "model", model, optimizer)
-    average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    if state["step"]:
-        average = {n: t.clone() for n, t in load_file(args.run / "average.safetensors").items()}
-    tensors = {"model": model.state_dict(), "average": average}
-    held_out_losses = [partial(example.loss, model, scheduler) for example in held_out]
-    done, already, began = int(state["step"]), state["seconds"], time.monotonic()
-    for step in range(done, args.steps):
-        decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+
+    def set_rate(share: float) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = min(1.0, (step + 1) / 300) * args.lr * decay
+            group["lr"] = args.lr * share
+
+    def loss_at(step: int) -> Tensor:
         example = Example(splits[1][0], words[1], empty, args.batch, args.seed, step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss = example.loss(model, scheduler)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        keep = min(0.999, (step + 2) / (step + 11))
-        for name, tensor in model.state_dict().items():
-            average[name].lerp_(tensor, 1 - keep)
-        if (step + 1) % 500 == 0 or step + 1 == args.steps:
-            value = validation(model, average, held_out_losses)
-            spent = already + time.monotonic() - began
-            print(f"step {step + 1} {spent:.0f}s loss {loss:.4f} held out {value:.4f}", flush=True)
-            state = {"step": step + 1, "seconds": spent, "held_out_loss": value}
-            save_state(args.run, tensors, optimizer, state)
-    print(json.dumps(state))
+            return example.loss(model, scheduler)
+
+    losses = [partial(example.loss, model, scheduler) for example in held_out]
+    train_steps(args, model, optimizer, set_rate, loss_at, losses, warmup=300, every=500)
 
 
 def main() -> None:
