@@ -176,13 +176,21 @@ def judge_values(
     Finished scores are stored beside --out, so an interrupted run resumes.
     """
     from gtsvj_reward import GTSVJReward
-    from gtsvj_reward.judge import resolve_checkpoint
+    from gtsvj_reward.judge import read_config, resolve_checkpoint
     from gtsvj_reward.judge.checkpoint import base_beside
     from gtsvj_reward.reward.stored import Stored
     from gtsvj_reward.scoring import folder, shards
     from gtsvj_reward.training.closed_form.distill import Teacher, check_student
 
     checkpoint = resolve_checkpoint(args.teacher)
+    config = read_config(checkpoint)
+    stored = Stored.beside(config, clips.path)
+    base = args.teacher_base_model or str(base_beside(checkpoint, config))
+    inputs = inputs_of(args, stored.texts is not None, config.image_input)
+    student = student_of(args, (base, config.base_revision), inputs)
+    require_stored(student, clips)
+    check_student(student, settings, clips)
+    # Loaded only now: the student that was checked is out of memory again.
     reward = GTSVJReward.from_pretrained(
         checkpoint,
         base_model=args.teacher_base_model,
@@ -191,12 +199,6 @@ def judge_values(
         allow_untrained_geometry=args.allow_untrained_geometry,
         check_statistics=not args.no_check_statistics,
     )
-    stored = Stored.beside(reward.config, clips.path)
-    base = args.teacher_base_model or str(base_beside(checkpoint, reward.config))
-    inputs = inputs_of(args, stored.texts is not None, reward.config.image_input)
-    student = student_of(args, (base, reward.config.base_revision), inputs)
-    require_stored(student, clips)
-    check_student(student, settings, clips)
     finished = shards.Shards(
         folder=args.out.with_name(f"{args.out.name}-teacher"),
         header=shards.run_header(checkpoint, reward, stored),
@@ -205,7 +207,7 @@ def judge_values(
     scored = folder.collect_scores(clips, finished)
     teacher = Teacher.judge(
         args.teacher,
-        reward.config,
+        config,
         clips.infos,
         aspects=[clip.aspects for clip in scored],
         scores=[clip.raw for clip in scored],
