@@ -19,6 +19,7 @@ from gtsvj_reward.training.arguments import FitConfig, JudgeArguments
 from gtsvj_reward.training.closed_form.features import FeatureCache, Load
 from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.labelled import LabelledFit, judge_of_stage_before, write_labelled
+from gtsvj_reward.training.processes import from_main
 from gtsvj_reward.training.run import build_judge
 
 METRICS_FILE = "metrics.json"
@@ -71,13 +72,15 @@ def save_fit(
     rounded = {name: round(float(value), 6) for name, value in metrics.items()}
     record = {**judge.config.training, "held out": rounded}
     judge.config = replace(judge.config, training=record)
-    if PartialState().is_main_process:
-        folder = Path(args.output_dir)
+    folder = Path(args.output_dir)
+
+    def write() -> None:
         write_text(folder / METRICS_FILE, json.dumps(rounded, indent=1) + "\n")
         if labelled:
             write_labelled(folder, *labelled)
         save_judge(judge, folder)
-    PartialState().wait_for_everyone()
+
+    from_main(write)
 
 
 def scores_of(
