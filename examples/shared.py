@@ -28,7 +28,7 @@ from gtsvj_reward.alignment.rewards import (
 )
 from gtsvj_reward.dtypes import dtype_of, weights_in
 from gtsvj_reward.flags import in_flags, with_config
-from gtsvj_reward.judge import CheckpointError
+from gtsvj_reward.judge import OtherBaseError
 from gtsvj_reward.toy.detector import caption_log_probability, load_detector
 from gtsvj_reward.toy.measures import steadiness
 from gtsvj_reward.toy.pipeline import BASES, decode, frozen, load_pipeline
@@ -137,8 +137,8 @@ def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:
         return load()
     try:
         return load(transformer=pipe.transformer, live=arguments.judge_weights == "live")
-    except CheckpointError as error:
-        raise CheckpointError(
+    except OtherBaseError as error:
+        raise OtherBaseError(
             f"{error}. A judge of another generator than --pretrained_model needs its own base: "
             "--judge_weights own"
         ) from error

@@ -64,14 +64,21 @@ def load_function(name: str) -> AnyReward:
     the path, since a module may import its neighbours later.
 
     Raises:
-        ValueError: if there is no such module or function.
+        ValueError: if there is no such module or function, or a module of the same name hides that
+            of the current folder.
     """
     module, _, function = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     try:
-        found = getattr(importlib.import_module(module), function)
+        loaded = importlib.import_module(module)
+        own = Path(here, *module.split(".")).with_suffix(".py")
+        if own.exists() and not own.samefile(loaded.__file__ or here):
+            raise ValueError(
+                f"`{module}` is {loaded.__file__} here, which hides {own}: rename your module"
+            )
+        found = getattr(loaded, function)
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"no reward {name!r}: {error}. Name a function, MODULE:FUNCTION, of a module in the "

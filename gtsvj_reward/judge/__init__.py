@@ -3,6 +3,7 @@
 from gtsvj_reward.judge.batching import judge_clips as judge_clips
 from gtsvj_reward.judge.checkpoint import (
     CheckpointError as CheckpointError,
+    OtherBaseError as OtherBaseError,
     load_judge as load_judge,
     read_config as read_config,
     save_judge as save_judge,

@@ -51,6 +51,14 @@ def test_functions_that_cannot_be_imported_are_refused_by_name():
         load_function("math:pi")
 
 
+def test_a_module_that_hides_that_of_the_current_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "colorsys.py").write_text("def hls_to_rgb(latents, **given): ...\n")
+    with pytest.raises(ValueError, match=r"`colorsys` is .* which hides .*: rename your module"):
+        load_function("colorsys:hls_to_rgb")
+
+
 def test_a_sum_is_the_sum_of_its_terms_and_its_judge_can_be_replaced(tmp_path, monkeypatch):
     (tmp_path / "own_reward.py").write_text(
         "def brightness(latents, **given):\n    return latents.flatten(1).mean(1)\n"
