@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gtsvj_reward.alignment.average import check_decay
 from gtsvj_reward.alignment.flow import SDE
@@ -200,11 +200,15 @@ class AlignArguments:
         refits = self.iterations // self.refit_every if self.refit_every else 0
         return math.ceil(self.iterations / self.evaluate_every) + refits
 
+    def decisive(self) -> dict[str, Any]:
+        """Every setting that decides what the iterations do, as JSON holds it."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in FREE}
+        found: dict[str, Any] = json.loads(json.dumps(values))
+        return found
+
     def fingerprint(self) -> str:
-        """SHA-256 over every setting that decides what the iterations do."""
-        values = dataclasses.asdict(self)
-        decisive = {name: value for name, value in values.items() if name not in FREE}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        """SHA-256 over the decisive settings."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
     def read_prompts(self, known: list[str]) -> list[str]:
         """Prompts of the file, or the known ones without a file.

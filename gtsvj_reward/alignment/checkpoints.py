@@ -20,6 +20,7 @@ from gtsvj_reward.files import (
     write_safetensors,
     write_text,
 )
+from gtsvj_reward.training.resume import changes
 
 LATEST = "lora"
 """Folder of the last checkpoint's adapter, for diffusers."""
@@ -46,8 +47,8 @@ class Checkpoints:
 
     folder: Path
     """Of the run."""
-    settings: str
-    """Fingerprint of the settings that decide what iterations do."""
+    settings: dict[str, Any]
+    """The settings that decide what iterations do."""
     policy: Policy
     optimizer: torch.optim.Optimizer
     guards: Stateful
@@ -85,10 +86,11 @@ class Checkpoints:
         if path is None:
             return 0, None
         adapter, moments, state = load_checkpoint(path)
-        if state["settings"] != self.settings:
+        changed = changes(state["settings"], self.settings, {})
+        if changed:
             raise ValueError(
-                f"{self.folder} holds a run with other settings: choose another `output_dir`, or "
-                "give the settings of that run"
+                f"{self.folder} holds a run with other settings: {changed}. Choose another "
+                "`output_dir`, or give the settings of that run"
             )
         self.policy.load_adapter(adapter)
         load_moments(self.optimizer, self.policy.parameters(), moments)

@@ -12,6 +12,7 @@ from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.files import whole_folder, write_text
 from gtsvj_reward.judge import VideoJudge, save_judge
+from gtsvj_reward.judge.checkpoint import trained_digest
 from gtsvj_reward.judge.rebuilt import judge_beside
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
@@ -102,8 +103,12 @@ class Refits:
         own = self.clips.infos(self.done)
         named = {info.path.stem: content_id(load_clip(info.path).latents) for info in own}
         record = from_main(lambda: self.record(iteration))
-        same = {"settings": self.arguments.fingerprint(), "clips": named}
-        if record is None or any(record[name] != value for name, value in same.items()):
+        same = {
+            "settings": self.arguments.fingerprint(),
+            "first judge": trained_digest(self.start),
+            "clips": named,
+        }
+        if record is None or any(record.get(name) != value for name, value in same.items()):
             labels = read_labels(self.arguments, self.start.config)
             judge = self.fitted(own, labels)
             made: dict[str, Any] = {**same, **labels.record(), "positives": len(self.positives)}

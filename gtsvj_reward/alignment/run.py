@@ -1,5 +1,6 @@
 """The loop that the alignment algorithms share: clips, updates, checkups, logs, checkpoints."""
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from gtsvj_reward.alignment.rewards import judges_of, refuse_images
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.alignment.updates import check_loss, clip_gradients
+from gtsvj_reward.judge.checkpoint import trained_digest
 from gtsvj_reward.progress import Progress
 from gtsvj_reward.reward import AnyReward
 from gtsvj_reward.sampling.scoring import Scoring
@@ -94,7 +96,7 @@ class AlignmentRun:
         self.journal = Journal(arguments.folder, writes=self.main)
         self.checkpoints = Checkpoints(
             arguments.folder,
-            arguments.fingerprint(),
+            arguments.decisive() | named_content(sampler.prompts, reward),
             policy,
             self.optimizer,
             self.guards,
@@ -267,3 +269,11 @@ class AlignmentRun:
         """Print a line, from the main process only."""
         if self.main:
             tqdm.write(text, file=sys.stderr)
+
+
+def named_content(prompts: Sequence[str], reward: AnyReward) -> dict[str, str]:
+    """Hashes of what settings only name, and what decides the iterations, too."""
+    found = {"prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()}
+    for name, judge in judges_of(reward).items():
+        found[f"weights of {name}"] = trained_digest(judge.judge)
+    return found

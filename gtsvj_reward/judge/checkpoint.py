@@ -1,11 +1,13 @@
 """A judge on disk: `config.json`, a PEFT adapter, `head.safetensors` and a model card."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gtsvj_reward.assets import folder_of
@@ -44,6 +46,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded as it is; the message says why and what to do."""
 
 
+class OtherBaseError(CheckpointError):
+    """A checkpoint of another base than the one given."""
+
+
 def head_state(judge: VideoJudge) -> dict[str, Tensor]:
     """The tensors of `head.safetensors`."""
     state = {f"head.{name}": tensor for name, tensor in judge.head.state_dict().items()}
@@ -53,6 +59,19 @@ def head_state(judge: VideoJudge) -> dict[str, Tensor]:
     if judge.stored_text is not None:
         state[STORED_TEXT] = judge.stored_text
     return state
+
+
+def trained_digest(judge: VideoJudge) -> str:
+    """SHA-256 over head and adapter: which judge it is, where the base weights are the same.
+
+    A merged judge has no adapter left; slices of the weights that it was merged into stand for it.
+    """
+    state = head_state(judge)
+    if judge.config.lora_rank and not judge.merged:
+        state |= adapter_state(judge.backbone)
+    bare = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    merged = judge.backbone.fingerprint() if judge.merged else ""
+    return hashlib.sha256(save(bare) + merged.encode()).hexdigest()
 
 
 def save_judge(judge: VideoJudge, path: str | Path) -> None:
@@ -245,7 +264,7 @@ def own_device(backbone: Backbone, device: str | torch.device | None) -> torch.d
 def check_family(name: str, config: JudgeConfig, folder: Path) -> None:
     """Refuse another class of transformer, whose number of blocks means nothing to the judge."""
     if name != config.family:
-        raise CheckpointError(f"{folder} wants a {config.family}, got a {name}")
+        raise OtherBaseError(f"{folder} wants a {config.family}, got a {name}")
 
 
 def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:
@@ -254,13 +273,13 @@ def check_base(backbone: Backbone, config: JudgeConfig, folder: Path) -> None:
     if found == config.base_fingerprint:
         return
     if backbone.dtype == torch.float16 and config.base_dtype != "float16":
-        raise CheckpointError(
+        raise OtherBaseError(
             f"the transformer is in float16, the judge in {folder} was trained in "
             f"{config.base_dtype}: weights that were rounded to float16 cannot be recognised as "
             f"those. Load the pipeline with torch_dtype=torch.{config.base_dtype}, or the judge "
             "with its own weights"
         )
-    raise CheckpointError(
+    raise OtherBaseError(
         f"{folder} was trained on other base weights than those given: fingerprint "
         f"{str(config.base_fingerprint)[:12]}… expected, {found[:12]}… found. "
         f"It names {config.base_model!r}; pass that model with --base_model (`base_model=`)"

@@ -105,8 +105,6 @@ def settings_text(settings: Settings) -> str:
 def refuse_changes(checkpoint: Path, settings: Settings, defaults: Settings) -> None:
     """Reject settings that differ from those of a checkpoint.
 
-    A setting that one side does not have, as it was added or removed since, has its default there.
-
     Args:
         checkpoint: folder.
         settings: of the run that is to resume.
@@ -114,19 +112,29 @@ def refuse_changes(checkpoint: Path, settings: Settings, defaults: Settings) -> 
     """
     then = json.loads((checkpoint / SETTINGS_FILE).read_text())
     now, known = (json.loads(settings_text(values)) for values in (settings, defaults))
-    changed = [
-        name
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name, known.get(name, MISSING)) != now.get(name, known.get(name, MISSING))
-    ]
+    changed = changes(then, now, known)
     if changed:
-        values = "; ".join(
-            f"`{name}` was {short(then, name)}, is now {short(now, name)}" for name in changed
-        )
         raise ValueError(
-            f"{checkpoint} was trained with other settings: {values}. Give those of before to go "
+            f"{checkpoint} was trained with other settings: {changed}. Give those of before to go "
             "on, or another `output_dir` to start anew"
         )
+
+
+def changes(then: Settings, now: Settings, defaults: Settings) -> str:
+    """Which settings differ, for a message; empty if none does.
+
+    A setting that one side does not have, as it was added or removed since, has its default there.
+
+    Args:
+        then: of the checkpoint.
+        now: of the run that is to resume, as JSON holds them.
+        defaults: of settings that have one.
+    """
+    return "; ".join(
+        f"`{name}` was {short(then, name)}, is now {short(now, name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name, defaults.get(name, MISSING)) != now.get(name, defaults.get(name, MISSING))
+    )
 
 
 def short(values: Settings, name: str) -> str:

@@ -7,13 +7,14 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gtsvj_reward import LatentSpace
 from gtsvj_reward.alignment import AlignArguments
 from gtsvj_reward.alignment.journal import read_journal
+from gtsvj_reward.assets import folder_of
 from gtsvj_reward.backbones import LiveBackbone
-from gtsvj_reward.judge import CheckpointError
+from gtsvj_reward.judge import CheckpointError, OtherBaseError
 from gtsvj_reward.latents.store import LatentClip, save_clip
 from gtsvj_reward.toy.pipeline import FLOW, PIPELINE, load_pipeline
 from tests.examples.scripts import SMALL
@@ -145,10 +146,27 @@ def test_the_guards_know_how_many_checkups_a_run_plans(tmp_path):
     assert made.guards.looks == 4  # after iterations 2, 4, 6 and 7
 
 
-def test_other_settings_do_not_go_on_with_a_run(tmp_path):
-    run("reward_gradients", tmp_path, "--iterations", "1")
-    with pytest.raises(ValueError, match="other settings"):
-        run("reward_gradients", tmp_path, "--learning_rate", "0.5")
+def test_other_settings_prompts_or_another_judge_of_the_same_name_do_not_go_on_with_a_run(tmp_path):
+    prompts, judge = tmp_path / "prompts.txt", tmp_path / "judge"
+    texts = ["one blue triangle bouncing", "one blue triangle falling", "one red circle falling"]
+    prompts.write_text("\n".join(texts))
+    shutil.copytree(folder_of("gtsvj-toy"), judge)
+    given = ("--prompts", str(prompts), "--reward", str(judge), "--iterations", "1")
+    run("reward_gradients", tmp_path / "run", *given)
+    moved = prompts.rename(tmp_path / "moved.txt")
+    given = ("--prompts", str(moved), *given[2:])
+    assert run("reward_gradients", tmp_path / "run", *given).done == 1  # the same prompts
+    with pytest.raises(ValueError, match=r"other settings: `learning_rate` was .*, is now 0\.5\. C"):
+        run("reward_gradients", tmp_path / "run", *given, "--learning_rate", "0.5")
+    moved.write_text("\n".join(texts[:2]))
+    with pytest.raises(ValueError, match="other settings: `prompts` was .*…, is now"):
+        run("reward_gradients", tmp_path / "run", *given)
+    moved.write_text("\n".join(texts))
+    head = load_file(judge / "head.safetensors")
+    first = next(iter(head))
+    save_file({**head, first: head[first] * 1.001}, judge / "head.safetensors")
+    with pytest.raises(ValueError, match="other settings: `weights of reward` was"):
+        run("reward_gradients", tmp_path / "run", *given)
 
 
 def test_a_run_that_the_guards_stopped_goes_on_only_without_them(tmp_path, capsys):
@@ -221,8 +239,19 @@ def test_judges_may_call_the_policy_itself():
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-5)
     given[3] = FLOW
     found = shared.parse(ddpo.DDPOArguments, [*given, "shared"])
-    with pytest.raises(CheckpointError, match=r"wants a Cog.* got a Wan.*--judge_weights own"):
+    with pytest.raises(OtherBaseError, match=r"wants a Cog.* got a Wan.*--judge_weights own"):
         shared.load_judge("gtsvj-toy", found, shared.load(found))
+
+
+def test_own_weights_are_advised_for_another_base_only(tmp_path):
+    ddpo, shared = importlib.import_module("ddpo"), importlib.import_module("shared")
+    given = ["--output_dir", "x", "--pretrained_model", PIPELINE, "--judge_weights", "shared"]
+    found = shared.parse(ddpo.DDPOArguments, given)
+    shutil.copytree(folder_of("gtsvj-toy"), tmp_path / "judge")
+    (tmp_path / "judge" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError) as raised:
+        shared.load_judge(str(tmp_path / "judge"), found, shared.load(found))
+    assert "judge_weights" not in str(raised.value)
 
 
 def test_settings_come_from_a_file_and_the_command_line_wins(tmp_path):
