@@ -146,7 +146,7 @@ def test_the_guards_know_how_many_checkups_a_run_plans(tmp_path):
     assert made.guards.looks == 4  # after iterations 2, 4, 6 and 7
 
 
-def test_other_settings_prompts_or_another_judge_of_the_same_name_do_not_go_on_with_a_run(tmp_path):
+def test_other_settings_prompts_or_another_judge_do_not_go_on_with_a_run(tmp_path):
     prompts, judge = tmp_path / "prompts.txt", tmp_path / "judge"
     texts = ["one blue triangle bouncing", "one blue triangle falling", "one red circle falling"]
     prompts.write_text("\n".join(texts))
@@ -156,10 +156,12 @@ def test_other_settings_prompts_or_another_judge_of_the_same_name_do_not_go_on_w
     moved = prompts.rename(tmp_path / "moved.txt")
     given = ("--prompts", str(moved), *given[2:])
     assert run("reward_gradients", tmp_path / "run", *given).done == 1  # the same prompts
-    with pytest.raises(ValueError, match=r"other settings: `learning_rate` was .*, is now 0\.5\. C"):
+    with pytest.raises(
+        ValueError, match=r"other settings: `learning_rate` was .*, is now 0\.5\. C"
+    ):
         run("reward_gradients", tmp_path / "run", *given, "--learning_rate", "0.5")
     moved.write_text("\n".join(texts[:2]))
-    with pytest.raises(ValueError, match="other settings: `prompts` was .*…, is now"):
+    with pytest.raises(ValueError, match=r"other settings: `prompts` was .*…, is now"):
         run("reward_gradients", tmp_path / "run", *given)
     moved.write_text("\n".join(texts))
     head = load_file(judge / "head.safetensors")
