@@ -103,6 +103,8 @@ def iterate(
     run: AlignmentRun, args: DDPOArguments, statistics: PromptStatistics, iteration: int
 ) -> list[Metrics]:
     """Sample, score, learn; what is worth logging."""
+    if run.refitted:
+        statistics.forget()
     count, (texts, keys) = args.updates_per_epoch, run.sampler.clips(iteration)
     if len(texts) % count:
         raise ValueError(

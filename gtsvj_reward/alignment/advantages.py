@@ -93,6 +93,10 @@ class PromptStatistics:
         spread = float(basis.std(correction=0))
         return (value - float(basis.mean())) / (spread + self.epsilon)
 
+    def forget(self) -> None:
+        """Drop all rewards: those of another judge are on another scale."""
+        self.rewards = {}
+
     def state(self) -> dict[str, list[float]]:
         """What `load` takes, for JSON."""
         return {prompt: list(values) for prompt, values in self.rewards.items()}

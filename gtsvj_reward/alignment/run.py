@@ -117,6 +117,11 @@ class AlignmentRun:
         """The current training reward."""
         return self.evaluation.scoring.reward
 
+    @property
+    def refitted(self) -> bool:
+        """Whether a refit followed the last iteration: older rewards are of another judge."""
+        return self.refits is not None and self.refits.done[-1:] == [self.done]
+
     def use(self, reward: AnyReward) -> None:
         """Replace the training reward."""
         scoring = replace(self.evaluation.scoring, reward=reward)

@@ -105,6 +105,9 @@ def test_a_run_with_refits_resumes_to_the_bit(refitted, tmp_path, capsys):
         GTSVJReward.from_pretrained(folder, transformer=made.policy.transformer).judge.head
         for folder in sorted((whole / "judges").iterdir())
     ]
+    rewards = json.loads((whole / "checkpoints" / "iteration-000002" / "state.json").read_text())
+    kept = rewards["extra"]["prompt_statistics"].values()  # the first judge's are forgotten
+    assert sum(len(each) for each in kept) == made.arguments.clips
     first, second = (dict(head.named_buffers()) | dict(head.named_parameters()) for head in scores)
     assert any(not torch.equal(value, second[name]) for name, value in first.items())
     shutil.copytree(whole, parts)
