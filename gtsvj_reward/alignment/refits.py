@@ -16,13 +16,14 @@ from gtsvj_reward.judge.checkpoint import trained_digest
 from gtsvj_reward.judge.rebuilt import judge_beside
 from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
 from gtsvj_reward.perturbations import PerturbationSampler
+from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.reward import AnyReward, GTSVJReward
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
 from gtsvj_reward.training.closed_form.features import content_id
 from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation
 from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
-from gtsvj_reward.training.discriminator.fit import contrast_of
+from gtsvj_reward.training.discriminator.fit import contrast_of, groups_of
 from gtsvj_reward.training.labelled import STAGES
 from gtsvj_reward.training.processes import from_main
 
@@ -30,23 +31,29 @@ JUDGES, FEATURES = "judges", "features"
 """Folders of a run: refitted judges, and moments of clips."""
 RECORD = "refit.json"
 """Beside a refitted judge: its training data."""
-DRAWS = 4
-"""Negatives of each positive clip, and wrong prompts, as in `gtsvj train-discriminator`."""
+PERTURBED = 3
+"""Perturbations of each positive clip."""
+SWAPPED = 4
+"""Wrong prompts of each positive clip, as in `gtsvj train-discriminator`."""
+OLDER, PAIRED = 9, 10
+"""Second numbers of keys: which older clips a refit draws, and which positives they meet."""
 
 
 class Refits:
     """Refits a moment judge during training; every refit starts from the first judge.
 
-    Every `refit_every` iterations the policy makes `refit_clips` clips, sampled without noise. With
-    those of earlier refits they are the generated negatives of stage 1, beside perturbations of the
-    positives (Table A.1 with blur and ghosting). The later stages use all labels that exist at that
-    time. A judge that reads prompts sees each clip under the prompt stored beside it, as in the
-    training commands; positives under other prompts are further negatives. The run stores the
-    prompts of the policy's clips.
+    Every `refit_every` iterations the policy makes `refit_clips` clips, sampled without noise. Each
+    is a negative of stage 1 once. Further negatives are clips of earlier refits, drawn at random
+    without repetition, at most one per positive, and three perturbations of each positive (Table
+    A.1 with blur and ghosting). The later stages use all labels that exist at that time. A judge
+    that reads prompts sees each clip under the prompt stored beside it, as in the training
+    commands; positives under other prompts are further negatives. The run stores the prompts of the
+    policy's clips.
 
-    Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its clips by file
-    and content. The clips are in `clips/`, where people can label them. An existing refit of the
-    same clips is reused, so a resumed run repeats what it did before, even if labels were added.
+    Each refit is a checkpoint in `judges/` of the run, whose `refit.json` names its positives and
+    the policy's clips in the fit by file and content. All clips of the policy are in `clips/`,
+    where people can label them. An existing refit of the same clips is reused, so a resumed run
+    repeats what it did before, even if labels were added.
 
     Args:
         sampler: of the run.
@@ -100,23 +107,39 @@ class Refits:
         """Refit after an iteration, unless the run has done so before; metrics for the log."""
         self.done.append(iteration)
         self.clips.make(self.done)
-        own = self.clips.infos(self.done)
-        named = {info.path.stem: content_id(load_clip(info.path).latents) for info in own}
+        own = self.negatives()
+        same = from_main(lambda: self.data(own))
         record = from_main(lambda: self.record(iteration))
-        same = {
-            "settings": self.arguments.fingerprint(),
-            "first judge": trained_digest(self.start),
-            "clips": named,
-        }
         if record is None or any(record.get(name) != value for name, value in same.items()):
             labels = read_labels(self.arguments, self.start.config)
             judge = self.fitted(own, labels)
-            made: dict[str, Any] = {**same, **labels.record(), "positives": len(self.positives)}
+            made: dict[str, Any] = {**same, **labels.record()}
             from_main(lambda: self.write(iteration, judge, made))
             record = made
         return {
-            "refit_clips": len(named),
+            "refit_clips": len(own),
             "refit_labels": record["comparisons"] + record["ratings"],
+        }
+
+    def negatives(self) -> list[ClipInfo]:
+        """Clips of the policy in the current fit, the newest first; none without positives."""
+        if not self.positives:
+            return []
+        *earlier, last = self.done
+        older = self.clips.infos(earlier)
+        order = keyed_order(len(older), self.arguments.seed, OLDER, last)
+        drawn = [older[index] for index in order[: len(self.positives)]]
+        return [*self.clips.infos([last]), *drawn]
+
+    def data(self, own: Sequence[ClipInfo]) -> dict[str, Any]:
+        """What a refit is of, except its labels: an existing one of the same data is reused."""
+        newest = self.clips.infos(self.done[-1:])
+        return {
+            "settings": self.arguments.fingerprint(),
+            "first judge": trained_digest(self.start),
+            "clips": contents(self.clips.folder, own),
+            "clips not in the fit": contents(self.clips.folder, newest if not own else []),
+            "positives": contents(self.arguments.refit_positives or "", self.positives),
         }
 
     def fitted(self, own: Sequence[ClipInfo], labels: Labels) -> VideoJudge:
@@ -147,7 +170,10 @@ class Refits:
         return judge
 
     def contrast(self, own: Sequence[ClipInfo]) -> list[Contrast]:
-        """Positives against perturbations of them and the policy's clips; none without any.
+        """Positives against perturbations of them and the policy's clips; none without positives.
+
+        Args:
+            own: clips of the policy, each a negative once.
 
         Raises:
             PromptStoreError: for a judge that reads prompts, and positives that have none stored.
@@ -155,13 +181,20 @@ class Refits:
         if not self.positives:
             return []
         pairs = ContrastivePairs(
-            RealAndGenerated(self.positives, own),
+            RealAndGenerated(self.positives),
             sampler=PerturbationSampler.extended(),
             truncation=Truncation(probability=0.0),
             seed=self.arguments.seed,
         )
         showing = Showing(self.start.config, [*self.positives, *own], seed=self.arguments.seed)
-        return contrast_of(pairs, showing, draws=DRAWS, swapped=DRAWS)
+        found = contrast_of(pairs, showing, draws=PERTURBED, swapped=SWAPPED)
+        groups, count = groups_of(pairs, None), len(pairs)
+        order = keyed_order(count, self.arguments.seed, PAIRED, self.done[-1])
+        for index, clip in enumerate(own):
+            positive = self.positives[order[index % count]]
+            loads = showing.pair(PERTURBED * count + index, positive, clip)
+            found.append(Contrast(*loads, (groups[str(positive.path)], f"own {clip.path.stem}")))
+        return found
 
     def judge_path(self, iteration: int) -> Path:
         """Where the judge that was refitted after an iteration is."""
@@ -191,3 +224,13 @@ class Refits:
     def load(self, state: Sequence[int]) -> None:
         """Restore a state."""
         self.done = list(state)
+
+
+def contents(folder: str | Path, clips: Sequence[ClipInfo]) -> dict[str, str]:
+    """File of each clip below a folder, without its suffix -> identity of its latents."""
+    return {
+        info.path.relative_to(folder).with_suffix("").as_posix(): content_id(
+            load_clip(info.path).latents
+        )
+        for info in clips
+    }

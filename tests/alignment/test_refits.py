@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -32,7 +33,7 @@ from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.reward.text_store import PromptStoreError, write_texts
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
-from gtsvj_reward.training.closed_form.features import Shown, shown_id
+from gtsvj_reward.training.closed_form.features import Shown, content_id, shown_id
 from gtsvj_reward.training.processes import from_main
 from tests.alignment.tiny import SIZE, TEXTS, tiny_pipeline
 from tests.pipelines import cogvideox_image, frozen
@@ -128,12 +129,49 @@ def test_every_refit_is_a_checkpoint_that_names_its_clips(whole, start):
     assert names == ["iteration-000001", "iteration-000002", "iteration-000003"]
     record = json.loads((whole / "judges" / names[1] / "refit.json").read_text())
     assert sorted(record["clips"]) == [f"00000{i}-000{j}" for i in (1, 2) for j in range(4)]
-    assert (record["positives"], record["comparisons"], record["ratings"]) == (6, 0, 0)
+    assert record["clips not in the fit"] == {}
+    assert sorted(record["positives"]) == [f"{index}" for index in range(6)]
+    assert (record["comparisons"], record["ratings"]) == (0, 0)
     assert len(LatentFolder(whole / "clips")) == 12
     entries = read_journal(whole / "metrics.jsonl")
-    assert [e["refit_clips"] for e in entries if "refit_clips" in e] == [4, 8, 12]
+    assert [e["refit_clips"] for e in entries if "refit_clips" in e] == [4, 8, 4 + 6]
     # the checkup before training, one after each refit, and the last
     assert [e["iteration"] for e in entries if "proxy" in e] == [0, 1, 2, 3, 3]
+
+
+def test_each_of_the_newest_clips_is_a_negative_once(whole, start, positives):
+    """Of 8 older ones as many as positives; three perturbations of each of the 6 positives."""
+    refits = made(start, positives, whole).refits
+    own = refits.negatives()
+    kept = {content_id(clip.latents) for clip in LatentFolder(positives)}
+    sides = [[content_id(load()) for load in (pair.positive, pair.negative)]
+             for pair in refits.contrast(own)]  # fmt: skip
+    assert {positive for positive, _ in sides} == kept
+    times = Counter(negative for _, negative in sides)
+    clips = {
+        path.stem: content_id(load_clip(path).latents) for path in (whole / "clips").glob("*.s*")
+    }
+    assert len(set(clips.values())) == 12
+    assert [times[clips[f"000003-000{index}"]] for index in range(4)] == [1, 1, 1, 1]
+    older = {name: times[clips[name]] for name in clips if not name.startswith("000003")}
+    assert sorted(older.values()) == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert len(sides) == 6 * 3 + 4 + 6
+    record = json.loads((whole / "judges" / "iteration-000003" / "refit.json").read_text())
+    assert record["clips"] == {name: clips[name] for name in clips if times[clips[name]]}
+    assert set(record["positives"].values()) == kept
+
+
+def test_an_existing_refit_of_other_positives_is_not_reused(start, positives, tmp_path):
+    shutil.copytree(positives, tmp_path / "real")
+    file = tmp_path / "run" / "judges" / "iteration-000001" / "refit.json"
+    written = []
+    for change in (False, False, True):
+        if change:
+            shutil.copy(tmp_path / "real" / "0.safetensors", tmp_path / "real" / "5.safetensors")
+        made(start, tmp_path / "real", tmp_path / "run").refits.refit(1)
+        written.append((file.stat().st_mtime_ns, json.loads(file.read_text())["positives"]))
+    assert written[0] == written[1]
+    assert written[2][1] == {**written[0][1], "5": written[0][1]["0"]} != written[0][1]
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_bit(whole, start, positives, tmp_path):
@@ -336,7 +374,7 @@ def test_a_judge_of_prompts_reads_each_clip_under_its_own(start, positives, tmp_
     run.refits.refit(1)
     judge = run.refits.reward().judge
     assert judge.config.text_input == "prompt"
-    assert judge.config.training["energy: pairs"] == 6 * 4 + 6 * 4  # perturbed or made; swapped
+    assert judge.config.training["energy: pairs"] == 6 * 3 + 4 + 6 * 4  # perturbed; made; swapped
     known = run.refits.cache.known
     for clip in [*LatentFolder(tmp_path / "real"), *LatentFolder(folder / "clips")]:
         under = {text: shown_id(Shown(clip.latents, PolicyText(policy)([text]))) for text in TEXTS}
