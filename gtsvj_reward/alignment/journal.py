@@ -5,6 +5,9 @@ from pathlib import Path
 
 from gtsvj_reward.files import whole_lines, write_text
 
+REFITTED = "refit_clips"
+"""What the first entry of a refit has."""
+
 
 class Journal:
     """`metrics.jsonl` in a run's folder.
@@ -27,11 +30,23 @@ class Journal:
             with self.path.open("a") as opened:
                 opened.write(json.dumps(entry) + "\n")
 
-    def rewind(self, iteration: int) -> None:
-        """Drop entries after an iteration, which will run again. 0 keeps nothing."""
+    def rewind(self, iteration: int, *, refit: bool = False) -> None:
+        """Drop entries after an iteration, which will run again. 0 keeps nothing.
+
+        Args:
+            iteration: the last one that is done.
+            refit: whether the refit after it will run again, too.
+        """
         self.entries = [
             entry for entry in read_journal(self.path) if 0 < iteration >= entry["iteration"]
         ]
+        if refit:
+            again = [
+                index
+                for index, entry in enumerate(self.entries)
+                if entry["iteration"] == iteration and REFITTED in entry
+            ]
+            del self.entries[min(again, default=len(self.entries)) :]
         if self.writes and self.path.exists():
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
 

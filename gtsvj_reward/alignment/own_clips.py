@@ -13,10 +13,11 @@ from gtsvj_reward.alignment.rollout import Key
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.alignment.transition import Latents
 from gtsvj_reward.backbones import TextCondition
-from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, save_clip
+from gtsvj_reward.latents.store import ClipInfo, LatentClip, clip_info, load_clip, save_clip
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.reward.text_store import write_made
 from gtsvj_reward.tables import write_table
+from gtsvj_reward.training.closed_form.features import content_id
 from gtsvj_reward.training.processes import from_main
 
 CLIPS = "clips"
@@ -111,3 +112,13 @@ class OwnClips:
     def path(self, iteration: int, index: int) -> Path:
         """Where a clip is."""
         return self.folder / f"{iteration:06d}-{index:04d}.safetensors"
+
+
+def contents(folder: str | Path, clips: Sequence[ClipInfo]) -> dict[str, str]:
+    """File of each clip below a folder, without its suffix -> identity of its latents."""
+    return {
+        info.path.relative_to(folder).with_suffix("").as_posix(): content_id(
+            load_clip(info.path).latents
+        )
+        for info in clips
+    }

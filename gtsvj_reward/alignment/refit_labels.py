@@ -13,6 +13,8 @@ from gtsvj_reward.alignment.pairs import latent_files
 from gtsvj_reward.annotations import Comparison, Rating, read_labelled_comparisons, read_ratings
 from gtsvj_reward.files import file_sha256
 from gtsvj_reward.judge import JudgeConfig
+from gtsvj_reward.judge.settings import Stage
+from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import ClipInfo, clip_info
 from gtsvj_reward.losses import PairLoss, rao_kupper_loss
 from gtsvj_reward.training.closed_form import Compared, Rated
@@ -45,6 +47,13 @@ class Labels:
         """Of a comparison."""
         return partial(rao_kupper_loss, threshold=TIE_THRESHOLD)
 
+    @property
+    def stage(self) -> Stage:
+        """That a judge reaches with them."""
+        if self.comparisons:
+            return "preference"
+        return "aspects" if self.ratings else "discriminator"
+
     def record(self) -> dict[str, object]:
         """How many there are and where they came from, for JSON."""
         return {
@@ -66,6 +75,26 @@ class Tables:
     left_out: Mapping[str, int]
 
 
+def check_files(arguments: AlignArguments) -> None:
+    """Reject settings of refits that name what is not there, before anything is sampled.
+
+    Raises:
+        FileNotFoundError: naming the setting.
+    """
+    given = {
+        "refit_positives": arguments.refit_positives,
+        "refit_comparisons": arguments.refit_comparisons,
+        "refit_ratings": arguments.refit_ratings,
+        "refit_latents": arguments.refit_latents,
+    }
+    for name, path in given.items():
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(
+                f"`{name}`: {path} does not exist. Correct the path; labels may also be given "
+                "later, when the run goes on"
+            )
+
+
 def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
     """Labels of `refit_comparisons` and `refit_ratings` as they are now.
 
@@ -77,6 +106,7 @@ def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
         FileNotFoundError: if a table is not there.
         ValueError: for labels of clips that have no latents in `refit_latents`, comparisons of
             which none has the label `overall`, and ratings for a judge without aspects.
+        LatentSpaceError: for labelled clips of another space than the judge's.
         PromptStoreError: for a judge that reads prompts, and clips that have none stored.
     """
     tables = from_main(lambda: read_tables(arguments, config))
@@ -86,6 +116,12 @@ def read_labels(arguments: AlignArguments, config: JudgeConfig) -> Labels:
         return Labels()
     files = latent_files(videos, str(arguments.refit_latents))
     infos = {name: clip_info(path) for name, path in files.items()}
+    (space, *_) = (info.space for info in infos.values())  # a folder has one
+    if not config.latent_space.same_latents(space):
+        raise LatentSpaceError(
+            f"the judge scores latents of {config.latent_space.title()}, the clips of "
+            f"`refit_latents` are of {space.title()}: encode them anew with the VAE of the judge"
+        )
     showing = Showing(config, list(infos.values()), seed=arguments.seed)
     return Labels(
         comparisons_of(tables.comparisons, infos, showing),

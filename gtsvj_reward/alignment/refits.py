@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gtsvj_reward.alignment.own_clips import OwnClips
-from gtsvj_reward.alignment.refit_labels import Labels, read_labels
+from gtsvj_reward.alignment.own_clips import OwnClips, contents
+from gtsvj_reward.alignment.refit_labels import Labels, check_files, read_labels
 from gtsvj_reward.alignment.rewards import refuse_images
 from gtsvj_reward.alignment.sampler import Sampler
 from gtsvj_reward.backbones import LiveBackbone
@@ -14,15 +14,18 @@ from gtsvj_reward.files import whole_folder, write_text
 from gtsvj_reward.judge import VideoJudge, save_judge
 from gtsvj_reward.judge.checkpoint import trained_digest
 from gtsvj_reward.judge.rebuilt import judge_beside
-from gtsvj_reward.latents.store import ClipInfo, LatentFolder, load_clip
+from gtsvj_reward.latents.store import ClipInfo, LatentFolder
 from gtsvj_reward.perturbations import PerturbationSampler
 from gtsvj_reward.random_keys import keyed_order
 from gtsvj_reward.reward import AnyReward, GTSVJReward
 from gtsvj_reward.training.closed_form import Contrast, FeatureCache, refit
-from gtsvj_reward.training.closed_form.features import content_id
 from gtsvj_reward.training.closed_form.showing import Showing
 from gtsvj_reward.training.data import Truncation
-from gtsvj_reward.training.discriminator.data import ContrastivePairs, RealAndGenerated
+from gtsvj_reward.training.discriminator.data import (
+    ContrastivePairs,
+    RealAndGenerated,
+    check_lengths,
+)
 from gtsvj_reward.training.discriminator.fit import contrast_of, groups_of
 from gtsvj_reward.training.labelled import STAGES
 from gtsvj_reward.training.processes import from_main
@@ -62,8 +65,10 @@ class Refits:
 
     Raises:
         ValueError: for a judge of the other readout, one that reads reference images, a live one,
-            or clips that processes cannot share.
-        LatentSpaceError: for positives of another space.
+            clips that processes cannot share, or sources that cannot make a judge of its stage.
+        FileNotFoundError: for a table or folder that is not there.
+        LatentSpaceError: for positives or labelled clips of another space.
+        PromptStoreError: for a judge that reads prompts, and clips that have none stored.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Refits:
                 "together, but each reads a different number of clips. Use `judge_weights` "
                 "shared or own"
             )
+        check_files(arguments)
         self.arguments, self.start = arguments, judge
         self.rebuild = rebuild
         self.clips = OwnClips(sampler, keep_prompts=judge.config.text_input == "prompt")
@@ -94,6 +100,9 @@ class Refits:
             folder = LatentFolder(arguments.refit_positives)
             GTSVJReward(judge).refuse_foreign(folder.space, "the clips of `refit_positives`")
             self.positives = folder.infos
+            check_lengths(self.positives)
+            Showing(judge.config, self.positives, seed=arguments.seed)
+        self.check(read_labels(arguments, judge.config))
         features = arguments.folder / FEATURES
         self.cache = FeatureCache(judge, features, batch_size=arguments.batch_size)
         self.done: list[int] = []
@@ -112,6 +121,7 @@ class Refits:
         record = from_main(lambda: self.record(iteration))
         if record is None or any(record.get(name) != value for name, value in same.items()):
             labels = read_labels(self.arguments, self.start.config)
+            self.check(labels)
             judge = self.fitted(own, labels)
             made: dict[str, Any] = {**same, **labels.record()}
             from_main(lambda: self.write(iteration, judge, made))
@@ -146,10 +156,9 @@ class Refits:
         """The judge of these clips and labels.
 
         Raises:
-            ValueError: if they make a judge of an earlier stage than the first one, or there is
-                nothing to learn from.
+            ValueError: if there is nothing to learn from.
         """
-        judge = refit(
+        return refit(
             self.start,
             self.cache,
             contrast=self.contrast(own),
@@ -159,7 +168,15 @@ class Refits:
             loss=labels.loss,
             seed=self.arguments.seed,
         )
-        before, after = self.start.config.stage, judge.config.stage
+
+    def check(self, labels: Labels) -> None:
+        """Reject labels that do not make a judge like the first one.
+
+        Raises:
+            ValueError: if the judge would be of an earlier stage, or lose the aspects that are
+                trained on.
+        """
+        before, after = self.start.config.stage, labels.stage
         if STAGES.index(after) < STAGES.index(before):
             raise ValueError(
                 f"the judge is of stage {before!r}, and {len(labels.comparisons)} comparisons and "
@@ -167,7 +184,12 @@ class Refits:
                 "keep its labels, give them with `refit_comparisons` or `refit_ratings` (for "
                 "`aspects`), and `refit_latents`"
             )
-        return judge
+        if self.arguments.aspects and self.positives and not labels.ratings:
+            raise ValueError(
+                f"the reward is of `aspects` {self.arguments.aspects}, which the judge loses if "
+                "stage 1 is fitted again to `refit_positives` without ratings: give "
+                "`refit_ratings` as well"
+            )
 
     def contrast(self, own: Sequence[ClipInfo]) -> list[Contrast]:
         """Positives against perturbations of them and the policy's clips; none without positives.
@@ -224,13 +246,3 @@ class Refits:
     def load(self, state: Sequence[int]) -> None:
         """Restore a state."""
         self.done = list(state)
-
-
-def contents(folder: str | Path, clips: Sequence[ClipInfo]) -> dict[str, str]:
-    """File of each clip below a folder, without its suffix -> identity of its latents."""
-    return {
-        info.path.relative_to(folder).with_suffix("").as_posix(): content_id(
-            load_clip(info.path).latents
-        )
-        for info in clips
-    }

@@ -106,7 +106,7 @@ class AlignmentRun:
         policy.encode(sampler.prompts)
         self.done, stopped = self.checkpoints.restore()
         self.stopped = stopped if arguments.guard_patience else None
-        self.journal.rewind(self.done)
+        self.journal.rewind(self.done, refit=self.owed_refits() is not None)
         if refits is not None and refits.done:
             self.use(refits.reward())
         if self.done:
@@ -121,6 +121,12 @@ class AlignmentRun:
     def refitted(self) -> bool:
         """Whether a refit followed the last iteration: older rewards are of another judge."""
         return self.refits is not None and self.refits.done[-1:] == [self.done]
+
+    def owed_refits(self) -> Refits | None:
+        """The refits, if one has to follow the last iteration and has not yet."""
+        if self.refits is None or self.done == 0 or self.stopped or self.refitted:
+            return None
+        return self.refits if self.refits.due(self.done) else None
 
     def use(self, reward: AnyReward) -> None:
         """Replace the training reward."""
@@ -139,7 +145,7 @@ class AlignmentRun:
                 f"nothing to do: the guards stopped the run after iteration {self.done} "
                 f"({self.stopped}); `guard_patience` 0 goes on"
             )
-        if self.done >= self.arguments.iterations:
+        if self.done >= self.arguments.iterations and self.owed_refits() is None:
             return (
                 f"nothing to do: the run has made its {self.done} `iterations`. Give more to go "
                 "on; new labels are read at the next refit"
@@ -147,7 +153,7 @@ class AlignmentRun:
         return f"going on after iteration {self.done}"
 
     def iterations(self) -> Iterator[int]:
-        """Remaining iterations, from 0; starts with a checkup if there was none.
+        """Remaining iterations, from 0; starts with a checkup if there was none, or an owed refit.
 
         Moves the text encoder to the CPU: encode other prompts than the run's before.
         """
@@ -161,6 +167,7 @@ class AlignmentRun:
             self.arguments.iterations, "align", shown=self.main, initial=self.done, besides=others
         )
         bar.set_postfix(latest(self.journal.entries), refresh=False)
+        self.refit()
         with bar:
             while self.done < self.arguments.iterations and self.stopped is None:
                 yield self.done
@@ -213,7 +220,9 @@ class AlignmentRun:
         return norm
 
     def finish(self, metrics: Sequence[Metrics]) -> None:
-        """End an iteration: log its metrics, and run a checkup and save when due.
+        """End an iteration: log its metrics, and run a checkup, save and refit when due.
+
+        It saves before a refit, too, so that an error in the refit loses no iteration.
 
         Args:
             metrics: of any parts of the iteration, with the same names in every process. The mean
@@ -224,15 +233,20 @@ class AlignmentRun:
         last = self.done == self.arguments.iterations
         if last or self.done % self.arguments.evaluate_every == 0:
             self.check_up()
-        refitted = self.refits is not None and not self.stopped and self.refits.due(self.done)
-        if self.refits is not None and refitted:
-            self.refit(self.refits)
-        if last or self.stopped or refitted or self.done % self.arguments.save_every == 0:
-            from_main(lambda: self.checkpoints.save(self.done, self.stopped))
+        owed = self.owed_refits() is not None
+        if last or self.stopped or owed or self.done % self.arguments.save_every == 0:
+            self.save()
+        self.refit()
 
-    def refit(self, refits: Refits) -> None:
-        """Refit the reward, and run a checkup with it."""
-        began = time.monotonic()
+    def save(self) -> None:
+        """Write a checkpoint."""
+        from_main(lambda: self.checkpoints.save(self.done, self.stopped))
+
+    def refit(self) -> None:
+        """Refit the reward if that is owed, run a checkup with it, and save."""
+        refits, began = self.owed_refits(), time.monotonic()
+        if refits is None:
+            return
         known = refits.refit(self.done)
         # Not in the journal, which a resumed run repeats to the bit.
         seconds = time.monotonic() - began
@@ -240,6 +254,7 @@ class AlignmentRun:
         self.use(refits.reward())
         self.say(f"iteration {self.done}: the judge was refitted in {seconds:.1f} s, {known}")
         self.check_up()
+        self.save()
 
     def record(self, entry: dict[str, float]) -> None:
         """Add an entry to the journal, and to accelerate's trackers."""

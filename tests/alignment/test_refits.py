@@ -29,6 +29,7 @@ from gtsvj_reward.alignment.own_clips import PolicyText
 from gtsvj_reward.alignment.refit_labels import hashed, read_labels
 from gtsvj_reward.backbones import LiveBackbone
 from gtsvj_reward.judge import Aspect, JudgeConfig, VideoJudge
+from gtsvj_reward.latents.space import LatentSpaceError
 from gtsvj_reward.latents.store import LatentClip, LatentFolder, load_clip, save_clip
 from gtsvj_reward.losses import contrastive_loss
 from gtsvj_reward.reward.text_store import PromptStoreError, write_texts
@@ -186,6 +187,53 @@ def test_a_run_that_was_cut_off_goes_on_to_the_bit(whole, start, positives, tmp_
     assert_same_runs(whole, folder)
 
 
+def test_a_refit_that_fails_loses_no_iteration_and_is_repeated(whole, start, positives, tmp_path):
+    """It fails for a table that was removed, or is cut off after its last entry in the log."""
+    folder = tmp_path / "parts"
+    shutil.copytree(whole / "clips", folder / "clips")
+    table = label(tmp_path, [("000001-0000", "000001-0001", 1)])
+    run = made(start, positives, folder, **table, save_every=100)
+    Path(table["refit_comparisons"]).unlink()
+    with pytest.raises(FileNotFoundError, match=r"comparisons\.csv"):
+        train(run)
+    entries = (whole / "metrics.jsonl").read_text().splitlines()[:4]
+    assert ["refit_clips" in entry for entry in entries] == [False, False, True, False]
+    (folder / "metrics.jsonl").write_text("\n".join(entries) + "\n")
+    again = made(start, positives, folder)
+    assert again.done == 1
+    assert again.resumption() == "going on after iteration 1"
+    assert_same_runs(whole, train(again).arguments.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"refit_positives": "typo"}, "`refit_positives`: typo does not exist"),
+        ({"refit_comparisons": "typo.csv", "refit_latents": "."}, "`refit_comparisons`: typo.csv"),
+        ({"refit_comparisons": "pyproject.toml", "refit_latents": "typo"}, "`refit_latents`: typo"),
+    ],
+)
+def test_files_that_are_not_there_are_rejected_when_the_run_starts(
+    start, positives, tmp_path, changes, words
+):
+    with pytest.raises(FileNotFoundError, match=words):
+        made(start, positives, tmp_path, **changes)
+
+
+def test_sources_that_cannot_make_the_judge_are_rejected_when_the_run_starts(
+    whole, start, positives, tmp_path
+):
+    with pytest.raises(ValueError, match=r"aspects` \['clear'\], which the judge loses"):
+        made(start, positives, tmp_path, aspects=["clear"])
+    table = label(tmp_path, [("a", "b", 1)])
+    for name in "ab":
+        clip = load_clip(whole / "clips" / "000001-0000.safetensors")
+        other = replace(clip, space=replace(clip.space, scaling_factor=2.0), source=name)
+        save_clip(tmp_path / "parts" / "clips" / f"{name}.safetensors", other)
+    with pytest.raises(LatentSpaceError, match="the clips of `refit_latents` are of"):
+        made(start, positives, tmp_path, **table)
+
+
 def test_the_average_of_the_adapter_is_what_is_measured_saved_and_gone_on_with(
     start, positives, tmp_path
 ):
@@ -259,9 +307,8 @@ def test_labels_are_merged_in_and_the_judge_then_knows_how_sure_it_is(
     sure, unsure = (unchecked(judge, pessimism=k).details(real(2)) for k in (0.0, 2.0))
     torch.testing.assert_close(unsure.rewards, sure.rewards - 2 * sure.uncertainty)
     # now it can only be refitted with labels: a checkpoint keeps none
-    again = made(judge, positives, tmp_path / "other")
     with pytest.raises(ValueError, match="'preference', and 0 comparisons and 0 ratings make one"):
-        train(again)
+        made(judge, positives, tmp_path / "other")
 
 
 def refit_of_one_process(folder, tables, words):
@@ -288,16 +335,18 @@ def only_the_first(number):
 
 
 @on_unix
-def test_all_processes_refit_to_the_labels_that_the_main_process_reads(tmp_path):
+def test_all_processes_refit_to_the_labels_that_the_main_process_reads(positives, tmp_path):
     """In the second process further labels have come, one of them of a clip unknown to it."""
     names = [f"000001-000{index}" for index in range(4)]
     rows = [(a, b, (1, -1)[index % 2]) for index, (a, b) in enumerate(combinations(names, 2))]
+    one = tmp_path / "one"
+    one.mkdir()
+    for folder in (one, tmp_path):  # people have labelled them
+        made(discriminator(), positives, folder / "parts").refits.clips.make([1])
     tables = [rows, [rows[3], *rows, ("unknown", names[0], 1)]]
     call = partial(refit_of_one_process, tmp_path, tables)
     status, logs = run_ranks(2, lambda rank: [rank], tmp_path, call=call)
     assert status == [0, 0], logs
-    one = tmp_path / "one"
-    one.mkdir()
     made(discriminator(), None, one / "parts", **label(one, rows)).refits.refit(1)
     expected, found = (
         load_file(folder / "parts" / "judges" / "iteration-000001" / "head.safetensors")
@@ -365,12 +414,13 @@ def test_a_judge_of_prompts_reads_each_clip_under_its_own(start, positives, tmp_
     for index, path in enumerate(sorted((tmp_path / "real").iterdir())):
         save_clip(path, replace(load_clip(path), source=f"{index}.mp4"))
     reads, folder = of_prompts(start), tmp_path / "run"
-    with pytest.raises(PromptStoreError, match="6 of 10 clips have none stored beside them"):
-        made(reads, tmp_path / "real", folder).refits.refit(1)
+    with pytest.raises(PromptStoreError, match="6 of 6 clips have none stored beside them"):
+        made(reads, tmp_path / "real", folder)
     said = {f"{index}.mp4": TEXTS[index % 2] for index in range(6)}
-    run = made(reads, tmp_path / "real", folder)
-    policy = run.policy
+    policy = Policy(tiny_pipeline(), SIZE, guidance=1.0, rank=2)
+    policy.encode(TEXTS)
     write_texts(tmp_path / "real", list(said), said, PolicyText(policy))
+    run = made(reads, tmp_path / "real", folder)
     run.refits.refit(1)
     judge = run.refits.reward().judge
     assert judge.config.text_input == "prompt"
@@ -420,9 +470,10 @@ def test_a_judge_of_images_is_refused(start, positives, tmp_path, refit_every):
 
 
 def test_ratings_for_a_judge_without_aspects_are_refused(start, positives, tmp_path):
-    run = made(start, positives, tmp_path, refit_ratings="a.csv", refit_latents="b")
+    (tmp_path / "a.csv").touch()
+    given = {"refit_ratings": str(tmp_path / "a.csv"), "refit_latents": str(tmp_path)}
     with pytest.raises(ValueError, match="`refit_ratings` needs a judge with aspects"):
-        run.refits.refit(1)
+        made(start, positives, tmp_path / "run", **given)
 
 
 @pytest.mark.parametrize(
