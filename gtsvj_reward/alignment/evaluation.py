@@ -45,10 +45,14 @@ class Evaluation:
         return texts, self.sampler.clean(texts, keys)
 
     def scoring_of(self, texts: Sequence[str] | None) -> Scoring:
-        """The scoring with these prompts, if the reward reads prompts."""
-        if texts is None or not as_reward(self.scoring.reward).wants_text:
+        """The scoring with these prompts, if the reward reads prompts.
+
+        Functions of one's own get them whatever else is in the sum, encoded and as they are.
+        """
+        reward = as_reward(self.scoring.reward)
+        if texts is None or not (reward.wants_text or reward.reads_prompts):
             return self.scoring
-        return replace(self.scoring, text=self.sampler.policy.text(texts))
+        return replace(self.scoring, text=self.sampler.policy.text(texts), texts=list(texts))
 
     @torch.no_grad()
     def measure(

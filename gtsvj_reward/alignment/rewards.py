@@ -58,7 +58,7 @@ def number(text: str) -> float | None:
 
 
 def load_function(name: str) -> AnyReward:
-    """A user's function, `module:function`; it is called as a `GTSVJReward` is.
+    """A user's function, `module:function`; see `FunctionReward` for how it is called.
 
     Modules of the current folder are found too, after those that are installed: the folder stays on
     the path, since a module may import its neighbours later.

@@ -16,7 +16,7 @@ from gtsvj_reward.reward.inputs import AnyLatents, AnyNumber, AnySpace
 from gtsvj_reward.reward.output import RewardOutput
 
 AnyReward = Callable[..., Tensor]
-"""A `Reward`, or a function with its signature; see `as_reward`."""
+"""A `Reward`, or a function that is called as one; see `FunctionReward`."""
 
 
 class Reward(ABC):
@@ -32,6 +32,8 @@ class Reward(ABC):
     """Whether callers with prompts should encode them: the reward certainly reads them."""
     needs_text: bool = False
     """Whether it rejects clips without prompts."""
+    reads_prompts: bool = False
+    """Whether it takes the prompts themselves, `Clips.texts`, as functions of one's own do."""
     reads_image: bool = False
     """Whether it takes reference images."""
     pessimism: float = 0.0
@@ -157,22 +159,23 @@ class FunctionReward(Reward):
     """A function of one's own as a `Reward`; it may read prompts and images.
 
     Args:
-        function: called as a `Reward` is; returns one score per clip.
+        function: called with the latents and the keywords of a `Reward`, with `image` only where
+            there are reference images, and with `prompts`, one string per clip, only where the
+            caller knows them, as alignment does; returns one score per clip.
         name: for messages.
     """
 
-    reads_text = reads_image = True
+    reads_text = reads_image = reads_prompts = True
 
     def __init__(self, function: AnyReward, name: str) -> None:
         self.function = function
         self.__name__ = name
 
     def score(self, clips: Clips, normalize: bool = True) -> RewardOutput:
-        """What the function returns, if that is one finite number per clip.
-
-        It is called with `image` only where there are reference images.
-        """
-        images: dict[str, Any] = {} if clips.image is None else {"image": clips.image}
+        """What the function returns, if that is one finite number per clip."""
+        known: dict[str, Any] = {} if clips.image is None else {"image": clips.image}
+        if clips.texts is not None:
+            known["prompts"] = clips.texts
         with clips.named(*REFUSALS):
             scores = self.function(
                 clips.latents,
@@ -181,7 +184,7 @@ class FunctionReward(Reward):
                 num_frames=clips.num_frames,
                 text=clips.text,
                 normalize=normalize,
-                **images,
+                **known,
             )
         rewards = clips.scored(scores, self.__name__)
         return RewardOutput(rewards=rewards, raw=rewards)

@@ -52,6 +52,8 @@ class Clips:
     """Frames requested from the generator, to drop its padding."""
     text: TextCondition | None = None
     """Prompt embeddings, one row per clip."""
+    texts: Sequence[str] | None = None
+    """The prompts themselves, one per clip, for a reward that `reads_prompts`."""
     image: ImageCondition | None = None
     """Reference images, one row per clip; all clips must then have one size."""
     names: Sequence[str] | None = None
@@ -68,6 +70,8 @@ class Clips:
             raise ValueError("no clips to score: the batch is empty")
         if self.text is not None and len(self.text.embeds) != count:
             raise ValueError(f"{len(self.text.embeds)} text embeddings for {count} clips")
+        if self.texts is not None and len(self.texts) != count:
+            raise ValueError(f"{len(self.texts)} prompts for {count} clips")
         if self.names is not None and len(self.names) != count:
             raise ValueError(f"{len(self.names)} names for {count} clips")
         if self.image is not None:
@@ -156,6 +160,7 @@ class Clips:
             self,
             latents=[self.latents[index] for index in indices],
             text=None if self.text is None else self.text.rows(chosen),
+            texts=None if self.texts is None else [self.texts[index] for index in indices],
             image=None if self.image is None else self.image.rows(chosen),
             names=None if self.names is None else [self.names[index] for index in indices],
         )

@@ -41,6 +41,7 @@ class Combination(Reward):
         self.reads_text = any(reward.reads_text for reward in members)
         self.wants_text = any(reward.wants_text for reward in members)
         self.needs_text = any(reward.needs_text for reward in members)
+        self.reads_prompts = any(reward.reads_prompts for reward in members)
         self.reads_image = any(reward.reads_image for reward in members)
         self.pessimism = max(reward.pessimism for reward in members)
 

@@ -27,6 +27,8 @@ class Scoring:
     """Frames per second, checked against the trained range if given."""
     text: TextCondition | None = None
     """Prompt embeddings, one row per clip, or one row for all."""
+    texts: Sequence[str] | None = None
+    """The prompts themselves, one per clip, for functions of one's own."""
     normalize: bool = True
     """By the checkpoint's statistics."""
 
@@ -65,4 +67,5 @@ class Scoring:
             text=text,
             names=names,
         )
-        return as_reward(self.reward).score(replace(clips, unfinished=unfinished), self.normalize)
+        clips = replace(clips, texts=self.texts, unfinished=unfinished)
+        return as_reward(self.reward).score(clips, self.normalize)

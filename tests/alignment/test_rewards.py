@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gtsvj_reward import GTSVJReward
+from gtsvj_reward.alignment import AlignArguments
 from gtsvj_reward.alignment.rewards import (
     Term,
     judges_of,
@@ -15,8 +16,11 @@ from gtsvj_reward.alignment.rewards import (
     reward_terms,
     with_judge,
 )
+from gtsvj_reward.reward import WeightedReward
+from tests.alignment.tiny import TEXTS
+from tests.examples.tiny_runs import tiny_run
 from tests.judge.test_moment_judge import moment_judge
-from tests.tiny import clips
+from tests.tiny import clips, tiny_judge
 
 
 def brightness(latents, **_given):
@@ -86,3 +90,26 @@ def test_a_sum_is_the_sum_of_its_terms_and_its_judge_can_be_replaced(tmp_path, m
     )
     with pytest.raises(ValueError, match="`reward` has 0"):
         refitted_judge(brightness)
+
+
+def test_a_function_sees_its_prompts_alone_and_in_a_sum(tmp_path):
+    _, run = tiny_run(AlignArguments, tmp_path)
+    latents = torch.zeros(2, *run.policy.latent_shape)
+    seen = []
+
+    def own(latents, *, text, prompts, **_given):
+        seen.append((text.embeds, prompts))
+        return brightness(latents)
+
+    judge = tiny_judge(latent_space=run.policy.space)
+    blind = GTSVJReward(judge, check_statistics=False)
+    assert not blind.reads_text
+    for reward in (own, WeightedReward([("own", own, 2.0), ("judge", blind, 1.0)])):
+        run.use(reward)
+        run.scores(latents, TEXTS)
+    for embeds, prompts in seen:
+        assert prompts == TEXTS
+        assert torch.equal(embeds, run.policy.encode(TEXTS).text.embeds)
+    assert len(seen) == 2
+    with pytest.raises(TypeError, match="'prompts'"):
+        run.scores(latents)  # nobody knows them

@@ -19,6 +19,8 @@ def test_what_does_not_go_together_is_refused():
         Clips(latents=clips(2), text=text)
     with pytest.raises(ValueError, match="3 names for 2 clips"):
         Clips(latents=clips(2), names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="3 prompts for 2 clips"):
+        Clips(latents=clips(2), texts=["a", "b", "c"])
     for empty in ([], clips(2)[:0]):
         with pytest.raises(ValueError, match="no clips to score"):
             Clips(latents=empty)
@@ -40,13 +42,14 @@ def test_buckets_hold_one_shape_and_type_and_every_clip_once(size):
 
 def test_rows_keep_what_belongs_to_each_clip():
     text = TextCondition(torch.arange(6.0)[:, None, None])
-    given = Clips(latents=mixed_clips(), fps=8.0, text=text, names=NAMES)
+    given = Clips(latents=mixed_clips(), fps=8.0, text=text, texts=NAMES[::-1], names=NAMES)
     rows = given.rows([4, 1])
     assert [clip.tolist() for clip in rows.latents] == [
         given.latents[index].tolist() for index in (4, 1)
     ]
     assert rows.text.embeds.flatten().tolist() == [4, 1]
     assert (rows.names, rows.fps) == (["eel", "bee"], 8.0)
+    assert rows.texts == [NAMES[::-1][4], NAMES[::-1][1]]
 
 
 @pytest.mark.parametrize("names", [None, NAMES])
