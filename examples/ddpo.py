@@ -1,14 +1,15 @@
-"""DDPO and GRPO: policy gradients through the log-probabilities of stochastic DDIM.
+"""DDPO and GRPO: policy gradients through the log-probabilities of stochastic denoising steps.
 
     python examples/ddpo.py --output_dir runs/ddpo
     accelerate launch --num_processes 2 examples/ddpo.py --output_dir runs/ddpo
 
 Each iteration samples clips, scores their latents, and moves the policy towards the steps of those
-that did better than their prompt usually does (Black et al. 2024; PPO's clipped ratios). Nothing is
-decoded, and the reward needs no gradient.
+that did better than their prompt usually does (Black et al. 2024; PPO's clipped ratios). The steps
+are those of DDIM, or for flows of the SDE that `--sde` names. Nothing is decoded, and the reward
+needs no gradient.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -30,6 +31,7 @@ from gtsvj_reward.alignment.advantages import (
     step_advantages,
     step_gains,
 )
+from gtsvj_reward.alignment.flow import PUBLISHED_ETA
 from gtsvj_reward.alignment.steps import SUBSET, check_window, trained_steps, window
 from gtsvj_reward.flags import documented
 from gtsvj_reward.losses import clipped_policy_loss
@@ -41,8 +43,9 @@ from gtsvj_reward.reward import group_z_scores
 class DDPOArguments(AlignArguments):
     """Settings of DDPO."""
 
-    eta: float = 1.0
-    """Noise of the steps while training."""
+    eta: float | None = None
+    """Noise of the steps while training; by default 1 with ddim, 0.7 with flow-grpo, 0.3 with
+    dance-grpo."""
     advantages: Literal["prompt", "group"] = "prompt"
     """prompt: by the latest rewards of each prompt (DDPO); group: by those of this iteration
     (GRPO)."""
@@ -66,10 +69,13 @@ class DDPOArguments(AlignArguments):
     keep_clips: int = 0
     """Train on this many clips of a prompt, half the best, half the worst."""
     dense_rewards: bool = False
-    """Reward a step by what it adds to the score of the predicted clip."""
+    """Reward a step by what it adds to the score of the predicted clip, which is scored after each
+    step; while sampling the predictions are kept beside the trajectories."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.eta is None:
+            self.eta = PUBLISHED_ETA[self.sde]
         if min(self.epochs, self.updates_per_epoch) < 1:
             raise ValueError(
                 "`epochs` and `updates_per_epoch` must be at least 1, got "
@@ -126,6 +132,8 @@ def iterate(
     everything = gathered(run, [scores(run, part) for part in rollouts])
     prompts = run.sampler.prompts_of_all(iteration)
     advantages = advantages_of(run, args, statistics, rollouts, everything, prompts)
+    if args.dense_rewards:  # scored by now, and as large as the trajectories
+        rollouts = [[replace(batch, predictions=()) for batch in part] for part in rollouts]
     if not args.kl_weight:
         check_advantages(advantages, everything)
     own = run.sampler.share(advantages.clamp(-args.advantage_clip, args.advantage_clip))

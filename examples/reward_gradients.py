@@ -1,10 +1,10 @@
 """Reward gradients: back-propagate the score of the latents into the sampler. Nothing is decoded.
 
     python examples/reward_gradients.py --output_dir runs/gradients --backprop_steps 2
-    python examples/reward_gradients.py --output_dir runs/refl --method refl --refl_steps 2 3
+    python examples/reward_gradients.py --output_dir runs/refl --method refl
 
 `draft` differentiates the last K denoising steps (DRaFT-K of Clark et al. 2024; with random K,
-AlignProp); `refl` stops at a random step and differentiates the clean latents predicted there
+AlignProp); `refl` stops at a random late step and differentiates the clean latents predicted there
 (Xu et al. 2023).
 """
 
@@ -37,8 +37,9 @@ class RewardGradientArguments(AlignArguments):
     """draft: the last K steps; refl: one step, and the clean latents it predicts."""
     backprop_steps: list[int] = field(default_factory=lambda: [1])
     """draft: K, or a range LOW HIGH from which each iteration draws one."""
-    refl_steps: list[int] = field(default_factory=lambda: [2, 3])
-    """refl: range LOW HIGH of steps, from 0, one of which is differentiated."""
+    refl_steps: list[int] | None = None
+    """refl: range LOW HIGH of steps, from 0, one of which is differentiated; by default those of
+    the last quarter but the very last, at least two: 2 3 of 5, 15 18 of 20."""
     target: float | None = None
     """Reward above which clips are pulled back; none by default."""
     drift_weight: float = 0.0
@@ -46,6 +47,8 @@ class RewardGradientArguments(AlignArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.refl_steps is None:
+            self.refl_steps = late_steps(self.num_inference_steps)
         lowest, highest = (1, self.num_inference_steps)
         name, given = "backprop_steps", self.backprop_steps
         if self.method == "refl":
@@ -56,6 +59,22 @@ class RewardGradientArguments(AlignArguments):
                 f"`{name}` must be one or two numbers within {lowest}..{highest}, the lower first; "
                 f"got {given}"
             )
+
+
+def late_steps(steps: int) -> list[int]:
+    """Range of the steps that ReFL differentiates by default.
+
+    Xu et al. (2023) draw one of the last 10 of 40: predictions from noisier latents say too little
+    about the clip. The very last step is left to `draft` with K = 1, which it equals.
+
+    Args:
+        steps: of the schedule.
+
+    Returns:
+        Lowest and highest index, from 0.
+    """
+    highest = max(steps - 2, 0)
+    return [max(min(3 * steps // 4, highest - 1), 0), highest]
 
 
 def main(argv: list[str] | None = None) -> AlignmentRun:

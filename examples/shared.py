@@ -63,7 +63,7 @@ def make_run(arguments: AlignArguments, extra: dict[str, Any] | None = None) -> 
         cpu=arguments.device == "cpu",
     )
     accelerator.init_trackers("gtsvj_reward")
-    pipe = load(arguments).to(accelerator.device)
+    pipe = placed(load(arguments), arguments, accelerator.device)
     checked = arguments.check_statistics
     kept = {"aspects": arguments.aspects or None, "check_statistics": checked}
     made = partial(GTSVJReward, pessimism=arguments.pessimism, **kept)
@@ -119,6 +119,15 @@ def load(arguments: AlignArguments) -> Any:
         arguments.pretrained_model, use_safetensors=True, **weights_in(dtype)
     )
     return frozen(pipe)
+
+
+def placed(pipe: Any, arguments: AlignArguments, device: torch.device) -> Any:
+    """The pipeline on a device, but for a VAE that a run has no use for."""
+    decodes = arguments.samples > 0 or arguments.pretrained_model in BASES  # their pixels measure
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and (decodes or name != "vae"):
+            part.to(device)
+    return pipe
 
 
 def load_judge(name: str, arguments: AlignArguments, pipe: Any) -> GTSVJReward:

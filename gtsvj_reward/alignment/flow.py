@@ -1,6 +1,7 @@
 """One step of stochastic flow matching: its mean, its deviation and its noise levels."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,6 +15,8 @@ from gtsvj_reward.losses.reduction import at_least_float32
 SDE = Literal["ddim", "flow-grpo", "dance-grpo"]
 """How noise enters a step; see `flow_transition`."""
 SDES = get_args(SDE)
+PUBLISHED_ETA: Mapping[SDE, float] = {"ddim": 1.0, "flow-grpo": 0.7, "dance-grpo": 0.3}
+"""η for training: the forward process's posterior, and those of the two papers."""
 PURE_NOISE = 1 - 1e-5
 """Levels above this count as pure noise: UniPC starts at 1 - 1e-6."""
 

@@ -1,11 +1,12 @@
 """The objective of the DDPO script: what it adds up, weighs, cuts and leaves alone."""
 
+import gc
 import importlib
 
 import pytest
 import torch
 
-from gtsvj_reward.alignment import PromptStatistics, rollout, transition
+from gtsvj_reward.alignment import PromptStatistics, Rollout, rollout, transition
 from gtsvj_reward.alignment.processes import mean_metrics
 from tests.examples.tiny_runs import recorded_gradients, tiny_run
 
@@ -129,6 +130,30 @@ def test_dense_rewards_and_steps_left_out(ddpo, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             ddpo.DDPOArguments(output_dir="a", **changes)
+
+
+def test_predictions_are_scored_and_gone_before_anything_is_learned(ddpo, tmp_path):
+    small = {"num_inference_steps": 2, "clips_per_prompt": 2, "batch_size": 3}
+    dense = {"advantages": "group", "dense_rewards": True, "measure_kl": False}
+    args, run = tiny_run(ddpo.DDPOArguments, tmp_path, **small, **dense)
+    gc.collect()
+    others, counts = predictions_alive(), {False: [], True: []}
+    run.policy.transformer.register_forward_pre_hook(
+        lambda *_: counts[torch.is_grad_enabled()].append(predictions_alive() - others)
+    )
+    ddpo.iterate(run, args, PromptStatistics(), 0)
+    assert counts == {False: [0, 0, 2, 2], True: [0, 0]}  # passes of the two batches
+
+
+def predictions_alive():
+    return sum(len(thing.predictions) for thing in gc.get_objects() if type(thing) is Rollout)
+
+
+@pytest.mark.parametrize(("sde", "eta"), [("ddim", 1.0), ("flow-grpo", 0.7), ("dance-grpo", 0.3)])
+def test_the_noise_is_that_of_the_paper_of_an_sde(ddpo, sde, eta):
+    for given in ({}, {"eta": None}):
+        assert ddpo.DDPOArguments(output_dir="a", sde=sde, **given).eta == eta
+    assert ddpo.DDPOArguments(output_dir="a", sde=sde, eta=0.5).decisive()["eta"] == 0.5
 
 
 def by_hand(run, advantages, *, eta, kl_weight):

@@ -119,10 +119,11 @@ def test_a_run_with_refits_resumes_to_the_bit(refitted, tmp_path, capsys):
     assert read_journal(whole / "metrics.jsonl") == read_journal(parts / "metrics.jsonl")
 
 
-@pytest.mark.parametrize(("sde", "eta"), [("flow-grpo", "0.7"), ("dance-grpo", "0.3")])
+@pytest.mark.parametrize(("sde", "eta"), [("flow-grpo", 0.7), ("dance-grpo", 0.3)])
 def test_grpo_has_ratio_1_before_the_first_update(sde, eta, wan, tmp_path):
     given = ["--iterations", "1", "--epochs", "1", "--advantages", "group", "--sde", sde]
-    made = run("ddpo", wan, tmp_path, *given, "--eta", eta, "--flow_shift", "5")
+    made = run("ddpo", wan, tmp_path, *given, "--flow_shift", "5")
+    assert made.arguments.eta == eta
     assert (made.policy.family.sde, made.policy.scheduler.config.flow_shift) == (sde, 5.0)
     (entry,) = [e for e in made.journal.entries if "ratio_error" in e]
     assert entry["ratio_error"] == 0

@@ -37,7 +37,7 @@ def test_settings_and_flags_stand_with_their_defaults(page):
         "| `lora_rank` | `int` | `8` | ",
         "| `penalties` | `tuple[float, ...] or None` | `None` | ",
         "| `aspects` | `tuple[Aspect, ...]` | `()` | ",
-        "| `eta` | `float` | `1.0` | ",
+        "| `advantage_clip` | `float` | `5.0` | ",
         "| `checkpoint` | `str` | required | ",
         "| `--fps` | required | ",
         "| `--dtype` | `float32` | (float32, bfloat16, float16) |",
