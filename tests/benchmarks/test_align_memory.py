@@ -92,17 +92,17 @@ def test_the_page_shows_what_was_written():
         for model in ("CogVideoX-2B", "Wan2.1-1.3B")
     ]
     assert (
-        "The graph of all 50 steps would need {:.0f} GiB for the 2B and {:.0f} for Wan2.1-1.3B, "
+        "The graph of all 20 steps would need {:.0f} GiB for the 2B and {:.0f} for Wan2.1-1.3B, "
         "or {:.1f} and {:.1f} TiB without recomputing"
     ).format(*whole[:2], *(need / 1024 for need in whole[2:])) in " ".join(page.split())
 
 
 def chain(rows, model, recomputing):
-    """GiB of reward gradients through 50 steps: K = 2, and 48 times what K = 2 adds to K = 1."""
+    """GiB of reward gradients through 20 steps: K = 2, and 18 times what K = 2 adds to K = 1."""
     one, two = (
         need.total
         for need in rows
         if (need.model, need.size, need.recomputing) == (model, MODELS[model][0], recomputing)
         and need.algorithm.startswith("reward gradients")
     )
-    return (two + 48 * (two - one)) / GIB
+    return (two + 18 * (two - one)) / GIB
